@@ -1,0 +1,1 @@
+"""How attention is computed, one file a family of kernels. Each offers ready `Backend` objects."""

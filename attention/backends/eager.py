@@ -1,0 +1,50 @@
+"""Plain PyTorch: the n x n matrix of scores, its softmax, its product with v."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from attention import masks
+from attention.backends.base import Backend, Case, score_bytes
+
+
+class Eager(Backend):
+    name = "eager"
+
+    def attend(self) -> Callable[..., torch.Tensor]:
+        return attend
+
+    def peak_bytes(self, case: Case) -> int:
+        wide = max(1.0, 4 / case.dtype.itemsize)  # the softmax is kept in float32 or wider
+        return super().peak_bytes(case) + score_bytes(case, forward=2 + wide, backward=4 + 2 * wide)
+
+
+def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
+           band: masks.Band = masks.FULL, bias: Callable | None = None,
+           key_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); the softmax in float32 or wider."""
+    B, H, N, D = q_BHND.shape
+    G, M = k_BGMD.shape[1:3]
+    # Heads that share keys become rows of one product: no copy of k and v.
+    q = q_BHND.reshape(B, G, H // G * N, D)
+    scores = ((q * scale) @ k_BGMD.transpose(-1, -2)).view(B, H, N, M)
+    if bias is not None:
+        heads = torch.arange(H, device=q.device)[:, None, None]
+        scores = scores + bias(heads, *masks.positions(N, M, q.device)).to(scores.dtype)
+    mask = masks.dense(band, N, M, q.device, key_mask)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    weights = scores.softmax(-1, dtype=wide).to(q.dtype)
+    if mask is not None and may_be_blind(band, N, M, key_mask):
+        weights = torch.where(mask.any(-1, keepdim=True), weights, 0)
+    return (weights.view(B, G, H // G * N, M) @ v_BGMD).view(B, H, N, -1)
+
+
+def may_be_blind(band: masks.Band, n: int, m: int, key_mask: torch.Tensor | None) -> bool:
+    """Whether a query may see no key at all."""
+    return key_mask is not None or (n > m and band != masks.FULL)
+
+
+eager = Eager()

@@ -1,0 +1,56 @@
+"""ALiBi: a bias that grows linearly with distance (Press et al., Train Short, Test Long, arXiv 2108.12409)."""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from attention import masks
+from attention.backends.eager import eager
+from attention.backends.fa2 import fa2
+from attention.backends.flex import flex
+from attention.backends.sdpa import sdpa
+from attention.backends.tiled import tiled
+from attention.functions.softmax import pairs
+from attention.reference import softmax_attention
+from attention.registry import register
+
+
+def slopes(heads: int) -> list[float]:
+    """The paper's slopes: 2^(-8/n), 2^(-16/n), ... for n heads, n a power of two. Otherwise those
+    of the nearest lower power, then every other one of the next (as in the authors' code)."""
+    power = 2 ** (heads.bit_length() - 1)
+    first = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+    between = [2 ** (-4 * h / power) for h in range(1, 2 * (heads - power), 2)]
+    return first + between
+
+
+class Alibi:
+    """bias(h, i, j) = -slope of head h x |i - j|; `slopes_H` is float32 on `device`."""
+
+    def __init__(self, heads: int, device: torch.device) -> None:
+        self.slopes_H = torch.tensor(slopes(heads), device=device)
+
+    def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        return -self.slopes_H[h] * (i - j).abs()
+
+
+bias_on = functools.cache(Alibi)  # one object a head count and device: backends tell biases apart by identity
+
+
+@register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """Softmax attention with -slope |i - j| added to the scores; symmetric when not causal."""
+    slope = torch.tensor(slopes(q.shape[1]), dtype=torch.float64, device=q.device)
+    return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
+                             visible=(lambda i, j: j <= i) if causal else None,
+                             bias=lambda h, i, j: -slope[h] * (i - j).abs())
+
+
+@register("alibi", backends=[eager, sdpa, fa2, flex, tiled])
+def alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+          key_mask: torch.Tensor | None) -> torch.Tensor:
+    return attend(q, k, v, scale=scale, band=masks.band(causal), bias=bias_on(q.shape[1], q.device),
+                  key_mask=key_mask)

@@ -1,0 +1,50 @@
+"""Sliding-window attention: the nearest W keys (Beltagy et al., Longformer, arXiv 2004.05150).
+
+W counts the keys a query sees, its own among them. Causal: the last W. Otherwise they stand around
+the query, W // 2 before it and (W - 1) // 2 after.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from attention import masks
+from attention.backends.eager import eager
+from attention.backends.fa2 import fa2
+from attention.backends.flex import flex
+from attention.backends.sdpa import sdpa
+from attention.backends.tiled import tiled
+from attention.reference import softmax_attention
+from attention.registry import register
+
+
+def pairs(n: int, m: int, causal: bool, window: int) -> int:
+    """Visible query-key pairs of one head."""
+    return masks.window(window, causal).pairs(n, m)
+
+
+def validate(window: int) -> None:
+    """Raises ValueError unless `window` is a whole number of at least 1."""
+    if not isinstance(window, int) or window < 1:
+        raise ValueError(f"sliding-window: window={window!r} must be a whole number >= 1")
+
+
+@register("sliding-window", kind="structured", paper="arXiv 2004.05150", pairs=pairs,
+          options={"window": 256}, validate=validate)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype, window: int) -> torch.Tensor:
+    """Softmax attention over W keys."""
+    def visible(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        ago = i - j
+        if causal:
+            return (ago >= 0) & (ago < window)
+        return (2 * ago <= window) & (-2 * ago < window)
+
+    return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
+
+
+@register("sliding-window", backends=[eager, sdpa, fa2, flex, tiled])
+def sliding_window(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
+                   scale: float, key_mask: torch.Tensor | None, window: int) -> torch.Tensor:
+    return attend(q, k, v, scale=scale, band=masks.window(window, causal), key_mask=key_mask)

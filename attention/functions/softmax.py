@@ -1,0 +1,34 @@
+"""Softmax attention (Vaswani et al., Attention Is All You Need, arXiv 1706.03762)."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from attention import masks
+from attention.backends.eager import eager
+from attention.backends.fa2 import fa2
+from attention.backends.flex import flex
+from attention.backends.sdpa import cudnn, efficient, flash, math, sdpa
+from attention.backends.tiled import tiled
+from attention.reference import softmax_attention
+from attention.registry import register
+
+
+def pairs(n: int, m: int, causal: bool) -> int:
+    """Visible query-key pairs of one head."""
+    return masks.band(causal).pairs(n, m)
+
+
+@register("softmax", kind="exact", paper="arXiv 1706.03762", pairs=pairs)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """Every key, or no key after the query's own."""
+    return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
+                             visible=(lambda i, j: j <= i) if causal else None)
+
+
+@register("softmax", backends=[eager, sdpa, math, flash, efficient, cudnn, fa2, flex, tiled])
+def softmax(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
+            scale: float, key_mask: torch.Tensor | None) -> torch.Tensor:
+    return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)

@@ -1,0 +1,154 @@
+"""Is a variant right? Seeded inputs, the float64 reference, and the error-ratio rule.
+
+The rule, after flash-attention's own tests: for inputs of dtype T,
+
+    error(variant) <= K x error(the formula evaluated in T) + FLOOR x eps(T) x magnitude
+
+with both errors the largest absolute difference to the float64 oracle, for the output and for the
+gradients of q, k and v. `magnitude` is the largest value of the exact tensor. In float64 the formula
+is its own oracle, and rounds as much; there twice the eager backend's error stands in.
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attention.module import Attention, create, oracle
+
+K = 2.0
+FLOOR = 4.0
+
+Tensors = dict[str, torch.Tensor]
+
+
+def inputs(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: int | None = None, head_dim: int,
+           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", seed: int = 0,
+           grad: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q (B, H, N, D), k and v (B, G, M, D): standard normal, the same for a seed on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    kv_heads, m = kv_heads or heads, m or n
+    shapes = [(batch, heads, n, head_dim), (batch, kv_heads, m, head_dim), (batch, kv_heads, m, head_dim)]
+    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype).requires_grad_(grad) for shape in shapes)
+    return q, k, v
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found: error and bound by tensor ("out", "dq", "dk", "dv")."""
+
+    name: str
+    errors: dict[str, float]
+    bounds: dict[str, float]
+
+    @property
+    def ok(self) -> bool:
+        return all(self.errors[x] <= self.bounds[x] for x in self.errors)  # NaN is never <=
+
+    @property
+    def worst(self) -> float:
+        """The largest error over its bound; NaN if any error is."""
+        ratios = [self.errors[x] / self.bounds[x] for x in self.errors]
+        return next((r for r in ratios if r != r), max(ratios))
+
+    @property
+    def message(self) -> str:
+        wrong = [f"{x} {self.errors[x]:.2e} > {self.bounds[x]:.2e}" for x in self.errors
+                 if not self.errors[x] <= self.bounds[x]]
+        return f"{self.name} is numerically wrong: {', '.join(wrong)}" if wrong else f"{self.name} is right"
+
+
+class Reference:
+    """What a function must give on one set of inputs, computed once for all of its backends."""
+
+    def __init__(self, function: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False,
+                 scale: float | None = None, key_mask: torch.Tensor | None = None, **options: Any) -> None:
+        self.inputs = tuple(x.detach() for x in (q, k, v))
+        self.formula = functools.partial(oracle, function, causal=causal, scale=scale, key_mask=key_mask,
+                                         **options)
+        if q.dtype == torch.float64:
+            eager = create(f"{function}:eager", heads=q.shape[1], kv_heads=k.shape[1], head_dim=q.shape[3],
+                           causal=causal, scale=scale, **options)
+            self.same_dtype: Callable[..., torch.Tensor] = functools.partial(eager, key_mask_BM=key_mask)
+        else:
+            self.same_dtype = functools.partial(self.formula, dtype=q.dtype)
+        self.key_mask = key_mask
+        generator = torch.Generator().manual_seed(1)
+        self.grad_out = torch.randn(q.shape, generator=generator).to(q.device, q.dtype)
+
+    @functools.cached_property
+    def exact(self) -> Tensors:
+        with torch.no_grad():
+            return {"out": self.formula(*self.inputs, dtype=torch.float64)}
+
+    @functools.cached_property
+    def exact_gradients(self) -> Tensors:
+        wide = tuple(x.double() for x in self.inputs)
+        return gradients(functools.partial(self.formula, dtype=torch.float64), wide, self.grad_out.double())
+
+    @functools.cached_property
+    def bounds(self) -> dict[str, float]:
+        with torch.no_grad():
+            return self._bounds({"out": self.same_dtype(*self.inputs)}, self.exact)
+
+    @functools.cached_property
+    def gradient_bounds(self) -> dict[str, float]:
+        same = gradients(self.same_dtype, self.inputs, self.grad_out)
+        return self._bounds(same, self.exact_gradients)
+
+    def _bounds(self, same: Tensors, exact: Tensors) -> dict[str, float]:
+        dtype = self.inputs[0].dtype
+        k = 2 * K if dtype == torch.float64 else K
+        floor = FLOOR * torch.finfo(dtype).eps
+        return {x: k * _error(same[x], exact[x]) + floor * self._magnitude(x, exact[x]) for x in exact}
+
+    def _magnitude(self, name: str, exact: torch.Tensor) -> float:
+        largest = exact.abs().max().item()
+        if name in ("dq", "dk") and largest < 1e-12:
+            # One visible key: the exact gradient is nothing, left over when two numbers cancel. These two:
+            q, k, v = (x.double() for x in self.inputs)
+            other = k if name == "dq" else q
+            scale = self.formula.keywords["scale"] or q.shape[-1] ** -0.5
+            return scale * q.shape[-1] ** 0.5 * (self.grad_out.abs().max() * v.abs().max() * other.abs().max()).item()
+        return largest
+
+    def check(self, variant: Attention | Callable[..., torch.Tensor], *, grad: bool = False) -> Report:
+        """Runs `variant` on the inputs and holds it against the exact values.
+
+        Raises what the variant raises; a wrong one is told by the report.
+        """
+        call = variant if self.key_mask is None else functools.partial(variant, key_mask_BM=self.key_mask)
+        with torch.no_grad():
+            errors = {"out": _error(call(*self.inputs), self.exact["out"])}
+        bounds = dict(self.bounds)
+        if grad:
+            found = gradients(call, self.inputs, self.grad_out)
+            errors |= {x: _error(found[x], self.exact_gradients[x]) for x in found}
+            bounds |= self.gradient_bounds
+        return Report(getattr(variant, "name", "variant"), errors, bounds)
+
+
+def gradients(call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], grad_out: torch.Tensor) -> Tensors:
+    """Gradients of sum(call(q, k, v) * grad_out) for q, k and v."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    with torch.enable_grad():
+        out = call(*leaves)
+        return dict(zip(("dq", "dk", "dv"), torch.autograd.grad(out, leaves, grad_out.to(out.dtype)), strict=True))
+
+
+def check(variant: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, grad: bool = False,
+          key_mask: torch.Tensor | None = None) -> Report:
+    """The error-ratio rule for one built variant on one set of inputs."""
+    reference = Reference(variant.name.partition(":")[0], q, k, v, causal=variant.causal, scale=variant.scale,
+                          key_mask=key_mask, **variant.options)
+    return reference.check(variant, grad=grad)
+
+
+def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """Largest absolute difference; NaN anywhere gives NaN."""
+    if found.shape != exact.shape:
+        raise ValueError(f"shape {tuple(found.shape)}, expected {tuple(exact.shape)}")
+    return (found.double() - exact).abs().max().item()
