@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -100,8 +99,7 @@ def register(function: str, *, backends: Iterable[Backend] | None = None, kind: 
 
 @functools.cache
 def _load() -> None:
-    """Imports the functions of this package and those that other installed packages add."""
-    importlib.import_module("attention.functions")
+    """Imports what other installed packages add."""
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         entry.load()
 

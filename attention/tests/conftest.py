@@ -1,0 +1,18 @@
+"""Where the attention tests run: the GPU if there is one, else the CPU; ATTENTION_DEVICE decides otherwise."""
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# Compiling takes seconds and many cells of the matrix can't run: neither is a fault of a test.
+settings.register_profile("attention", deadline=None, derandomize=True, print_blob=True,
+                          suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+settings.load_profile("attention")
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    return torch.device(os.environ.get("ATTENTION_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))

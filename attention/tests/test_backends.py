@@ -1,0 +1,92 @@
+"""What single backends promise beyond the contract."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+import attention
+from attention import masks
+from attention.backends import tiled
+from attention.testing import check, inputs
+
+
+@pytest.mark.parametrize("function", ["softmax", "alibi", "sliding-window"])
+def test_tiled_gradients_are_the_derivatives(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By finite differences, over several tiles, with shared key/value heads and a padding mask."""
+    monkeypatch.setattr(tiled, "QUERIES", 4)
+    monkeypatch.setattr(tiled, "KEYS", 3)
+    options = {"window": 4} if function == "sliding-window" else {}
+    module = attention.create(f"{function}:tiled", heads=2, kv_heads=1, head_dim=3, causal=True, **options)
+    q, k, v = inputs(batch=1, heads=2, kv_heads=1, n=6, m=9, head_dim=3, dtype=torch.float64, grad=True)
+    keep = torch.tensor([[True] * 4 + [False] * 2 + [True] * 3])
+    assert torch.autograd.gradcheck(lambda *x: module(*x, key_mask_BM=keep), (q, k, v))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (5, 7), (64, 16), (512, 512)])
+def test_tile_sizes_do_not_show(queries: int, keys: int, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiled, "QUERIES", queries)
+    monkeypatch.setattr(tiled, "KEYS", keys)
+    q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=23, m=31, head_dim=8)
+    module = attention.create("softmax:tiled", heads=4, kv_heads=2, head_dim=8, causal=causal)
+    report = check(module, q, k, v, grad=True)
+    assert report.ok, report.message
+
+
+def test_tiled_touches_only_the_tiles_of_its_band() -> None:
+    q, k, _ = inputs(batch=1, heads=1, n=4096, head_dim=8)
+    tiles = tiled._Tiles(q, k, 1.0, masks.window(256, causal=True), None, None)
+    touched = sum((columns.stop - columns.start) * (rows.stop - rows.start)
+                  for rows in tiles.rows() for columns in tiles.columns(rows))
+    assert masks.window(256, causal=True).pairs(4096, 4096) <= touched <= 4096 * (256 + tiled.QUERIES)
+
+
+def test_sdpa_keeps_its_mask_between_calls() -> None:
+    module = attention.create("sliding-window:sdpa", heads=2, head_dim=8, causal=True, window=4)
+    q, k, v = inputs(batch=1, heads=2, n=16, head_dim=8)
+    module(q, k, v)
+    first = module._attend.mask  # type: ignore[attr-defined]
+    module(q, k, v)
+    assert first is not None
+    assert module._attend.mask is first  # type: ignore[attr-defined]
+    longer = inputs(batch=1, heads=2, n=20, head_dim=8)
+    assert check(module, *longer).ok, "a mask of another length was used"
+
+
+def test_sdpa_alone_uses_one_kernel() -> None:
+    """sdpa-math and sdpa-flash run what they say, seen by the operators the profiler records."""
+    q, k, v = inputs(batch=1, heads=2, n=64, head_dim=16)
+    ran = {}
+    for backend in ("sdpa-math", "sdpa-flash"):
+        module = attention.create(f"softmax:{backend}", heads=2, head_dim=16)
+        module(q, k, v)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            module(q, k, v)
+        ran[backend] = {event.key for event in profile.key_averages()}
+    assert any("_attention_math" in op for op in ran["sdpa-math"])
+    assert any("flash_attention" in op for op in ran["sdpa-flash"])
+    assert not any("_attention_math" in op for op in ran["sdpa-flash"])
+
+
+@pytest.mark.slow
+def test_flex_past_its_recompile_limit_is_an_error_not_the_dense_path() -> None:
+    module = attention.create("softmax:flex", heads=1, head_dim=16)
+
+    def call(n: int) -> None:  # another batch and length: compiled anew, also where shapes may be dynamic
+        module(*inputs(batch=n // 8, heads=1, n=n, head_dim=16))
+
+    with torch._dynamo.config.patch(recompile_limit=1, automatic_dynamic_shapes=False):
+        call(8)
+        with pytest.raises(RuntimeError, match="more than 1 shapes"):
+            call(16)
+
+
+@pytest.mark.slow
+def test_a_new_padding_mask_does_not_compile_flex_anew() -> None:
+    module = attention.create("softmax:flex", heads=1, head_dim=16)
+    q, k, v = inputs(batch=2, heads=1, n=16, head_dim=16)
+    torch._dynamo.utils.counters.clear()
+    for seed in range(3):
+        keep = torch.rand(2, 16, generator=torch.Generator().manual_seed(seed)) > 0.3
+        assert check(module, q, k, v, key_mask=keep).ok
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

@@ -1,0 +1,161 @@
+"""The contract, over every registered variant this machine can run; what it can't run is a skip with its reason."""
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from hypothesis import example, given, reject, settings
+from hypothesis import strategies as st
+
+import attention
+from attention.registry import variant
+from attention.tests import properties
+from attention.tests.properties import Call
+
+LENGTHS = st.sampled_from([1, 2, 7, 16, 63, 64, 113, 128, 200])
+HEAD_DIMS = st.sampled_from([16, 32, 40, 59, 64, 96, 128])
+WINDOWS = st.sampled_from([1, 2, 5, 16, 64, 300])
+CASES = {"sliding-window": {"window": 5}}  # options for the tests that draw none
+
+COMPILED = [name for name in attention.names() if variant(name).backend.compiled]
+
+# A compiled variant costs seconds a shape: by default it runs one test, on one shape.
+def each(names: list[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", [
+        pytest.param(name, marks=pytest.mark.slow if name in COMPILED else ()) for name in names])
+
+
+each_variant = each(attention.names())
+
+
+def built(call: Call, backend: str, device: torch.device, *, grad: bool = False) -> attention.Attention:
+    """The variant for `call`, or a skip with why not."""
+    if reason := call.why_not(backend, device, grad=grad):
+        pytest.skip(reason)
+    return call.build(backend)
+
+
+@functools.cache
+def dtypes(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
+    """What the variant can do at all here."""
+    return tuple(t for t in attention.DTYPES.values()
+                 if attention.why_not(name, device=device, dtype=t, head_dim=64) is None)
+
+
+def call_for(name: str, device: torch.device, **shape: object) -> Call:
+    """A call in the dtype nearest to float32 that the variant can do, or a skip."""
+    function = name.partition(":")[0]
+    able = dtypes(name, device)
+    if not able:
+        pytest.skip(attention.why_not(name, device=device, dtype=torch.bfloat16) or f"{name}: no dtype works")
+    dtype = torch.float32 if torch.float32 in able else able[0]
+    return Call(function, dtype=dtype, head_dim=64, options=CASES.get(function, {}), **shape)  # type: ignore[arg-type]
+
+
+def gradable(call: Call, backend: str, device: torch.device) -> bool:
+    return call.why_not(backend, device, grad=True) is None
+
+
+@st.composite
+def calls(draw: st.DrawFn, function: str, able: tuple[torch.dtype, ...]) -> Call:
+    kv_heads = draw(st.sampled_from([1, 2, 3]))
+    n = draw(LENGTHS)
+    return Call(function, batch=draw(st.sampled_from([1, 2])), heads=kv_heads * draw(st.sampled_from([1, 2, 4])),
+                kv_heads=kv_heads, n=n, m=draw(st.one_of(st.just(n), LENGTHS)), head_dim=draw(HEAD_DIMS),
+                causal=draw(st.booleans()), scale=draw(st.sampled_from([None, 0.05, 0.5])),
+                dtype=draw(st.sampled_from(able)), seed=draw(st.integers(0, 99)), padded=draw(st.booleans()),
+                options={"window": draw(WINDOWS)} if function == "sliding-window" else {})
+
+
+@each_variant
+def test_output_and_gradients_keep_the_error_rule(name: str, device: torch.device) -> None:
+    function, _, backend = name.partition(":")
+    able = dtypes(name, device)
+    if not able:
+        call_for(name, device)
+    base = call_for(name, device, batch=1, n=63, m=113, causal=True)
+
+    @settings(max_examples=10 if name in COMPILED else 40)
+    @given(calls(function, able))
+    @example(base)
+    def holds(call: Call) -> None:
+        if call.why_not(backend, device):
+            reject()
+        properties.is_right(call, call.build(backend), device, grad=gradable(call, backend, device))
+
+    holds()
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_variant_is_right_on_one_shape(name: str, device: torch.device) -> None:
+    call = call_for(name, device, batch=1, n=63, m=113, causal=True)
+    backend = name.partition(":")[2]
+    properties.is_right(call, built(call, backend, device), device, grad=gradable(call, backend, device))
+
+
+@each_variant
+@pytest.mark.parametrize(("n", "m"), [(64, 64), (17, 64)], ids=["self", "cached"])
+def test_the_future_does_not_show(name: str, n: int, m: int, device: torch.device) -> None:
+    call = call_for(name, device, n=n, m=m, causal=True)
+    if name.startswith("sliding-window"):
+        call = Call(**{**call.__dict__, "options": {"window": 40}})
+    properties.is_causal(call, built(call, name.partition(":")[2], device), device)
+
+
+@each_variant
+def test_sequences_and_heads_are_independent(name: str, device: torch.device) -> None:
+    call = call_for(name, device, heads=6, kv_heads=3, causal=True)
+    properties.keeps_sequences_and_heads_apart(call, built(call, name.partition(":")[2], device), device)
+
+
+@each(attention.names(function="softmax"))
+def test_the_order_of_keys_does_not_show(name: str, device: torch.device) -> None:
+    call = call_for(name, device, n=16, m=64)
+    properties.ignores_key_order(call, built(call, name.partition(":")[2], device), device)
+
+
+@each_variant
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+def test_outputs_lie_in_the_hull_of_the_values(name: str, causal: bool, device: torch.device) -> None:
+    call = call_for(name, device, n=64, m=64, causal=causal)
+    properties.stays_in_the_hull(call, built(call, name.partition(":")[2], device), device)
+
+
+@each_variant
+def test_large_inputs_stay_finite_in_every_dtype(name: str, device: torch.device) -> None:
+    call_for(name, device)  # skips where nothing works
+    backend = name.partition(":")[2]
+    for dtype in dtypes(name, device):
+        call = call_for(name, device, n=64, m=64, causal=True)
+        call = Call(**{**call.__dict__, "dtype": dtype})
+        properties.stays_finite(call, call.build(backend), device, grad=gradable(call, backend, device))
+
+
+@each_variant
+def test_rows_that_see_nothing_give_zeros(name: str, device: torch.device) -> None:
+    call = call_for(name, device, n=64, m=40, causal=True)
+    backend = name.partition(":")[2]
+    module = built(call, backend, device)
+    properties.gives_zeros_where_nothing_is_seen(call, module, device, grad=gradable(call, backend, device))
+
+
+@each_variant
+def test_sequences_without_a_key_give_zeros(name: str, device: torch.device) -> None:
+    call = call_for(name, device, padded=True)
+    out = call.run(built(call, name.partition(":")[2], device), *call.inputs(device))
+    assert (out[-1] == 0).all()
+    assert out.isfinite().all()
+    assert (out[0] != 0).any()
+
+
+@each_variant
+def test_the_same_input_gives_the_same_output(name: str, device: torch.device) -> None:
+    call = call_for(name, device, n=128, m=128, causal=True)
+    properties.repeats_itself(call, built(call, name.partition(":")[2], device), device)
+
+
+@each_variant
+def test_strides_do_not_show(name: str, device: torch.device) -> None:
+    call = call_for(name, device, n=64, m=64, causal=True)
+    properties.takes_any_strides(call, built(call, name.partition(":")[2], device), device)
