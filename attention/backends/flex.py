@@ -5,7 +5,6 @@ a code object of its own, so a cache of its own, and `fullgraph=True` turns the 
 """
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +62,7 @@ class Attend:
 
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         self.kernel = self.kernel or _compiled(q_BHND.device)
-        key = (n, m, band, id(bias), q_BHND.device)
+        key = (n, m, band, bias, q_BHND.device)
         if key_mask is not None or key != self.key:
             self.options = _express(n, m, band, bias, key_mask, q_BHND.device)
             self.key = None if key_mask is not None else key
@@ -81,13 +80,18 @@ def _express(n: int, m: int, band: masks.Band, bias: Callable | None, key_mask: 
     """band, bias and key mask as FlexAttention's block_mask and score_mod."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    offset = torch.tensor(m - n, device=device)  # a tensor: as a number it would recompile for each length
+    # Where queries stand, counted in keys; a tensor, since a number would be compiled in, length by length.
+    offset = None if n == m else torch.tensor(m - n, device=device)
+
+    def position(i: torch.Tensor) -> torch.Tensor:
+        return i if offset is None else i + offset
+
     if band.causal and n == 1:
         band = masks.FULL
     mask_mod = None
     if band != masks.FULL:
         def mask_mod(b, h, i, j):
-            return band(i + offset, j)
+            return band(position(i), j)
     if key_mask is not None:
         in_band = mask_mod
 
@@ -99,12 +103,8 @@ def _express(n: int, m: int, band: masks.Band, bias: Callable | None, key_mask: 
         batch = None if key_mask is None else key_mask.shape[0]
         options["block_mask"] = create_block_mask(mask_mod, batch, None, n, m, device=device)
     if bias is not None:
-        options["score_mod"] = functools.partial(_score_mod, bias, offset)
+        options["score_mod"] = lambda score, b, h, i, j: score + bias(h, position(i), j)
     return options
-
-
-def _score_mod(bias: Callable, offset: torch.Tensor, score, b, h, i, j):
-    return score + bias(h, i + offset, j)
 
 
 flex = Flex()

@@ -91,7 +91,7 @@ class Attend:
                key_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask as a tensor: bool, or the bias with -inf where masked (H, N, M)."""
         h, n = q.shape[1:3]
-        key = (h, n, m, band, id(bias), q.dtype, q.device)
+        key = (h, n, m, band, bias, q.dtype, q.device)
         if key_mask is None and key == self.key:
             return self.mask
         mask = masks.dense(band, n, m, q.device, key_mask)

@@ -27,16 +27,26 @@ def slopes(heads: int) -> list[float]:
 
 
 class Alibi:
-    """bias(h, i, j) = -slope of head h x |i - j|; `slopes_H` is float32 on `device`."""
+    """bias(h, i, j) = -slope of head h x |i - j|; `slopes_H` is float32 on `device`.
 
-    def __init__(self, heads: int, device: torch.device) -> None:
+    `causal`: no key after its query is seen, so j - i is the distance's negative already.
+    """
+
+    def __init__(self, heads: int, device: torch.device, causal: bool) -> None:
         self.slopes_H = torch.tensor(slopes(heads), device=device)
+        self.causal = causal
 
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        return -self.slopes_H[h] * (i - j).abs()
+        return self.slopes_H[h] * (j - i if self.causal else -(j - i).abs())
 
 
-bias_on = functools.cache(Alibi)  # one object a head count and device: backends tell biases apart by identity
+_bias = functools.cache(Alibi)  # backends keep what they make of a bias, and know it by its identity
+
+
+def bias(heads: int, device: torch.device, causal: bool) -> Alibi:
+    """The one bias of these heads on this device."""
+    build = Alibi if torch.compiler.is_compiling() else _bias  # dynamo traces no cache
+    return build(heads, device, causal)
 
 
 @register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs)
@@ -52,5 +62,5 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("alibi", backends=[eager, sdpa, fa2, flex, tiled])
 def alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
           key_mask: torch.Tensor | None) -> torch.Tensor:
-    return attend(q, k, v, scale=scale, band=masks.band(causal), bias=bias_on(q.shape[1], q.device),
-                  key_mask=key_mask)
+    return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
+                  bias=bias(q.shape[1], q.device, causal))

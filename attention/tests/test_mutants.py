@@ -19,6 +19,7 @@ SOFTMAX = Call("softmax", causal=True)
 FULL = Call("softmax")
 ALIBI = Call("alibi", causal=True)
 WINDOW = Call("sliding-window", causal=True, options={"window": 5})
+LONG = Call("softmax", batch=1, n=512, m=512, causal=True)
 PADDED = Call("softmax", padded=True)
 CROSS = Call("softmax", n=10, causal=True)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
@@ -28,10 +29,10 @@ def with_eager(call: Call, **changed: object) -> Callable[..., torch.Tensor]:
     """The function of `call` on the eager backend, with some of what it is told changed."""
     def mutant(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                key_mask_BM: torch.Tensor | None = None) -> torch.Tensor:
-        told: dict[str, Any] = {"scale": call.scale or call.head_dim ** -0.5, "band": masks.band(call.causal), "bias": None,
-                "key_mask": key_mask_BM}
+        told: dict[str, Any] = {"scale": call.scale or call.head_dim ** -0.5, "band": masks.band(call.causal),
+                                "bias": None, "key_mask": key_mask_BM}
         if call.function == "alibi":
-            told["bias"] = Alibi(call.heads, q.device)
+            told["bias"] = Alibi(call.heads, q.device, call.causal)
         if call.function == "sliding-window":
             told["band"] = masks.window(call.options["window"], call.causal)
         return eager_attend(q, k, v, **{**told, **changed})
@@ -53,13 +54,19 @@ def swapped_keys(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Ten
     return with_eager(SOFTMAX)(q, k.roll(1, dims=1), v.roll(1, dims=1))
 
 
+def late_last_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Each of the last hundred rows gives the row before it: small numbers, all of them wrong."""
+    out = with_eager(LONG)(q, k, v)
+    return torch.cat([out[:, :, :-100], out[:, :, -101:-1]], dim=2)
+
+
 def detached_keys(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return with_eager(SOFTMAX)(q, k.detach() + 0 * k, v)
 
 
 class OtherSlopes(Alibi):
     def __init__(self) -> None:
-        super().__init__(4, CPU)
+        super().__init__(4, CPU, True)
         self.slopes_H = self.slopes_H.flip(0)
 
 
@@ -76,8 +83,10 @@ MUTANTS = {
     "key heads swapped": (SOFTMAX, swapped_keys),
     "no gradient for k": (SOFTMAX, detached_keys),
     "slopes reversed": (ALIBI, with_eager(ALIBI, bias=OtherSlopes())),
-    "slopes grow with distance": (ALIBI, with_eager(ALIBI, bias=lambda h, i, j: -Alibi(4, CPU)(h, i, j))),
+    "slopes grow with distance": (ALIBI, with_eager(ALIBI, bias=lambda h, i, j: -Alibi(4, CPU, True)(h, i, j))),
     "no bias": (ALIBI, with_eager(ALIBI, bias=None)),
+    "first key unseen by the last rows": (LONG, with_eager(LONG, band=masks.Band(500, 0))),
+    "last rows late by one": (LONG, late_last_rows),
     "window one wider": (WINDOW, with_eager(WINDOW, band=masks.window(6, True))),
     "window one narrower": (WINDOW, with_eager(WINDOW, band=masks.window(4, True))),
     "window symmetric": (WINDOW, with_eager(WINDOW, band=masks.window(5, False))),

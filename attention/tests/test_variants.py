@@ -63,7 +63,7 @@ def calls(draw: st.DrawFn, function: str, able: tuple[torch.dtype, ...]) -> Call
     n = draw(LENGTHS)
     return Call(function, batch=draw(st.sampled_from([1, 2])), heads=kv_heads * draw(st.sampled_from([1, 2, 4])),
                 kv_heads=kv_heads, n=n, m=draw(st.one_of(st.just(n), LENGTHS)), head_dim=draw(HEAD_DIMS),
-                causal=draw(st.booleans()), scale=draw(st.sampled_from([None, 0.05, 0.5])),
+                causal=draw(st.booleans()), scale=draw(st.sampled_from([None, 0.05, 0.3])),
                 dtype=draw(st.sampled_from(able)), seed=draw(st.integers(0, 99)), padded=draw(st.booleans()),
                 options={"window": draw(WINDOWS)} if function == "sliding-window" else {})
 
@@ -76,7 +76,7 @@ def test_output_and_gradients_keep_the_error_rule(name: str, device: torch.devic
         call_for(name, device)
     base = call_for(name, device, batch=1, n=63, m=113, causal=True)
 
-    @settings(max_examples=10 if name in COMPILED else 40)
+    @settings(max_examples=4 if name in COMPILED else 40)
     @given(calls(function, able))
     @example(base)
     def holds(call: Call) -> None:
