@@ -1,0 +1,109 @@
+"""GPT-2 (Radford et al. 2019) and DistilGPT-2: transformers' own class with any attention variant.
+
+Positions: GPT-2 adds a learned position embedding. ALiBi (arXiv 2108.12409) takes its place: "we do not add
+position embeddings at any point". So a model built with an ALiBi variant has its position embedding set to
+zero and frozen (`position_embedding="auto"`); "learned" keeps it under ALiBi, "none" drops it under any
+function. `set_attn_implementation` on a built model changes only the attention, not this choice.
+
+Attention dropout is 0 (GPT-2: 0.1), because fused kernels have none; the other dropouts are GPT-2's.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+
+from models import transformers_attention
+from models.registry import Preset, get, require
+
+REPLACES_POSITIONS = ("alibi",)
+
+
+def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
+          dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+          attention_options: Mapping[str, Any] | None = None,
+          quantization: Any = None) -> GPT2LMHeadModel:
+    """A preset with random weights from `seed`, the same on every device, in eval mode.
+
+    Raises ValueError for an unknown preset or variant, a variant that can't serve it, and a quantization.
+    """
+    preset = get(preset)
+    sizes, options = preset.sizes, dict(attention_options or {})
+    require(preset, attention, n=sizes["positions"], dtype=dtype, device=device, quantization=quantization,
+            **options)
+    config = GPT2Config(
+        vocab_size=sizes["vocabulary"], n_positions=sizes["positions"], n_embd=preset.hidden,
+        n_layer=preset.layers, n_head=preset.heads, attn_pdrop=0.0, resid_pdrop=sizes["dropout"],
+        embd_pdrop=sizes["dropout"], initializer_range=sizes["initializer_range"],
+        bos_token_id=sizes["vocabulary"] - 1, eos_token_id=sizes["vocabulary"] - 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = GPT2LMHeadModel(config)
+    transformers_attention.attach(model, preset, attention, options)
+    if not _learned_positions(sizes["position_embedding"], attention):
+        torch.nn.init.zeros_(model.transformer.wpe.weight).requires_grad_(False)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def _learned_positions(choice: str, variant: str) -> bool:
+    if choice not in ("auto", "learned", "none"):
+        raise ValueError(f"position_embedding={choice!r} is unknown; choices: auto, learned, none")
+    return choice == "learned" or (choice == "auto" and variant.partition(":")[0] not in REPLACES_POSITIONS)
+
+
+def inputs(preset: str | Preset, *, batch: int, n: int, device: str | torch.device = "cpu",
+           dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Any]:
+    """Seeded tokens (B, n) and the options of a prefill: fill a cache, logits of the last token only.
+
+    `dtype` is that of the model; tokens have none. Raises ValueError for more tokens than positions.
+    """
+    tokens = _tokens(get(preset), batch, n, before=0, device=device, seed=seed)
+    return {"input_ids": tokens, "use_cache": True, "logits_to_keep": 1}
+
+
+def decode_inputs(model: GPT2LMHeadModel, preset: str | Preset, *, batch: int, m: int,
+                  seed: int = 0) -> dict[str, Any]:
+    """One token (B, 1) and a cache of the `m` tokens before it, which the model read here."""
+    device = model.device
+    with torch.no_grad():
+        cache = model(**inputs(preset, batch=batch, n=m, device=device, seed=seed)).past_key_values
+    token = _tokens(get(preset), batch, 1, before=m, device=device, seed=seed + 1)
+    return {"input_ids": token, "past_key_values": cache}
+
+
+def decode(model: GPT2LMHeadModel, inputs: dict[str, Any]) -> torch.Tensor:
+    """Logits (B, 1, vocabulary) of the token after `decode_inputs`, whose cache stays as it was."""
+    cache = copy.copy(inputs["past_key_values"])
+    # A layer takes a new token by binding new tensors, so a shallow copy is enough to protect the old ones.
+    cache.layers = [copy.copy(layer) for layer in cache.layers]
+    return model(input_ids=inputs["input_ids"], past_key_values=cache, use_cache=True).logits
+
+
+class _KeepNothing(DynamicCache):
+    """Without a cache transformers reads position_ids back from the device, to look for packed sequences:
+    that waits for the device, and neither CUDA graphs nor torch.compile can record it."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any,
+               **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return key_states, value_states
+
+
+def loss(model: GPT2LMHeadModel, inputs: dict[str, Any]) -> torch.Tensor:
+    """Mean cross-entropy of every next token of `input_ids` (B, n), n > 1."""
+    tokens = inputs["input_ids"]
+    logits = model(input_ids=tokens, past_key_values=_KeepNothing(), use_cache=False).logits
+    following = functional.pad(tokens[:, 1:], (0, 1), value=-100)  # nothing follows the last
+    return functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten())
+
+
+def _tokens(preset: Preset, batch: int, n: int, *, before: int, device: str | torch.device,
+            seed: int) -> torch.Tensor:
+    positions = preset.sizes["positions"]
+    if before + n > positions:
+        raise ValueError(f"{preset.name} has {positions} positions, not {before + n}: change its positions")
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(preset.sizes["vocabulary"], (batch, n), generator=random).to(device)

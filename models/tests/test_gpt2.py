@@ -1,0 +1,81 @@
+"""GPT-2: phases and positions."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+import models
+from models import gpt2
+from models.tests import cases
+
+TINY = "gpt2-tiny"
+
+
+def test_decode_equals_a_forward_over_all_tokens_and_leaves_the_cache():
+    model = cases.create(TINY, "softmax:sdpa")
+    x = gpt2.decode_inputs(model, TINY, batch=2, m=13)
+    read = gpt2.inputs(TINY, batch=2, n=13)["input_ids"]
+    with torch.no_grad():
+        whole = model(torch.cat([read, x["input_ids"]], dim=1)).logits[:, -1:]
+        first, again = gpt2.decode(model, x), gpt2.decode(model, x)
+    assert x["past_key_values"].get_seq_length() == 13
+    assert torch.equal(first, again)
+    assert torch.allclose(first, whole, rtol=0, atol=2e-5)
+
+
+def test_a_prefill_fills_a_cache_and_gives_the_last_logits():
+    out = cases.create(TINY)(**gpt2.inputs(TINY, batch=2, n=9))
+    assert out.past_key_values.get_seq_length() == 9
+    assert out.logits.shape == (2, 1, 101)
+
+
+def test_loss_is_the_one_of_transformers():
+    model = cases.create(TINY)
+    x = gpt2.inputs(TINY, batch=2, n=9)
+    expected = model(input_ids=x["input_ids"], labels=x["input_ids"]).loss
+    assert torch.allclose(gpt2.loss(model, x), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["softmax:sdpa", "alibi:eager"])
+def test_a_training_step_reaches_every_trainable_weight(variant):
+    model = cases.create(TINY, variant, dropout=0.0)
+    gpt2.loss(model.train(), gpt2.inputs(TINY, batch=2, n=9)).backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    positions = "transformer.wpe.weight"
+    assert (positions in reached) == (variant != "alibi:eager")
+    assert reached | {positions} == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("variant", "choice", "learned"), [
+    ("softmax:eager", "auto", True), ("alibi:eager", "auto", False), ("alibi:sdpa", "auto", False),
+    ("alibi:eager", "learned", True), ("softmax:eager", "none", False),
+])
+def test_alibi_takes_the_place_of_learned_positions(variant, choice, learned):
+    model = cases.create(TINY, variant, position_embedding=choice)
+    tokens = gpt2.inputs(TINY, batch=1, n=9)["input_ids"]
+    here = torch.arange(9)[None]
+    with torch.no_grad():
+        moved = not torch.equal(model(tokens, position_ids=here).logits, model(tokens, position_ids=here + 7).logits)
+    assert moved == learned
+    assert model.transformer.wpe.weight.requires_grad == learned
+
+
+def test_functions_differ():
+    """So that agreement of two variants of one function says something."""
+    x = gpt2.inputs(TINY, batch=1, n=17)
+    with torch.no_grad():
+        softmax, alibi, window = (cases.create(TINY, f"{name}:eager", position_embedding="learned")(**x).logits
+                                  for name in ("softmax", "alibi", "sliding-window"))
+    assert min((a - b).abs().max() for a, b in ((softmax, alibi), (softmax, window), (alibi, window))) > 0.1
+
+
+def test_inputs_repeat_for_a_seed():
+    first, again, other = (gpt2.inputs(TINY, batch=2, n=9, seed=seed)["input_ids"] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_dtype_and_mode():
+    model = models.create(TINY, dtype=torch.bfloat16)
+    assert not model.training
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}

@@ -1,0 +1,108 @@
+"""The Temporal Fusion Transformer against pytorch-forecasting's, with the same weights."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+import models
+from models import tft
+from models.tests import cases, tft_oracle
+
+# pytorch-forecasting 1.8.0 in float64: python -m models.tests.tft_oracle
+FROZEN = [[[-5.6519844430, 2.7103236132, 2.0991632719], [-2.6087497783, 0.3311100142, 3.6235328464],
+           [-2.1604938658, 0.1440739997, 3.7051873947], [-1.9140020256, 0.1548883280, 3.5107916476]],
+          [[-4.7236244123, 2.1227709506, 1.3896727081], [-5.4778783031, 2.7186929115, 1.1652078079],
+           [-4.4271262119, 2.3431464818, 0.9893710347], [-5.4016590854, 2.4544988207, 1.2001605156]]]
+
+
+def ours(dtype: torch.dtype, preset=None, **x: torch.Tensor) -> tuple[torch.nn.Module, torch.Tensor, dict]:
+    preset = preset or tft_oracle.preset()
+    model = tft.build(preset, dtype=dtype)
+    tft_oracle.fill(model)
+    x = {**tft_oracle.formula_inputs(preset, batch=2, dtype=dtype), **x}
+    with torch.no_grad():
+        return model, model(**x), x
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])
+def test_equals_pytorch_forecasting_frozen(dtype, tolerance):
+    _, forecast, _ = ours(dtype)
+    frozen = torch.tensor(FROZEN, dtype=torch.float64)
+    assert (forecast.double() - frozen).abs().max() <= tolerance * frozen.abs().max()
+
+
+@pytest.mark.parametrize("sizes", [{}, {"heads": 1}, {"layers": 2}, {"static": (5,)}, {"known": 1}], ids=str)
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+def test_equals_pytorch_forecasting_live(sizes, padded):
+    pytest.importorskip("pytorch_forecasting", reason="pytorch-forecasting is not installed (frozen numbers are)")
+    preset = tft_oracle.preset(**sizes)
+    lengths = {"lengths_B": torch.tensor([5, 12])} if padded else {}
+    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 2e-6)):
+        model, forecast, x = ours(dtype, preset, **lengths)
+        theirs = tft_oracle.forecast(preset, model.state_dict(), x)
+        assert (forecast - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_the_frozen_numbers_notice_another_mask():
+    _, forecast, _ = ours(torch.float64, tft_oracle.preset().resized(own_step=True))
+    assert (forecast - torch.tensor(FROZEN, dtype=torch.float64)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("own_step", [True, False])
+def test_what_a_query_sees(own_step):
+    """The attention block alone: outputs move with the keys at and before the query's own step, or only before."""
+    model = tft.build(models.get("tft-tiny").resized(own_step=own_step), dtype=torch.float64)
+    block, context, horizon = model.multihead_attn, 6, 4
+    steps = torch.randn(1, context + horizon, 16, dtype=torch.float64, requires_grad=True)
+    keys = steps if own_step else steps[:, :-1]
+    queries = torch.randn(1, horizon, 16, dtype=torch.float64)
+    for t in range(horizon):
+        gradient, = torch.autograd.grad(block(queries, keys)[0, t].square().sum(), steps)
+        seen = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
+        assert seen == list(range(context + t + own_step))
+
+
+def test_padding_is_invisible():
+    x = models.family("tft-tiny").inputs("tft-tiny", batch=2, dtype=torch.float64)
+    model = models.create("tft-tiny", dtype=torch.float64)
+    lengths = torch.tensor([12, 7])
+    garbage = {**x, "observed_BCO": x["observed_BCO"].clone()}
+    garbage["observed_BCO"][1, 7:] = 99.0
+    with torch.no_grad():
+        assert torch.equal(model(**x, lengths_B=lengths), model(**garbage, lengths_B=lengths))
+        assert not torch.equal(model(**x)[1], model(**garbage)[1])
+        assert torch.allclose(model(**x, lengths_B=torch.tensor([12, 12])), model(**x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("variant", "device"), cases.variants())
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+def test_every_variant_is_as_exact_as_eager(variant, device, padded):
+    preset = models.get("tft-tiny").resized(heads=1)  # some kernels refuse heads as narrow as four of them have
+    dtype = cases.serve(variant, device, heads=1, head_dim=16, n=4, m=16, causal=True, key_mask=padded)
+
+    def run(model):
+        weight = model.output_layer.weight
+        x = tft.inputs(preset, batch=2, dtype=weight.dtype, device=weight.device)
+        lengths = {"lengths_B": torch.tensor([12, 7], device=weight.device)} if padded else {}
+        return model(**x, **lengths)
+
+    model = cases.create(preset, variant, dtype=dtype, device=device)
+    cases.assert_as_exact(run, model, preset, variant, dtype)
+
+
+def test_quantile_loss_is_the_pinball_loss():
+    forecast = torch.tensor([[[1.0, 2.0], [5.0, 5.0]]])
+    target = torch.tensor([[3.0, 1.0]])
+    # Too low by 2 and 1 at quantiles .1 and .9, then too high by 4 and 4.
+    expected = (0.1 * 2 + 0.9 * 1 + 0.9 * 4 + 0.1 * 4) / 4
+    assert tft.quantile_loss(forecast, target, (0.1, 0.9)).item() == pytest.approx(expected)
+
+
+def test_a_training_step_reaches_every_weight_and_lowers_the_loss():
+    model = tft.build(models.get("tft-tiny").resized(dropout=0.0))
+    x = tft.inputs("tft-tiny", batch=4)
+    before = tft.loss(model.train(), x)
+    before.backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+    torch.optim.SGD(model.parameters(), lr=0.05).step()
+    assert tft.loss(model, x) < before
