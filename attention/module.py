@@ -82,6 +82,12 @@ class Attention(nn.Module):
                 raise ValueError(reason)
             self._served.add(case)
 
+    def kept_bytes(self) -> int:
+        """Bytes kept between calls: parameters, buffers, and a mask that the backend holds on to."""
+        held = vars(self._attend).values() if hasattr(self._attend, "__dict__") else ()
+        tensors = [*self.parameters(), *self.buffers(), *(x for x in held if isinstance(x, torch.Tensor))]
+        return sum(x.numel() * x.element_size() for x in tensors)
+
     def extra_repr(self) -> str:
         return f"{self.name}, heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}"
 

@@ -36,11 +36,12 @@ Tensors = dict[str, torch.Tensor]
 def inputs(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: int | None = None, head_dim: int,
            dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", seed: int = 0,
            grad: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q (B, H, N, D), k and v (B, G, M, D): standard normal, the same for a seed on every device."""
-    generator = torch.Generator().manual_seed(seed)
+    """q (B, H, N, D), k and v (B, G, M, D): standard normal, the same for a seed on one kind of device."""
+    generator = torch.Generator(device).manual_seed(seed)
     kv_heads, m = kv_heads or heads, m or n
     shapes = [(batch, heads, n, head_dim), (batch, kv_heads, m, head_dim), (batch, kv_heads, m, head_dim)]
-    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype).requires_grad_(grad) for shape in shapes)
+    q, k, v = (torch.randn(shape, generator=generator, device=device).to(dtype).requires_grad_(grad)
+               for shape in shapes)
     return q, k, v
 
 
@@ -84,8 +85,8 @@ class Reference:
         else:
             self.same_dtype = functools.partial(self.formula, dtype=q.dtype)
         self.key_mask = key_mask
-        generator = torch.Generator().manual_seed(1)
-        self.grad_out = torch.randn(q.shape, generator=generator).to(q.device, q.dtype)
+        generator = torch.Generator(q.device).manual_seed(1)
+        self.grad_out = torch.randn(q.shape, generator=generator, device=q.device).to(q.dtype)
 
     @functools.cached_property
     def exact(self) -> Tensors:

@@ -1,0 +1,1 @@
+"""What happens to a workload: workloads -> measure -> decide -> track and report."""

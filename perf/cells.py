@@ -1,0 +1,149 @@
+"""One workload, and a sweep of workloads that is a product by construction."""
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+BARE = "attention"  # the model of a workload that is an attention kernel alone
+GRIDS = ("quick", "default", "full")
+BARE_PHASES = ("forward", "backward", "forward-backward")
+ITEM_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
+
+# Attention FLOPs relative to the forward pass: the backward pass recomputes q k^T and takes four
+# more products of the same size (FlashAttention-2, arXiv 2307.08691, section 4.1).
+ATTENTION_COST = {"backward": 2.5, "forward-backward": 3.5, "train-step": 3.5}
+FORMULA = "FLOPs = 4 B H D x visible query-key pairs; backward 2.5x, forward-backward 3.5x"
+MODEL_FORMULA = ("of a model, per layer, + 24 B n d^2 (projections and MLP of width 4 d; heads and embeddings "
+                 "not counted); train-step 3x")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A thing to time, in plain scalars.
+
+    `model` is "attention" for a bare kernel, else a preset of `models`. `heads` are query heads,
+    `kv_heads` key/value heads, `n` queries and `m` keys of one sequence.
+    """
+
+    model: str
+    function: str
+    backend: str
+    phase: str
+    causal: bool
+    batch: int
+    heads: int
+    kv_heads: int
+    n: int
+    m: int
+    head_dim: int
+    dtype: str
+
+    @property
+    def variant(self) -> str:
+        return f"{self.function}:{self.backend}"
+
+    @property
+    def bare(self) -> bool:
+        return self.model == BARE
+
+    @property
+    def id(self) -> str:
+        """Unique among workloads; the id of the pytest item."""
+        model = "" if self.bare else f"{self.model}-"
+        mask = "causal" if self.causal else "full"
+        return (f"{model}{self.variant}-{self.phase}-{mask}-b{self.batch}-h{self.heads}-kv{self.kv_heads}"
+                f"-n{self.n}-m{self.m}-d{self.head_dim}-{self.dtype}")
+
+    @property
+    def group(self) -> Workload:
+        """What is the same for all backends that may be compared with one another."""
+        return replace(self, backend="")
+
+    @property
+    def shape(self) -> Workload:
+        """What is the same for all backends and phases that share their inputs."""
+        return replace(self, backend="", phase="")
+
+    @property
+    def flops(self) -> int | None:
+        """Floating-point operations of one call, by `FORMULA` and `MODEL_FORMULA`; None for a TFT."""
+        pairs = _pairs(self.function, self.n, self.m, self.causal)
+        attention = 4 * self.batch * self.heads * self.head_dim * pairs
+        attention = int(attention * ATTENTION_COST.get(self.phase, 1))
+        if self.bare:
+            return attention
+        from models import presets
+
+        preset = presets()[self.model]
+        if preset.family not in ("gpt2", "vit"):
+            return None
+        matmuls = 24 * self.batch * self.n * (self.heads * self.head_dim) ** 2
+        return preset.layers * (attention + matmuls * (3 if self.phase == "train-step" else 1))
+
+    @property
+    def bytes(self) -> int | None:
+        """Fewest bytes one call moves: inputs read once, outputs written once; None for a model."""
+        if not self.bare:
+            return None
+        queries = self.batch * self.heads * self.n * self.head_dim  # q, out and their gradients each
+        keys = self.batch * self.kv_heads * self.m * self.head_dim  # k, v and their gradients each
+        moved = {"forward": 2 * queries + 2 * keys,  # q, k, v; out
+                 "backward": 4 * queries + 4 * keys,  # q, k, v, out, dout; dq, dk, dv
+                 "forward-backward": 4 * queries + 4 * keys}  # q, k, v, dout; out, dq, dk, dv
+        return ITEM_BYTES[self.dtype] * moved[self.phase]
+
+
+FIELDS = tuple(field.name for field in fields(Workload))
+
+
+@functools.cache
+def _pairs(function: str, n: int, m: int, causal: bool) -> int:
+    from attention.registry import functions
+
+    known = functions()[function]
+    return known.pairs(n, m, causal, **known.options)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Workloads that differ in causal x n x batch x backend only: their product, in that order.
+
+    asv makes one benchmark of a sweep, its axes those four. `keys` fixes m; None means m = n.
+    """
+
+    model: str
+    function: str
+    phase: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+    backends: tuple[str, ...]
+    causal: tuple[bool, ...]
+    batches: tuple[int, ...]
+    lengths: tuple[int, ...]
+    keys: int | None = None
+
+    def __iter__(self) -> Iterator[Workload]:
+        axes = itertools.product(self.causal, self.lengths, self.batches, self.backends)
+        for causal, n, batch, backend in axes:
+            yield Workload(self.model, self.function, backend, self.phase, causal, batch, self.heads,
+                           self.kv_heads, n, self.keys or n, self.head_dim, self.dtype)
+
+    @classmethod
+    def of(cls, w: Workload) -> Sweep:
+        """The sweep of one workload."""
+        return cls(w.model, w.function, w.phase, w.heads, w.kv_heads, w.head_dim, w.dtype, (w.backend,),
+                   (w.causal,), (w.batch,), (w.n,), w.m)
+
+
+def parse_length(text: str) -> int:
+    """"8k" -> 8192, "197" -> 197; ValueError unless it is a positive whole number."""
+    digits = text.strip().lower()
+    factor = 1024 if digits.endswith("k") else 1
+    number = digits.removesuffix("k")
+    if not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise ValueError(f"{text!r} is not a length; give a whole number of at least 1, such as 512, 2048 or 8k")
+    return int(number) * factor

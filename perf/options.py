@@ -1,0 +1,170 @@
+"""The options of `pytest perf/`: their names, their ini twins, and their validation."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from perf.cells import BARE_PHASES, GRIDS, parse_length
+
+if TYPE_CHECKING:
+    import torch
+
+    from perf.cells import Workload
+
+EVIDENCE = ".perf/evidence.jsonl"
+MASKS = {"causal": (True,), "full": (False,), "both": (True, False)}
+LARGEST_HEAD_DIM = 1024
+
+# option -> field of the workload, help
+AXES = {
+    "functions": ("function", "attention functions, or all"),
+    "backends": ("backend", "backends"),
+    "seqlens": ("n", "sequence lengths; 8k is 8192"),
+    "batches": ("batch", "batch sizes"),
+    "heads": ("heads", "query heads"),
+    "kv_heads": ("kv_heads", "key/value heads; they divide the query heads"),
+    "head_dims": ("head_dim", "head dimensions"),
+    "causal": ("causal", "causal, full or both"),
+    "dtypes": ("dtype", "dtypes"),
+    "phases": ("phase", "phases, of kernels and of models"),
+}
+OTHERS = {
+    "device": "device to measure on (default: cuda if there is one, else cpu)",
+    "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
+    "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked to measure."""
+
+    device: torch.device
+    grid: str
+    workloads: list[Workload]
+    evidence: Path
+
+
+def add(parser: pytest.Parser) -> None:
+    """Each option as --perf-name and, for the ini file, perf_name."""
+    group = parser.getgroup("perf", "performance of attention and models")
+    for name, (_, text) in AXES.items():
+        group.addoption(_flag(name), metavar="LIST", help=f"comma-separated {text}")
+        parser.addini(f"perf_{name}", f"as {_flag(name)}")
+    for name, text in OTHERS.items():
+        group.addoption(_flag(name), metavar=name.upper(), help=text)
+        parser.addini(f"perf_{name}", f"as {_flag(name)}")
+    group.addoption("--perf-shapes", action="store_true", default=None, help="add the shapes of real models")
+    parser.addini("perf_shapes", "as --perf-shapes", type="bool", default=False)
+
+
+def _flag(name: str) -> str:
+    return "--perf-" + name.replace("_", "-")
+
+
+def given(config: pytest.Config, name: str) -> Any:
+    """An option from the command line, else from the ini file; None if from neither."""
+    value = config.getoption(f"perf_{name}")
+    return value if value is not None else (config.getini(f"perf_{name}") or None)
+
+
+def any_given(config: pytest.Config) -> bool:
+    return any(given(config, name) is not None for name in (*AXES, *OTHERS, "shapes"))
+
+
+def settings(config: pytest.Config) -> Settings:
+    """The validated options. Raises pytest.UsageError, in one line that names the choices."""
+    from perf import axes
+
+    device = _device(given(config, "device"))
+    grid = given(config, "grid") or "default"
+    _one_of("grid", grid, GRIDS)
+    explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := given(config, name)) is not None}
+    try:
+        chosen = axes.select(grid, device.type, explicit, with_shapes=bool(given(config, "shapes")))
+    except ValueError as error:
+        raise pytest.UsageError(f"perf: {error}") from None
+    return Settings(device, grid, chosen, _evidence(config))
+
+
+def _device(text: str | None) -> torch.device:
+    import torch
+
+    if text is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    choices = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
+               *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if text not in choices:
+        raise pytest.UsageError(f"--perf-device: no device {text!r} here; choose from {', '.join(choices)}")
+    return torch.device(text)
+
+
+def _evidence(config: pytest.Config) -> Path:
+    """An option's path is relative to where pytest was called, the ini file's and the default to the root."""
+    option = config.getoption("perf_evidence")
+    path = (config.invocation_params.dir / option if option is not None
+            else config.rootpath / (config.getini("perf_evidence") or EVIDENCE))
+    if path.is_dir():
+        raise pytest.UsageError(f"--perf-evidence: {path} is a directory; name a file in it")
+    return path
+
+
+def _values(name: str, text: str) -> list[Any]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise pytest.UsageError(f"{_flag(name)} is empty; give {AXES[name][1]}")
+    if name == "functions" and words == ["all"]:
+        return _choices(name)
+    if name == "causal":
+        return list(dict.fromkeys(c for word in words for c in MASKS[_one_of(name, word, list(MASKS))]))
+    if choices := _choices(name):
+        return [_one_of(name, word, choices) for word in words]
+    parse = parse_length if name == "seqlens" else _whole_number
+    return [_number(name, word, parse) for word in words]
+
+
+def _choices(name: str) -> list[str]:
+    """The words that an option takes; none if it takes numbers."""
+    import attention
+    import models
+    from attention.registry import functions
+
+    if name == "functions":
+        return list(functions())
+    if name == "backends":
+        return list(dict.fromkeys(variant.partition(":")[2] for variant in attention.names()))
+    if name == "dtypes":
+        return list(attention.DTYPES)
+    if name == "phases":
+        of_models = (phase for preset in models.presets().values() for phase in preset.phases)
+        return list(dict.fromkeys((*BARE_PHASES, *of_models)))
+    return []
+
+
+def _one_of(name: str, word: str, choices: Sequence[str]) -> str:
+    if word not in choices:
+        extra = ", all" if name == "functions" else ""
+        what = "mask" if name == "causal" else name.removesuffix("s")
+        raise pytest.UsageError(f"{_flag(name)}: unknown {what} {word!r}; choose from {', '.join(choices)}{extra}")
+    return word
+
+
+def _number(name: str, word: str, parse: Callable[[str], int]) -> int:
+    try:
+        value = parse(word)
+    except ValueError as error:
+        raise pytest.UsageError(f"{_flag(name)}: {error}") from None
+    if name == "head_dims" and value > LARGEST_HEAD_DIM:
+        raise pytest.UsageError(f"--perf-head-dims: {value} is not a head_dim; give 1 to {LARGEST_HEAD_DIM}, "
+                                "such as 64 or 128")
+    return value
+
+
+def _whole_number(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) > 0):
+        raise ValueError(f"{word!r} is not possible; give a whole number of at least 1")
+    return int(word)

@@ -1,0 +1,165 @@
+"""The pytest plugin: options, parametrisation, the clock, the table.
+
+It costs a run that measures nothing only its options: torch is imported when a test carries the
+marker `workloads`, or a `--perf-` option is given.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from perf import options
+from perf.cells import BARE, FIELDS, Workload
+
+if TYPE_CHECKING:
+    from perf.session import Session
+
+HERE = Path(__file__).parent
+FAMILIES = (BARE, "gpt2", "vit", "tft")
+settings_key: pytest.StashKey[options.Settings] = pytest.StashKey()
+session_key: pytest.StashKey[Session] = pytest.StashKey()
+
+# What asks for pytest-benchmark's own table; without any of these only the project's is shown.
+TABLE_OPTIONS = ("compare", "compare_fail", "histogram", "csv", "columns", "cprofile", "verbose")
+
+# A wrong variant leaves its benchmark unused on purpose; what torch deprecates within itself is not ours.
+QUIET = ("ignore:Benchmark fixture was not used at all", "ignore::DeprecationWarning:torch")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "workloads(family): parametrise with the workloads of a model family, "
+                                       '"attention" for bare kernels, "other" for families of other packages')
+    if options.any_given(config):
+        _settings(config)  # an impossible option stops the run before anything is collected
+
+
+def _benchmark_only(config: pytest.Config) -> bool:
+    return bool(config.getoption("benchmark_only", False))
+
+
+def _settings(config: pytest.Config) -> options.Settings:
+    if settings_key not in config.stash:
+        config.stash[settings_key] = options.settings(config)
+    return config.stash[settings_key]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The harness's own tests are no benchmarks; a study is measured only if it is named."""
+    if collection_path == HERE / "tests" and _benchmark_only(config):
+        return True
+    if collection_path == HERE / "studies":
+        named = (config.invocation_params.dir / argument.partition("::")[0] for argument in config.args)
+        if not any(collection_path in (path, *path.parents) for path in named):
+            return True
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("workloads")
+    if marker is None:
+        return
+    chosen = [w for w in _settings(metafunc.config).workloads if _family(w) == marker.args[0]]
+    metafunc.parametrize(FIELDS, [tuple(getattr(w, field) for field in FIELDS) for w in chosen],
+                         ids=[w.id for w in chosen])
+
+
+def _family(w: Workload) -> str:
+    if w.bare:
+        return BARE
+    from models import presets
+
+    family = presets()[w.model].family
+    return family if family in FAMILIES else "other"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives each workload its clock's timer, and drops the families without workloads."""
+    measured = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
+    if not measured:
+        return
+    from perf.measure.clocks import clock
+
+    settings = _settings(config)
+    timer = clock(settings.device).timer
+    empty = [item for item in measured if not isinstance(item.callspec.params["n"], int)]
+    if _benchmark_only(config):
+        if len(empty) == len(measured):
+            raise pytest.UsageError("perf: the options leave the tests named no workload; drop some options")
+        if config.option.verbose == 0:
+            config.option.verbose = 1  # progress: a line a workload, with its time
+    for item in measured:
+        item.add_marker(pytest.mark.benchmark(timer=timer, disable_gc=True))
+        for warning in QUIET:
+            item.add_marker(pytest.mark.filterwarnings(warning))
+    items[:] = [item for item in items if item not in empty]
+    config.hook.pytest_deselected(items=empty)
+
+
+@pytest.fixture
+def workload(model: str, function: str, backend: str, phase: str, causal: bool, batch: int, heads: int,
+             kv_heads: int, n: int, m: int, head_dim: int, dtype: str) -> Workload:
+    """The workload of this item; its fields are the item's parameters, one by one."""
+    return Workload(model, function, backend, phase, causal, batch, heads, kv_heads, n, m, head_dim, dtype)
+
+
+@pytest.fixture
+def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) -> Any:
+    """Call it to check and time the workload: a skip, a failure, or evidence."""
+    from perf.session import Session
+
+    stash = request.config.stash
+    if session_key not in stash:
+        stash[session_key] = Session(_settings(request.config))
+    return lambda: stash[session_key].measure(workload, benchmark)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
+    """A measured workload's word in the progress is its time."""
+    if report.when == "call" and report.passed and (session := config.stash.get(session_key, None)):
+        from perf.report.table import seconds
+
+        row = session.rows[-1] if session.rows else None
+        if row and row.median and report.nodeid.endswith(f"[{row.workload.id}]"):
+            return "passed", ".", seconds(row.median)
+    return None
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_group_stats(config: pytest.Config) -> list | None:
+    """No groups, hence no table of pytest-benchmark's own, unless its options ask for it."""
+    asked = config.option.benchmark_group_by != "group" or config.option.benchmark_sort != "min" or any(
+        config.getoption(f"benchmark_{name}", None) for name in TABLE_OPTIONS)
+    return None if asked or session_key not in config.stash else []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    if session_key in config.stash:
+        from perf.measure import machine
+
+        output_json["perf"] = {"machine": machine.fingerprint(), "revision": machine.revision()}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    session = config.stash.get(session_key, None)
+    if session is None or not session.rows:
+        return
+    from perf.report.table import table
+
+    terminalreporter.section(f"perf: {session.settings.grid} grid on {session.settings.device}")
+    terminalreporter.write_line(table(session.rows))
+    measured = sum(row.outcome == "ok" for row in session.rows)
+    path = session.settings.evidence
+    if path.is_relative_to(config.invocation_params.dir):
+        path = path.relative_to(config.invocation_params.dir)
+    terminalreporter.write_line(f"{measured} workloads measured in {session.seconds:.1f} s, {session.clock.name}; "
+                                f"evidence in {path}")

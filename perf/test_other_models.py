@@ -1,0 +1,9 @@
+"""Models of families that other installed packages add; `perf.workloads` says which."""
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.workloads("other")
+def test_other_models(measure):
+    measure()

@@ -1,0 +1,149 @@
+"""`asv run` over commits that differ in what they have: today's harness measures each one's own code."""
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from asv.config import Config
+from asv.environment import EnvironmentUnavailable
+
+from perf import workloads
+from perf.track import asv_environment, matrix
+from perf.track.series import series
+
+ROOT = Path(__file__).parents[2]
+SERIES = "attention.SoftmaxForwardH8D64Fp32"
+BENCH = rf"{SERIES}\..*'eager'.*True, 1, 8, 8, 512,"
+SCORES = "    scores = ((q * scale)"
+
+
+def command(*words, cwd, home, check=True, **variables):
+    variables = {**os.environ, "HOME": str(home), "PERF_GRID": "quick", "PERF_DEVICE": "cpu",
+                 "PYTHONPATH": str(cwd),  # as careless as can be: the tree that isn't measured stands on the path
+                 "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **variables}
+    for name in ("NAME", "EMAIL"):
+        variables |= {f"GIT_AUTHOR_{name}": "someone", f"GIT_COMMITTER_{name}": "someone"}
+    done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def asv(*words, **kwargs):
+    return command(sys.executable, "-m", "asv", *words, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Three commits: without attention, with it, and with a wrong scale and without models."""
+    home = tmp_path_factory.mktemp("home")
+    tree = home / "tree"
+    skip = shutil.ignore_patterns("__pycache__", "tests", "records")
+    shutil.copytree(ROOT / "perf", tree / "perf", ignore=skip)
+    shutil.copy(ROOT / "asv.conf.json", tree)
+    (tree / ".gitignore").write_text("/.asv/\n__pycache__/\n")
+
+    def commit(message):
+        command("git", "add", "--all", cwd=tree, home=home)
+        command("git", "commit", "--quiet", "--message", message, cwd=tree, home=home)
+        return command("git", "rev-parse", "HEAD", cwd=tree, home=home).stdout.strip()
+
+    command("git", "init", "--quiet", cwd=tree, home=home)
+    commits = {"empty": commit("nothing to measure")}
+    for package in ("attention", "models"):
+        shutil.copytree(ROOT / package, tree / package, ignore=skip)
+    commits["right"] = commit("attention and models")
+    eager = tree / "attention" / "backends" / "eager.py"
+    right = eager.read_text()
+    assert SCORES in right
+    eager.write_text(right.replace(SCORES, "    scores = ((q * (2 * scale))"))
+    models = tree / "models"
+    models.rename(home / "models")
+    commits["wrong"] = commit("a wrong scale, and no models")
+    # The working tree is none of the commits: right again, and with models.
+    eager.write_text(right)
+    (home / "models").rename(models)
+    asv("machine", "--yes", cwd=tree, home=home)
+    return tree, home, commits
+
+
+def figures(tree, commit):
+    """asv's results of a commit: benchmark -> its cells, or None."""
+    (path,) = (tree / ".asv" / "results").glob(f"*/{commit[:8]}-links-*.json")
+    record = json.loads(path.read_text())
+    column = record["result_columns"].index("result")
+    return {name: row[column] if len(row) > column else None for name, row in record["results"].items()}
+
+
+def known(cells):
+    """The cells that are not null, by number."""
+    return {number: value for number, value in enumerate(cells or []) if value is not None and not math.isnan(value)}
+
+
+@pytest.mark.slow
+def test_each_commit_is_measured_by_its_own_code(repository):
+    tree, home, commits = repository
+    one = {s.benchmark: s for s in series(workloads.grid("full", "cpu")).values()}[SERIES]
+    (cell,) = [w for w in workloads.grid("quick", "cpu")
+               if w.variant == "softmax:eager" and w.n == 512 and w.causal]
+    number = one.index(cell)
+
+    checked = asv("check", cwd=tree, home=home)
+    assert "No problems found" in checked.stdout
+    ran = asv("run", "ALL", "--quick", "--show-stderr", "--bench", BENCH, cwd=tree, home=home, check=False)
+    said = ran.stdout + ran.stderr
+    assert f"missing: commit {commits['empty'][:8]} has no attention/; all its figures are null" in said
+    assert f"missing: commit {commits['wrong'][:8]} has no models/; its model benchmarks are null" in said
+
+    empty, right, wrong = (figures(tree, commits[name]) for name in ("empty", "right", "wrong"))
+    names = {f"{SERIES}.{figure}" for figure in ("time_call", "track_peak_bytes", "track_error")}
+    assert set(right) == set(wrong) == set(empty) == names
+    assert all(not known(cells) for cells in empty.values())
+    for name in names:
+        assert set(known(right[name])) == {number}
+        assert len(right[name]) == len(one.cells())
+    assert known(right[f"{SERIES}.track_error"])[number] <= 1
+    assert known(wrong[f"{SERIES}.track_error"])[number] > 1
+    assert "is numerically wrong" in said
+    assert not known(wrong[f"{SERIES}.time_call"])
+
+    # Another cell of the same commit leaves the first one's figures alone.
+    more = rf"{SERIES}\.track_error.*'sdpa'.*True, 1, 8, 8, 512,"
+    asv("run", f"{commits['right']}^!", "--quick", "--bench", more, cwd=tree, home=home)
+    kept = figures(tree, commits["right"])
+    assert len(known(kept[f"{SERIES}.track_error"])) == 2
+    assert known(kept[f"{SERIES}.time_call"]) == known(right[f"{SERIES}.time_call"])
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    (("PERF_GRID", "huge"), "PERF_GRID: unknown grid 'huge'; choose from quick, default, full"),
+    (("PERF_DEVICE", "tpu"), "PERF_DEVICE: unknown device 'tpu'; choose from cpu"),
+])
+def test_impossible_settings_stop_asv_in_one_line(setting, message, tmp_path):
+    shutil.copy(ROOT / "asv.conf.json", tmp_path)
+    (tmp_path / "perf").symlink_to(ROOT / "perf")
+    command("git", "init", "--quiet", cwd=tmp_path, home=tmp_path)
+    done = asv("setup", cwd=tmp_path, home=tmp_path, check=False, **dict([setting]))
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("device", "method"), [("cpu", "forkserver"), ("cuda", "spawn")])
+def test_a_gpu_is_measured_in_fresh_processes(device, method, monkeypatch, tmp_path):
+    conf = Config.from_json({"repo": ".", "env_dir": str(tmp_path)})
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    links = asv_environment.Links(conf, python, {}, {})
+    monkeypatch.setattr(links, "_harness_matrix", lambda: matrix.Matrix("quick", device, [], {}))
+    links.create()
+    assert conf.launch_method == method
+
+
+def test_another_python_is_refused(tmp_path):
+    with pytest.raises(EnvironmentUnavailable, match=r"3\.5"):
+        asv_environment.Links(Config.from_json({"repo": ".", "env_dir": str(tmp_path)}), "3.5", {}, {})

@@ -1,0 +1,76 @@
+"""`asv run` starts processes for the selected cells only, and shows no others."""
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from asv import benchmarks, results, util
+from asv.commands import run
+
+from perf.track import asv_selection, matrix
+
+PARAMS = [["'eager'", "'sdpa'"], ["512", "1024", "2048"]]
+
+
+def found(regex=None):
+    names = ["attention.Softmax.time_call", "attention.Alibi.time_call", "mine.Other.time_x"]
+    conf = SimpleNamespace(benchmark_dir="nowhere")
+    listed = [{"name": name, "params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"} for name in names]
+    return asv_selection.SelectedBenchmarks(conf, listed, regex=regex)
+
+
+def chosen():
+    return matrix.Matrix("quick", "cpu", [], {"attention.Softmax": [1, 4], "attention.Alibi": []})
+
+
+def test_selected_cells_are_left():
+    selected = found()
+    selected.narrow(chosen())
+    assert selected.benchmark_selection["attention.Softmax.time_call"] == [1, 4]
+    assert set(selected) == {"attention.Softmax.time_call", "mine.Other.time_x"}
+
+
+def test_what_is_no_series_keeps_its_cells():
+    selected = found()
+    selected.narrow(chosen())
+    assert selected.benchmark_selection["mine.Other.time_x"] == list(range(6))
+
+
+def test_bench_narrows_further():
+    selected = found("eager")
+    selected.narrow(chosen())
+    assert selected.benchmark_selection["attention.Softmax.time_call"] == [1]
+
+
+def test_table_shows_what_was_measured():
+    benchmark = {"params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"}
+    values = [math.nan, 0.25, math.nan, math.nan, None, math.nan]
+    table = asv_selection.shortened(results._format_benchmark_result)
+    text = "\n".join(table([(value, None) for value in values], benchmark))
+    assert "250ms" in text
+    assert "failed" in text
+    assert "512" not in text
+    assert "2048" not in text
+
+
+def test_table_of_nothing():
+    benchmark = {"params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"}
+    table = asv_selection.shortened(results._format_benchmark_result)
+    assert table([(math.nan, None)] * 6, benchmark) == ["nothing could be measured here"]
+
+
+def test_installed_once(monkeypatch):
+    monkeypatch.setattr(run, "Benchmarks", benchmarks.Benchmarks)
+    monkeypatch.setattr(results, "_format_benchmark_result", results._format_benchmark_result)
+    asv_selection.install()
+    table = results._format_benchmark_result
+    asv_selection.install()
+    assert run.Benchmarks is asv_selection.SelectedBenchmarks
+    assert results._format_benchmark_result is table
+
+
+def test_another_asv_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(run, "Benchmarks", object())
+    with pytest.raises(util.UserError, match=r"install asv 0\.6\.6$"):
+        asv_selection.install()

@@ -1,0 +1,84 @@
+"""Evidence: what is written is read back, and what is broken is named."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from perf.cells import Workload
+from perf.measure import evidence, machine
+from perf.measure.evidence import Evidence, Writer, load, machines
+
+WORKLOAD = Workload("attention", "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
+ROW = Evidence(WORKLOAD, "ok", samples=(1e-3, 1.1e-3), median=1.05e-3, iqr=1e-4, rounds=2, iterations=1,
+               clock="perf_counter, 1 threads", peak_bytes=10, error=1e-7, bound=1e-6, flops=5, bytes=6,
+               machine=machine.identity(), revision="abc")
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = tmp_path / "deep" / "evidence.jsonl"
+    writer = Writer(path)
+    skipped = Evidence(WORKLOAD, "skipped", reason="no GPU")
+    for row in (ROW, skipped):
+        writer.append(row)
+    assert load(path) == [ROW, skipped]
+
+
+def test_each_line_is_on_disk_at_once(tmp_path):
+    path = tmp_path / "evidence.jsonl"
+    writer = Writer(path)
+    assert not path.exists()
+    for count in (1, 2, 3):
+        writer.append(ROW)
+        assert len(load(path)) == count
+
+
+def test_a_run_starts_with_its_machine(tmp_path):
+    path = tmp_path / "evidence.jsonl"
+    Writer(path).append(ROW)
+    Writer(path).append(ROW)
+    kinds = [json.loads(line)["kind"] for line in path.read_text().splitlines()]
+    assert kinds == ["machine", "evidence", "machine", "evidence"]
+    assert machines(path)[ROW.machine]["torch"] == machine.fingerprint()["torch"]
+
+
+@pytest.mark.parametrize("line", ['{"kind": "evid', "[]", "{}", '{"kind": "evidence"}', "7",
+                                  ROW.to_json().replace('"schema": 1', '"schema": 99')])
+def test_a_corrupt_line_is_named(tmp_path, line):
+    path = tmp_path / "evidence.jsonl"
+    Writer(path).append(ROW)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=r"evidence.jsonl:3: not evidence: .*; delete the line"):
+        load(path)
+
+
+def test_half_a_line_does_not_swallow_the_next_run(tmp_path):
+    path = tmp_path / "evidence.jsonl"
+    path.write_text('{"kind": "evid')  # killed while writing
+    Writer(path).append(ROW)
+    lines = path.read_text().splitlines()
+    assert lines[0] == '{"kind": "evid'
+    assert json.loads(lines[1])["kind"] == "machine"
+    assert Evidence.from_dict(json.loads(lines[2])) == ROW
+
+
+def test_outcomes_are_four():
+    with pytest.raises(ValueError, match="unknown outcome 'fast'; choose from ok, wrong, skipped, failed"):
+        Evidence(WORKLOAD, "fast")
+
+
+def test_the_machine_s_id_changes_with_it():
+    told = machine.fingerprint()
+    assert machine.identity({**told, "torch": "0"}) != machine.identity(told) == machine.identity()
+    assert len(machine.identity()) == 12
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_a_revision_needs_git(monkeypatch):
+    outputs: dict[str, str | None] = {"rev-parse": "abc", "status": "M file"}
+    monkeypatch.setattr(machine, "_output", lambda git, command, *rest: outputs[command])
+    assert machine.revision.__wrapped__() == "abc+dirty"
+    outputs["rev-parse"] = None
+    assert machine.revision.__wrapped__() is None
+    assert evidence.SCHEMA == 1

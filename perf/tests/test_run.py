@@ -1,0 +1,174 @@
+"""Whole runs, as a user starts them, on small workloads and one wrong variant."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perf.cells import FIELDS, Workload
+from perf.measure.evidence import load, machines
+
+ROOT = Path(__file__).parents[2]
+
+WRONG = """
+
+import attention
+from attention.backends.base import Backend
+
+
+class Wrong(Backend):
+    name = "wrong"
+
+    def attend(self):
+        return lambda q, k, v, **options: 1.01 * v
+
+
+@attention.register("softmax", backends=[Wrong()])
+def wrong(attend, q, k, v, *, causal, scale, key_mask):
+    return attend(q, k, v)
+"""
+SMALL = ("--perf-device=cpu", "--perf-functions=softmax", "--perf-phases=forward", "--perf-causal=causal",
+         "--perf-heads=2")
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=120, check=False)
+
+
+def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "-m", "pytest", "-p", "no:cacheprovider", *arguments)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Another project with this one's plugin, a variant of its own, and one test that measures."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "conftest.py").write_text((ROOT / "conftest.py").read_text() + WRONG)
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib --benchmark-skip\n")
+    (folder / "test_it.py").write_text("import pytest\n\n\n@pytest.mark.workloads('attention')\n"
+                                       "def test_it(measure):\n    measure()\n")
+    (folder / "test_other.py").write_text("def test_other():\n    pass\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(project):
+    """A run over right, wrong and impossible variants, saved in every way."""
+    return pytest_run(project, "--benchmark-only", *SMALL, "--perf-seqlens=64,32",
+                      "--perf-backends=eager,sdpa,wrong,fa2", "--benchmark-json=out.json", "--benchmark-save=one")
+
+
+def row_of(run, backend: str, n: int) -> list[str]:
+    return next(words for words in map(str.split, run.stdout.splitlines()) if words[:2] == [backend, str(n)])
+
+
+def test_a_wrong_variant_fails_and_shows_no_time(first):
+    assert first.returncode == pytest.ExitCode.TESTS_FAILED, first.stdout + first.stderr
+    assert "softmax:wrong is numerically wrong: out" in first.stdout
+    assert row_of(first, "wrong", 64)[3] == "WRONG"
+    assert len(row_of(first, "wrong", 64)) == 6
+    assert "Traceback" not in first.stdout + first.stderr
+
+
+def test_the_others_are_measured(first):
+    assert "4 passed" in first.stdout
+    assert row_of(first, "eager", 64)[4] in ("us", "ms", "us!", "ms!")
+    assert "2 skipped: softmax:fa2: " in first.stdout
+    assert "4 workloads measured in" in first.stdout
+
+
+def test_progress_shows_a_time_a_workload(first):
+    lines = [line for line in first.stdout.splitlines() if "test_it[softmax:sdpa-forward" in line]
+    assert len(lines) == 2
+    assert all(line.split("] ")[1].split()[1] in ("us", "ms", "s") for line in lines)
+
+
+def test_only_one_table_is_shown_and_it_is_narrow(first):
+    assert "Name (time in" not in first.stdout
+    table = first.stdout.partition("perf: default grid on cpu")[2].partition("short test summary")[0]
+    assert max(map(len, table.splitlines()[1:-1])) <= 120
+
+
+def test_parameters_are_plain_scalars_in_the_json(first, project):
+    saved = json.loads((project / "out.json").read_text())
+    assert saved["perf"]["machine"]["torch"]
+    benchmarks = saved["benchmarks"]
+    assert len(benchmarks) == 4
+    for benchmark in benchmarks:
+        assert set(FIELDS) <= set(benchmark["params"])
+        made = Workload(**{field: benchmark["params"][field] for field in FIELDS})
+        assert benchmark["param"] == made.id
+        assert [type(value) for value in benchmark["params"].values()] == [str] * 4 + [bool] + [int] * 6 + [str]
+        assert benchmark["extra_info"]["error"] <= benchmark["extra_info"]["bound"]
+    assert "UNSERIALIZABLE" not in json.dumps(benchmarks)
+
+
+def test_everything_is_evidence(first, project):
+    path = project / ".perf" / "evidence.jsonl"
+    rows = load(path)
+    assert sorted(row.outcome for row in rows) == ["ok"] * 4 + ["skipped"] * 2 + ["wrong"] * 2
+    assert {row.machine for row in rows} == set(machines(path))
+    for row in rows:
+        assert bool(row.samples) == (row.outcome == "ok")
+        assert row.flops == row.workload.flops
+    timed = next(row for row in rows if row.outcome == "ok")
+    assert len(timed.samples) == timed.rounds
+    assert timed.median is not None
+    assert 0 < timed.median < 1
+    assert timed.clock == "perf_counter, 1 threads"
+    assert timed.peak_bytes is not None
+    assert timed.peak_bytes >= 2 * 32 * 64 * 4  # the output at least
+
+
+OTHER = """
+import sys
+import pytest
+
+@pytest.fixture(params=[1, 2])
+def workload(request):
+    return request.param
+
+def test_it(workload):
+    assert "torch" not in sys.modules
+"""
+
+
+def test_the_plugin_costs_other_projects_no_torch(tmp_path):
+    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(OTHER)
+    done = pytest_run(tmp_path, "-q")
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+COLLECT = """
+import sys, time
+import torch
+
+start = time.process_time()
+import pytest
+
+class Plugin:
+    def pytest_collection_finish(self):
+        self.seconds = time.process_time() - start
+
+plugin = Plugin()
+arguments = ["perf", "--benchmark-only", "--collect-only", "-q", "-p", "no:cacheprovider"]
+code = pytest.main(arguments, plugins=[plugin])
+print(int(code), plugin.seconds, "transformers" in sys.modules)
+"""
+
+
+def test_collection_is_quick_and_imports_no_transformers():
+    done = run(ROOT, "-c", COLLECT)
+    code, seconds, transformers = done.stdout.splitlines()[-1].split()
+    assert code == "0", done.stdout + done.stderr
+    assert transformers == "False"
+    assert float(seconds) < 1.5  # beyond importing torch
+    assert "perf/tests" not in done.stdout
+    assert "perf/test_gpt2.py::test_gpt2[distilgpt2-softmax:sdpa-prefill-" in done.stdout

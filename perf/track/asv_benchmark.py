@@ -1,0 +1,96 @@
+"""The classes that asv measures, made from the series of the matrix."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from perf.track.figures import Cell
+from perf.track.matrix import current
+from perf.track.series import FIGURES, VERSION, Series
+
+
+class Benchmark:
+    """One series: a cell is null unless it is selected and runs here.
+
+    asv makes an object a process, calls `setup` with the cell's parameters, then one of the figures.
+    `timer`, `repeat`, `number` and `min_run_count` are read after `setup`, and for `time_call` only.
+    """
+
+    series: ClassVar[Series]
+    selected: ClassVar[frozenset[int]]
+    params: ClassVar[list[list[Any]]]
+    param_names: ClassVar[list[str]]
+    version = VERSION
+    timeout = 900.0
+    warmup_time = 1e-9  # one sample that does not count; the clock has warmed up already
+
+    def __init__(self) -> None:
+        self.cell: Cell | None = None
+
+    def setup(self, *values: Any) -> None:
+        """Checks the cell; called again before every further sample, empties the cache."""
+        if self.cell is not None:
+            if self.cell.plan.setup:
+                self.cell.plan.setup()
+            return
+        workload = self.series.workload(values)
+        if self.series.index(workload) not in self.selected:
+            raise NotImplementedError(f"{workload.id} is not in the {current().grid} grid on {current().device}")
+        cell = Cell(workload, current().device)
+        if cell.figures.reason:
+            raise NotImplementedError(cell.figures.reason)
+        self.cell = cell
+
+    def time_call(self, *values: Any) -> None:
+        assert self.cell is not None
+        self.cell.call()
+
+    def track_peak_bytes(self, *values: Any) -> int:
+        assert self.cell is not None
+        figures = self.cell.figures
+        if figures.peak_bytes is None:
+            raise RuntimeError(figures.wrong)
+        return figures.peak_bytes
+
+    def track_error(self, *values: Any) -> float | None:
+        """Above 1 the variant is numerically wrong, and has no other figure."""
+        assert self.cell is not None
+        return self.cell.figures.error
+
+    @property
+    def timer(self) -> Callable[[], Any]:
+        return self.cell.clock.timer if self.cell else time.perf_counter
+
+    @property
+    def repeat(self) -> int:
+        return self.cell.plan.rounds if self.cell else 1
+
+    @property
+    def number(self) -> int:
+        return self.cell.plan.iterations if self.cell else 1
+
+    @property
+    def min_run_count(self) -> int:
+        """All of them: asv's own limit of time would cut a slow workload short."""
+        return self.repeat * self.number
+
+
+for _figure in ("track_peak_bytes", "track_error"):
+    getattr(Benchmark, _figure).unit = FIGURES[_figure]
+
+
+def classes(module: str) -> dict[str, type[Benchmark]]:
+    """The classes of one module of the suite, by name."""
+    return {series.name: _class(series) for series in current().series if series.module == module}
+
+
+def _class(series: Series) -> type[Benchmark]:
+    body = {
+        "__module__": f"asv_suite.{series.module}",
+        "series": series,
+        "selected": frozenset(current().selected[series.benchmark]),
+        "params": list(series.axes.values()),
+        "param_names": list(series.axes),
+    }
+    return type(series.name, (Benchmark,), body)

@@ -1,0 +1,170 @@
+"""The matrix: the only place that says what is measured.
+
+The full grid is a list of sweeps, each an exact product; `default` and `quick` are parts of its
+cells. GPU cells keep batch x n at 16 K tokens and heads x head_dim at 2048, as the FlashAttention
+papers do (arXiv 2205.14135, 2307.08691).
+"""
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Callable, Iterable
+from itertools import product
+
+from perf.cells import BARE, BARE_PHASES, FIELDS, GRIDS, Sweep, Workload, parse_length
+
+ENTRY_POINTS = "attention_perf.workloads"
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+TOKENS = {"cuda": 16384, "cpu": None}  # batch x n of the default grid; None: batch 1 whatever n
+HIDDEN = {"cuda": 2048, "cpu": 512}  # heads x head_dim
+HEAD_DIMS = {"cuda": (64, 128), "cpu": (64,)}
+BATCHES = {"cuda": (1, 2, 4, 8, 16, 32), "cpu": (1, 4)}
+DTYPE = {"cuda": "bf16", "cpu": "fp32"}
+CAUSAL_ONLY = ("alibi", "sliding-window")  # as language models use them
+
+# model, phase, batches, lengths, keys (None: m = n), causal
+MODELS: dict[str, tuple[tuple, ...]] = {
+    "cuda": (
+        ("distilgpt2", "prefill", (1, 8, 32), (1024,), None, True),
+        ("distilgpt2", "decode", (1, 8, 32), (1,), 1024, True),
+        ("vit-b16", "forward", (1, 8, 32), (197,), None, False),
+        ("vit-l16", "forward", (1, 8, 32), (197,), None, False),
+        ("tft-160", "forward", (1, 64, 256), (24,), 192, True),
+    ),
+    "cpu": (
+        ("distilgpt2", "prefill", (1, 4), (64, 256), None, True),
+        ("distilgpt2", "decode", (1, 4), (1,), 256, True),
+        ("vit-b16", "forward", (1, 4), (197,), None, False),
+        ("tft-160", "forward", (1, 16), (24,), 192, True),
+    ),
+}
+
+# Shapes of real models: heads, kv_heads, head_dim, n, m, causal.
+SHAPES = (
+    (12, 12, 64, 1024, 1024, True),  # GPT-2
+    (16, 16, 64, 197, 197, False),  # ViT-L/16
+    (32, 8, 128, 2048, 2048, True),  # an 8B model with grouped heads (Llama 3, arXiv 2407.21783)
+    (32, 8, 128, 1, 4096, True),  # the same, decoding
+    (4, 4, 40, 24, 192, True),  # TFT's attention: 24 steps ahead of 168 behind
+)
+
+_registered: list[tuple[Sweep, tuple[str, ...]]] = []
+
+
+def register(*added: Sweep | Workload, grids: Iterable[str] = GRIDS) -> None:
+    """Adds sweeps or single workloads of another package to the full grid and to `grids`.
+
+    Called by the modules in the entry-point group "attention_perf.workloads".
+    """
+    for item in added:
+        _registered.append((item if isinstance(item, Sweep) else Sweep.of(item), (*grids, "full")))
+
+
+@functools.cache
+def _load() -> None:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def registered(grid: str = "full") -> list[Sweep]:
+    """What other packages added to `grid`."""
+    _load()
+    return [sweep for sweep, grids in _registered if grid in grids]
+
+
+def backends(function: str) -> tuple[str, ...]:
+    """The backends that `function` is registered on, in registration order."""
+    import attention
+
+    return tuple(name.partition(":")[2] for name in attention.names(function=function))
+
+
+def sweeps(device_type: str) -> list[Sweep]:
+    """The full grid's sweeps: asv's axes are theirs."""
+    import models
+    from attention.registry import functions
+
+    dtype = DTYPE[device_type]
+    found = [Sweep(BARE, function, phase, HIDDEN[device_type] // head_dim, HIDDEN[device_type] // head_dim,
+                   head_dim, dtype, backends(function), (True,) if function in CAUSAL_ONLY else (True, False),
+                   BATCHES[device_type], LENGTHS)
+             for function, head_dim, phase in product(functions(), HEAD_DIMS[device_type], BARE_PHASES)]
+    for name, phase, batches, lengths, keys, causal in MODELS[device_type]:
+        preset = models.presets()[name]
+        found.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
+                           backends("softmax"), (causal,), batches, lengths, keys))
+    return [*found, *registered()]
+
+
+def shapes(device_type: str) -> list[Sweep]:
+    """Real models' shapes, stratified: the forward pass of softmax at batch 1 on every backend."""
+    return [Sweep(BARE, "softmax", "forward", heads, kv_heads, head_dim, DTYPE[device_type],
+                  backends("softmax"), (causal,), (1,), (n,), m)
+            for heads, kv_heads, head_dim, n, m, causal in SHAPES]
+
+
+def _cuda_default(w: Workload) -> bool:
+    """Fixed tokens. What is slow to run or to compile is measured where it tells most; `full` has it all."""
+    if not w.bare:
+        return w.backend in ("eager", "sdpa", "sdpa-flash", "fa2")
+    if w.batch * w.n != TOKENS["cuda"]:
+        return False
+    if w.backend in ("sdpa-math", "tiled"):
+        return w.n == 2048 and w.phase == "forward"
+    if w.phase == "forward":
+        return True
+    if w.backend == "eager":
+        return w.n <= 4096
+    return w.backend != "flex" or (w.causal and w.head_dim == 64)
+
+
+def _cuda_quick(w: Workload) -> bool:
+    return (w.bare and _cuda_default(w) and w.causal and w.phase == "forward" and w.head_dim == 64
+            and w.n in (1024, 4096) and w.backend not in ("sdpa-math", "tiled"))
+
+
+def _cpu_default(w: Workload) -> bool:
+    """Forward over n, a backward pass at one n; one flex shape a function: each costs 5 to 7 s to compile."""
+    if not w.bare:
+        return w.batch == 1 and w.backend in ("eager", "sdpa", "tiled")
+    if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
+        return False
+    if w.function == "softmax" and w.phase == "forward":
+        return w.n <= (4096 if w.causal else 2048) and (w.causal or w.backend != "flex")
+    if w.phase == "forward":
+        return w.causal and w.n in (1024, 2048)
+    return w.function == "softmax" and w.causal and w.n == 1024
+
+
+def _cpu_quick(w: Workload) -> bool:
+    if not _cpu_default(w) or w.phase != "forward" or (w.backend == "flex" and w.function != "softmax"):
+        return False
+    return w.causal and w.n in (512, 1024) if w.bare else w.model == "tft-160"
+
+
+PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
+    ("cuda", "default"): _cuda_default, ("cuda", "quick"): _cuda_quick,
+    ("cpu", "default"): _cpu_default, ("cpu", "quick"): _cpu_quick,
+}
+
+
+def grid(name: str, device_type: str, *, with_shapes: bool = False) -> list[Workload]:
+    """The workloads of grid `name` on "cuda" or "cpu", backends of one shape next to one another."""
+    added = {w for sweep in registered(name) for w in sweep}
+    keep = PARTS.get((device_type, name), lambda w: True)
+    cells = [w for sweep in sweeps(device_type) for w in sweep if w in added or keep(w)]
+    if with_shapes:
+        cells += [w for sweep in shapes(device_type) for w in sweep]
+    return ordered(cells)
+
+
+def ordered(cells: Iterable[Workload]) -> list[Workload]:
+    """Without duplicates, and all phases and backends of one shape together: they share a reference."""
+    together: dict[Workload, dict[Workload, None]] = {}
+    for cell in cells:
+        together.setdefault(cell.shape, {})[cell] = None
+    return [cell for group in together.values() for cell in group]
+
+
+__all__ = ["BARE", "BARE_PHASES", "FIELDS", "GRIDS", "SHAPES", "Sweep", "Workload", "backends", "grid", "ordered",
+           "parse_length", "register", "registered", "shapes", "sweeps"]
