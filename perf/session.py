@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+import attention
 from perf.cells import Workload
 from perf.measure import machine, memory
 from perf.measure.clocks import clock
@@ -38,6 +39,8 @@ class Session:
         try:
             prepared = self._prepared(w)
             self._time(w, prepared, benchmark, self._check(w, prepared))
+        except attention.Unsupported as error:
+            self._skip(w, str(error))
         except torch.OutOfMemoryError as error:
             self._skip(w, f"{w.variant}: does not fit: {str(error).splitlines()[0]}")
         except Exception as error:

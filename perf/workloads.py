@@ -111,11 +111,9 @@ def _cuda_default(w: Workload) -> bool:
         return False
     if w.backend in ("sdpa-math", "tiled"):
         return w.n == 2048 and w.phase == "forward"
-    if w.phase == "forward":
-        return True
-    if w.backend == "eager":
-        return w.n <= 4096
-    return w.backend != "flex" or (w.causal and w.head_dim == 64)
+    if w.backend == "flex":
+        return w.causal if w.phase == "forward" else w.causal and w.head_dim == 64 and w.n in (1024, 4096, 16384)
+    return w.backend != "eager" or w.phase == "forward" or w.n <= 4096
 
 
 def _cuda_quick(w: Workload) -> bool:

@@ -32,6 +32,10 @@ class Case:
         return replace(self, n=n, m=m, heads=self.heads // self.kv_heads, kv_heads=1)
 
 
+class Unsupported(ValueError):
+    """A call that a backend turns out unable to serve only when it comes to it: its compiler finds no kernel."""
+
+
 class Backend:
     """Base of all backends.
 

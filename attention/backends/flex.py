@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from attention import masks
-from attention.backends.base import Backend, Case
+from attention.backends.base import Backend, Case, Unsupported
 
 
 class Flex(Backend):
@@ -59,6 +59,7 @@ class Attend:
                  band: masks.Band = masks.FULL, bias: Callable | None = None,
                  key_mask: torch.Tensor | None = None) -> torch.Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit
+        from torch._inductor.exc import InductorError
 
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         self.kernel = self.kernel or _compiled(q_BHND.device)
@@ -73,6 +74,10 @@ class Attend:
             limit = torch._dynamo.config.recompile_limit
             raise RuntimeError(f"flex: one module was called in more than {limit} shapes, each compiled anew; "
                                "build one module a shape, or use another backend") from error
+        except InductorError as error:
+            why = str(error).splitlines()[0].removeprefix("LoweringException: ")
+            raise Unsupported(f"flex: torch.compile has no kernel for q {tuple(q_BHND.shape)}, "
+                              f"k {tuple(k_BGMD.shape)} in {q_BHND.dtype}: {why}") from error
 
 
 def _express(n: int, m: int, band: masks.Band, bias: Callable | None, key_mask: torch.Tensor | None,

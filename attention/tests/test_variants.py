@@ -76,13 +76,17 @@ def test_output_and_gradients_keep_the_error_rule(name: str, device: torch.devic
         call_for(name, device)
     base = call_for(name, device, batch=1, n=63, m=113, causal=True)
 
-    @settings(max_examples=4 if name in COMPILED else 40)
+    # A compiled kernel, and cuDNN's plan for a shape on a GPU, take seconds a call.
+    @settings(max_examples=4 if name in COMPILED else 40 if device.type == "cpu" else 15)
     @given(calls(function, able))
     @example(base)
     def holds(call: Call) -> None:
         if call.why_not(backend, device):
             reject()
-        properties.is_right(call, call.build(backend), device, grad=gradable(call, backend, device))
+        try:
+            properties.is_right(call, call.build(backend), device, grad=gradable(call, backend, device))
+        except attention.Unsupported:  # the compiler's no, which only a call can get
+            reject()
 
     holds()
 
@@ -91,7 +95,10 @@ def test_output_and_gradients_keep_the_error_rule(name: str, device: torch.devic
 def test_a_compiled_variant_is_right_on_one_shape(name: str, device: torch.device) -> None:
     call = call_for(name, device, batch=1, n=63, m=113, causal=True)
     backend = name.partition(":")[2]
-    properties.is_right(call, built(call, backend, device), device, grad=gradable(call, backend, device))
+    try:
+        properties.is_right(call, built(call, backend, device), device, grad=gradable(call, backend, device))
+    except attention.Unsupported as error:
+        pytest.skip(str(error))
 
 
 @each_variant
