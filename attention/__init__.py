@@ -15,5 +15,5 @@ from attention.registry import DTYPES, functions, names, peak_bytes, register, w
 
 BUILT_IN = (softmax, alibi, sliding_window)
 
-__all__ = ["BUILT_IN", "DTYPES", "Attention", "Unsupported", "create", "functions", "names", "oracle", "peak_bytes", "register",
-           "why_not"]
+__all__ = ["BUILT_IN", "DTYPES", "Attention", "Unsupported", "create", "functions", "names", "oracle", "peak_bytes",
+           "register", "why_not"]

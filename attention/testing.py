@@ -8,13 +8,16 @@ for the output and for the gradients of q, k and v. An error is the largest diff
 oracle, relative to the values around it: to the largest of its row (one position of one head), or to
 the root mean square of the whole where the row is smaller still. A long causal output is large in
 its first rows and small in its last; this way the last count as much. A gradient is measured against
-the mean of the three, since one may cancel to nothing (a query that sees one key); q's and k's, which
-are differences of two products, get twice the floor, and more under a scale above 1/sqrt(D).
+the mean of the three, since one may cancel to nothing (a query that sees one key).
+
+Every flash backward starts from the output it kept in T, so what that rounding does to dq and dk,
+worked out exactly, is allowed where it is more than the formula's own error.
 
 In float64 the formula is its own oracle, and rounds as much; there twice the eager backend's error
 stands in. FLOOR is for what chance leaves in small tensors. A half-precision kernel works in float32
 and rounds its operands and its result, a few eps. A float32 or float64 kernel rounds at every step in
-T itself, the scores foremost: an error of eps x |score| there is a relative error of the weight.
+T itself, the scores foremost: an error of eps x |score| there is a relative error of the weight; dq and
+dk are differences of two such products, sqrt(D) large, times the scale.
 """
 from __future__ import annotations
 
@@ -76,8 +79,9 @@ class Reference:
     def __init__(self, function: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False,
                  scale: float | None = None, key_mask: torch.Tensor | None = None, **options: Any) -> None:
         self.inputs = tuple(x.detach() for x in (q, k, v))
-        self.formula = functools.partial(oracle, function, causal=causal, scale=scale, key_mask=key_mask,
-                                         **options)
+        self.formula: Callable[..., torch.Tensor] = functools.partial(
+            oracle, function, causal=causal, scale=scale, key_mask=key_mask, **options)
+        self.scale = scale or q.shape[-1] ** -0.5
         if q.dtype == torch.float64:
             eager = create(f"{function}:eager", heads=q.shape[1], kv_heads=k.shape[1], head_dim=q.shape[3],
                            causal=causal, scale=scale, **options)
@@ -106,17 +110,36 @@ class Reference:
     @functools.cached_property
     def gradient_bounds(self) -> dict[str, float]:
         same = gradients(self.same_dtype, self.inputs, self.grad_out)
-        return self._bounds(same, self.exact_gradients)
+        kept = {x: self.exact_gradients[x] + shift for x, shift in self._kept_output_shifts().items()}
+        own, from_kept = (self._bounds(found, self.exact_gradients) for found in (same, self.exact_gradients | kept))
+        return {x: max(own[x], from_kept[x]) for x in own}
+
+    def _kept_output_shifts(self) -> Tensors:
+        """What dq and dk change by if the backward pass starts from the exact output rounded to T.
+
+        With delta = sum_d grad_out x (rounded - out), FlashAttention-2's backward (arXiv 2307.08691, algorithm 2)
+        is off by -scale delta P k in dq and by -scale Pᵀ (delta q) in dk.
+        """
+        q, k, v = (x.double() for x in self.inputs)
+        out = self.exact["out"]
+        delta = (self.grad_out.double() * (out.to(self.inputs[0].dtype).double() - out)).sum(-1, keepdim=True)
+        with torch.no_grad():
+            dq = -self.scale * delta * self.formula(q, k, k, dtype=torch.float64)
+        formula = functools.partial(self.formula, dtype=torch.float64)
+        return {"dq": dq, "dk": gradients(formula, (q, k, v), -self.scale * delta * q)["dv"]}
 
     def _bounds(self, same: Tensors, exact: Tensors) -> dict[str, float]:
         dtype = self.inputs[0].dtype
         k = 2 * K if dtype == torch.float64 else K
-        errors = _errors(same, exact)
-        floor = FLOOR[dtype] * torch.finfo(dtype).eps
-        # dq and dk are differences of two products with grad_out, sqrt(D) large, times the scale.
+        errors, eps = _errors(same, exact), torch.finfo(dtype).eps
+        return {x: k * errors[x] + FLOOR[dtype] * eps * self._steepness(x) for x in exact}
+
+    def _steepness(self, name: str) -> float:
+        """By how much more a rounded step weighs in `name` than in the output."""
         q = self.inputs[0]
-        steep = 2 * max(1.0, (self.formula.keywords["scale"] or q.shape[-1] ** -0.5) * q.shape[-1] ** 0.5)
-        return {x: k * errors[x] + floor * (steep if x in ("dq", "dk") else 1.0) for x in exact}
+        if name not in ("dq", "dk") or torch.finfo(q.dtype).bits < 32:
+            return 1.0
+        return 2 * max(1.0, self.scale * q.shape[-1] ** 0.5)
 
     def check(self, variant: Attention | Callable[..., torch.Tensor], *, grad: bool = False) -> Report:
         """Runs `variant` on the inputs and holds it against the exact values.

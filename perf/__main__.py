@@ -13,7 +13,21 @@ def machine(arguments: Sequence[str]) -> None:
     print(json.dumps({"id": identity(), **fingerprint()}, indent=2))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"machine": machine}
+def variants(arguments: Sequence[str]) -> None:
+    """Prints the README's table of variants."""
+    from perf.report.variants import variants
+
+    variants(arguments)
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """Draws the TFLOP/s of an evidence file over n."""
+    from perf.report.plot import plot
+
+    plot(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"machine": machine, "variants": variants, "plot": plot}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,7 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         said = "no command given" if name is None else f"unknown command {name!r}"
         print(f"python -m perf: {said}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    COMMANDS[name](arguments[1:])
+    try:
+        COMMANDS[name](arguments[1:])
+    except ValueError as error:  # what the command refuses, in one line
+        print(f"python -m perf {name}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

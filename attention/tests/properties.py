@@ -120,10 +120,10 @@ def stays_in_the_hull(call: Call, module: Module, device: torch.device) -> None:
 def stays_finite(call: Call, module: Module, device: torch.device, *, grad: bool) -> None:
     """Inputs of thirty times the usual size give numbers, and so do the gradients."""
     large = tuple(30 * x for x in call.inputs(device))
-    assert call.run(module, *large).isfinite().all()
+    assert call.run(module, *large).isfinite().all(), f"the output is not finite in {call.dtype}"
     if grad:
-        found = gradients(module, large, torch.ones_like(large[0]))
-        assert all(x.isfinite().all() for x in found.values())
+        for name, x in gradients(module, large, torch.ones_like(large[0])).items():
+            assert x.isfinite().all(), f"{name} is not finite in {call.dtype}"
 
 
 def gives_zeros_where_nothing_is_seen(call: Call, module: Module, device: torch.device, *, grad: bool) -> None:

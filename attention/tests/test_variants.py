@@ -50,6 +50,9 @@ def call_for(name: str, device: torch.device, **shape: object) -> Call:
     if not able:
         pytest.skip(attention.why_not(name, device=device, dtype=torch.bfloat16) or f"{name}: no dtype works")
     dtype = torch.float32 if torch.float32 in able else able[0]
+    shape.setdefault("heads", 4)
+    if attention.why_not(name, device=device, dtype=dtype, heads=4, kv_heads=2):
+        shape["kv_heads"] = shape["heads"]  # a kernel without shared key/value heads
     return Call(function, dtype=dtype, head_dim=64, options=CASES.get(function, {}), **shape)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,111 @@
+"""TFLOP/s over n from an evidence file: a panel a shape, a line a backend.
+
+    python -m perf plot .perf/evidence.jsonl --function softmax --phase forward -o docs/softmax.png
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from perf.cells import BARE_PHASES, FORMULA, Workload
+from perf.measure.evidence import Evidence, load, machines
+from perf.report.plot_figure import STYLE, Lines, draw, lengths
+
+SOFTWARE = {"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN", "torch": "torch", "triton": "triton",
+            "flash-attn": "flash-attn", "python": "Python"}
+GPU_ONLY = ("driver", "cuda", "cudnn", "triton", "flash-attn")
+
+
+def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> dict[Workload, Lines]:
+    """The timed rows of bare kernels with as many keys as queries, by shape and backend.
+
+    Shapes with one length are left out. At each n all backends have the same batch: the one that most
+    of them were measured at, of several the largest. What was measured twice counts as the last time.
+    """
+    found: dict[Workload, dict[int, dict[int, dict[str, Evidence]]]] = {}
+    for row in rows:
+        w = row.workload
+        if row.median and row.flops and w.bare and w.n == w.m and w.function in functions and w.phase == phase:
+            shape = replace(w, backend="", n=0, m=0, batch=0)
+            found.setdefault(shape, {}).setdefault(w.n, {}).setdefault(w.batch, {})[w.backend] = row
+    shown: dict[Workload, Lines] = {}
+    for shape in sorted(found, key=lambda w: (functions.index(w.function), w.head_dim, not w.causal, w.heads)):
+        for _, batches in sorted(found[shape].items()):
+            _, points = max(batches.items(), key=lambda batch: (len(batch[1]), batch[0]))
+            for backend, row in points.items():
+                shown.setdefault(shape, {}).setdefault(backend, []).append(row)
+    return {shape: lines for shape, lines in shown.items() if len(lengths(lines)) > 1}
+
+
+def caption(machine: Mapping[str, Any], rows: Sequence[Evidence]) -> str:
+    """Where and how `rows` were measured, in two lines."""
+    gpus = machine.get("gpus")
+    where = list(dict.fromkeys(gpus)) if gpus else [str(machine.get("cpu")), f"{machine.get('threads')} threads"]
+    versions = [f"{label} {machine[key]}" for key, label in SOFTWARE.items()
+                if machine.get(key) and (gpus or key not in GPU_ONLY)]
+    batches = {row.workload.batch for row in rows}
+    tokens = {row.workload.batch * row.workload.n for row in rows}
+    if len(tokens) == 1:
+        load = f"batch x n = {tokens.pop()}"
+    else:
+        load = f"batch {min(batches)}" if len(batches) == 1 else f"batch {min(batches)} to {max(batches)}"
+    clocks = ", ".join(dict.fromkeys(row.clock or "an unknown clock" for row in rows))
+    return f"{', '.join([*where, *versions])}\n{load}; medians, {clocks}. {FORMULA}."
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """Writes a PNG and an SVG. Raises ValueError, in one line, for what can't be drawn."""
+    parser = _Parser(prog="python -m perf plot", description="TFLOP/s over n, from an evidence file")
+    parser.add_argument("evidence", type=Path, help="evidence file; of several machines the last is drawn")
+    parser.add_argument("--function", help="comma-separated attention functions (default: all in the file)")
+    parser.add_argument("--phase", choices=BARE_PHASES, default=BARE_PHASES[0])
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the PNG; an SVG is written beside it")
+    chosen = parser.parse_args(arguments)
+    if chosen.output.suffix not in (".png", ".svg"):
+        raise ValueError(f"-o {chosen.output}: a PNG and an SVG are written; give a name that ends in .png")
+    rows = _rows(chosen.evidence)
+    functions = chosen.function.split(",") if chosen.function else list(
+        dict.fromkeys(row.workload.function for row in rows))
+    shown = panels(rows, functions, chosen.phase)
+    if missing := [name for name in functions if name not in {w.function for w in shown}]:
+        timed = dict.fromkeys(f"{row.workload.function} {row.workload.phase}" for row in rows if row.median)
+        if chosen.function or not shown:
+            raise ValueError(f"{chosen.evidence}: nothing to plot: no {' or '.join(missing) or 'kernel'} "
+                             f"{chosen.phase} at two lengths or more; timed there: {', '.join(timed) or 'nothing'}")
+    drawn = [row for lines in shown.values() for points in lines.values() for row in points]
+    write(shown, caption(machines(chosen.evidence).get(rows[-1].machine, {}), drawn), chosen.output)
+
+
+def _rows(path: Path) -> list[Evidence]:
+    """The evidence of the machine that measured last."""
+    try:
+        rows = load(path)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; give an evidence file, such as .perf/evidence.jsonl") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not evidence: not text; give an evidence file") from error
+    if not rows:
+        raise ValueError(f"{path}: nothing to plot: it holds no evidence; run pytest perf/ --benchmark-only first")
+    return [row for row in rows if row.machine == rows[-1].machine]
+
+
+def write(shown: Mapping[Workload, Lines], note: str, path: Path) -> None:
+    """Draws into `path` with the endings .png and .svg; the same evidence gives the same bytes."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ValueError("matplotlib is missing; pip install 'attention-perf[site]'") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure = draw(shown, note)
+        figure.savefig(path.with_suffix(".png"), dpi=160)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    print(f"{path.with_suffix('.png')} and {path.with_suffix('.svg')}")
