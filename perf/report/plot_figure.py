@@ -65,6 +65,8 @@ def draw(shown: Mapping[Workload, Lines], note: str) -> Figure:
     handles: dict[str, Any] = {}
     for ax, (shape, lines) in zip(axes, shown.items(), strict=False):
         _panel(ax, shape, lines, styles, handles)
+    for ax in axes:
+        ax.set_ylim(0, 1.06 * ax.get_ylim()[1])  # after all panels of a row have had their say
     for ax in axes[len(shown):]:
         ax.remove()
     for ax in axes[:len(shown):columns]:
@@ -82,7 +84,6 @@ def _panel(ax: Axes, w: Workload, lines: Lines, styles: Mapping[str, Any], handl
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, [f"{n // 1024}K" if n % 1024 == 0 else str(n) for n in ticks])
     ax.minorticks_off()
-    ax.set_ylim(bottom=0)
     ax.set_xlabel("n")
     heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
     ax.set_title(f"{w.function} {w.phase}, {'causal' if w.causal else 'full'}, {heads} x {w.head_dim}, {w.dtype}")
