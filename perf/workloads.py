@@ -128,7 +128,8 @@ def _cpu_default(w: Workload) -> bool:
     if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
         return False
     if w.function == "softmax" and w.phase == "forward":
-        return w.n <= (4096 if w.causal else 2048) and (w.causal or w.backend != "flex")
+        longest = 4096 if w.causal and w.backend != "sdpa-math" else 2048 if w.causal else 1024
+        return w.n <= longest and (w.causal or w.backend != "flex")
     if w.phase == "forward":
         return w.causal and w.n in (1024, 2048)
     return w.function == "softmax" and w.causal and w.n == 1024
