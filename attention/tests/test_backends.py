@@ -7,6 +7,8 @@ import torch
 import attention
 from attention import masks
 from attention.backends import tiled
+from attention.backends.base import Case
+from attention.backends.fa2 import fa2
 from attention.testing import check, inputs
 
 
@@ -90,3 +92,34 @@ def test_a_new_padding_mask_does_not_compile_flex_anew() -> None:
         keep = torch.rand(2, 16, generator=torch.Generator().manual_seed(seed)) > 0.3
         assert check(module, q, k, v, key_mask=keep).ok
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_kept_mask_counts_as_kept() -> None:
+    """A dense mask held between calls is memory that the variant costs, though no call allocates it."""
+    q, k, v = inputs(batch=1, heads=2, n=16, head_dim=8)
+    kept = {}
+    for name in ("alibi:sdpa", "softmax:sdpa"):
+        module = attention.create(name, heads=2, head_dim=8, causal=True)
+        assert module.kept_bytes() == 0
+        module(q, k, v)
+        kept[name] = module.kept_bytes()
+    assert kept == {"alibi:sdpa": 2 * 16 * 16 * 4, "softmax:sdpa": 0}
+
+
+@pytest.mark.parametrize(("causal", "n", "m", "refused"), [
+    (False, 200, 1, True), (False, 64, 64, False), (False, 16, 64, False), (True, 64, 16, False)])
+def test_fa2_refuses_windows_whose_rows_see_no_key(causal: bool, n: int, m: int, refused: bool) -> None:
+    case = Case("cuda", torch.bfloat16, 4, 4, 64, n, m, causal, False, False, (("window", 16),))
+    assert (fa2.refuses(case) is not None) == refused
+
+
+def test_what_the_compiler_has_no_kernel_for_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.exc import InductorError
+
+    def no_kernel(*args: object, **kwargs: object) -> None:
+        raise InductorError(RuntimeError("No choices to select\nand forty more lines"), None)
+
+    module = attention.create("softmax:flex", heads=1, head_dim=16)
+    monkeypatch.setattr(module._attend, "kernel", no_kernel)
+    with pytest.raises(attention.Unsupported, match=r"no kernel for q \(1, 1, 8, 16\).*No choices to select$"):
+        module(*inputs(batch=1, heads=1, n=8, head_dim=16))
