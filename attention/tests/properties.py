@@ -75,10 +75,11 @@ def is_causal(call: Call, module: Module, device: torch.device) -> None:
     """Changing the keys and values after a position changes no output up to it."""
     q, k, v = call.inputs(device)
     before = call.run(module, q, k, v)
-    last = call.m // 2  # the first key that changes
+    last = call.m - call.n // 2  # the first key that changes: that of a query half-way
     k[:, :, last:], v[:, :, last:] = 7 - k[:, :, last:], -3 * v[:, :, last:]
     after = call.run(module, q, k, v)
-    seen = max(0, last - (call.m - call.n))
+    seen = last - (call.m - call.n)
+    assert seen > 0
     assert torch.equal(before[:, :, :seen], after[:, :, :seen]), "the future shows"
     assert not torch.equal(before[:, :, seen:], after[:, :, seen:]), "the present does not show"
 

@@ -116,9 +116,10 @@ def test_nan_is_wrong() -> None:
         properties.is_right(SOFTMAX, lambda q, k, v: with_eager(SOFTMAX)(q, k, v) * torch.nan, CPU, grad=False)
 
 
-def test_causality_catches_a_mask_one_late() -> None:
+@pytest.mark.parametrize("call", [SOFTMAX, CROSS], ids=["self", "cached"])
+def test_causality_catches_a_mask_one_late(call: Call) -> None:
     with pytest.raises(AssertionError, match="the future shows"):
-        properties.is_causal(SOFTMAX, with_eager(SOFTMAX, band=masks.Band(None, 1)), CPU)
+        properties.is_causal(call, with_eager(call, band=masks.Band(None, 1)), CPU)
 
 
 def test_independence_catches_mixed_heads() -> None:
