@@ -60,6 +60,30 @@ def late_last_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.T
     return torch.cat([out[:, :, :-100], out[:, :, -101:-1]], dim=2)
 
 
+class DoubledAtTheEnd(torch.autograd.Function):
+    """The identity, whose gradient is twice what it should be in the last hundred rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return torch.cat([grad[:, :, :-100], 2 * grad[:, :, -100:]], dim=2)
+
+
+def doubled_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return with_eager(LONG)(DoubledAtTheEnd.apply(q), k, v)
+
+
+def forgetful_backward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """A flash backward without its second product: P (grad_out . v), nothing taken off."""
+    scores = q @ k.repeat_interleave(2, 1).transpose(-1, -2) * 16 ** -0.5
+    scores = scores.masked_fill(~masks.CAUSAL(*masks.positions(24, 24, CPU)), -torch.inf)
+    weights = (scores - scores.logsumexp(-1, keepdim=True).detach()).exp()
+    return weights.to(q.dtype) @ v.repeat_interleave(2, 1)
+
+
 def detached_keys(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return with_eager(SOFTMAX)(q, k.detach() + 0 * k, v)
 
@@ -82,6 +106,8 @@ MUTANTS = {
     "heads swapped": (SOFTMAX, swapped_heads),
     "key heads swapped": (SOFTMAX, swapped_keys),
     "no gradient for k": (SOFTMAX, detached_keys),
+    "gradient of q doubled in the last rows": (LONG, doubled_gradient),
+    "backward without its second product": (SOFTMAX, forgetful_backward),
     "slopes reversed": (ALIBI, with_eager(ALIBI, bias=OtherSlopes())),
     "slopes grow with distance": (ALIBI, with_eager(ALIBI, bias=lambda h, i, j: -Alibi(4, CPU, True)(h, i, j))),
     "no bias": (ALIBI, with_eager(ALIBI, bias=None)),
