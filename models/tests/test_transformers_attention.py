@@ -224,9 +224,10 @@ def test_what_a_variant_keeps_is_gone_with_the_model():
     assert owner not in transformers_attention._cores
 
 
-@pytest.mark.parametrize("preset", [GPT2, VIT])
-def test_compiles_into_one_graph(preset):
-    family, model = models.family(preset), cases.create(preset, "softmax:sdpa", dropout=0.0, layers=1)
+@pytest.mark.parametrize(("preset", "variant"), [(GPT2, "softmax:sdpa"), (GPT2, "alibi:sdpa"),
+                                                 (GPT2, "sliding-window:eager"), (VIT, "softmax:sdpa")])
+def test_compiles_into_one_graph(preset, variant):
+    family, model = models.family(preset), cases.create(preset, variant, dropout=0.0, layers=1)
     x = family.inputs(preset, batch=2, n=17)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
