@@ -19,7 +19,7 @@ def test_ids_are_unique(device):
     assert len({w.id for w in cells}) == len(cells) == len(set(cells)) > 1000
 
 
-def test_id_reads_as_the_contract_says():
+def test_id_holds_every_field_in_order():
     w = replace(KERNEL, backend="sdpa-flash", causal=True, batch=1, n=1024, m=1024, dtype="fp32")
     assert w.id == "softmax:sdpa-flash-forward-causal-b1-h8-kv8-n1024-m1024-d64-fp32"
     assert replace(w, model="gpt2", causal=False).id.startswith("gpt2-softmax:sdpa-flash-forward-full-b1-")
@@ -122,6 +122,6 @@ def test_impossible_lengths(text):
         parse_length(text)
 
 
-def test_fields_are_the_contract():
+def test_fields_are_the_documented_ones():
     assert FIELDS == ("model", "function", "backend", "phase", "causal", "batch", "heads", "kv_heads", "n", "m",
                       "head_dim", "dtype")
