@@ -22,7 +22,9 @@ settings_key: pytest.StashKey[options.Settings] = pytest.StashKey()
 session_key: pytest.StashKey[Session] = pytest.StashKey()
 
 # What asks for pytest-benchmark's own table; without any of these only the project's is shown.
-TABLE_OPTIONS = ("compare", "compare_fail", "histogram", "csv", "columns", "cprofile", "verbose")
+TABLE_OPTIONS = ("compare", "compare_fail", "histogram", "csv", "cprofile", "verbose")
+# Not asked for: no columns (pytest-benchmark 5.3), or all of them, which was the option's default before.
+ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
 
 # A wrong variant leaves its benchmark unused on purpose; what torch deprecates within itself is not ours.
 QUIET = ("ignore:Benchmark fixture was not used at all", "ignore::DeprecationWarning:torch")
@@ -135,8 +137,9 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_group_stats(config: pytest.Config) -> list | None:
     """No groups, hence no table of pytest-benchmark's own, unless its options ask for it."""
-    asked = config.option.benchmark_group_by != "group" or config.option.benchmark_sort != "min" or any(
-        config.getoption(f"benchmark_{name}", None) for name in TABLE_OPTIONS)
+    asked = (config.option.benchmark_group_by != "group" or config.option.benchmark_sort != "min"
+             or config.option.benchmark_columns not in (None, ALL_COLUMNS)
+             or any(config.getoption(f"benchmark_{name}", None) for name in TABLE_OPTIONS))
     return None if asked or session_key not in config.stash else []
 
 

@@ -83,6 +83,7 @@ class Cell:
     def _measured(self) -> Figures:
         import torch
 
+        import attention
         from perf.measure.memory import peak_bytes
 
         try:
@@ -96,5 +97,7 @@ class Cell:
             if not report.ok:
                 return Figures(error=report.worst, wrong=report.message)
             return Figures(report.worst, peak_bytes(prepared.call, torch.device(self.device)) + prepared.kept())
+        except attention.Unsupported as error:
+            return Figures(reason=str(error))
         except torch.OutOfMemoryError as error:
             return Figures(reason=f"does not fit: {str(error).splitlines()[0]}")
