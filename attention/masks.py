@@ -5,9 +5,14 @@ the keys, as a KV cache needs. The oracles do not use this file; they state visi
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+# visible(h, i, j) -> bool, broadcast over heads, query and key positions: any mask that is no band. Where its attribute
+# `by_head` is False, all heads see the same.
+Visible = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,15 @@ def positions(n: int, m: int, device: torch.device) -> tuple[torch.Tensor, torch
     return i, torch.arange(m, device=device).unsqueeze(0)
 
 
-def dense(band: Band, n: int, m: int, device: torch.device,
-          key_mask: torch.Tensor | None = None) -> torch.Tensor | None:
-    """Bool mask, True = visible: (N, M), or (B, 1, N, M) with a `key_mask` (B, M); None = all."""
+def dense(band: Band, n: int, m: int, device: torch.device, key_mask: torch.Tensor | None = None,
+          visible: Visible | None = None, heads: int = 1) -> torch.Tensor | None:
+    """Bool mask, True = visible: (N, M); (H, N, M) with `visible`; (B, 1 or H, N, M) with a `key_mask` (B, M);
+    None = all."""
     mask = None if band == FULL else band(*positions(n, m, device))
+    if visible is not None:
+        head = torch.arange(heads, device=device)[:, None, None]
+        more = visible(head, *positions(n, m, device))
+        mask = more if mask is None else mask & more
     if key_mask is None:
         return mask
     keep = key_mask[:, None, None, :]

@@ -7,42 +7,66 @@ import torch
 from torch import nn
 
 from attention import registry
+from attention.multihead import MultiheadAttention
+
+__all__ = ["Attention", "MultiheadAttention", "create", "oracle"]
 
 
 def create(name: str, *, heads: int, kv_heads: int | None = None, head_dim: int, seq_len: int | None = None,
-           causal: bool = False, scale: float | None = None, **options: Any) -> Attention:
-    """Builds the variant `name`.
+           causal: bool = False, scale: float | None = None, value_dim: int | None = None,
+           deterministic: bool = False, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+           **options: Any) -> Attention:
+    """Builds the variant `name`; `device` and `dtype` are its parameters', where the function has any.
 
     `heads` query heads share `kv_heads` key/value heads (as many unless given). `seq_len` is for
-    functions whose parameters depend on a length. `scale` is 1/sqrt(head_dim) unless given.
+    functions whose parameters depend on a length. `scale` is 1/sqrt(head_dim) unless given. Values are
+    `value_dim` wide (as wide as keys unless given; multi-head latent attention has keys of 192, values of 128).
+    `deterministic`: gradients repeat to the last bit, or the call is refused.
     Raises ValueError for an unknown name or option and for numbers that can't be.
     """
     variant = registry.variant(name)
     kv_heads = heads if kv_heads is None else kv_heads
-    for what, value in (("heads", heads), ("kv_heads", kv_heads), ("head_dim", head_dim)):
+    value_dim = head_dim if value_dim is None else value_dim
+    for what, value in (("heads", heads), ("kv_heads", kv_heads), ("head_dim", head_dim), ("value_dim", value_dim)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: {what}={value!r} must be a whole number >= 1")
     if heads % kv_heads:
         raise ValueError(f"{name}: heads={heads} must be a multiple of kv_heads={kv_heads}")
     if seq_len is not None and seq_len < 1:
         raise ValueError(f"{name}: seq_len={seq_len} must be at least 1")
-    return Attention(variant, heads, kv_heads, head_dim, seq_len, causal, scale, variant.function.complete(options))
+    if causal and not variant.function.causal:
+        raise ValueError(f"{name}: causal=True: {variant.function.name} has no causal form; pass causal=False")
+    if value_dim != head_dim and not variant.function.values:
+        raise ValueError(f"{name}: value_dim={value_dim}: {variant.function.name} takes values as wide as keys; pass "
+                         f"value_dim={head_dim}")
+    built = Attention(variant, heads, kv_heads, head_dim, seq_len, causal, scale, variant.function.complete(options),
+                      value_dim, deterministic)
+    return built.to(device, dtype)
 
 
 class Attention(nn.Module):
-    """One variant. forward(q_BHND, k_BGMD, v_BGMD, key_mask_BM=None) -> (B, H, N, D).
+    """One variant. forward(q_BHND, k_BGMD, v_BGMD, key_mask_BM=None) -> (B, H, N, value_dim).
 
     Queries are aligned to the end of the keys; a row that sees no key gives zeros.
     """
 
     def __init__(self, variant: registry.Variant, heads: int, kv_heads: int, head_dim: int,
-                 seq_len: int | None, causal: bool, scale: float | None, options: dict[str, Any]) -> None:
+                 seq_len: int | None, causal: bool, scale: float | None, options: dict[str, Any],
+                 value_dim: int | None = None, deterministic: bool = False) -> None:
         super().__init__()
         self.variant, self.name = variant, variant.name
         self.heads, self.kv_heads, self.head_dim, self.seq_len = heads, kv_heads, head_dim, seq_len
-        self.causal, self.options = causal, options
+        self.value_dim = head_dim if value_dim is None else value_dim
+        self.causal, self.deterministic, self.options = causal, deterministic, options
         self.scale = head_dim ** -0.5 if scale is None else float(scale)
-        self._attend = variant.backend.attend()
+        self._attend = variant.backend.attend_deterministic() if deterministic else variant.backend.attend()
+        self._named = tuple(initial := variant.function.initial(
+            heads=heads, kv_heads=kv_heads, head_dim=head_dim, seq_len=seq_len, causal=causal, **options))
+        for parameter, value in initial.items():
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(parameter, value)
+            else:
+                self.register_buffer(parameter, value)
         self._served: set[registry.Case] = set()
 
     def forward(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
@@ -53,30 +77,42 @@ class Attention(nn.Module):
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         # Causal queries that stand before the first key see nothing.
         blind = n - m if self.causal and n > m else 0
+        params = {"params": self.params} if self._named else {}
         out = self.variant.compute(self._attend, q_BHND[:, :, blind:], k_BGMD, v_BGMD, causal=self.causal,
-                                   scale=self.scale, key_mask=key_mask_BM, **self.options)
+                                   scale=self.scale, key_mask=key_mask_BM, **self.options, **params)
         return nn.functional.pad(out, (0, 0, blind, 0)) if blind else out
+
+    @property
+    def params(self) -> dict[str, torch.Tensor]:
+        """The function's parameters by name, learned and fixed."""
+        return {name: getattr(self, name) for name in self._named}
 
     def _check(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_mask: torch.Tensor | None) -> None:
         shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-        if q.dim() != 4 or k.dim() != 4 or v.shape != k.shape or q.shape[0] != k.shape[0]:
+        if q.dim() != 4 or k.dim() != 4 or v.shape[:-1] != k.shape[:-1] or q.shape[0] != k.shape[0]:
             raise ValueError(f"{self.name}: {shapes}: expected (B, H, N, D), (B, G, M, D), (B, G, M, D)")
-        if (q.shape[1], k.shape[1], q.shape[3], k.shape[3]) != (
-                self.heads, self.kv_heads, self.head_dim, self.head_dim):
+        if (q.shape[1], k.shape[1], q.shape[3], k.shape[3], v.shape[3]) != (
+                self.heads, self.kv_heads, self.head_dim, self.head_dim, self.value_dim):
+            values = "" if self.value_dim == self.head_dim else f" and value_dim {self.value_dim}"
             raise ValueError(f"{self.name}: {shapes}: built for {self.heads} query heads, {self.kv_heads} "
-                             f"key/value heads and head_dim {self.head_dim}")
+                             f"key/value heads and head_dim {self.head_dim}{values}")
         if q.shape[2] == 0 or k.shape[2] == 0:
             raise ValueError(f"{self.name}: {shapes}: at least one query and one key are needed")
         if not q.dtype == k.dtype == v.dtype or not q.device == k.device == v.device:
             raise ValueError(f"{self.name}: q, k, v differ: {q.dtype} {k.dtype} {v.dtype} on "
                              f"{q.device} {k.device} {v.device}; give them one dtype and one device")
+        for name, x in self.params.items():
+            if x.device != q.device or (x.is_floating_point() and x.dtype != q.dtype):
+                raise ValueError(f"{self.name}: parameter {name} is {x.dtype} on {x.device}, the inputs {q.dtype} on "
+                                 f"{q.device}; move the module with .to(device, dtype)")
         if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (k.shape[0], k.shape[2])):
             raise ValueError(f"{self.name}: key_mask {key_mask.dtype} {tuple(key_mask.shape)}: expected bool "
                              f"({k.shape[0]}, {k.shape[2]}), True = keep")
         if torch.compiler.is_compiling():
             return  # the kernel itself refuses; asking it would break the graph
-        case = registry.case_of(self.variant, q, k, causal=self.causal, key_mask=key_mask is not None,
-                                options=tuple(sorted(self.options.items())))
+        case = registry.case_of(q, k, v, causal=self.causal, key_mask=key_mask is not None,
+                                options=tuple(sorted(self.options.items())), deterministic=self.deterministic,
+                                learns=any(p.requires_grad for p in self.parameters()))
         if case not in self._served:
             if reason := registry.why_not_case(self.variant, case):
                 raise ValueError(reason)
@@ -94,11 +130,19 @@ class Attention(nn.Module):
 
 def oracle(name: str, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, causal: bool = False,
            scale: float | None = None, key_mask: torch.Tensor | None = None,
-           dtype: torch.dtype = torch.float64, **options: Any) -> torch.Tensor:
+           dtype: torch.dtype = torch.float64, params: dict[str, torch.Tensor] | None = None,
+           **options: Any) -> torch.Tensor:
     """The formula of a function (or of a variant's function), evaluated in `dtype` -> (B, H, N, D).
 
+    `params` are the function's parameters, where it has any: those that a variant starts with unless given.
     Differentiable, in blocks, so its memory stays bounded. ValueError for an unknown name or option.
     """
     function = registry.function(name.partition(":")[0])
+    options = function.complete(options)
+    if function.parameters is not None:
+        given = params or function.initial(heads=q_BHND.shape[1], kv_heads=k_BGMD.shape[1], head_dim=q_BHND.shape[3],
+                                           seq_len=k_BGMD.shape[2], causal=causal, **options)
+        options["params"] = {x: p.to(q_BHND.device, dtype if p.is_floating_point() else p.dtype)
+                             for x, p in given.items()}
     return function.oracle(q_BHND, k_BGMD, v_BGMD, causal=causal, scale=scale, key_mask=key_mask, dtype=dtype,
-                           **function.complete(options))
+                           **options)

@@ -19,13 +19,15 @@ _BLOCK = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores held at once
 
 def softmax_attention(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *,
                       scale: float | None = None, visible: Positions | None = None, bias: Bias | None = None,
-                      key_mask: torch.Tensor | None = None,
+                      key_mask: torch.Tensor | None = None, softcap: float | None = None,
+                      sinks_H: torch.Tensor | None = None,
                       dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """softmax(scale q kᵀ + bias) v over the visible keys, evaluated in `dtype` -> (B, H, N, D).
 
     `visible(i, j)` is bool and `bias(h, i, j)` a number, for head h, query position i and key
     position j; the last query stands at the last key. `key_mask` is bool (B, M), True = keep.
-    A row that sees no key gives zeros. `scale` is 1/sqrt(D) unless given.
+    A row that sees no key gives zeros. `scale` is 1/sqrt(D) unless given. `softcap` c makes a score s
+    c tanh(s / c), `sinks_H` add e^sink to the sum that each row's weights are divided by.
     """
     B, H, N, D = q_BHND.shape
     G, M = k_BGMD.shape[1:3]
@@ -40,13 +42,19 @@ def softmax_attention(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.
 
     def block(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: slice, rows: slice) -> torch.Tensor:
         scores = scale * (q @ k.transpose(-1, -2))
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         if bias is not None:
             scores = scores + bias(head[groups, :, None, None], i[rows], j).to(dtype)
         seen = torch.ones(1, 1, dtype=torch.bool, device=q.device) if visible is None else visible(i[rows], j)
         if keep is not None:
             seen = seen & keep[groups]
         blind = ~seen.any(-1, keepdim=True)
-        weights = scores.masked_fill(~(seen | blind), -torch.inf).softmax(-1).masked_fill(blind, 0)
+        scores = scores.masked_fill(~(seen | blind), -torch.inf)
+        if sinks_H is not None:
+            sinks = sinks_H.to(dtype)[head[groups, :, None, None]].expand(*scores.shape[:-1], 1)
+            scores = torch.cat([scores, sinks], -1)
+        weights = scores.softmax(-1)[..., :M].masked_fill(blind, 0)
         return weights @ v
 
     size = _BLOCK.get(q.device.type, 2 ** 24)

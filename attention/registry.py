@@ -14,50 +14,28 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from attention.backends.base import Backend, Case
+from attention.function import Function
 
 ENTRY_POINTS = "attention_perf.variants"
-KINDS = ("exact", "structured", "approximate")
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Function:
-    """What is computed: its oracle, its paper, its options with their defaults, its visible pairs."""
-
-    name: str
-    kind: str
-    paper: str
-    oracle: Callable[..., torch.Tensor]
-    pairs: Callable[..., int]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    validate: Callable[..., None] | None = None
-
-    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """`options` over the defaults; ValueError for an unknown or impossible one."""
-        for option in options:
-            if option not in self.options:
-                allowed = ", ".join(self.options) or "none"
-                raise ValueError(f"{self.name}: unknown option {option!r}; its options: {allowed}")
-        full = {**self.options, **options}
-        if self.validate:
-            self.validate(**full)
-        return full
-
-
-@dataclass(frozen=True)
 class Variant:
-    """One function on one backend. `compute(attend, q, k, v, *, causal, scale, key_mask, **options)`."""
+    """One function on one backend. `compute(attend, q, k, v, *, causal, scale, key_mask, **options)`,
+    and `params`, by name, where the function has parameters."""
 
     function: Function
     backend: Backend
     compute: Callable[..., torch.Tensor]
+    peak_bytes: Callable[[Case], int]
 
     @property
     def name(self) -> str:
@@ -68,26 +46,25 @@ _functions: dict[str, Function] = {}
 _variants: dict[str, Variant] = {}
 
 
-def register(function: str, *, backends: Iterable[Backend] | None = None, kind: str = "", paper: str = "",
-             pairs: Callable[..., int] | None = None, options: Mapping[str, Any] | None = None,
-             validate: Callable[..., None] | None = None) -> Callable:
-    """Decorator. Without `backends` it registers a function by its oracle, with them its variants.
+def register(function: str, *, backends: Iterable[Backend] | None = None,
+             peak_bytes: Callable[[Case], int] | None = None, **described: Any) -> Callable:
+    """Decorator. Without `backends` it registers a function by its oracle, `described` by the fields of
+    `Function`; with them its variants, whose memory is what the backend says, or `peak_bytes` of a Case.
 
     Raises ValueError for a name already taken, an unknown kind, or a variant of an unknown function.
     """
     def function_by_oracle(oracle: Callable) -> Callable:
         if function in _functions:
             raise ValueError(f"attention function {function!r} is registered already")
-        if kind not in KINDS or pairs is None or not paper:
-            raise ValueError(f"function {function!r} needs paper=, pairs= and kind= one of {', '.join(KINDS)}")
-        _functions[function] = Function(function, kind, paper, oracle, pairs, dict(options or {}), validate)
+        _functions[function] = Function(function, described.pop("kind", ""), described.pop("paper", ""), oracle,
+                                        **described)
         return oracle
 
     def variants(compute: Callable) -> Callable:
         if function not in _functions:
             raise ValueError(f"register the oracle of {function!r} before its variants")
         for backend in backends or ():
-            variant = Variant(_functions[function], backend, compute)
+            variant = Variant(_functions[function], backend, compute, peak_bytes or backend.peak_bytes)
             if variant.name in _variants:
                 raise ValueError(f"attention variant {variant.name!r} is registered already")
             _variants[variant.name] = variant
@@ -149,7 +126,7 @@ def names(function: str | None = None, backend: str | None = None, device: str |
 def why_not(name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
             heads: int = 8, kv_heads: int | None = None, head_dim: int = 64, n: int = 128,
             m: int | None = None, causal: bool = False, grad: bool = False, key_mask: bool = False,
-            **options: Any) -> str | None:
+            value_dim: int | None = None, deterministic: bool = False, **options: Any) -> str | None:
     """Why the variant can't serve such a call, in one line, or None if it can.
 
     What a kernel accepts is asked of the kernel: a call of that kind on a few tokens, once.
@@ -158,12 +135,14 @@ def why_not(name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype
     v = variant(name)
     full = v.function.complete(options)
     return why_not_case(v, Case(str(torch.device(device)), dtype, heads, kv_heads or heads, head_dim, n, m or n,
-                                causal, grad, key_mask, tuple(sorted(full.items()))))
+                                causal, grad, key_mask, tuple(sorted(full.items())),
+                                None if value_dim == head_dim else value_dim, deterministic))
 
 
 def why_not_case(v: Variant, case: Case) -> str | None:
     """`why_not` for a call that is described already."""
-    reason = v.backend.missing(torch.device(case.device)) or v.backend.refuses(case)
+    reason = (v.function.refuses(case) or v.backend.missing(torch.device(case.device)) or v.backend.refuses(case)
+              or (v.backend.scatters(case) if case.deterministic else None))
     if reason is None and v.backend.probes:
         reason = _probe(v.name, case.few_tokens())
     return f"{v.name}: {reason}" if reason else None
@@ -174,16 +153,23 @@ def _probe(name: str, case: Case) -> str | None:
     """Runs the variant on `case`; the first line of what it raised."""
     v = variant(name)
     options = dict(case.options)
-    if "window" in options:  # as wide relative to the few tokens as it would be to the many
-        options["window"] = min(options["window"], max(1, case.m // 2))
-    q, k, v_ = (torch.zeros(1, h, length, case.head_dim, dtype=case.dtype, device=case.device,
-                            requires_grad=case.grad)
-                for h, length in ((case.heads, case.n), (case.kv_heads, case.m), (case.kv_heads, case.m)))
+    if v.function.few:
+        options = v.function.few(options, case.m)
+    learned = v.function.initial(heads=case.heads, kv_heads=case.kv_heads, head_dim=case.head_dim, seq_len=case.m,
+                                 causal=case.causal, **options)
+    if learned:
+        options["params"] = {name: x.detach().to(case.device, case.dtype if x.is_floating_point() else x.dtype)
+                             for name, x in learned.items()}
+    shapes = ((case.heads, case.n, case.head_dim), (case.kv_heads, case.m, case.head_dim),
+              (case.kv_heads, case.m, case.values))
+    q, k, v_ = (torch.zeros(1, *shape, dtype=case.dtype, device=case.device, requires_grad=case.grad)
+                for shape in shapes)
     mask = torch.ones(1, case.m, dtype=torch.bool, device=case.device) if case.key_mask else None
     with v.backend.explain() as reasons, torch.set_grad_enabled(case.grad):
         try:
-            out = v.compute(v.backend.attend(), q, k, v_, causal=case.causal, scale=case.head_dim ** -0.5,
-                            key_mask=mask, **options)
+            attend = v.backend.attend_deterministic() if case.deterministic else v.backend.attend()
+            out = v.compute(attend, q, k, v_, causal=case.causal, scale=case.head_dim ** -0.5, key_mask=mask,
+                            **options)
             if case.grad:
                 out.sum().backward()
         except (RuntimeError, ValueError, NotImplementedError, AssertionError) as error:
@@ -191,16 +177,16 @@ def _probe(name: str, case: Case) -> str | None:
     return None
 
 
-def case_of(v: Variant, q: torch.Tensor, k: torch.Tensor, *, causal: bool, key_mask: bool,
-            options: tuple) -> Case:
-    """The case that a call with these tensors is."""
-    grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
+def case_of(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, key_mask: bool, options: tuple,
+            learns: bool = False, deterministic: bool = False) -> Case:
+    """The case that a call with these tensors is; `learns`: with parameters that want gradients."""
+    grad = torch.is_grad_enabled() and (learns or q.requires_grad or k.requires_grad or v.requires_grad)
     return Case(str(q.device), q.dtype, q.shape[1], k.shape[1], q.shape[3], q.shape[2], k.shape[2], causal,
-                grad, key_mask, options)
+                grad, key_mask, options, None if v.shape[3] == q.shape[3] else v.shape[3], deterministic)
 
 
 def peak_bytes(name: str, *, batch: int, heads: int, kv_heads: int | None = None, n: int, m: int | None = None,
                head_dim: int, dtype: torch.dtype, grad: bool = False) -> int:
     """A prediction of the bytes a call allocates at its peak, beyond its inputs."""
     case = Case("cpu", dtype, heads, kv_heads or heads, head_dim, n, m or n, False, grad, False, ())
-    return batch * variant(name).backend.peak_bytes(case)
+    return batch * variant(name).peak_bytes(case)

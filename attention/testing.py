@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from attention import registry
 from attention.module import Attention, create, oracle
 
 K = 2.0
@@ -36,12 +37,13 @@ Tensors = dict[str, torch.Tensor]
 
 
 def inputs(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: int | None = None, head_dim: int,
-           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", seed: int = 0,
-           grad: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q (B, H, N, D), k and v (B, G, M, D): standard normal, the same for a seed on one kind of device."""
+           value_dim: int | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+           seed: int = 0, grad: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q (B, H, N, D), k (B, G, M, D), v (B, G, M, value_dim): standard normal, the same for a seed on a
+    kind of device."""
     generator = torch.Generator(device).manual_seed(seed)
     kv_heads, m = kv_heads or heads, m or n
-    shapes = [(batch, heads, n, head_dim), (batch, kv_heads, m, head_dim), (batch, kv_heads, m, head_dim)]
+    shapes = [(batch, heads, n, head_dim), (batch, kv_heads, m, head_dim), (batch, kv_heads, m, value_dim or head_dim)]
     q, k, v = (torch.randn(shape, generator=generator, device=device).to(dtype).requires_grad_(grad)
                for shape in shapes)
     return q, k, v
@@ -77,19 +79,32 @@ class Reference:
 
     def __init__(self, function: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False,
                  scale: float | None = None, key_mask: torch.Tensor | None = None, **options: Any) -> None:
-        self.inputs = tuple(x.detach() for x in (q, k, v))
-        self.formula: Callable[..., torch.Tensor] = functools.partial(
-            oracle, function, causal=causal, scale=scale, key_mask=key_mask, **options)
-        self.scale = scale or q.shape[-1] ** -0.5
+        described = registry.function(function)
+        shape: dict[str, Any] = {"heads": q.shape[1], "kv_heads": k.shape[1], "head_dim": q.shape[3], "causal": causal,
+                 "seq_len": k.shape[2]}
+        initial = described.initial(**shape, **described.complete(options))
+        placed = {x: p.detach().to(q.device, q.dtype if p.is_floating_point() else p.dtype)
+                  for x, p in initial.items()}
+        self.learned = tuple(x for x, p in initial.items() if isinstance(p, torch.nn.Parameter))
+        self.names = ("q", "k", "v", *self.learned)
+        self.inputs = tuple(x.detach() for x in (q, k, v)) + tuple(placed[x] for x in self.learned)
+        self.scale, self.key_mask = scale or q.shape[-1] ** -0.5, key_mask
+        self.flash = described.flash and described.kind != "approximate"
+
+        def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *learned: torch.Tensor,
+                    dtype: torch.dtype) -> torch.Tensor:
+            params = {**placed, **dict(zip(self.learned, learned, strict=True))}
+            return oracle(function, q, k, v, causal=causal, scale=scale, key_mask=key_mask, dtype=dtype,
+                          params=params, **options)
+
+        self.formula = formula
+        self.same_dtype: Callable[..., torch.Tensor] = functools.partial(formula, dtype=q.dtype)
         if q.dtype == torch.float64:
-            eager = create(f"{function}:eager", heads=q.shape[1], kv_heads=k.shape[1], head_dim=q.shape[3],
-                           causal=causal, scale=scale, **options)
-            self.same_dtype: Callable[..., torch.Tensor] = functools.partial(eager, key_mask_BM=key_mask)
-        else:
-            self.same_dtype = functools.partial(self.formula, dtype=q.dtype)
-        self.key_mask = key_mask
+            self.same_dtype = self._called(create(f"{function}:eager", **shape, scale=scale, device=q.device,
+                                                  dtype=q.dtype, value_dim=v.shape[3], **options))
         generator = torch.Generator(q.device).manual_seed(1)
-        self.grad_out = torch.randn(q.shape, generator=generator, device=q.device).to(q.dtype)
+        shape_of_out = (*q.shape[:3], v.shape[3])
+        self.grad_out = torch.randn(shape_of_out, generator=generator, device=q.device).to(q.dtype)
 
     @functools.cached_property
     def exact(self) -> Tensors:
@@ -99,7 +114,20 @@ class Reference:
     @functools.cached_property
     def exact_gradients(self) -> Tensors:
         wide = tuple(x.double() for x in self.inputs)
-        return gradients(functools.partial(self.formula, dtype=torch.float64), wide, self.grad_out.double())
+        return gradients(functools.partial(self.formula, dtype=torch.float64), wide, self.grad_out.double(),
+                         self.names)
+
+    def _called(self, variant: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """`variant` as a function of q, k, v and the learned parameters."""
+        masked = {} if self.key_mask is None else {"key_mask_BM": self.key_mask}
+
+        def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *learned: torch.Tensor) -> torch.Tensor:
+            if not learned:
+                return variant(q, k, v, **masked)
+            assert isinstance(variant, torch.nn.Module)
+            return torch.func.functional_call(variant, dict(zip(self.learned, learned, strict=True)), (q, k, v), masked)
+
+        return call
 
     @functools.cached_property
     def bounds(self) -> dict[str, float]:
@@ -108,7 +136,9 @@ class Reference:
 
     @functools.cached_property
     def gradient_bounds(self) -> dict[str, float]:
-        same = gradients(self.same_dtype, self.inputs, self.grad_out)
+        same = gradients(self.same_dtype, self.inputs, self.grad_out, self.names)
+        if not self.flash:
+            return self._bounds(same, self.exact_gradients)
         kept = {x: self.exact_gradients[x] + shift for x, shift in self._kept_output_shifts().items()}
         own, from_kept = (self._bounds(found, self.exact_gradients) for found in (same, self.exact_gradients | kept))
         return {x: max(own[x], from_kept[x]) for x in own}
@@ -120,18 +150,19 @@ class Reference:
         off by scale delta P k, and dk by scale Pᵀ (delta q). delta has two parts: `out` as it was kept in T (rounded
         once from float32 by a half-precision kernel, computed in T by others), and the rounding of the sums over D.
         """
-        q, k, v = (x.double() for x in self.inputs)
+        q, k, _, *learned = (x.double() for x in self.inputs)
         exact, dtype, grad_out = self.exact["out"], self.inputs[0].dtype, self.grad_out.double()
         half = torch.finfo(dtype).bits < 32
         with torch.no_grad():
             kept = exact.to(dtype) if half else self.same_dtype(*self.inputs)
-            mean_k = self.formula(q, k, k, dtype=torch.float64)
+            mean_k = self.formula(q, k, k, *learned, dtype=torch.float64)
         delta = (grad_out * (kept.double() - exact)).sum(-1, keepdim=True)
         eps = torch.finfo(torch.float32 if half else dtype).eps
         summed = eps * (grad_out * exact).abs().sum(-1, keepdim=True)
 
         def to_keys(x: torch.Tensor) -> torch.Tensor:
-            return gradients(functools.partial(self.formula, dtype=torch.float64), (q, k, v), x)["dv"].abs()
+            return gradients(functools.partial(self.formula, dtype=torch.float64), (q, k, k, *learned), x,
+                             self.names)["dv"].abs()
 
         return {"dq": self.scale * (delta.abs() + summed) * mean_k.abs(),
                 "dk": self.scale * (to_keys(delta * q) + to_keys(summed * q.abs()))}
@@ -147,22 +178,25 @@ class Reference:
 
         Raises what the variant raises; a wrong one is told by the report.
         """
-        call = variant if self.key_mask is None else functools.partial(variant, key_mask_BM=self.key_mask)
+        call = self._called(variant)
         with torch.no_grad():
             errors = _errors({"out": call(*self.inputs)}, self.exact)
         bounds = dict(self.bounds)
         if grad:
-            errors |= _errors(gradients(call, self.inputs, self.grad_out), self.exact_gradients)
+            errors |= _errors(gradients(call, self.inputs, self.grad_out, self.names),
+                              self.exact_gradients)
             bounds |= self.gradient_bounds
         return Report(getattr(variant, "name", "variant"), errors, bounds)
 
 
-def gradients(call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], grad_out: torch.Tensor) -> Tensors:
-    """Gradients of sum(call(q, k, v) * grad_out) for q, k and v."""
+def gradients(call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], grad_out: torch.Tensor,
+              names: tuple[str, ...] = ("q", "k", "v")) -> Tensors:
+    """Gradients of sum(call(*inputs) * grad_out) for each input: "dq", "dk", "dv", and so on by `names`."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     with torch.enable_grad():
         out = call(*leaves)
-        return dict(zip(("dq", "dk", "dv"), torch.autograd.grad(out, leaves, grad_out.to(out.dtype)), strict=True))
+        found = torch.autograd.grad(out, leaves, grad_out.to(out.dtype), materialize_grads=True)
+        return {f"d{name}": x for name, x in zip(names, found, strict=True)}
 
 
 def check(variant: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, grad: bool = False,

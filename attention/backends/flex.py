@@ -12,12 +12,19 @@ from typing import Any
 import torch
 
 from attention import masks
-from attention.backends.base import Backend, Case, Unsupported
+from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels, Unsupported
+from attention.backends.sinks import with_sinks
+
+# On the CPU, where it has no backward pass, the profiler names the compiled graph, not the C++ kernel in it.
+KERNELS = {"cpu": Kernels(("^CompiledFxGraph$",), (), never=(PRODUCT["cpu"], SOFTMAX["cpu"])),
+           "cuda": Kernels((r"triton_tem\w*flex_attention(?!_backward)",), (r"triton_tem\w*flex_attention_backward",),
+                           never=(PRODUCT["cuda"], SOFTMAX["cuda"]))}
 
 
 class Flex(Backend):
     name = "flex"
     compiled = True
+    kernels = KERNELS
 
     def missing(self, device: torch.device) -> str | None:
         if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
@@ -56,20 +63,25 @@ class Attend:
         self.options: dict[str, Any] = {}
 
     def __call__(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
-                 band: masks.Band = masks.FULL, bias: Callable | None = None,
-                 key_mask: torch.Tensor | None = None) -> torch.Tensor:
+                 band: masks.Band = masks.FULL, visible: masks.Visible | None = None,
+                 bias: Callable | None = None, key_mask: torch.Tensor | None = None,
+                 softcap: float | None = None, sinks_H: torch.Tensor | None = None) -> torch.Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit
         from torch._inductor.exc import InductorError
 
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         self.kernel = self.kernel or _compiled(q_BHND.device)
-        key = (n, m, band, bias, q_BHND.device)
+        key = (n, m, band, visible, bias, softcap, q_BHND.device)
         if key_mask is not None or key != self.key:
-            self.options = _express(n, m, band, bias, key_mask, q_BHND.device)
+            self.options = _express(q_BHND, m, band, visible, bias, key_mask, softcap)
             self.key = None if key_mask is not None else key
+        gqa = q_BHND.shape[1] != k_BGMD.shape[1]
         try:
-            return self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale,
-                               enable_gqa=q_BHND.shape[1] != k_BGMD.shape[1], **self.options)
+            if sinks_H is None:
+                return self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale, enable_gqa=gqa, **self.options)
+            out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale, enable_gqa=gqa, return_aux=_sums(),
+                                   **self.options)
+            return with_sinks(out, aux.lse, sinks_H)
         except FailOnRecompileLimitHit as error:
             limit = torch._dynamo.config.recompile_limit
             raise RuntimeError(f"flex: one module was called in more than {limit} shapes, each compiled anew; "
@@ -80,11 +92,19 @@ class Attend:
                               f"k {tuple(k_BGMD.shape)} in {q_BHND.dtype}: {why}") from error
 
 
-def _express(n: int, m: int, band: masks.Band, bias: Callable | None, key_mask: torch.Tensor | None,
-             device: torch.device) -> dict[str, Any]:
-    """band, bias and key mask as FlexAttention's block_mask and score_mod."""
+def _sums() -> Any:
+    """What asks FlexAttention for the log-sum-exp of each row's scores."""
+    from torch.nn.attention.flex_attention import AuxRequest
+
+    return AuxRequest(lse=True)
+
+
+def _express(q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None, bias: Callable | None,
+             key_mask: torch.Tensor | None, softcap: float | None) -> dict[str, Any]:
+    """Masks, bias and soft cap as FlexAttention's block_mask and score_mod."""
     from torch.nn.attention.flex_attention import create_block_mask
 
+    heads, n, device = q.shape[1], q.shape[2], q.device
     # Where queries stand, counted in keys; a tensor, since a number would be compiled in, length by length.
     offset = None if n == m else torch.tensor(m - n, device=device)
 
@@ -97,6 +117,12 @@ def _express(n: int, m: int, band: masks.Band, bias: Callable | None, key_mask: 
     if band != masks.FULL:
         def mask_mod(b, h, i, j):
             return band(position(i), j)
+    if visible is not None:
+        along = mask_mod
+
+        def mask_mod(b, h, i, j):
+            seen = visible(h, position(i), j)
+            return seen if along is None else along(b, h, i, j) & seen
     if key_mask is not None:
         in_band = mask_mod
 
@@ -106,10 +132,26 @@ def _express(n: int, m: int, band: masks.Band, bias: Callable | None, key_mask: 
     options: dict[str, Any] = {}
     if mask_mod is not None:
         batch = None if key_mask is None else key_mask.shape[0]
-        options["block_mask"] = create_block_mask(mask_mod, batch, None, n, m, device=device)
-    if bias is not None:
-        options["score_mod"] = lambda score, b, h, i, j: score + bias(h, position(i), j)
+        by_head = visible is not None and getattr(visible, "by_head", True)
+        options["block_mask"] = create_block_mask(mask_mod, batch, heads if by_head else None, n, m, device=device)
+    if softcap is not None or bias is not None:
+        def score_mod(score, b, h, i, j):
+            if softcap is not None:
+                score = softcap * torch.tanh(score / softcap)
+            return score if bias is None else score + bias(h, position(i), j)
+
+        options["score_mod"] = score_mod
     return options
 
 
+class FlexSums(Flex):
+    """FlexAttention asked for its log-sum-exp as well."""
+
+    def refuses(self, case: Case) -> str | None:
+        if case.device == "cpu":
+            return "compiled FlexAttention gives no log-sum-exp on the CPU, and sinks need it"
+        return super().refuses(case)
+
+
 flex = Flex()
+flex_sums = FlexSums()

@@ -14,8 +14,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention import masks
-from attention.backends.base import Backend, Case, score_bytes
+from attention.backends.base import FUSED, SOFTMAX, Backend, Case, Kernels, score_bytes
 from attention.backends.eager import may_be_blind
+
+# Names of PyTorch's fused kernels, forward and backward. On the CPU it has one.
+_CPU = "^aten::_scaled_dot_product_flash_attention_for_cpu"
+_CUDA = {SDPBackend.FLASH_ATTENTION: ("pytorch_flash::flash_fwd", "pytorch_flash::flash_bwd"),
+         SDPBackend.EFFICIENT_ATTENTION: ("fmha_cutlassF", "fmha_cutlassB"),
+         SDPBackend.CUDNN_ATTENTION: (r"cudnn\w*_sdpa\w*fprop", r"cudnn\w*_sdpa\w*bprop")}
+# The math kernel looks for rows without a key. Its backward pass is the same as that of any dense attention.
+_MATH = {"cpu": Kernels(("^aten::_scaled_dot_product_attention_math",), (SOFTMAX["cpu"],)),
+         "cuda": Kernels(("isneginf_kernel",), (SOFTMAX["cuda"],), never=(FUSED["cuda"],))}
+
+
+def _kernels(*allowed: SDPBackend) -> dict[str, Kernels]:
+    """What shows that one of these fused kernels ran."""
+    forward, backward = zip(*(_CUDA[kernel] for kernel in allowed), strict=True)
+    return {"cpu": Kernels((f"{_CPU}$",), (f"{_CPU}_backward$",), never=(SOFTMAX["cpu"],)),
+            "cuda": Kernels(forward, backward, never=(SOFTMAX["cuda"],))}
 
 
 class SDPA(Backend):
@@ -23,11 +39,31 @@ class SDPA(Backend):
 
     def __init__(self, name: str, kernel: SDPBackend | None = None, cuda_only: bool = False) -> None:
         self.name, self.kernel, self.cuda_only = name, kernel, cuda_only
+        self.kernels = _MATH if kernel == SDPBackend.MATH else _kernels(*([kernel] if kernel else _CUDA))
+
+    def expects(self, case: Case) -> Kernels | None:
+        """Left to choose, PyTorch may run its math kernel where none of the fused ones takes the call: in
+        float64, for heads that are no multiple of 16 bytes, and for heads that share keys in float32."""
+        aligned = case.head_dim * case.dtype.itemsize % 16 == 0
+        shared = case.kv_heads != case.heads and case.dtype == torch.float32
+        if self.kernel is None and case.device != "cpu" and (case.dtype == torch.float64 or not aligned or shared):
+            fused, dense = self.kernels["cuda"], _MATH["cuda"]
+            return Kernels(fused.forward + dense.forward, fused.backward + dense.backward)
+        return super().expects(case)
 
     def missing(self, device: torch.device) -> str | None:
         if self.cuda_only and device.type != "cuda":
             return f"PyTorch has this kernel for CUDA GPUs only, not for {device.type}"
         return super().missing(device)
+
+    def scatters(self, case: Case) -> str | None:
+        """PyTorch's fused kernels read the process's own switch when the backward pass runs."""
+        if not case.grad or torch.device(case.device).type != "cuda" or self.kernel == SDPBackend.MATH:
+            return None
+        if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
+            return None
+        return ("PyTorch's fused backward passes add gradients in any order unless "
+                "torch.use_deterministic_algorithms(True) is on; turn that on, or use a backend that needs it not")
 
     def attend(self) -> Callable[..., torch.Tensor]:
         return Attend(self.kernel)
@@ -63,42 +99,54 @@ class Attend:
         self.mask: torch.Tensor | None = None
 
     def __call__(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
-                 band: masks.Band = masks.FULL, bias: Callable | None = None,
-                 key_mask: torch.Tensor | None = None) -> torch.Tensor:
+                 band: masks.Band = masks.FULL, visible: masks.Visible | None = None,
+                 bias: Callable | None = None, key_mask: torch.Tensor | None = None) -> torch.Tensor:
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         if band.causal and n == 1:
             band = masks.FULL  # the last query sees every key
-        only_causal = band.causal and bias is None and key_mask is None
+        only_causal = band.causal and bias is None and key_mask is None and visible is None
         mask, blind = None, None
         if only_causal and n < m and self._has_lower_right(q_BHND):
             mask = _lower_right(n, m)
         elif not only_causal or n != m:
-            mask = self._dense(q_BHND, m, band, bias, key_mask)
-            visible = masks.dense(band, n, m, q_BHND.device, key_mask) if may_be_blind(band, n, m, key_mask) else None
-            if mask is not None and visible is not None:
-                blind = ~visible.any(-1, keepdim=True)
+            mask = self._dense(q_BHND, m, band, visible, bias, key_mask)
+            seen = (masks.dense(band, n, m, q_BHND.device, key_mask, visible, q_BHND.shape[1])
+                    if may_be_blind(band, n, m, key_mask, visible) else None)
+            if mask is not None and seen is not None:
+                blind = ~seen.any(-1, keepdim=True)
                 mask = mask | blind if mask.dtype == torch.bool else mask.masked_fill(blind, 0)
-        with contextlib.nullcontext() if self.kernel is None else sdpa_kernel(self.kernel):
+        with self._kernels(q_BHND, mask):
             out = scaled_dot_product_attention(q_BHND, k_BGMD, v_BGMD, attn_mask=mask, is_causal=only_causal and n == m,
                                                scale=scale, enable_gqa=q_BHND.shape[1] != k_BGMD.shape[1])
         return out if blind is None else out.masked_fill(blind, 0)
+
+    def _kernels(self, q: torch.Tensor, mask: torch.Tensor | None) -> contextlib.AbstractContextManager:
+        """The kernels that PyTorch may choose from."""
+        if self.kernel is not None:
+            return sdpa_kernel(self.kernel)
+        if q.is_cuda and mask is not None and torch.is_grad_enabled():
+            # Seen with torch 2.11 on an H200: cuDNN's dq is NaN under a mask where scores are in the hundreds.
+            return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+        return contextlib.nullcontext()
 
     def _has_lower_right(self, q: torch.Tensor) -> bool:
         """PyTorch's causal bias aligned to the end reaches its flash and efficient kernels on CUDA."""
         return q.is_cuda and self.kernel in (None, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
-    def _dense(self, q: torch.Tensor, m: int, band: masks.Band, bias: Callable | None,
-               key_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """The mask as a tensor: bool, or the bias with -inf where masked (H, N, M)."""
+    def _dense(self, q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None,
+               bias: Callable | None, key_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """The mask as a tensor: bool, or the bias with -inf where masked (1, H, N, M)."""
         h, n = q.shape[1:3]
-        key = (h, n, m, band, bias, q.dtype, q.device)
+        key = (h, n, m, band, visible, bias, q.dtype, q.device)
         if key_mask is None and key == self.key:
             return self.mask
-        mask = masks.dense(band, n, m, q.device, key_mask)
+        mask = masks.dense(band, n, m, q.device, key_mask, visible, h)
         if bias is not None:
             heads = torch.arange(h, device=q.device)[:, None, None]
             added = bias(heads, *masks.positions(n, m, q.device)).to(q.dtype)
             mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
+        if mask is not None and mask.dim() == 3:
+            mask = mask.unsqueeze(0)  # PyTorch's CPU kernel takes masks of 2 and 4 dimensions, else its math path runs
         if key_mask is None:
             self.key, self.mask = key, mask
         return mask

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 
 from attention import masks
-from attention.backends.base import Backend, Case
+from attention.backends.base import FUSED, PRODUCT, SOFTMAX, Backend, Case, Kernels
 
 QUERIES, KEYS = 512, 512  # a tile
+KERNELS = {device: Kernels((PRODUCT[device],), (PRODUCT[device],), never=(SOFTMAX[device], FUSED[device]))
+           for device in PRODUCT}
 
 
 class Tiled(Backend):
     name = "tiled"
+    kernels = KERNELS
 
     def attend(self) -> Callable[..., torch.Tensor]:
         return attend
@@ -31,9 +34,9 @@ class Tiled(Backend):
 
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
            band: masks.Band = masks.FULL, bias: Callable | None = None,
-           key_mask: torch.Tensor | None = None) -> torch.Tensor:
+           key_mask: torch.Tensor | None = None, softcap: float | None = None) -> torch.Tensor:
     """softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); no gradient flows into `bias`."""
-    return _Tiled.apply(q_BHND, k_BGMD, v_BGMD, _Tiles(q_BHND, k_BGMD, scale, band, bias, key_mask))
+    return _Tiled.apply(q_BHND, k_BGMD, v_BGMD, _Tiles(q_BHND, k_BGMD, scale, band, bias, key_mask, softcap))
 
 
 class _Tiles:
@@ -41,11 +44,11 @@ class _Tiles:
     q is seen as (B G, R, N, D), and a tile's scores are (B G, R, rows, columns)."""
 
     def __init__(self, q: torch.Tensor, k: torch.Tensor, scale: float, band: masks.Band,
-                 bias: Callable | None, key_mask: torch.Tensor | None) -> None:
+                 bias: Callable | None, key_mask: torch.Tensor | None, softcap: float | None = None) -> None:
         B, H, self.N, _ = q.shape
         G, self.M = k.shape[1:3]
         self.groups, self.R = B * G, H // G
-        self.scale, self.band, self.bias = scale, band, bias
+        self.scale, self.band, self.bias, self.softcap = scale, band, bias, softcap
         self.wide = torch.promote_types(q.dtype, torch.float32)
         self.i, self.j = masks.positions(self.N, self.M, q.device)
         self.head = torch.arange(H, device=q.device).view(G, self.R, 1, 1).repeat(B, 1, 1, 1)
@@ -60,8 +63,13 @@ class _Tiles:
         keys = self.band.keys(rows.start + shift, rows.stop - 1 + shift, self.M)
         return (slice(c, min(c + KEYS, keys.stop)) for c in range(keys.start, keys.stop, KEYS))
 
+    def raw(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return self.product(q, k.transpose(1, 2)).view(self.groups, self.R, -1, k.shape[1]).mul_(self.scale)
+
     def scores(self, q: torch.Tensor, k: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
-        s = self.product(q, k.transpose(1, 2)).view(self.groups, self.R, -1, k.shape[1]).mul_(self.scale)
+        s = self.raw(q, k)
+        if self.softcap is not None:
+            s.div_(self.softcap).tanh_().mul_(self.softcap)
         i, j = self.i[rows], self.j[:, columns]
         if self.bias is not None:
             s += self.bias(self.head, i, j)
@@ -128,7 +136,10 @@ class _Tiled(torch.autograd.Function):
                 s = tiles.scores(q_tile, k[:, columns], rows, columns)
                 p = s.sub_(lse[:, :, rows, None]).exp_()
                 dp = tiles.product(grad_tile, v[:, columns].transpose(1, 2)).view_as(p)
-                ds = dp.sub_(delta[:, :, rows]).mul_(p).mul_(tiles.scale).to(q.dtype).flatten(1, 2)
+                ds = dp.sub_(delta[:, :, rows]).mul_(p).mul_(tiles.scale)
+                if tiles.softcap is not None:  # d (c tanh(s/c)) / ds
+                    ds.mul_(1 - tiles.raw(q_tile, k[:, columns]).div_(tiles.softcap).tanh_().square_())
+                ds = ds.to(q.dtype).flatten(1, 2)
                 p = p.to(q.dtype).flatten(1, 2)
                 dv[:, columns] += tiles.product(p.transpose(1, 2), grad_tile)
                 dk[:, columns] += tiles.product(ds.transpose(1, 2), q_tile)

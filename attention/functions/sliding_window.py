@@ -6,12 +6,15 @@ the query, W // 2 before it and (W - 1) // 2 after.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from attention import masks
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa3 import fa3
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
@@ -30,8 +33,13 @@ def validate(window: int) -> None:
         raise ValueError(f"sliding-window: window={window!r} must be a whole number >= 1")
 
 
+def few(options: dict[str, Any], m: int) -> dict[str, Any]:
+    """A window as narrow among a probe's few keys as it would be among many."""
+    return {"window": min(options["window"], max(1, m // 2))}
+
+
 @register("sliding-window", kind="structured", paper="arXiv 2004.05150", pairs=pairs,
-          options={"window": 256}, validate=validate)
+          options={"window": 256}, validate=validate, few=few, values=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, window: int) -> torch.Tensor:
     """Softmax attention over W keys."""
@@ -44,7 +52,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
 
 
-@register("sliding-window", backends=[eager, sdpa, fa2, flex, tiled])
+@register("sliding-window", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
 def sliding_window(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
                    scale: float, key_mask: torch.Tensor | None, window: int) -> torch.Tensor:
     return attend(q, k, v, scale=scale, band=masks.window(window, causal), key_mask=key_mask)

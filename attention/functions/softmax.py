@@ -6,8 +6,11 @@ from collections.abc import Callable
 import torch
 
 from attention import masks
+from attention.backends.checkpointed import checkpointed
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa3 import fa3
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.sdpa import cudnn, efficient, flash, math, sdpa
 from attention.backends.tiled import tiled
@@ -20,7 +23,7 @@ def pairs(n: int, m: int, causal: bool) -> int:
     return masks.band(causal).pairs(n, m)
 
 
-@register("softmax", kind="exact", paper="arXiv 1706.03762", pairs=pairs)
+@register("softmax", kind="exact", paper="arXiv 1706.03762", pairs=pairs, values=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Every key, or no key after the query's own."""
@@ -28,7 +31,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("softmax", backends=[eager, sdpa, math, flash, efficient, cudnn, fa2, flex, tiled])
+@register("softmax", backends=[eager, sdpa, math, flash, efficient, cudnn, fa2, fa3, fa4, flex, tiled, checkpointed])
 def softmax(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
             scale: float, key_mask: torch.Tensor | None) -> torch.Tensor:
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)

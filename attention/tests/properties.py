@@ -35,9 +35,10 @@ class Call:
     padded: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, backend: str) -> attention.Attention:
+    def build(self, backend: str, device: torch.device | str = "cpu") -> attention.Attention:
         return attention.create(f"{self.function}:{backend}", heads=self.heads, kv_heads=self.kv_heads,
-                                head_dim=self.head_dim, causal=self.causal, scale=self.scale, **self.options)
+                                head_dim=self.head_dim, seq_len=self.m, causal=self.causal, scale=self.scale,
+                                dtype=self.dtype, device=device, **self.options)
 
     def why_not(self, backend: str, device: torch.device, *, grad: bool = False) -> str | None:
         return attention.why_not(f"{self.function}:{backend}", device=device, dtype=self.dtype, heads=self.heads,

@@ -1,6 +1,8 @@
 """What single backends promise beyond the contract."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ def test_tiled_gradients_are_the_derivatives(function: str, monkeypatch: pytest.
     """By finite differences, over several tiles, with shared key/value heads and a padding mask."""
     monkeypatch.setattr(tiled, "QUERIES", 4)
     monkeypatch.setattr(tiled, "KEYS", 3)
-    options = {"window": 4} if function == "sliding-window" else {}
+    options: dict[str, Any] = {"window": 4} if function == "sliding-window" else {}
     module = attention.create(f"{function}:tiled", heads=2, kv_heads=1, head_dim=3, causal=True, **options)
     q, k, v = inputs(batch=1, heads=2, kv_heads=1, n=6, m=9, head_dim=3, dtype=torch.float64, grad=True)
     keep = torch.tensor([[True] * 4 + [False] * 2 + [True] * 3])

@@ -9,51 +9,63 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 import attention
-from attention.registry import variant
+from attention.registry import function, variant
 from attention.tests import properties
+from attention.tests.options import DRAWN, FIXED
 from attention.tests.properties import Call
 
 LENGTHS = st.sampled_from([1, 2, 7, 16, 63, 64, 113, 128, 200])
 HEAD_DIMS = st.sampled_from([16, 32, 40, 59, 64, 96, 128])
-WINDOWS = st.sampled_from([1, 2, 5, 16, 64, 300])
-CASES = {"sliding-window": {"window": 5}}  # options for the tests that draw none
 
+CORE = ("softmax", "alibi", "sliding-window")
 COMPILED = [name for name in attention.names() if variant(name).backend.compiled]
 
-# A compiled variant costs seconds a shape: by default it runs one test, on one shape.
-def each(names: list[str]) -> pytest.MarkDecorator:
+# A compiled variant costs seconds a shape: by default it runs one test, on one shape. Of the functions outside
+# the core the default run holds the error rule and their own tests; the rest of the contract is slow.
+def each(names: list[str], core: tuple[str, ...] = CORE) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", [
-        pytest.param(name, marks=pytest.mark.slow if name in COMPILED else ()) for name in names])
+        pytest.param(name, marks=pytest.mark.slow if name in COMPILED or name.partition(":")[0] not in core else ())
+        for name in names])
 
 
+every_variant = each(attention.names(), core=tuple(attention.functions()))
 each_variant = each(attention.names())
+CONVEX = each([name for name in attention.names() if variant(name).function.convex])
+CAUSAL = each([name for name in attention.names() if variant(name).function.causal])
 
 
 def built(call: Call, backend: str, device: torch.device, *, grad: bool = False) -> attention.Attention:
     """The variant for `call`, or a skip with why not."""
     if reason := call.why_not(backend, device, grad=grad):
         pytest.skip(reason)
-    return call.build(backend)
+    return call.build(backend, device)
 
 
 @functools.cache
 def dtypes(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
     """What the variant can do at all here."""
     return tuple(t for t in attention.DTYPES.values()
-                 if attention.why_not(name, device=device, dtype=t, head_dim=64) is None)
+                 if attention.why_not(name, device=device, dtype=t, head_dim=64, causal=not variant(name).function.full,
+                                      **FIXED.get(name.partition(":")[0], {})) is None)
 
 
 def call_for(name: str, device: torch.device, **shape: object) -> Call:
-    """A call in the dtype nearest to float32 that the variant can do, or a skip."""
-    function = name.partition(":")[0]
+    """A call in the dtype nearest to float32 that the variant can do, or a skip; causal where the function can be."""
+    described = variant(name).function
     able = dtypes(name, device)
     if not able:
         pytest.skip(attention.why_not(name, device=device, dtype=torch.bfloat16) or f"{name}: no dtype works")
     dtype = torch.float32 if torch.float32 in able else able[0]
     shape.setdefault("heads", 4)
-    if attention.why_not(name, device=device, dtype=dtype, heads=4, kv_heads=2):
+    shape["causal"] = bool(shape.get("causal")) and described.causal
+    if not described.cross:
+        shape["m"] = shape.get("n", shape.get("m", 24))
+        shape["n"] = shape["m"]
+    shape["causal"] = shape["causal"] or not described.full
+    if attention.why_not(name, device=device, dtype=dtype, heads=4, kv_heads=2, causal=not described.full,
+                         **FIXED.get(described.name, {})):
         shape["kv_heads"] = shape["heads"]  # a kernel without shared key/value heads
-    return Call(function, dtype=dtype, head_dim=64, options=CASES.get(function, {}), **shape)  # type: ignore[arg-type]
+    return Call(described.name, dtype=dtype, head_dim=64, options=FIXED.get(described.name, {}), **shape)  # type: ignore[arg-type]
 
 
 def gradable(call: Call, backend: str, device: torch.device) -> bool:
@@ -61,33 +73,38 @@ def gradable(call: Call, backend: str, device: torch.device) -> bool:
 
 
 @st.composite
-def calls(draw: st.DrawFn, function: str, able: tuple[torch.dtype, ...]) -> Call:
+def calls(draw: st.DrawFn, name: str, able: tuple[torch.dtype, ...]) -> Call:
+    can = function(name)
     kv_heads = draw(st.sampled_from([1, 2, 3]))
+    heads = kv_heads * draw(st.sampled_from([1, 2, 4])) if can.grouped else kv_heads
     n = draw(LENGTHS)
-    return Call(function, batch=draw(st.sampled_from([1, 2])), heads=kv_heads * draw(st.sampled_from([1, 2, 4])),
-                kv_heads=kv_heads, n=n, m=draw(st.one_of(st.just(n), LENGTHS)), head_dim=draw(HEAD_DIMS),
-                causal=draw(st.booleans()), scale=draw(st.sampled_from([None, 0.05, 0.3])),
-                dtype=draw(st.sampled_from(able)), seed=draw(st.integers(0, 99)), padded=draw(st.booleans()),
-                options={"window": draw(WINDOWS)} if function == "sliding-window" else {})
+    masks = [causal for causal in (False, True) if (can.causal if causal else can.full)]
+    return Call(name, batch=draw(st.sampled_from([1, 2])), heads=heads, kv_heads=kv_heads, n=n,
+                m=draw(st.one_of(st.just(n), LENGTHS)) if can.cross else n, head_dim=draw(HEAD_DIMS),
+                causal=draw(st.sampled_from(masks)), scale=draw(st.sampled_from([None, 0.05, 0.3])),
+                dtype=draw(st.sampled_from(able)), seed=draw(st.integers(0, 99)),
+                padded=draw(st.booleans()) if can.padding else False,
+                options=draw(DRAWN.get(name, st.just({}))))
 
 
-@each_variant
+@every_variant
 def test_output_and_gradients_keep_the_error_rule(name: str, device: torch.device) -> None:
-    function, _, backend = name.partition(":")
+    of, _, backend = name.partition(":")
     able = dtypes(name, device)
     if not able:
         call_for(name, device)
     base = call_for(name, device, batch=1, n=63, m=113, causal=True)
 
     # A compiled kernel, and cuDNN's plan for a shape on a GPU, take seconds a call.
-    @settings(max_examples=4 if name in COMPILED else 40 if device.type == "cpu" else 15)
-    @given(calls(function, able))
+    many = 40 if of in CORE and device.type == "cpu" else 15
+    @settings(max_examples=4 if name in COMPILED else many)
+    @given(calls(of, able))
     @example(base)
     def holds(call: Call) -> None:
         if call.why_not(backend, device):
             reject()
         try:
-            properties.is_right(call, call.build(backend), device, grad=gradable(call, backend, device))
+            properties.is_right(call, call.build(backend, device), device, grad=gradable(call, backend, device))
         except attention.Unsupported:  # the compiler's no, which only a call can get
             reject()
 
@@ -104,18 +121,20 @@ def test_a_compiled_variant_is_right_on_one_shape(name: str, device: torch.devic
         pytest.skip(str(error))
 
 
-@each_variant
+@CAUSAL
 @pytest.mark.parametrize(("n", "m"), [(64, 64), (17, 64)], ids=["self", "cached"])
 def test_the_future_does_not_show(name: str, n: int, m: int, device: torch.device) -> None:
+    if n != m and not variant(name).function.cross:
+        pytest.skip(f"{name} attends within one sequence")
     call = call_for(name, device, n=n, m=m, causal=True)
     if name.startswith("sliding-window"):
         call = Call(**{**call.__dict__, "options": {"window": 40}})
     properties.is_causal(call, built(call, name.partition(":")[2], device), device)
 
 
-@each_variant
+@each([name for name in attention.names() if variant(name).function.apart])
 def test_sequences_and_heads_are_independent(name: str, device: torch.device) -> None:
-    call = call_for(name, device, heads=6, kv_heads=3, causal=True)
+    call = call_for(name, device, heads=6, kv_heads=3 if variant(name).function.grouped else 6, causal=True)
     properties.keeps_sequences_and_heads_apart(call, built(call, name.partition(":")[2], device), device)
 
 
@@ -125,9 +144,11 @@ def test_the_order_of_keys_does_not_show(name: str, device: torch.device) -> Non
     properties.ignores_key_order(call, built(call, name.partition(":")[2], device), device)
 
 
-@each_variant
+@CONVEX
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 def test_outputs_lie_in_the_hull_of_the_values(name: str, causal: bool, device: torch.device) -> None:
+    if causal and not variant(name).function.causal:
+        pytest.skip(f"{name} has no causal form")
     call = call_for(name, device, n=64, m=64, causal=causal)
     properties.stays_in_the_hull(call, built(call, name.partition(":")[2], device), device)
 
@@ -139,10 +160,12 @@ def test_large_inputs_stay_finite_in_every_dtype(name: str, device: torch.device
     for dtype in dtypes(name, device):
         call = call_for(name, device, n=64, m=64, causal=True)
         call = Call(**{**call.__dict__, "dtype": dtype})
-        properties.stays_finite(call, call.build(backend), device, grad=gradable(call, backend, device))
+        if call.why_not(backend, device):
+            call = Call(**{**call.__dict__, "causal": False})
+        properties.stays_finite(call, call.build(backend, device), device, grad=gradable(call, backend, device))
 
 
-@each_variant
+@each([name for name in attention.names() if variant(name).function.causal and variant(name).function.cross])
 def test_rows_that_see_nothing_give_zeros(name: str, device: torch.device) -> None:
     call = call_for(name, device, n=64, m=40, causal=True)
     backend = name.partition(":")[2]
@@ -150,7 +173,7 @@ def test_rows_that_see_nothing_give_zeros(name: str, device: torch.device) -> No
     properties.gives_zeros_where_nothing_is_seen(call, module, device, grad=gradable(call, backend, device))
 
 
-@each_variant
+@each([name for name in attention.names() if variant(name).function.padding])
 def test_sequences_without_a_key_give_zeros(name: str, device: torch.device) -> None:
     call = call_for(name, device, padded=True)
     out = call.run(built(call, name.partition(":")[2], device), *call.inputs(device))

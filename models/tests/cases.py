@@ -16,9 +16,10 @@ from models.registry import Preset
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
+CORE = ("softmax", "alibi", "sliding-window")
 # A small window, so that it hides something from a few tokens.
 OPTIONS: dict[str, dict[str, Any]] = {
-    name: {"window": 5} if "window" in function.options else {} for name, function in functions().items()}
+    name: {"window": 5} if name == "sliding-window" else {} for name, function in functions().items()}
 
 
 def options(variant: str) -> dict[str, Any]:
@@ -26,10 +27,23 @@ def options(variant: str) -> dict[str, Any]:
 
 
 def variants(function: str | None = None) -> list[Any]:
-    """Every variant on every device that it can run on; those that compile anew for each shape are slow."""
-    return [pytest.param(name, device, marks=[pytest.mark.slow] if find(name).backend.compiled else [],
-                         id=f"{name}-{device}")
-            for device in DEVICES for name in attention.names(function, device=device)]
+    """Every variant that fits a model, on every device that it can run on.
+
+    What has weights of its own, no causal form or one query only does not fit. Variants that compile anew for each
+    shape, and the functions outside the core, are slow.
+    """
+    return [pytest.param(name, device, marks=[] if _quick(name) else [pytest.mark.slow], id=f"{name}-{device}")
+            for device in DEVICES for name in attention.names(function, device=device) if _fits(name)]
+
+
+def _quick(variant: str) -> bool:
+    found = find(variant)
+    return found.function.name in CORE and not found.backend.compiled
+
+
+def _fits(variant: str) -> bool:
+    function = find(variant).function
+    return function.parameters is None and function.causal and function.cross and function.queries is None
 
 
 def serve(variant: str, device: str, **call: Any) -> torch.dtype:

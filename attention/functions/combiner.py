@@ -1,0 +1,141 @@
+"""Combiner (Ren et al., Full Attention Transformer with Sparse Computation Cost, arXiv 2107.05768): its fixed pattern.
+
+The sequence is cut into blocks of `block` positions, √n of them unless given. A query sees its own block's keys one by
+one, and every other block (causal: every earlier one) as one abstraction: the weight of block Ω is
+exp(scale q·k_Ω), its value Σ_j p(j|Ω) v_j with p(j|Ω) the softmax of scale q_Ω·k_j over Ω. k_Ω and q_Ω are the block's
+keys and queries under `pooling`, "max" or "mean"; a tie of maxima shares its gradient evenly. So each query's
+weights are a full conditional distribution over all keys it may see, factorised, in n √n.
+
+The authors' code is causal alone; its other form counts a query's own block twice, here it does so once (section 3.2:
+the parts are disjoint).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from attention import blocks
+from attention.backends.base import Backend, Case
+from attention.backends.eager import eager
+from attention.backends.plain import chunked
+from attention.reference import softmax_attention
+from attention.registry import register
+
+POOLING = ("max", "mean")
+
+
+def size(n: int, block: int | None) -> int:
+    """Positions of a block."""
+    return block or max(1, round(n ** 0.5))
+
+
+def flops(n: int, m: int, head_dim: int, causal: bool, block: int | None, pooling: str) -> int:
+    """Of one head's forward pass by chunks: the abstractions, then a block and all abstractions a query."""
+    C = size(n, block)
+    T = -(-n // C)
+    return 4 * head_dim * T * C * (1 + C + T)
+
+
+def peak_bytes(case: Case) -> int:
+    """Predicted: weights of a block and all abstractions a query."""
+    C = size(case.n, dict(case.options).get("block"))
+    keys = C + -(-case.n // C)
+    one, wide = case.dtype.itemsize, max(4, case.dtype.itemsize)
+    kept = case.n * (keys * (2 * one + 2 * wide) + 4 * case.head_dim * one)
+    return Backend().peak_bytes(case) + case.heads * kept * (2 if case.grad else 1)
+
+
+def validate(block: int | None, pooling: str) -> None:
+    """Raises ValueError unless `block` is None or a whole number of at least 1 and `pooling` is known."""
+    if block is not None and (not isinstance(block, int) or block < 1):
+        raise ValueError(f"combiner: block={block!r} must be a whole number >= 1, or None for the root of n")
+    if pooling not in POOLING:
+        raise ValueError(f"combiner: pooling={pooling!r} must be one of {', '.join(POOLING)}")
+
+
+@register("combiner", kind="approximate", paper="arXiv 2107.05768", flops=flops, cost="n √n",
+          options={"block": None, "pooling": "max"}, validate=validate, cross=False, grouped=False, padding=False,
+          flash=False, default=False)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
+           dtype: torch.dtype, block: int | None, pooling: str) -> torch.Tensor:
+    """Softmax attention on n keys and T abstractions, each query seeing its own block's keys and the other blocks'
+    abstractions."""
+    n, D = q.shape[2:]
+    C = size(n, block)
+    scale = D ** -0.5 if scale is None else scale
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    pool = (lambda x: x.amax(2, keepdim=True)) if pooling == "max" else (lambda x: x.mean(2, keepdim=True))
+    keys, values = [k], [v]
+    for of_q, of_k, of_v in zip(q.split(C, 2), k.split(C, 2), v.split(C, 2), strict=True):
+        keys.append(pool(of_k))
+        values.append((scale * (pool(of_q) @ of_k.mT)).softmax(-1) @ of_v)
+    T = len(keys) - 1
+
+    def visible(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        own = i - T  # the last query stands at the last key, here the last abstraction
+        near = (j // C == own // C) & (j <= own if causal else j < n)
+        far = (j - n < own // C) if causal else (j - n != own // C)
+        return torch.where(j < n, near, far)
+
+    return softmax_attention(q, torch.cat(keys, 2), torch.cat(values, 2), scale=scale, visible=visible, dtype=dtype)
+
+
+def abstractions(q_BHTCD: torch.Tensor, k_BHTCD: torch.Tensor, v_BHTCD: torch.Tensor, real_TC: torch.Tensor,
+                 scale: float, pooling: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each block's key and value, (B, H, T, D)."""
+    real = real_TC[..., None]
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        if pooling == "max":
+            return x.masked_fill(~real, -torch.inf).amax(3)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return (x.sum(3, dtype=wide) / real.sum(1)).to(x.dtype)
+
+    scores = (k_BHTCD @ (pool(q_BHTCD) * scale).unsqueeze(-1)).squeeze(-1).masked_fill(~real_TC, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+    return pool(k_BHTCD), (weights.unsqueeze(-2) @ v_BHTCD).squeeze(-2)
+
+
+def _joint(near: torch.Tensor, far: torch.Tensor) -> list[torch.Tensor]:
+    """Weights of the keys one by one and of the abstractions, one softmax."""
+    wide = torch.promote_types(near.dtype, torch.float32)
+    weights = torch.cat([near, far], -1).softmax(-1, dtype=wide).to(near.dtype)
+    return list(weights.split([near.shape[-1], far.shape[-1]], -1))
+
+
+@register("combiner", backends=[eager], peak_bytes=lambda case: eager.peak_bytes(case) + peak_bytes(case))
+def combiner(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+             key_mask: None, block: int | None, pooling: str) -> torch.Tensor:
+    """The full matrix of scores, all but the blocks on its diagonal hidden, beside those of the abstractions."""
+    n = q.shape[2]
+    C = size(n, block)
+    far_k, far_v = abstractions(blocks.cut(q, C), blocks.cut(k, C), blocks.cut(v, C), blocks.real(n, C, q.device),
+                                scale, pooling)
+    i = torch.arange(n, device=q.device)[:, None]
+    j, t = i.mT, torch.arange(far_k.shape[2], device=q.device)
+    q = q * scale
+    near = (q @ k.mT).masked_fill((i // C != j // C) | (j > i if causal else False), -torch.inf)
+    far = (q @ far_k.mT).masked_fill(t >= i // C if causal else t == i // C, -torch.inf)
+    on_keys, on_blocks = _joint(near, far)
+    return on_keys @ v + on_blocks @ far_v
+
+
+@register("combiner", backends=[chunked], peak_bytes=peak_bytes)
+def by_blocks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+              key_mask: None, block: int | None, pooling: str) -> torch.Tensor:
+    """Only the blocks on the diagonal are computed."""
+    n = q.shape[2]
+    C = size(n, block)
+    q_BHTCD, k_BHTCD, v_BHTCD = (blocks.cut(x, C) for x in (q, k, v))
+    real = blocks.real(n, C, q.device)
+    far_k, far_v = abstractions(q_BHTCD, k_BHTCD, v_BHTCD, real, scale, pooling)
+    T = far_k.shape[2]
+    t = torch.arange(T, device=q.device)
+    later = torch.ones(C, C, dtype=torch.bool, device=q.device).triu(1) if causal else False
+    q_BHTCD = q_BHTCD * scale
+    near = (q_BHTCD @ k_BHTCD.mT).masked_fill(later | ~real[:, None], -torch.inf)
+    hidden = (t >= t[:, None]) if causal else (t == t[:, None])
+    far = (q_BHTCD @ far_k.mT.unsqueeze(2)).masked_fill(hidden[:, None], -torch.inf)
+    on_keys, on_blocks = _joint(near, far)
+    return blocks.join(on_keys @ v_BHTCD + on_blocks @ far_v.unsqueeze(2), n)

@@ -1,0 +1,175 @@
+"""Kernelised attention with relative positions, in O(n log n) by FFT (Luo et al., Stable, Fast and Accurate, arXiv
+2106.12566), equation 10 with the normalisation of section 3.3.
+
+out_i = sum_j e^(b_{j-i}) φ(q_i)·φ(k_j) v_j / sum_j e^(b_{j-i}) φ(q_i)·φ(k_j), φ the positive features of `performer`
+on q and k of length one, so that a `scale` of theirs has nothing to act on. b is learned, one number a head and
+distance, (H, 2 seq_len - 1), and starts at 0. e^b is a Toeplitz matrix: its product with φ(k) vᵀ is a convolution, so
+an FFT (section 3.2). Causal calls see j <= i only.
+
+An FFT rounds every output by as much as the largest. So it works in float64, whatever the inputs: the first rows of a
+causal output, small among the others, stay right, and what comes later does not show in them.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
+
+from attention import masks
+from attention.backends.base import Backend, Case
+from attention.backends.eager import eager
+from attention.backends.plain import Plain
+from attention.function import Parameters
+from attention.functions import _linear
+from attention.functions._weighted import weighted_mean
+from attention.functions.performer import orthogonal_features
+from attention.registry import register
+
+FEATURES = 64
+HELD = 2 ** 25  # float64 numbers of a block of features' sequences
+
+
+class FFT(Plain):
+    def refuses(self, case: Case) -> str | None:
+        if case.causal and case.dtype == torch.float64:
+            return "in float64 an FFT rounds the first causal rows by as much as the last; use eager, or float32"
+        return None
+
+
+fft = FFT("fft")
+
+
+def validate(features: int, seed: int) -> None:
+    """Raises ValueError unless there is a feature, and a seed that can be."""
+    if not isinstance(features, int) or features < 1:
+        raise ValueError(f"kernelised-rpe: features={features!r} must be a whole number >= 1")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"kernelised-rpe: seed={seed!r} must be a whole number >= 0")
+
+
+def limits(case: Case) -> str | None:
+    if case.n > case.m and not case.causal:
+        return f"n={case.n} queries on m={case.m} keys: some stand before the first key, at distances without a bias"
+    return None
+
+
+def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool, features: int,
+               seed: int) -> Parameters:
+    """b (H, 2 seq_len - 1), learned, distance j - i = 1 - seq_len first; the features, fixed. Needs seq_len."""
+    if seq_len is None:
+        raise ValueError("kernelised-rpe: seq_len=None must be the longest sequence's length")
+    return {"bias": nn.Parameter(torch.zeros(heads, 2 * seq_len - 1, dtype=torch.float64)),
+            "projection": orthogonal_features(features, head_dim, seed)}
+
+
+def flops(n: int, m: int, head_dim: int, causal: bool, features: int, seed: int) -> int:
+    """Of one head's forward pass by FFT: 2.5 L log2 L each way for a real sequence of L = n + m rounded up to a power
+    of two, for each feature and channel of v and 1; products of spectra; φ; the product with φ(q)."""
+    length = 1 << (n + m - 1).bit_length()
+    channels = features * (head_dim + 1)
+    transform = 5 * length * (length.bit_length() - 1) // 2
+    return (2 * channels + 1) * transform + 6 * channels * (length // 2 + 1) + 2 * channels * n + \
+        2 * features * head_dim * (n + m)
+
+
+@register("kernelised-rpe", kind="approximate", paper="arXiv 2106.12566", flops=flops, cost="n log n", default=False,
+          flash=False, options={"features": FEATURES, "seed": 0}, validate=validate, limits=limits,
+          parameters=parameters)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype, features: int, seed: int,
+           params: Parameters) -> torch.Tensor:
+    """Weights e^(b_{j-i}) φ(q_i)·φ(k_j), over their sum."""
+    bias, w = params["bias"], params["projection"].mT
+    q, k = (x.to(dtype) / x.to(dtype).square().sum(-1, keepdim=True).sqrt() for x in (q, k))
+    phi_q, phi_k = ((x @ w - 0.5).to(torch.promote_types(dtype, torch.float32)) for x in (q, k))
+    phi_q, phi_k = phi_q.exp(), phi_k.exp()
+    at_zero = bias.shape[1] // 2
+
+    def kernel(q: torch.Tensor, k: torch.Tensor, seen: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        ahead = (j - i).clamp(max=at_zero)  # it is more only for queries before the first key, which see none
+        b = bias.to(q.dtype)[:, ahead + at_zero].masked_fill(~seen, -torch.inf)
+        top = b.detach().amax(-1, keepdim=True)
+        return (q @ k.mT) * (b - top.masked_fill(top == -torch.inf, 0)).exp()
+
+    return weighted_mean(kernel, phi_q, phi_k, v.to(dtype), causal=causal, key_mask=key_mask)
+
+
+def _features(q: torch.Tensor, k: torch.Tensor, key_mask: torch.Tensor | None,
+              params: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
+    """φ(q), φ(k) in float32 or wider; a masked key has no features. ValueError for more keys than there are biases."""
+    longest = params["bias"].shape[1] // 2 + 1
+    if k.shape[2] > longest:
+        raise ValueError(f"kernelised-rpe: {k.shape[2]} keys: its biases were built for seq_len={longest}; "
+                         f"build it for {k.shape[2]}")
+    wide = torch.promote_types(q.dtype, torch.float32)
+    w = params["projection"].to(wide).mT
+    phi_q, phi_k = ((normalize(x.to(wide), dim=-1) @ w - 0.5).exp() for x in (q, k))
+    return phi_q, phi_k if key_mask is None else phi_k * key_mask[:, None, :, None]
+
+
+@register("kernelised-rpe", backends=[eager])
+def kernelised_rpe(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+                   key_mask: torch.Tensor | None, features: int, seed: int, params: Parameters) -> torch.Tensor:
+    """The n x m kernel matrix, to be read."""
+    phi_q, phi_k = _features(q, k, key_mask, params)
+    N, M, grouped = q.shape[2], k.shape[2], (k.shape[1], q.shape[1] // k.shape[1])
+    i, j = masks.positions(N, M, q.device)
+    b = params["bias"].to(phi_q.dtype)[:, j - i + params["bias"].shape[1] // 2]
+    seen = masks.dense(masks.band(causal), N, M, q.device, key_mask)
+    if seen is not None:
+        b = b.masked_fill(~seen, _linear.NEVER)
+    decay = (b - b.detach().amax(-1, keepdim=True)).exp()
+    if seen is not None:
+        decay = decay.masked_fill(~seen, 0)
+    weights = (phi_q.unflatten(1, grouped) @ phi_k.mT.unsqueeze(2)).flatten(1, 2) * decay
+    weights = _linear.share(weights, weights.sum(-1, keepdim=True)).unflatten(1, grouped)
+    return (weights @ v.to(weights.dtype).unsqueeze(2)).flatten(1, 2).to(q.dtype)
+
+
+def peak_bytes(case: Case) -> int:
+    length = 1 << (case.n + case.m - 1).bit_length()
+    each = case.heads * length * (case.head_dim + 1)
+    features = dict(case.options).get("features", FEATURES)
+    block = each * max(1, min(features, HELD // each))
+    return Backend().peak_bytes(case) + 8 * (4 * block * (2 if case.grad else 1) + 2 * case.heads * case.n
+                                             * (case.head_dim + features))
+
+
+@register("kernelised-rpe", backends=[fft], peak_bytes=peak_bytes)
+def by_fft(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+           key_mask: torch.Tensor | None, features: int, seed: int, params: Parameters) -> torch.Tensor:
+    """Each feature's φ(k) [v, 1] convolved with e^b along the sequence, block of features by block."""
+    phi_q, phi_k = (x.double() for x in _features(q, k, key_mask, params))
+    B, H, N, D = q.shape
+    G, M = k.shape[1:3]
+    length = 1 << (N + M - 1).bit_length()
+    # out_i takes e^b at j - i for i = M - N ... M - 1, j = 0 ... M - 1: as a kernel over i - j.
+    at_zero = params["bias"].shape[1] // 2
+    b = params["bias"].double()[:, at_zero - (M - 1):at_zero + N if not causal else at_zero + 1]
+    e_b = (b - b.detach().amax(-1, keepdim=True)).exp().flip(1)  # i - j from -(N - 1), or 0, to M - 1
+    ahead = 0 if causal else N - 1
+    kernel = torch.fft.rfft(e_b, n=length).unflatten(0, (G, H // G))[..., None, None]  # (G, S, frequencies, 1, 1)
+    v1 = torch.cat([v.double(), v.new_ones(B, G, M, 1, dtype=torch.float64)], -1)
+
+    def block(phi_q: torch.Tensor, phi_k: torch.Tensor, v1: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        sequences = phi_k.unsqueeze(-1) * v1.unsqueeze(-2)  # (B, G, M, features, D + 1)
+        spectrum = torch.fft.rfft(sequences, n=length, dim=2).unsqueeze(2) * kernel
+        met = torch.fft.irfft(spectrum, n=length, dim=3)[:, :, :, M - N + ahead:M + ahead]
+        return torch.einsum("bhnr,bhnrd->bhnd", phi_q, met.flatten(1, 2))
+
+    size = max(1, HELD // (B * H * length * (D + 1)))
+    total = v1.new_zeros(B, H, N, D + 1)
+    for r in range(0, features, size):
+        total = total + checkpoint(block, phi_q[..., r:r + size], phi_k[..., r:r + size], v1, kernel,
+                                   use_reentrant=False, preserve_rng_state=False)
+    seen = torch.ones(B, 1, N, 1, dtype=torch.bool, device=q.device) if key_mask is None else _seen(key_mask, N, causal)
+    return (total[..., :D] / torch.where(seen, total[..., D:], 1) * seen).to(q.dtype)
+
+
+def _seen(key_mask: torch.Tensor, n: int, causal: bool) -> torch.Tensor:
+    """Whether each of n queries sees a key: (B, 1, N, 1); the FFT of nothing is noise."""
+    upto = key_mask.cumsum(1)
+    return ((upto[:, -n:] if causal else upto[:, -1:].expand(-1, n)) > 0)[:, None, :, None]

@@ -1,0 +1,149 @@
+"""T5's relative position bias (Raffel et al., arXiv 1910.10683, section 2.1): a learned number a bucket of distances.
+
+Half of a direction's buckets hold one distance each, the others grow by equal ratios up to `max_distance`; what lies
+beyond shares the last. Not causal, keys before and after a query have half of the buckets each; causal, those
+before it have all. The table (buckets, heads) starts from a normal distribution of deviation 1/sqrt(heads head_dim),
+the width of the model, as in T5. T5 itself leaves the scores unscaled: pass scale=1 for its attention.
+"""
+from __future__ import annotations
+
+import contextlib
+import math
+import weakref
+from collections.abc import Callable
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from attention import masks
+from attention.backends.base import Backend, Case, score_bytes
+from attention.backends.eager import eager
+from attention.backends.flex import flex
+from attention.backends.sdpa import sdpa
+from attention.functions.softmax import pairs as all_pairs
+from attention.reference import softmax_attention
+from attention.registry import register
+
+SEED = 0
+
+
+def pairs(n: int, m: int, causal: bool, buckets: int, max_distance: int) -> int:
+    """Visible query-key pairs of one head."""
+    return all_pairs(n, m, causal)
+
+
+def validate(buckets: int, max_distance: int) -> None:
+    """Raises ValueError for an odd number of buckets, or too few, and for distances that they outnumber."""
+    if not isinstance(buckets, int) or buckets < 4 or buckets % 2:
+        raise ValueError(f"relative-bias: buckets={buckets!r} must be an even number >= 4")
+    if not isinstance(max_distance, int) or max_distance <= buckets // 2:
+        raise ValueError(f"relative-bias: max_distance={max_distance!r} must be a whole number > buckets / 2 = "
+                         f"{buckets // 2}")
+
+
+def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool, buckets: int,
+               max_distance: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    table = torch.randn(buckets, heads, generator=generator, dtype=torch.float64) / math.sqrt(heads * head_dim)
+    return {"table": torch.nn.Parameter(table)}
+
+
+def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
+    """The bucket of `distance`, key position less query position; keys after a causal query count as its own."""
+    side = buckets if causal else buckets // 2
+    ago = (-distance).clamp_min(0) if causal else distance.abs()
+    exact = side // 2
+    ratio = (ago.double() / exact).clamp_min(1).log() / math.log(max_distance / exact)
+    wide = (exact + (ratio * (side - exact) + 1e-9).long()).clamp_max(side - 1)  # 1e-9: logs of powers fall short
+    first = 0 if causal else side * (distance > 0)
+    return first + torch.where(ago < exact, ago, wide)
+
+
+class Bias:
+    """bias(h, i, j) = `values_HR`[h, j - i]: a row a head, distances 0 and up, then the negative ones from its end."""
+
+    def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
+        self.values_HR, self.n, self.m = values_HR, n, m
+
+    def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        if i.shape == (self.n, 1) and j.shape == (1, self.m):  # the whole matrix, a window of the row for each query
+            return self.values_HR.roll(self.m - 1, -1).unfold(-1, self.m, 1).flip(-2)
+        return self.values_HR[h, j - i]
+
+
+def distances(n: int, m: int, device: torch.device) -> torch.Tensor:
+    """All the distances of n queries and m keys, in `Bias`'s order: 0 ... n - 1 and 1 - m ... -1 where n = m."""
+    return torch.cat([torch.arange(n, device=device), torch.arange(1 - m, 0, device=device)])
+
+
+def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
+    """The bias of each distance (H, R), in float32 or wider: many scores add their gradients to one number."""
+    wide = torch.promote_types(table.dtype, torch.float32)
+    one_hot = torch.nn.functional.one_hot(bucket(distances(n, m, table.device), causal, buckets, max_distance), buckets)
+    return table.to(wide).T @ one_hot.to(wide).T
+
+
+def oracle_bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
+    """As the paper tells it, with the first distance of each wide bucket found in whole numbers."""
+    side = buckets if causal else buckets // 2
+    exact, wide = side // 2, side - side // 2
+    starts = list(range(1, exact + 1))
+    for step in range(1, wide):  # ago >= exact (max_distance / exact)^(step / wide)
+        first = int(exact * (max_distance / exact) ** (step / wide)) - 1
+        while first ** wide < exact ** (wide - step) * max_distance ** step:
+            first += 1
+        starts.append(first)
+    ago = -distance if causal else distance.abs()
+    number = torch.bucketize(ago, torch.tensor(starts, device=distance.device), right=True)
+    return number if causal else number + side * (distance > 0)
+
+
+@register("relative-bias", kind="structured", paper="arXiv 1910.10683", pairs=pairs, validate=validate,
+          parameters=parameters, options={"buckets": 32, "max_distance": 128}, values=True)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype, buckets: int, max_distance: int,
+           params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Softmax attention with table[bucket(j - i), h] added to the scores."""
+    table = params["table"]
+    return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
+                             visible=(lambda i, j: j <= i) if causal else None,
+                             bias=lambda h, i, j: table[oracle_bucket(j - i, causal, buckets, max_distance), h])
+
+
+def dense_bytes(backend: Backend) -> Callable[[Case], int]:
+    """Of the backend, and of the bias: a matrix in float32, one in the inputs' dtype, and their gradients."""
+    def peak_bytes(case: Case) -> int:
+        wide = max(1.0, 4 / case.dtype.itemsize)
+        return backend.peak_bytes(case) + score_bytes(case, forward=1 + wide, backward=2 + 2 * wide)
+
+    return peak_bytes
+
+
+@register("relative-bias", backends=[eager], peak_bytes=dense_bytes(eager))
+@register("relative-bias", backends=[sdpa], peak_bytes=dense_bytes(sdpa))
+def dense(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+          key_mask: torch.Tensor | None, buckets: int, max_distance: int,
+          params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A new bias each call, since the table learns: sdpa would keep the matrix of one that stayed the same."""
+    n, m = q.shape[2], k.shape[2]
+    values = by_distance(params["table"], n, m, causal, buckets, max_distance)
+    # cuDNN's kernel gives a bias no gradient.
+    learns = q.is_cuda and values.requires_grad and torch.is_grad_enabled()
+    able = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if learns else contextlib.nullcontext()
+    with able:
+        return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, bias=Bias(values, n, m))
+
+
+_kept: weakref.WeakKeyDictionary[Callable, Bias] = weakref.WeakKeyDictionary()
+
+
+@register("relative-bias", backends=[flex])
+def compiled(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+             key_mask: torch.Tensor | None, buckets: int, max_distance: int,
+             params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call."""
+    n, m = q.shape[2], k.shape[2]
+    values = by_distance(params["table"], n, m, causal, buckets, max_distance)
+    bias = _kept.setdefault(attend, Bias(values, n, m))
+    bias.values_HR, bias.n, bias.m = values, n, m
+    return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, bias=bias)

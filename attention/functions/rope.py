@@ -1,0 +1,89 @@
+"""Rotary position embedding (Su et al., RoFormer, arXiv 2104.09864): q and k are turned by angles of their positions.
+
+Channel c of the first half of a head and channel c of the second are a pair (the layout of GPT-NeoX and Llama; the
+paper pairs neighbours, which is the same up to the order of channels). At position p a pair is turned by
+p base^(-2c/D), so that a score depends on the distance alone; the last channel of an odd head stays as it is. Any
+kernel of softmax attends to the result.
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attention import masks
+from attention.backends.eager import eager
+from attention.backends.fa2 import fa2
+from attention.backends.flex import flex
+from attention.backends.sdpa import sdpa
+from attention.backends.tiled import tiled
+from attention.functions.softmax import pairs as all_pairs
+from attention.reference import softmax_attention
+from attention.registry import register
+
+
+def pairs(n: int, m: int, causal: bool, base: float) -> int:
+    """Visible query-key pairs of one head."""
+    return all_pairs(n, m, causal)
+
+
+def validate(base: float, function: str = "rope") -> None:
+    """Raises ValueError unless `base` is a number above 1."""
+    if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base < float("inf"):
+        raise ValueError(f"{function}: base={base!r} must be a number > 1")
+
+
+def _turns(first: int, length: int, width: int, base: float, wide: torch.dtype,
+           device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin (length, width / 2) of positions from `first`; angles in float64, or late positions lose them."""
+    position = torch.arange(first, first + length, dtype=torch.float64, device=device)
+    channel = torch.arange(0, width, 2, dtype=torch.float64, device=device)
+    angle = position[:, None] * base ** (-channel / width)
+    return angle.cos().to(wide), angle.sin().to(wide)
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_turns(*told: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):  # what is kept may serve a call that wants gradients
+        return _turns(*told)
+
+
+def rotate(x_BHND: torch.Tensor, first: int, base: float) -> torch.Tensor:
+    """x with its rows turned by their positions, `first` and on; computed in float32 or wider."""
+    half = x_BHND.shape[3] // 2
+    turns = _turns if torch.compiler.is_compiling() else _kept_turns  # dynamo traces no cache
+    wide = torch.promote_types(x_BHND.dtype, torch.float32)
+    cos, sin = turns(first, x_BHND.shape[2], 2 * half, float(base), wide, x_BHND.device)
+    a, b, odd = x_BHND.to(wide).tensor_split((half, 2 * half), -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, odd], -1).to(x_BHND.dtype)
+
+
+def turned(x: torch.Tensor, position: torch.Tensor, base: float) -> torch.Tensor:
+    """The paper's equation 12, a product of complex numbers, with the pairs (c, c + D/2): for the oracles."""
+    half = x.shape[-1] // 2
+    theta = base ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
+    angle = torch.outer(position.double(), theta)
+    a, b = x[..., :half], x[..., half:2 * half]
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    real, imaginary = a * cos - b * sin, a * sin + b * cos  # (a + ib) e^(i angle)
+    return torch.cat([real, imaginary, x[..., 2 * half:]], -1)
+
+
+@register("rope", kind="structured", paper="arXiv 2104.09864", pairs=pairs, options={"base": 10000.0},
+          validate=validate, values=True)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype, base: float) -> torch.Tensor:
+    """Softmax attention of q and k, each turned by its position."""
+    n, m = q.shape[2], k.shape[2]
+    i, j = torch.arange(m - n, m, device=q.device), torch.arange(m, device=q.device)
+    return softmax_attention(turned(q.to(dtype), i, base), turned(k.to(dtype), j, base), v, scale=scale,
+                             key_mask=key_mask, dtype=dtype, visible=(lambda i, j: j <= i) if causal else None)
+
+
+@register("rope", backends=[eager, sdpa, fa2, flex, tiled])
+def rope(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+         key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
+    q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
+    return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)

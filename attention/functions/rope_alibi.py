@@ -1,0 +1,43 @@
+"""RoPE and ALiBi together (Li, The Nature of Mathematical Modeling in Generative AI, arXiv 2410.18441).
+
+RoPE is a factor of queries and keys, ALiBi a bias of their scores, each as its own paper defines it (arXiv 2104.09864
+and 2108.12409); the harmonic series that Li adds to them is left out.
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from attention import masks
+from attention.backends.eager import eager
+from attention.backends.fa2 import fa2
+from attention.backends.flex import flex
+from attention.backends.sdpa import sdpa
+from attention.backends.tiled import tiled
+from attention.functions.alibi import bias, slopes
+from attention.functions.rope import pairs, rotate, turned, validate
+from attention.reference import softmax_attention
+from attention.registry import register
+
+
+@register("rope-alibi", kind="structured", paper="arXiv 2410.18441", pairs=pairs, options={"base": 10000.0},
+          validate=functools.partial(validate, function="rope-alibi"), values=True)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype, base: float) -> torch.Tensor:
+    """Softmax attention of q and k turned by their positions, with -slope |i - j| added to the scores."""
+    n, m = q.shape[2], k.shape[2]
+    i, j = torch.arange(m - n, m, device=q.device), torch.arange(m, device=q.device)
+    slope = torch.tensor(slopes(q.shape[1]), dtype=torch.float64, device=q.device)
+    return softmax_attention(turned(q.to(dtype), i, base), turned(k.to(dtype), j, base), v, scale=scale,
+                             key_mask=key_mask, dtype=dtype, visible=(lambda i, j: j <= i) if causal else None,
+                             bias=lambda h, i, j: -slope[h] * (i - j).abs())
+
+
+@register("rope-alibi", backends=[eager, sdpa, fa2, flex, tiled])
+def rope_alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+               key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
+    q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
+    return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
+                  bias=bias(q.shape[1], q.device, causal))

@@ -1,0 +1,42 @@
+"""Attention sinks: a learned logit for each head joins every row's softmax and gives no value (Agarwal et al.,
+gpt-oss-120b & gpt-oss-20b Model Card, arXiv 2508.10925; after Xiao et al., Efficient Streaming Language Models with
+Attention Sinks, arXiv 2309.17453, and Miller's softmax_1, whose logit is fixed at 0)."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from attention import masks
+from attention.backends.eager import eager
+from attention.backends.fa2 import fa2
+from attention.backends.fa3 import fa3
+from attention.backends.fa4 import fa4
+from attention.backends.flex import flex_sums
+from attention.functions.softmax import pairs
+from attention.reference import softmax_attention
+from attention.registry import register
+
+STD = 0.02  # of the logits at the start, as transformers' gpt-oss has it
+
+
+def parameters(*, heads: int, **shape: object) -> dict[str, torch.Tensor]:
+    """sinks_H: one learned logit a head, normal with standard deviation 0.02, seeded."""
+    generator = torch.Generator().manual_seed(0)
+    return {"sinks_H": nn.Parameter(STD * torch.randn(heads, generator=generator, dtype=torch.float64))}
+
+
+@register("sinks", kind="structured", paper="arXiv 2309.17453", pairs=pairs, parameters=parameters, convex=False,
+          values=True)
+def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
+           key_mask: torch.Tensor | None, dtype: torch.dtype, params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A value's weight is e^s_j / (e^sink + the sum of e^s over the visible keys)."""
+    return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, sinks_H=params["sinks_H"],
+                             visible=(lambda i, j: j <= i) if causal else None)
+
+
+@register("sinks", backends=[eager, fa2, fa3, fa4, flex_sums])
+def sinks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+          key_mask: torch.Tensor | None, params: dict[str, torch.Tensor]) -> torch.Tensor:
+    return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, sinks_H=params["sinks_H"])
