@@ -1,16 +1,27 @@
 """`python -m perf COMMAND`: what is done outside a pytest run."""
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 
 
-def machine(arguments: Sequence[str]) -> None:
-    """Prints the fingerprint that evidence carries."""
-    from perf.measure.machine import fingerprint, identity
+def machine(arguments: Sequence[str]) -> int:
+    """Prints the fingerprint that evidence carries, and whether the machine is fit to measure: 1 if it is not."""
+    import torch
 
-    print(json.dumps({"id": identity(), **fingerprint()}, indent=2))
+    from perf.report.machine import report
+
+    if len(arguments) > 1:
+        raise ValueError(f"unknown argument {arguments[1]!r}; it takes a device at most, such as cuda:1")
+    device = arguments[0] if arguments else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        text, why = report(torch.device(device))
+    except (AssertionError, RuntimeError) as error:  # torch's own word on a device that can't be
+        raise ValueError(f"no device {device!r} here: {str(error).splitlines()[0]}") from None
+    print(text)
+    if why:
+        print(f"unfit: {why}", file=sys.stderr)
+    return 1 if why else 0
 
 
 def variants(arguments: Sequence[str]) -> None:
@@ -27,7 +38,23 @@ def plot(arguments: Sequence[str]) -> None:
     plot(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"machine": machine, "variants": variants, "plot": plot}
+def repeatability(arguments: Sequence[str]) -> None:
+    """Shows how far medians of fresh processes spread, and how far the clock lies from the profiler."""
+    from perf.repeatability import main
+
+    main(arguments)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Writes an evidence file as one HTML page."""
+    from perf.report.page import report
+
+    report(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "machine": machine, "variants": variants, "plot": plot, "report": report,
+    "repeatability": repeatability}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,11 +64,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"python -m perf: {said}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        COMMANDS[name](arguments[1:])
+        return COMMANDS[name](arguments[1:]) or 0
     except ValueError as error:  # what the command refuses, in one line
         print(f"python -m perf {name}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

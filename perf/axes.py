@@ -25,7 +25,7 @@ def select(name: str, device_type: str, axes: Axes, *, with_shapes: bool = False
     Raises ValueError, in one line, if nothing is left, or nothing with one of the given values.
     """
     points = [w for sweep in shapes(device_type) for w in sweep] if with_shapes else []
-    cells = grid(name, device_type)
+    cells = grid(name, device_type, with_zoo="function" in axes)
     chosen = ordered([*_replaced(cells, axes, device_type), *_replaced(points, axes, device_type, fixed=SHAPE_AXES)])
     for axis, values in axes.items():
         for value in values:
@@ -69,6 +69,8 @@ def _fixed(cell: Workload) -> tuple[str, ...]:
         return ()
     from models import presets
 
+    if _decodes(cell):
+        return (*MODEL_AXES, "phase")  # its shape is no other phase's
     return MODEL_AXES if presets()[cell.model].family == "gpt2" else (*MODEL_AXES, "n", "m")
 
 

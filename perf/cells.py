@@ -69,9 +69,8 @@ class Workload:
     @property
     def flops(self) -> int | None:
         """Floating-point operations of one call, by `FORMULA` and `MODEL_FORMULA`; None for a TFT."""
-        pairs = _pairs(self.function, self.n, self.m, self.causal)
-        attention = 4 * self.batch * self.heads * self.head_dim * pairs
-        attention = int(attention * ATTENTION_COST.get(self.phase, 1))
+        head = _head_flops(self.function, self.n, self.m, self.head_dim, self.causal)
+        attention = int(self.batch * self.heads * head * ATTENTION_COST.get(self.phase, 1))
         if self.bare:
             return attention
         from models import presets
@@ -99,11 +98,11 @@ FIELDS = tuple(field.name for field in fields(Workload))
 
 
 @functools.cache
-def _pairs(function: str, n: int, m: int, causal: bool) -> int:
+def _head_flops(function: str, n: int, m: int, head_dim: int, causal: bool) -> int:
     from attention.registry import functions
 
     known = functions()[function]
-    return known.pairs(n, m, causal, **known.options)
+    return known.forward_flops(n, m, head_dim, causal, **known.options)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,18 @@ AXES = {
 OTHERS = {
     "device": "device to measure on (default: cuda if there is one, else cpu)",
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
+    "precision": "stop sampling when the median's 95 % interval is within this (default: 0.2 %%)",
+    "unfit": "what becomes of a row measured on an unfit machine: invalid, or keep it with a mark (default: invalid)",
+    "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
+    "report": "file that a page of the results is written to, HTML",
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
 }
+SWITCHES = {
+    "shapes": "add the shapes of real models",
+    "resume": "measure only what the evidence file lacks of this commit on this machine",
+}
+PROFILERS = ("torch", "ncu", "nsys")
+UNFIT = ("invalid", "keep")
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,11 @@ class Settings:
     grid: str
     workloads: list[Workload]
     evidence: Path
+    precision: float = 0.002
+    unfit: str = "invalid"
+    profile: str | None = None
+    report: Path | None = None
+    resume: bool = False
 
 
 def add(parser: pytest.Parser) -> None:
@@ -58,8 +73,9 @@ def add(parser: pytest.Parser) -> None:
     for name, text in OTHERS.items():
         group.addoption(_flag(name), metavar=name.upper(), help=text)
         parser.addini(f"perf_{name}", f"as {_flag(name)}")
-    group.addoption("--perf-shapes", action="store_true", default=None, help="add the shapes of real models")
-    parser.addini("perf_shapes", "as --perf-shapes", type="bool", default=False)
+    for name, text in SWITCHES.items():
+        group.addoption(_flag(name), action="store_true", default=None, help=text)
+        parser.addini(f"perf_{name}", f"as {_flag(name)}", type="bool", default=False)
 
 
 def _flag(name: str) -> str:
@@ -73,7 +89,7 @@ def given(config: pytest.Config, name: str) -> Any:
 
 
 def any_given(config: pytest.Config) -> bool:
-    return any(given(config, name) is not None for name in (*AXES, *OTHERS, "shapes"))
+    return any(given(config, name) is not None for name in (*AXES, *OTHERS, *SWITCHES))
 
 
 def settings(config: pytest.Config) -> Settings:
@@ -88,7 +104,24 @@ def settings(config: pytest.Config) -> Settings:
         chosen = axes.select(grid, device.type, explicit, with_shapes=bool(given(config, "shapes")))
     except ValueError as error:
         raise pytest.UsageError(f"perf: {error}") from None
-    return Settings(device, grid, chosen, _evidence(config))
+    if (profile := given(config, "profile")) is not None:
+        _one_of("profile", profile, PROFILERS)
+    unfit = _one_of("unfit", given(config, "unfit") or Settings.unfit, UNFIT)
+    return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), _precision(given(config, "precision")),
+                    unfit, profile, _file(config, "report", None), bool(given(config, "resume")))
+
+
+def _precision(text: str | None) -> float:
+    if text is None:
+        return Settings.precision
+    number, percent = text.strip().removesuffix("%").strip(), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise pytest.UsageError(f"--perf-precision: {text!r} is no precision; give a share such as 0.5% or 0.005")
+    return value
 
 
 def _device(text: str | None) -> torch.device:
@@ -103,13 +136,14 @@ def _device(text: str | None) -> torch.device:
     return torch.device(text)
 
 
-def _evidence(config: pytest.Config) -> Path:
+def _file(config: pytest.Config, name: str, default: str | None) -> Any:
     """An option's path is relative to where pytest was called, the ini file's and the default to the root."""
-    option = config.getoption("perf_evidence")
-    path = (config.invocation_params.dir / option if option is not None
-            else config.rootpath / (config.getini("perf_evidence") or EVIDENCE))
-    if path.is_dir():
-        raise pytest.UsageError(f"--perf-evidence: {path} is a directory; name a file in it")
+    option = config.getoption(f"perf_{name}")
+    path = config.invocation_params.dir / option if option is not None else None
+    if path is None and (known := config.getini(f"perf_{name}") or default):
+        path = config.rootpath / known
+    if path is not None and path.is_dir():
+        raise pytest.UsageError(f"--perf-{name}: {path} is a directory; name a file in it")
     return path
 
 

@@ -14,12 +14,15 @@ from perf import options
 from perf.cells import BARE, FIELDS, Workload
 
 if TYPE_CHECKING:
+    from perf.replay import Script
     from perf.session import Session
 
 HERE = Path(__file__).parent
+UNFIT_MACHINE = 10  # exit code
 FAMILIES = (BARE, "gpt2", "vit", "tft")
 settings_key: pytest.StashKey[options.Settings] = pytest.StashKey()
 session_key: pytest.StashKey[Session] = pytest.StashKey()
+script_key: pytest.StashKey[Script] = pytest.StashKey()
 
 # What asks for pytest-benchmark's own table; without any of these only the project's is shown.
 TABLE_OPTIONS = ("compare", "compare_fail", "histogram", "csv", "cprofile", "verbose")
@@ -82,14 +85,13 @@ def _family(w: Workload) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives each workload its clock's timer, and drops the families without workloads."""
+    """Gives each workload the timer that plays its samples, and drops the families without workloads."""
     measured = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
     if not measured:
         return
-    from perf.measure.clocks import clock
+    from perf.replay import Script
 
-    settings = _settings(config)
-    timer = clock(settings.device).timer
+    config.stash[script_key] = script = Script()
     empty = [item for item in measured if not isinstance(item.callspec.params["n"], int)]
     if _benchmark_only(config):
         if len(empty) == len(measured):
@@ -97,11 +99,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if config.option.verbose == 0:
             config.option.verbose = 1  # progress: a line a workload, with its time
     for item in measured:
-        item.add_marker(pytest.mark.benchmark(timer=timer, disable_gc=True))
+        item.add_marker(pytest.mark.benchmark(timer=script))
         for warning in QUIET:
             item.add_marker(pytest.mark.filterwarnings(warning))
     items[:] = [item for item in items if item not in empty]
     config.hook.pytest_deselected(items=empty)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What a profiler is asked for is checked once it is known which rows are left."""
+    items = [item for item in session.items
+             if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
+    if not items or (tool := _settings(session.config).profile) is None:
+        return
+    from perf.measure.profile import check
+
+    try:
+        check(tool, _settings(session.config).device, [item.callspec.id for item in items])
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
@@ -114,19 +130,51 @@ def workload(model: str, function: str, backend: str, phase: str, causal: bool, 
 @pytest.fixture
 def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) -> Any:
     """Call it to check and time the workload: a skip, a failure, or evidence."""
-    from perf.session import Session
-
-    stash = request.config.stash
+    stash, settings = request.config.stash, _settings(request.config)
+    if settings.profile:
+        return lambda: _profile(workload, settings)
     if session_key not in stash:
-        stash[session_key] = Session(_settings(request.config))
-    return lambda: stash[session_key].measure(workload, benchmark)
+        from perf.session import Session
+
+        try:
+            stash[session_key] = Session(settings, stash[script_key])
+        except ValueError as error:
+            pytest.exit(f"perf: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+    session = stash[session_key]
+
+    def measured() -> None:
+        try:
+            session.measure(workload, benchmark)
+        finally:
+            if session.patience.hopeless:
+                request.session.shouldstop = f"perf: {session.patience.hopeless}"
+
+    return measured
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A machine that was never fit decides nothing: CI may try another."""
+    measured = session.config.stash.get(session_key, None)
+    if measured and measured.patience.hopeless:
+        session.exitstatus = UNFIT_MACHINE
+
+
+def _profile(w: Workload, settings: options.Settings) -> None:
+    from perf.measure.profile import profile
+
+    try:
+        path = profile(w, settings.profile or "", settings.device, folder=settings.evidence.parent / "profiles")
+    except (ValueError, ImportError, RuntimeError) as error:  # a torch.OutOfMemoryError among them
+        pytest.fail(str(error).splitlines()[0], pytrace=False)
+    pytest.skip(f"profiled, not timed: {path}")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
     """A measured workload's word in the progress is its time."""
     if report.when == "call" and report.passed and (session := config.stash.get(session_key, None)):
-        from perf.report.table import seconds
+        from perf.report.units import seconds
 
         row = session.rows[-1] if session.rows else None
         if row and row.median and report.nodeid.endswith(f"[{row.workload.id}]"):
@@ -156,13 +204,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     session = config.stash.get(session_key, None)
     if session is None or not session.rows:
         return
-    from perf.report.table import table
+    from perf.ending import ending
 
     terminalreporter.section(f"perf: {session.settings.grid} grid on {session.settings.device}")
-    terminalreporter.write_line(table(session.rows))
-    measured = sum(row.outcome == "ok" for row in session.rows)
-    path = session.settings.evidence
-    if path.is_relative_to(config.invocation_params.dir):
-        path = path.relative_to(config.invocation_params.dir)
-    terminalreporter.write_line(f"{measured} workloads measured in {session.seconds:.1f} s, {session.clock.name}; "
-                                f"evidence in {path}")
+    for line in ending(session, config.invocation_params.args, config.invocation_params.dir):
+        terminalreporter.write_line(line)

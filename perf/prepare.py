@@ -23,11 +23,11 @@ SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works o
 
 @dataclass(frozen=True)
 class Prepared:
-    """`call()` is what is timed, `check()` says whether it is right, `items` are its queries."""
+    """`call()` is what is timed, `check()` says whether it is right by what `reference()` worked out before."""
 
     call: Callable[[], Any]
     check: Callable[[], Report]
-    items: int
+    reference: Callable[[], Any]
     kept: Callable[[], int] = lambda: 0  # bytes held between calls that are the variant's: a dense mask
 
 
@@ -42,8 +42,11 @@ class Preparer:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)  # events and kernels of the compiler go to the current device
+        if device.type == "cuda":
+            if device.index is not None:
+                torch.cuda.set_device(device)  # events and kernels of the compiler go to the current device
+            if torch.cuda.current_stream() == torch.cuda.default_stream():  # which no CUDA graph can capture
+                torch.cuda.set_stream(torch.cuda.Stream())
         self._shape: Workload | None = None
         self._shared: Shared | None = None
 
@@ -116,6 +119,7 @@ class Kernels:
     def __init__(self, w: Workload, device: torch.device) -> None:
         q, k, v = inputs(batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
                          head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], device=device)
+        self.device = device
         self.reference = Reference(w.function, q, k, v, causal=w.causal)
         self.modules: dict[str, attention.Attention] = {}
         self.reports: dict[tuple[str, bool], Report] = {}
@@ -123,10 +127,17 @@ class Kernels:
     def prepare(self, w: Workload) -> Prepared:
         if w.variant not in self.modules:
             self.modules[w.variant] = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads,
-                                                       head_dim=w.head_dim, causal=w.causal)
+                                                       head_dim=w.head_dim, seq_len=w.m, causal=w.causal,
+                                                       device=self.device, dtype=attention.DTYPES[w.dtype])
         if w.phase == "backward":
             _keep_buffers()
-        return Prepared(self._call(w), lambda: self._report(w), w.batch * w.n, self.modules[w.variant].kept_bytes)
+        return Prepared(self._call(w), lambda: self._report(w), lambda: self._reference(w),
+                        self.modules[w.variant].kept_bytes)
+
+    def _reference(self, w: Workload) -> None:
+        """Kept by the shape for all of its variants."""
+        assert self.reference.bounds
+        assert not needs_grad(w) or self.reference.gradient_bounds
 
     def _report(self, w: Workload) -> Report:
         key = w.variant, needs_grad(w)
@@ -136,11 +147,13 @@ class Kernels:
 
     def _call(self, w: Workload) -> Callable[[], Any]:
         module, grad_out = self.modules[w.variant], self.reference.grad_out
+        qkv = self.reference.inputs[:3]
         if w.phase == "forward":
-            return torch.no_grad()(lambda: module(*self.reference.inputs))
-        leaves = [x.detach().requires_grad_() for x in self.reference.inputs]
+            return torch.no_grad()(lambda: module(*qkv))
+        leaves = [x.detach().requires_grad_() for x in qkv]
         if w.phase == "forward-backward":
-            return lambda: torch.autograd.grad(module(*leaves), leaves, grad_out)
+            return lambda: torch.autograd.grad(module(*leaves), [*leaves, *module.parameters()], grad_out,
+                                               allow_unused=True)
         return _Backward(module, leaves, grad_out)
 
 
@@ -148,10 +161,11 @@ class _Backward:
     """The backward pass alone, again and again over the graph of one forward pass."""
 
     def __init__(self, module: torch.nn.Module, leaves: list[torch.Tensor], grad_out: torch.Tensor) -> None:
-        self.out, self.leaves, self.grad_out = module(*leaves), leaves, grad_out
+        self.out, self.grad_out = module(*leaves), grad_out
+        self.leaves = [*leaves, *module.parameters()]
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(self.out, self.leaves, self.grad_out, retain_graph=True)
+        return torch.autograd.grad(self.out, self.leaves, self.grad_out, retain_graph=True, allow_unused=True)
 
 
 def _keep_buffers() -> None:

@@ -22,6 +22,7 @@ import attention
 import models
 from attention.testing import FLOOR, K, Report
 from perf.cells import ITEM_BYTES, Workload
+from perf.measure.memory import kept_bytes
 from perf.prepare import Prepared
 
 Tensors = dict[str, torch.Tensor]
@@ -39,7 +40,8 @@ class Models:
 
     def prepare(self, w: Workload) -> Prepared:
         model = _built(w.model, w.function, self.dtype, self.device)
-        return Prepared(self._call(_switched(model, w), w), lambda: self._report(w), w.batch * w.n)
+        return Prepared(self._call(_switched(model, w), w), lambda: self._report(w), lambda: self._kept_reference(w),
+                        lambda: kept_bytes(model))
 
     def _call(self, model: nn.Module, w: Workload) -> Callable[[], Any]:
         model.train(w.phase == "train-step")
@@ -50,10 +52,15 @@ class Models:
             return torch.no_grad()(lambda: self.family.decode(model, state))
         return torch.no_grad()(lambda: model(**self.inputs))
 
-    def _report(self, w: Workload) -> Report:
+    def _kept_reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
+        """By phase, for all backends; computing it leaves the model on the eager backend, so switch afterwards."""
         if w.phase not in self.references:
             self.references[w.phase] = self._reference(w)
-        exact, bounds = self.references[w.phase]
+            _switched(_built(w.model, w.function, self.dtype, self.device), w)
+        return self.references[w.phase]
+
+    def _report(self, w: Workload) -> Report:
+        exact, bounds = self._kept_reference(w)
         model = _switched(_built(w.model, w.function, self.dtype, self.device), w)
         found = self._outputs(model, w, self.inputs)
         return Report(f"{w.model} on {w.variant}", {x: _error(found[x], exact[x]) for x in exact}, bounds)

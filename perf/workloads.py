@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
+from typing import TYPE_CHECKING
 
 from perf.cells import BARE, BARE_PHASES, FIELDS, GRIDS, Sweep, Workload, parse_length
+
+if TYPE_CHECKING:
+    from attention.function import Function
 
 ENTRY_POINTS = "attention_perf.workloads"
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
@@ -20,7 +24,7 @@ HIDDEN = {"cuda": 2048, "cpu": 512}  # heads x head_dim
 HEAD_DIMS = {"cuda": (64, 128), "cpu": (64,)}
 BATCHES = {"cuda": (1, 2, 4, 8, 16, 32), "cpu": (1, 4)}
 DTYPE = {"cuda": "bf16", "cpu": "fp32"}
-CAUSAL_ONLY = ("alibi", "sliding-window")  # as language models use them
+CORE = ("softmax", "alibi", "sliding-window")  # measured in full; of other functions a few cells tell enough
 
 # model, phase, batches, lengths, keys (None: m = n), causal
 MODELS: dict[str, tuple[tuple, ...]] = {
@@ -79,16 +83,32 @@ def backends(function: str) -> tuple[str, ...]:
     return tuple(name.partition(":")[2] for name in attention.names(function=function))
 
 
+def bare_sweeps(device_type: str, *, zoo: bool) -> list[Sweep]:
+    """Of the functions in every grid, or of the `zoo`: those that are measured only where they are named."""
+    from attention.registry import functions
+
+    return [sweep for function in functions().values() if function.default != zoo
+            for sweep in _sweeps_of(function, device_type)]
+
+
+def _sweeps_of(function: Function, device_type: str) -> Iterator[Sweep]:
+    """Of the core, every phase, head_dim and mask; of another function the forward pass at one head_dim, causal if
+    it can be; options replace that (`perf.axes`)."""
+    core, few = function.name in CORE, function.queries
+    head_dims, phases = (HEAD_DIMS[device_type], BARE_PHASES) if core else (HEAD_DIMS[device_type][:1], ("forward",))
+    masks = (True, False) if function.name == "softmax" else (function.causal,)  # as language models use them
+    for head_dim, phase, keys in product(head_dims, phases, LENGTHS if few else (None,)):
+        heads = HIDDEN[device_type] // head_dim
+        yield Sweep(BARE, function.name, phase, heads, heads, head_dim, DTYPE[device_type], backends(function.name),
+                    masks, BATCHES[device_type], (few,) if few else LENGTHS, keys)
+
+
 def sweeps(device_type: str) -> list[Sweep]:
     """The full grid's sweeps: asv's axes are theirs."""
     import models
-    from attention.registry import functions
 
     dtype = DTYPE[device_type]
-    found = [Sweep(BARE, function, phase, HIDDEN[device_type] // head_dim, HIDDEN[device_type] // head_dim,
-                   head_dim, dtype, backends(function), (True,) if function in CAUSAL_ONLY else (True, False),
-                   BATCHES[device_type], LENGTHS)
-             for function, head_dim, phase in product(functions(), HEAD_DIMS[device_type], BARE_PHASES)]
+    found = bare_sweeps(device_type, zoo=False)
     for name, phase, batches, lengths, keys, causal in MODELS[device_type]:
         preset = models.presets()[name]
         found.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
@@ -107,8 +127,12 @@ def _cuda_default(w: Workload) -> bool:
     """Fixed tokens. What is slow to run or to compile is measured where it tells most; `full` has it all."""
     if not w.bare:
         return w.backend in ("eager", "sdpa", "sdpa-flash", "fa2")
-    if w.batch * w.n != TOKENS["cuda"]:
+    if w.batch * w.m != TOKENS["cuda"]:
         return False
+    if w.function not in CORE:
+        return w.m in ((4096,) if w.backend in ("flex", "eager") else (1024, 4096, 16384))
+    if w.backend == "checkpointed":
+        return w.n == 2048 and w.phase == "forward-backward"
     if w.backend in ("sdpa-math", "tiled"):
         return w.n == 2048 and w.phase == "forward"
     if w.backend == "flex":
@@ -117,8 +141,8 @@ def _cuda_default(w: Workload) -> bool:
 
 
 def _cuda_quick(w: Workload) -> bool:
-    return (w.bare and _cuda_default(w) and w.causal and w.phase == "forward" and w.head_dim == 64
-            and w.n in (1024, 4096) and w.backend not in ("sdpa-math", "tiled"))
+    return (w.bare and w.function in CORE and _cuda_default(w) and w.causal and w.phase == "forward"
+            and w.head_dim == 64 and w.n in (1024, 4096) and w.backend not in ("sdpa-math", "tiled"))
 
 
 def _cpu_default(w: Workload) -> bool:
@@ -127,6 +151,10 @@ def _cpu_default(w: Workload) -> bool:
         return w.batch == 1 and w.backend in ("eager", "sdpa", "tiled")
     if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
         return False
+    if w.function not in CORE:
+        return w.m == 1024 and w.backend != "flex"
+    if w.backend == "checkpointed":
+        return w.causal and w.n == 1024 and w.phase == "forward-backward"
     if w.function == "softmax" and w.phase == "forward":
         longest = 4096 if w.causal and w.backend != "sdpa-math" else 2048 if w.causal else 1024
         return w.n <= longest and (w.causal or w.backend != "flex")
@@ -138,7 +166,7 @@ def _cpu_default(w: Workload) -> bool:
 def _cpu_quick(w: Workload) -> bool:
     if not _cpu_default(w) or w.phase != "forward" or (w.backend == "flex" and w.function != "softmax"):
         return False
-    return w.causal and w.n in (512, 1024) if w.bare else w.model == "tft-160"
+    return w.causal and w.function in CORE and w.n in (512, 1024) if w.bare else w.model == "tft-160"
 
 
 PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
@@ -147,11 +175,13 @@ PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
 }
 
 
-def grid(name: str, device_type: str, *, with_shapes: bool = False) -> list[Workload]:
+def grid(name: str, device_type: str, *, with_shapes: bool = False, with_zoo: bool = False) -> list[Workload]:
     """The workloads of grid `name` on "cuda" or "cpu", backends of one shape next to one another."""
     added = {w for sweep in registered(name) for w in sweep}
     keep = PARTS.get((device_type, name), lambda w: True)
     cells = [w for sweep in sweeps(device_type) for w in sweep if w in added or keep(w)]
+    if with_zoo:
+        cells += [w for sweep in bare_sweeps(device_type, zoo=True) for w in sweep if keep(w)]
     if with_shapes:
         cells += [w for sweep in shapes(device_type) for w in sweep]
     return ordered(cells)

@@ -1,10 +1,11 @@
-"""What turns a call into seconds: CUDA events, or the CPU's monotonic clock.
+"""What turns a call into seconds: CUDA-graph replay, CUDA events, or the CPU's monotonic clock.
 
-A clock is `prepare(fn)`, which warms up and chooses the rounds, and a `timer`, a callable object
-that pytest-benchmark's `pedantic` and asv's `timer` take alike.
+A clock is `prepare(fn)`, which warms up and says what to call, how often and what to do before each
+round, and a `timer`, a callable object that pytest-benchmark's `pedantic` and asv's `timer` take alike.
 """
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
@@ -14,20 +15,31 @@ from typing import Any
 
 import torch
 
+from perf.measure.cuda_graph import Uncapturable, capture
+
 Call = Callable[[], Any]
 
-WARM_UP_SECONDS = 0.2  # and at least two calls
+WARM_UP_SECONDS = 0.2  # and at least three calls
 STABLE = 0.1  # warm when three calls in a row lie this close together
 SHORTEST_ROUND = 200e-6  # on the CPU: 4000 times what its clock resolves
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to time a call: `rounds` readings of `iterations` calls, `setup` before each round."""
+    """How to time a call: `rounds` readings of `iterations` calls, `setup` before each round.
 
+    `call` stands for the call given: itself, or the replay of its graph; `no_graph` says why not that.
+    `seconds` is what a round takes, setup included, `host` what the host takes to launch the call.
+    """
+
+    call: Call
     rounds: int
     iterations: int
     setup: Call | None
+    seconds: float
+    clock: str
+    host: float | None = None
+    no_graph: str | None = None
 
 
 class CpuTimer:
@@ -43,6 +55,7 @@ class CpuClock:
     """Wall-clock time on the CPU, with the threads torch was given."""
 
     budget = 0.6  # seconds a cell
+    most = 100  # rounds
 
     def __init__(self) -> None:
         self.timer = CpuTimer()
@@ -54,53 +67,64 @@ class CpuClock:
     def prepare(self, fn: Call) -> Plan:
         seconds = _warm_up(fn, lambda: None)
         iterations = max(1, math.ceil(SHORTEST_ROUND / seconds))
-        return Plan(_rounds(self.budget, seconds * iterations, most=100), iterations, None)
+        return Plan(fn, _rounds(self.budget, seconds * iterations, self.most), iterations, None,
+                    seconds * iterations, self.name)
 
 
 class Reading:
     """A moment on the GPU, recorded as an event; a difference of two waits for the later one."""
 
-    __slots__ = ("event",)
+    __slots__ = ("event", "overhead")
 
-    def __init__(self) -> None:
+    def __init__(self, overhead: float) -> None:
+        self.overhead = overhead
         self.event = torch.cuda.Event(enable_timing=True)
         self.event.record()
 
     def __sub__(self, start: Reading) -> float:
         self.event.synchronize()
-        return start.event.elapsed_time(self.event) / 1e3  # the event gives milliseconds
+        return max(start.event.elapsed_time(self.event) / 1e3 - self.overhead, 0.0)  # the event gives milliseconds
 
 
 class CudaTimer:
-    """Lazy readings: recording one neither waits for the GPU nor makes it wait."""
+    """Lazy readings: recording one neither waits for the GPU nor makes it wait.
+
+    `overhead` is what a pair of readings shows of itself: the seconds between the first event and a
+    kernel's start, and between its end and the second. It is measured (`CudaClock.calibrate`) and taken off.
+    """
 
     __name__ = "cuda_events"
+    overhead = 0.0
 
     def __call__(self) -> Reading:
-        return Reading()
+        return Reading(self.overhead)
 
 
 class CudaClock:
-    """GPU time between two events, from a cold L2 cache.
+    """GPU time of a call from a cold L2 cache, by replaying its CUDA graph between two events.
 
-    Before each round a buffer twice the size of the L2 is written, as often as it takes to keep the
-    GPU busy while the host launches the call, so that launching is not part of the time.
+    A call that can't be captured is launched between the events. Before each round a buffer twice the
+    size of the L2 is written, as often as it takes to keep the GPU busy while the host launches what
+    follows, so that launching is not part of the time.
     """
 
-    budget = 0.15
-    name = "cuda events, L2 flushed"
+    budget = 0.2
+    most = 500
+    name = "cuda graph, L2 flushed"
+    by_events = "cuda events, L2 flushed"
     longest_flush = 10e-3  # seconds; a call that takes longer to launch shows its launching
     slow = 0.1  # seconds of a call from which on launching is nothing, and a pilot too long
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.timer = CudaTimer()
-        self._buffer: torch.Tensor | None = None
+
+    @functools.cached_property
+    def _buffer(self) -> torch.Tensor:
+        size = 2 * torch.cuda.get_device_properties(self.device).L2_cache_size
+        return torch.empty(size, dtype=torch.int8, device=self.device)
 
     def _flush(self, times: int) -> None:
-        if self._buffer is None:
-            size = 2 * torch.cuda.get_device_properties(self.device).L2_cache_size
-            self._buffer = torch.empty(size, dtype=torch.int8, device=self.device)
         for _ in range(times):
             self._buffer.zero_()
 
@@ -109,28 +133,59 @@ class CudaClock:
 
     def prepare(self, fn: Call) -> Plan:
         seconds = _warm_up(fn, self._synchronize)
-        times, once = 1, 0.0
-        if seconds < self.slow:
-            launch = _host_seconds(fn, self._synchronize)
-            once = self._gpu_seconds(lambda: None, lambda: self._flush(1))
-            times = max(1, math.ceil(min(1.5 * launch, self.longest_flush) / once))
-            seconds = self._gpu_seconds(lambda: self._flush(times), fn) + launch
-        return Plan(_rounds(self.budget, seconds + times * once, most=300), 1, lambda: self._flush(times))
+        host = _host_seconds(fn, self._synchronize) if seconds < self.slow else None
+        call, reason = fn, None
+        try:
+            call = capture(fn)
+        except Uncapturable as refusal:
+            reason = str(refusal)
+        self.timer.overhead = self._overhead_by_events if reason else self._overhead_by_graph
+        if seconds >= self.slow:
+            times, seconds = 1, seconds + self._flush_seconds
+        else:
+            launch = host or 0.0 if reason else _host_seconds(call, self._synchronize)
+            times = max(1, math.ceil(min(1.5 * launch, self.longest_flush) / self._flush_seconds))
+            seconds = self._gpu_seconds(lambda: self._flush(times), call) + launch + times * self._flush_seconds
+        return Plan(call, _rounds(self.budget, seconds, self.most), 1, lambda: self._flush(times), seconds,
+                    self.by_events if reason else self.name, host, reason)
 
-    def _gpu_seconds(self, before: Call, fn: Call) -> float:
-        """Median GPU time of `fn` after `before`."""
-        seconds = []
-        for _ in range(3):
+    @functools.cached_property
+    def _flush_seconds(self) -> float:
+        return self._gpu_seconds(lambda: None, lambda: self._flush(1))
+
+    @functools.cached_property
+    def _overhead_by_events(self) -> float:
+        return self._overhead(lambda fn: fn)
+
+    @functools.cached_property
+    def _overhead_by_graph(self) -> float:
+        return self._overhead(capture)
+
+    def _overhead(self, made: Callable[[Call], Call]) -> float:
+        """What readings around a call show of themselves: twice that of one empty kernel, less that of two."""
+        one = torch.zeros(1, device=self.device)
+
+        def kernels(count: int) -> Call:
+            return lambda: [one.add_(0) for _ in range(count)]
+
+        single, double = (self._gpu_seconds(lambda: self._flush(4), made(kernels(count)), 21) for count in (1, 2))
+        return max(0.0, 2 * single - double)
+
+    def _gpu_seconds(self, before: Call, fn: Call, times: int = 3) -> float:
+        """Median GPU time of `fn` after `before`, its readings as they are."""
+        plain, seconds = CudaTimer(), []
+        for _ in range(times):
             before()
-            start = self.timer()
+            start = plain()
             fn()
-            seconds.append(self.timer() - start)
+            seconds.append(plain() - start)
         return max(statistics.median(seconds), 1e-6)
 
 
 Clock = CpuClock | CudaClock
 
 
+@functools.cache
 def clock(device: torch.device) -> Clock:
     """The clock of a device. Creating it touches no GPU."""
     return CudaClock(device) if device.type == "cuda" else CpuClock()

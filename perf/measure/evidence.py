@@ -15,17 +15,15 @@ from typing import Any
 from perf.cells import Workload
 from perf.measure import machine
 
-SCHEMA = 1
-OUTCOMES = ("ok", "wrong", "skipped", "failed")
+SCHEMA = 2  # 1 had fewer fields
+OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
 
 
 @dataclass(frozen=True)
 class Evidence:
     """One workload measured once. Times are seconds of one call, memory is bytes.
 
-    `error` is the largest absolute error of the worst tensor, `bound` what the error-ratio rule
-    allows it. `foreign_cores` were kept busy by other processes meanwhile. Only an outcome of "ok"
-    has samples.
+    Only an outcome of "ok" has samples; "invalid" was measured on an unfit machine, its reason says how.
     """
 
     workload: Workload
@@ -34,15 +32,28 @@ class Evidence:
     samples: tuple[float, ...] = ()
     median: float | None = None
     iqr: float | None = None
+    interval: float | None = None  # half the width of the median's 95 % interval, relative to the median
+    ended: str | None = None  # what ended the sampling: "precision" or "budget"
     rounds: int = 0
     iterations: int = 0
     clock: str | None = None
-    peak_bytes: int | None = None
-    error: float | None = None
-    bound: float | None = None
+    no_graph: str | None = None  # why a GPU time is not one of CUDA-graph replay
+    host: float | None = None  # seconds until the host has launched one call
+    peak_bytes: int | None = None  # allocated during the call, or kept between calls
+    kept_bytes: int | None = None  # the part of it that is kept between calls: weights, a mask
+    reserved_bytes: int | None = None  # what the allocator took from the GPU for it
+    rss_bytes: int | None = None  # the process's largest resident size during the call, on the CPU
+    error: float | None = None  # of the worst tensor, relative to its rows
+    bound: float | None = None  # what the error-ratio rule allows it
     flops: int | None = None
     bytes: int | None = None
-    foreign_cores: float | None = None
+    floor: float | None = None  # the least seconds that this machine's measured ceilings allow
+    limit: str | None = None  # what sets the floor: "bytes" or "FLOPs"
+    counters: dict[str, int] = field(default_factory=dict)  # free of noise: launches, graph breaks, ...
+    kernels: dict[str, int] = field(default_factory=dict)  # device kernels (operators on a CPU) of one call
+    compiled: dict[str, float] = field(default_factory=dict)  # "cold" and "warm" seconds of compilation
+    state: dict[str, Any] = field(default_factory=dict)  # of the machine while the call was timed
+    foreign_cores: float | None = None  # kept busy by other processes meanwhile
     machine: str = ""
     revision: str | None = None
     time: float = field(default_factory=time.time)
@@ -58,9 +69,9 @@ class Evidence:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Evidence:
         """Raises KeyError, TypeError or ValueError for what is no evidence of this schema."""
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
-        known = {f.name: record[f.name] for f in fields(cls)}
+        if record["schema"] not in (1, SCHEMA):
+            raise ValueError(f"schema {record['schema']}, this version reads 1 and {SCHEMA}")
+        known = {f.name: record[f.name] for f in fields(cls) if f.name in record or record["schema"] == SCHEMA}
         known["workload"] = Workload(**record["workload"])
         known["samples"] = tuple(record["samples"])
         return cls(**known)

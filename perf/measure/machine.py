@@ -1,4 +1,6 @@
-"""The machine a measurement was made on: hardware, driver and versions, and an id of it all."""
+"""The machine a measurement was made on: hardware, settings, driver and versions, and an id of what a time
+depends on. What changes by itself (load, clocks, heat) is no part of it: that is the measurement's state.
+"""
 from __future__ import annotations
 
 import functools
@@ -13,20 +15,29 @@ from typing import Any
 
 import torch
 
+from perf.measure.nvml import Gpu, Unwatched
+
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "bitsandbytes", "pytest-benchmark")
+TOLD_ONLY = ("os", "container", "persistence", "pytest-benchmark")  # a time does not depend on them
+CPUS = Path("/sys/devices/system/cpu")
+ROOT = Path("/")
+CONTAINERS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", "lxc": "lxc"}
 
 
 @functools.cache
 def fingerprint() -> dict[str, Any]:
-    """What a time depends on, as JSON scalars and lists."""
+    """What a time depends on, and where it was taken, as JSON scalars and lists. Of several GPUs the first
+    one's settings are told: "ecc", "persistence", "power_limit" (watts), "clocks_locked_mhz"."""
     return {
         "gpus": _gpus(),
-        "driver": _driver(),
+        **_gpu_settings(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "governor": _governor(),
+        "container": _container(),
         "python": platform.python_version(),
         "os": platform.platform(),
         **{package: _version(package) for package in PACKAGES},
@@ -34,9 +45,11 @@ def fingerprint() -> dict[str, Any]:
 
 
 def identity(machine: dict[str, Any] | None = None) -> str:
-    """Twelve hexadecimal digits that differ where the fingerprint does."""
-    text = json.dumps(machine or fingerprint(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits that differ where a time may: not with the kernel's build, nor with how many
+    equal GPUs are visible."""
+    told = {name: value for name, value in (machine or fingerprint()).items() if name not in TOLD_ONLY}
+    told["gpus"] = sorted(set(told.get("gpus", ())))
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @functools.cache
@@ -53,18 +66,53 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def _driver() -> str | None:
+def _gpu_settings() -> dict[str, Any]:
+    """By NVML; without it nvidia-smi tells the same, only not of clocks."""
+    settings: dict[str, Any] = dict.fromkeys(("driver", "ecc", "persistence", "power_limit", "clocks_locked_mhz"))
     if not torch.cuda.is_available():
+        return settings
+    try:
+        gpu = Gpu(torch.device("cuda", 0))
+    except Unwatched:
+        return settings | _asked_of_nvidia_smi()
+    return settings | {"driver": gpu.driver} | gpu.settings()
+
+
+def _asked_of_nvidia_smi() -> dict[str, Any]:
+    gpu = f"--id=GPU-{torch.cuda.get_device_properties(0).uuid}"
+    line = _output("nvidia-smi", gpu, "--query-gpu=driver_version,ecc.mode.current,persistence_mode,power.limit",
+                   "--format=csv,noheader,nounits")
+    if line is None or line.count(",") != 3:
+        return {}
+    driver, ecc, persistence, limit = (value.strip() for value in line.split(","))
+    words = {"Enabled": True, "Disabled": False}
+    return {"driver": driver, "ecc": words.get(ecc), "persistence": words.get(persistence),
+            "power_limit": float(limit) if limit.replace(".", "").isdigit() else None}
+
+
+def _governor() -> str | None:
+    """How the kernel chooses the CPU's frequency; None in most virtual machines."""
+    return _read(CPUS / "cpu0" / "cpufreq" / "scaling_governor")
+
+
+def _container() -> str | None:
+    """The kind of container this runs in, as far as it shows: by a file, or in the name of its cgroup."""
+    for file, kind in (("run/.containerenv", "podman"), (".dockerenv", "docker")):
+        if (ROOT / file).exists():
+            return kind
+    groups = _read(ROOT / "proc" / "1" / "cgroup") or ""
+    return next((kind for name, kind in CONTAINERS.items() if name in groups), None)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
         return None
-    versions = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return versions.splitlines()[0] if versions else None
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
+    lines = (_read(ROOT / "proc" / "cpuinfo") or "").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
                 platform.processor())
 

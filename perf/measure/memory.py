@@ -1,38 +1,101 @@
-"""Bytes: the peak that one call allocates, and what is free before it is made."""
+"""Bytes: what one call takes at its peak, what is kept between calls, and what is free before it is made."""
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 CGROUP = Path("/sys/fs/cgroup")
+PROCESS = Path("/proc/self")
+RESET_PEAK = "5"  # to clear_refs: the peak resident size starts anew (man 5 proc)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a call took, in bytes, whatever was measured before it in this process.
+
+    `allocated` and `reserved` count from what stood before the call, weights and inputs among it: they are
+    activations, workspaces and results. `reserved` is what the CUDA allocator took from the GPU, None on the
+    CPU; it rounds up to whole segments, and can be less than `allocated` where the call fits into what is left
+    of the segments that hold the weights. `rss` is the largest resident size of the whole process, weights
+    and libraries too, exact to some MB; None where the kernel does not let it be reset, and on a GPU.
+    """
+
+    allocated: int
+    reserved: int | None = None
+    rss: int | None = None
+
+
+def peak(call: Callable[[], Any], device: torch.device) -> Peak:
+    """Calls it once on a GPU, twice on the CPU: the profiler that sees allocations is resident itself."""
+    if device.type == "cuda":
+        return _cuda_peak(call, device)
+    rss = _peak_rss(call)
+    return Peak(_cpu_peak(call), rss=rss)
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     """The most bytes allocated at one time during `call`, beyond what was allocated before it."""
-    return _cuda_peak(call, device) if device.type == "cuda" else _cpu_peak(call)
+    return _cuda_peak(call, device).allocated if device.type == "cuda" else _cpu_peak(call)
 
 
-def _cuda_peak(call: Callable[[], Any], device: torch.device) -> int:
+def kept_bytes(module: torch.nn.Module) -> int:
+    """Weights and buffers, each storage once: tied weights are one."""
+    storages = [x.untyped_storage() for x in (*module.parameters(), *module.buffers())]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _cuda_peak(call: Callable[[], Any], device: torch.device) -> Peak:
     torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()  # what earlier calls left would hide what this one takes
     torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     result = call()
     torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device) - before
+    found = Peak(torch.cuda.max_memory_allocated(device) - allocated,
+                 torch.cuda.max_memory_reserved(device) - reserved)
     del result  # counted: it stands while the peak is read
-    return peak
+    return found
+
+
+def _peak_rss(call: Callable[[], Any]) -> int | None:
+    _trim()
+    try:
+        (PROCESS / "clear_refs").write_text(RESET_PEAK)
+    except OSError:  # no Linux, or not allowed in this container
+        return None
+    result = call()
+    found = _status("VmHWM")
+    del result
+    return found
+
+
+def _trim() -> None:
+    """Gives what malloc holds in reserve back to the system: the CPU's empty_cache (glibc only)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _status(name: str) -> int | None:
+    for line in (PROCESS / "status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024  # the kernel says kB and means KiB
+    return None
 
 
 def _cpu_peak(call: Callable[[], Any]) -> int:
     """From the profiler's record of torch's CPU allocator, which keeps no statistics of its own."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    # torch.profiler would do, but imports the compiler, which takes two seconds.
+    with torch.autograd.profiler.profile(use_kineto=True, profile_memory=True) as profile:
         result = call()
     del result
-    events = profile.profiler.kineto_results.events() if profile.profiler else []
+    events = profile.kineto_results.events() if profile.kineto_results else []
     changes = sorted(((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"),
                      key=lambda change: change[0])
     peak = allocated = 0

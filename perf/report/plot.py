@@ -4,14 +4,14 @@
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from perf.cells import BARE_PHASES, FORMULA, Workload
-from perf.measure.evidence import Evidence, load, machines
+from perf.measure.evidence import Evidence
+from perf.report.command import Parser, read
 from perf.report.plot_figure import STYLE, Lines, draw, lengths
 
 SOFTWARE = {"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN", "torch": "torch", "triton": "triton",
@@ -19,8 +19,8 @@ SOFTWARE = {"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN", "torch": "torc
 GPU_ONLY = ("driver", "cuda", "cudnn", "triton", "flash-attn")
 
 
-def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> dict[Workload, Lines]:
-    """The timed rows of bare kernels with as many keys as queries, by shape and backend.
+def shapes(rows: Iterable[Evidence]) -> dict[Workload, Lines]:
+    """The timed rows with as many keys as queries, by shape and phase, then backend, in the order of n.
 
     Shapes with one length are left out. At each n all backends have the same batch: the one that most
     of them were measured at, of several the largest. What was measured twice counts as the last time.
@@ -28,16 +28,24 @@ def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> di
     found: dict[Workload, dict[int, dict[int, dict[str, Evidence]]]] = {}
     for row in rows:
         w = row.workload
-        if row.median and row.flops and w.bare and w.n == w.m and w.function in functions and w.phase == phase:
+        if row.outcome == "ok" and row.median and row.flops and w.n == w.m:
             shape = replace(w, backend="", n=0, m=0, batch=0)
             found.setdefault(shape, {}).setdefault(w.n, {}).setdefault(w.batch, {})[w.backend] = row
     shown: dict[Workload, Lines] = {}
-    for shape in sorted(found, key=lambda w: (functions.index(w.function), w.head_dim, not w.causal, w.heads)):
-        for _, batches in sorted(found[shape].items()):
+    for shape, by_length in found.items():
+        for _, batches in sorted(by_length.items()):
             _, points = max(batches.items(), key=lambda batch: (len(batch[1]), batch[0]))
             for backend, row in points.items():
                 shown.setdefault(shape, {}).setdefault(backend, []).append(row)
     return {shape: lines for shape, lines in shown.items() if len(lengths(lines)) > 1}
+
+
+def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> dict[Workload, Lines]:
+    """The `shapes` of bare kernels that compute one of `functions` in this phase, in the order of `functions`."""
+    shown = shapes(row for row in rows if row.workload.bare and row.workload.phase == phase
+                   and row.workload.function in functions)
+    return {w: shown[w] for w in sorted(shown, key=lambda w: (functions.index(w.function), w.head_dim, not w.causal,
+                                                              w.heads))}
 
 
 def caption(machine: Mapping[str, Any], rows: Sequence[Evidence]) -> str:
@@ -46,24 +54,22 @@ def caption(machine: Mapping[str, Any], rows: Sequence[Evidence]) -> str:
     where = list(dict.fromkeys(gpus)) if gpus else [str(machine.get("cpu")), f"{machine.get('threads')} threads"]
     versions = [f"{label} {machine[key]}" for key, label in SOFTWARE.items()
                 if machine.get(key) and (gpus or key not in GPU_ONLY)]
-    batches = {row.workload.batch for row in rows}
-    tokens = {row.workload.batch * row.workload.n for row in rows}
-    if len(tokens) == 1:
-        load = f"batch x n = {tokens.pop()}"
-    else:
-        load = f"batch {min(batches)}" if len(batches) == 1 else f"batch {min(batches)} to {max(batches)}"
+    limit = " The limit is set by the measured ceilings." if any(row.floor for row in rows) else ""
     clocks = ", ".join(dict.fromkeys(row.clock or "an unknown clock" for row in rows))
-    return f"{', '.join([*where, *versions])}\n{load}; medians, {clocks}. {FORMULA}."
+    return f"{', '.join([*where, *versions])}\n{load_of(rows)}; medians, {clocks}. {FORMULA}.{limit}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+def load_of(rows: Sequence[Evidence]) -> str:
+    """"batch x n = 16384", "batch 4", "batch 1 to 8"."""
+    tokens, batches = ({row.workload.batch * row.workload.n for row in rows}, {row.workload.batch for row in rows})
+    if len(tokens) == 1:
+        return f"batch x n = {tokens.pop()}"
+    return f"batch {min(batches)}" + (f" to {max(batches)}" if len(batches) > 1 else "")
 
 
 def plot(arguments: Sequence[str]) -> None:
     """Writes a PNG and an SVG. Raises ValueError, in one line, for what can't be drawn."""
-    parser = _Parser(prog="python -m perf plot", description="TFLOP/s over n, from an evidence file")
+    parser = Parser(prog="python -m perf plot", description="TFLOP/s over n, from an evidence file")
     parser.add_argument("evidence", type=Path, help="evidence file; of several machines the last is drawn")
     parser.add_argument("--function", help="comma-separated attention functions (default: all in the file)")
     parser.add_argument("--phase", choices=BARE_PHASES, default=BARE_PHASES[0])
@@ -71,7 +77,8 @@ def plot(arguments: Sequence[str]) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.output.suffix not in (".png", ".svg"):
         raise ValueError(f"-o {chosen.output}: a PNG and an SVG are written; give a name that ends in .png")
-    rows = _rows(chosen.evidence)
+    rows, machines = read(chosen.evidence, "plot")
+    rows = [row for row in rows if row.machine == rows[-1].machine]
     functions = chosen.function.split(",") if chosen.function else list(
         dict.fromkeys(row.workload.function for row in rows))
     shown = panels(rows, functions, chosen.phase)
@@ -81,20 +88,7 @@ def plot(arguments: Sequence[str]) -> None:
             raise ValueError(f"{chosen.evidence}: nothing to plot: no {' or '.join(missing) or 'kernel'} "
                              f"{chosen.phase} at two lengths or more; timed there: {', '.join(timed) or 'nothing'}")
     drawn = [row for lines in shown.values() for points in lines.values() for row in points]
-    write(shown, caption(machines(chosen.evidence).get(rows[-1].machine, {}), drawn), chosen.output)
-
-
-def _rows(path: Path) -> list[Evidence]:
-    """The evidence of the machine that measured last."""
-    try:
-        rows = load(path)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; give an evidence file, such as .perf/evidence.jsonl") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not evidence: not text; give an evidence file") from error
-    if not rows:
-        raise ValueError(f"{path}: nothing to plot: it holds no evidence; run pytest perf/ --benchmark-only first")
-    return [row for row in rows if row.machine == rows[-1].machine]
+    write(shown, caption(machines.get(rows[-1].machine, {}), drawn), chosen.output)
 
 
 def write(shown: Mapping[Workload, Lines], note: str, path: Path) -> None:

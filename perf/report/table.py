@@ -4,33 +4,38 @@ A pure function: evidence in, text out, at most `WIDTH` columns wide.
 """
 from __future__ import annotations
 
-import re
 import textwrap
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from perf.cells import FORMULA, MODEL_FORMULA, Workload
+from perf.cells import Workload
 from perf.measure.evidence import Evidence
-from perf.measure.foreign import TOLERATED
+from perf.report.notes import LIMITS, compilation, doubt, legend, reasons
+from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
 
 WIDTH = 120
 BASELINES = ("eager", "sdpa")
-HEADER = ("backend", "n", "b", "time ", "iqr", "speed-up ", "TFLOP/s", "GB/s", "peak", "error", "allowed")
-ALIGN = "{:<16}{:>7}{:>5}{:>12}{:>6}{:>10}{:>9}{:>8}{:>11}{:>10}{:>10}"
+COLUMNS = {"backend": "<15", "n": ">6", "b": ">5", "time ": ">11", "±": ">7", "speed-up ": ">10", "TFLOP/s": ">8",
+           "GB/s": ">7", "limit ": ">8", "peak": ">6", "launches": ">10", "memory": ">11", "error": ">9", "ratio": ">7"}
+
+Datasheet = Callable[[Evidence], float | None]
 
 
-def table(rows: Sequence[Evidence]) -> str:
-    """The measured rows by section and group, what was skipped and why, and how to read it."""
+def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
+    """The measured rows by section and group, what was compiled, how to read it, and what was not measured and why.
+
+    `datasheet` gives the least seconds of a row by its device's datasheet, None where that is not known.
+    """
     shown = [row for row in rows if row.outcome != "skipped"]
-    lines = [line for section in _by(shown, _section).values() for line in _section_lines(section)]
+    lines = [line for section in _by(shown, _section).values() for line in _section_lines(section, datasheet)]
+    lines += compilation(shown)
     if shown:
-        lines += _wrapped(_legend(shown))
-    lines += skipped(rows)
+        lines += _wrapped(legend(shown, with_datasheet=datasheet is not None))
+    lines += _wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
     return "\n".join(lines)
 
 
-def _by(rows: Iterable[Evidence], key) -> dict[Workload, list[Evidence]]:
+def _by(rows: Iterable[Evidence], key: Callable[[Workload], Workload]) -> dict[Workload, list[Evidence]]:
     groups: dict[Workload, list[Evidence]] = {}
     for row in rows:
         groups.setdefault(key(row.workload), []).append(row)
@@ -42,90 +47,70 @@ def _section(w: Workload) -> Workload:
     return replace(w.group, n=0, batch=0, m=0 if w.m == w.n else w.m)
 
 
-def _section_lines(rows: Sequence[Evidence]) -> list[str]:
-    w = rows[0].workload
-    model = "" if w.bare else f"{w.model}: "
-    heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
-    keys = f", {w.m} keys" if w.m != w.n else ""
-    mask = "causal" if w.causal else "full"
-    title = f" {model}{w.function} {w.phase}, {mask}, {heads} x {w.head_dim}{keys}, {w.dtype} "
-    lines = [title.center(WIDTH, "-"), ALIGN.format(*HEADER)]
-    groups = _by(rows, lambda w: w.group)
-    for group in sorted(groups.values(), key=lambda group: (group[0].workload.n, group[0].workload.batch)):
+def groups(rows: Iterable[Evidence]) -> list[list[Evidence]]:
+    """The rows that may be compared with one another, by length and batch within a section."""
+    return [group for section in _by(rows, _section).values()
+            for group in sorted(_by(section, lambda w: w.group).values(),
+                                key=lambda group: (group[0].workload.n, group[0].workload.batch))]
+
+
+def _section_lines(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[str]:
+    columns = [name for name in COLUMNS if name != "peak" or datasheet]
+    header = {name: name for name in columns} | {"launches": calls_header(rows)}
+    lines = [f" {title(rows[0].workload)} ".center(WIDTH, "-"), _line(columns, header)]
+    for group in groups(rows):
         base = baseline(group)
-        lines += [_row(row, base) for row in group]
+        lines += [_line(columns, _cells(row, base, datasheet)) for row in group]
     return [*lines, ""]
 
 
+def _line(columns: Iterable[str], cells: Mapping[str, object]) -> str:
+    return "".join(format(str(cells.get(name, "")), COLUMNS[name]) for name in columns).rstrip()
+
+
+def calls_header(rows: Iterable[Evidence]) -> str:
+    """What `units.calls` counts in these rows."""
+    names = {name for row in rows for name in row.counters}
+    return "operators" if "operators" in names and "launches" not in names else "launches"
+
+
+def title(w: Workload) -> str:
+    """What the rows of a section have in common."""
+    model = "" if w.bare else f"{w.model}: "
+    heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
+    keys = f", {w.m} keys" if w.m != w.n else ""
+    return f"{model}{w.function} {w.phase}, {mask(w)}, {heads} x {w.head_dim}{keys}, {w.dtype}"
+
+
+def mask(w: Workload) -> str:
+    return "causal" if w.causal else "full"
+
+
 def baseline(group: Sequence[Evidence]) -> Evidence | None:
-    """What the others of a group are compared with: eager, else sdpa, else the first; None if all are wrong."""
-    timed = {row.workload.backend: row for row in group if row.median}
+    """What the others of a group are compared with: eager, else sdpa, else the first; None if none is ok."""
+    timed = {row.workload.backend: row for row in group if row.outcome == "ok" and row.median}
     return next((timed[name] for name in (*BASELINES, *timed) if name in timed), None)
 
 
-def _row(row: Evidence, base: Evidence | None) -> str:
+def speed_up(row: Evidence, base: Evidence | None) -> float | None:
+    """How many times faster than its baseline a row is; None unless both were timed."""
+    return base.median / row.median if row.outcome == "ok" and row.median and base and base.median else None
+
+
+def _cells(row: Evidence, base: Evidence | None, datasheet: Datasheet | None) -> dict[str, object]:
     w = row.workload
-    error = [_number(row.error, ".1e"), _number(row.bound, ".1e")]
-    if not row.median:
-        return ALIGN.format(w.backend, w.n, w.batch, row.outcome.upper() + " ", *[""] * 5, *error).rstrip()
-    time = seconds(row.median) + ("!" if _in_company(row) else " ")
-    spread = f"{(row.iqr or 0) / row.median:.0%}"
-    speed_up = f"{base.median / row.median:.2f}" if base and base.median else "-"
-    return ALIGN.format(
-        w.backend, w.n, w.batch, time, spread, speed_up + ("*" if row is base else " "),
-        _number(row.flops and row.flops / row.median / 1e12, "#.3g"),
-        _number(row.bytes and row.bytes / row.median / 1e9, "#.3g"), size(row.peak_bytes), *error)
-
-
-def _in_company(row: Evidence) -> bool:
-    return (row.foreign_cores or 0) > TOLERATED and not (row.clock or "").startswith("cuda")
-
-
-def _number(value: float | None, form: str) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 1000 else format(value, form).rstrip(".")
-
-
-def seconds(value: float) -> str:
-    """"1.23 ms", three or four digits in the unit that suits."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3)):
-        if value * factor >= 1:
-            return f"{value * factor:#.4g} {unit}"
-    return f"{value * 1e6:#.4g} us"
-
-
-def size(value: int | None) -> str:
-    """"12.6 MB" (a million bytes)."""
-    if value is None:
-        return "-"
-    unit, factor = next((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 0)) if value >= f)
-    return f"{value / (factor or 1e3):.1f} {unit}"
-
-
-def _legend(rows: Sequence[Evidence]) -> list[str]:
-    formula = FORMULA if all(row.workload.bare for row in rows) else f"{FORMULA}; {MODEL_FORMULA}"
-    company = sum(map(_in_company, rows))
-    warning = [f"! {company} of {len(rows)} measured while other processes kept more than {TOLERATED:g} of a core "
-               "busy: don't trust their times."] if company else []
-    return [*warning, f"{formula}.",
-            "GB/s = inputs read once + outputs written once. Time is the median, iqr its interquartile range. "
-            "Speed-up = baseline's time / this time; * marks the baseline (eager, else sdpa, else the first). "
-            "Peak is allocated during the call or kept between calls (a mask). Error is the largest difference to "
-            "the float64 oracle, relative to the values of its row (of a model: to its largest output)."]
-
-
-def skipped(rows: Iterable[Evidence]) -> list[str]:
-    """One counted line a reason; reasons that differ in numbers only are one."""
-    counts: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for row in rows:
-        if row.outcome == "skipped":
-            reason = row.reason or "no reason given"
-            kind = re.sub(r"\d+", "#", reason)
-            first.setdefault(kind, reason)
-            counts[kind] += 1
-    return _wrapped(f"{count} skipped: {first[kind]}" for kind, count in counts.most_common())
+    cells = {"backend": w.backend, "n": w.n, "b": w.batch, "error": number(row.error, ".1e"),
+             "ratio": number(error_ratio(row), ".2f")}
+    if row.outcome != "ok" or not row.median:
+        return cells | {"time ": row.outcome.upper() + " "}
+    least = datasheet(row) if datasheet else None
+    return cells | {
+        "time ": seconds(row.median) + ("!" if doubt(row) else " "), "±": percent(row.interval),
+        "speed-up ": number(speed_up(row, base), ".2f") + ("*" if row is base else " "),
+        "TFLOP/s": number(tflops(row)), "GB/s": number(gigabytes(row)),
+        "limit ": f"{percent(share(row))} {LIMITS.get(row.limit or '', ' ')}",
+        "peak": percent(least and least / row.median), "launches": number(calls(row), "d"),
+        "memory": size(row.peak_bytes)}
 
 
 def _wrapped(paragraphs: Iterable[str]) -> list[str]:

@@ -1,25 +1,58 @@
-"""The table of variants that the README shows, from the registry: `python -m perf variants`."""
+"""The table of variants that the README shows, from the registry: `python -m perf variants [EVIDENCE.jsonl]`."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import attention
 from attention.registry import Function, functions
+from perf.measure.evidence import Evidence, load
 
-HEADER = ("function", "kind", "paper", "options", "backends")
-
-
-def table() -> str:
-    """A Markdown table: one row a function, what it is, and the backends that compute it."""
-    rows = [HEADER, ("---",) * len(HEADER), *map(_row, functions().values())]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+RECORD = Path(__file__).parents[1] / "records" / "h200-2026-11-23" / "field.jsonl"  # what "faster" is read from
+HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax")
 
 
-def _row(function: Function) -> tuple[str, ...]:
-    options = ", ".join(f"`{name}={default!r}`" for name, default in function.options.items())
+def table(rows: Sequence[Evidence] = ()) -> str:
+    """A Markdown table: one row a function, what it is, the backends that compute it, where it wins in `rows`."""
+    won = wins(rows)
+    lines = [HEADER, ("---",) * len(HEADER), *(_row(function, won) for function in functions().values())]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def wins(rows: Sequence[Evidence]) -> dict[str, str]:
+    """By function: from which n on its fastest backend's forward pass beats the fastest of softmax, at equal tokens.
+
+    Only where both were timed in one mask and shape; "never (to n)" where softmax won at every length.
+    """
+    best: dict[tuple, float] = {}
+    for row in rows:
+        w = row.workload
+        if row.outcome == "ok" and row.median and w.bare and w.phase == "forward":
+            key = w.function, w.causal, w.n, w.m, w.batch, w.heads, w.head_dim, w.dtype
+            best[key] = min(row.median, best.get(key, row.median))
+    found: dict[str, dict[int, float]] = {}
+    for (function, *shape), seconds in best.items():
+        softmax = best.get(("softmax", *shape))
+        if softmax and function != "softmax":
+            m = shape[2]
+            found.setdefault(function, {})[m] = max(softmax / seconds, found.get(function, {}).get(m, 0.0))
+    return {function: _from(ratios) for function, ratios in found.items()}
+
+
+def _from(ratios: Mapping[int, float]) -> str:
+    lengths = sorted(ratios)
+    losing = [n for n in lengths if ratios[n] <= 1]
+    after = [n for n in lengths if not losing or n > losing[-1]]
+    if not after:
+        return f"never (to {lengths[-1]})"
+    return f"from {after[0]}: {ratios[after[-1]]:.1f}x at {after[-1]}"
+
+
+def _row(function: Function, won: Mapping[str, str]) -> tuple[str, ...]:
     backends = ", ".join(f"`{name.partition(':')[2]}`" for name in attention.names(function.name))
-    return f"`{function.name}`", function.kind, _linked(function.paper), options or "-", backends
+    return (f"`{function.name}`", function.kind, _linked(function.paper), function.cost, backends,
+            won.get(function.name, "-"))
 
 
 def _linked(paper: str) -> str:
@@ -27,7 +60,10 @@ def _linked(paper: str) -> str:
 
 
 def variants(arguments: Sequence[str]) -> None:
-    """Prints the table. Raises ValueError for an argument: there are none."""
-    if arguments:
-        raise ValueError(f"unknown argument {arguments[0]!r}; it takes none")
-    print(table())
+    """Prints the table. Raises ValueError for more than one file, or one that isn't evidence."""
+    if len(arguments) > 1:
+        raise ValueError(f"unknown argument {arguments[1]!r}; it takes one evidence file at most")
+    path = Path(arguments[0]) if arguments else RECORD
+    if arguments and not path.is_file():
+        raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
+    print(table(load(path) if path.is_file() else ()))

@@ -104,7 +104,7 @@ def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, m
     class Clock:
         def prepare(self, call):
             events.clear()
-            return Plan(rounds=4, iterations=1, setup=lambda: events.append("flush"))
+            return Plan(call, 4, 1, lambda: events.append("flush"), 1e-3, "script")
 
         def timer(self):
             events.append("read")

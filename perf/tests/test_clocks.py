@@ -8,6 +8,7 @@ import torch
 
 from perf.measure import clocks
 from perf.measure.clocks import CpuClock, CudaClock, CudaTimer, clock
+from perf.measure.cuda_graph import Uncapturable, capture
 
 
 class Sleeper:
@@ -81,20 +82,69 @@ def test_a_cuda_reading_waits_only_when_subtracted(monkeypatch):
     assert end - start == pytest.approx(5e-3)
 
 
-def test_the_flush_hides_the_launch(monkeypatch):
-    """Launching takes 3 ms, one flush 1 ms: five of them."""
+def test_what_the_readings_show_of_themselves_is_taken_off(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    timer = CudaTimer()
+    timer.overhead = 3e-3
+    start, end = timer(), timer()
+    assert end - start == pytest.approx(2e-3)
+    timer.overhead = 6e-3
+    start, end = timer(), timer()
+    assert end - start == 0.0  # never a negative time
+
+
+def refuses(fn):
+    raise Uncapturable("it waits for the GPU")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A CUDA clock without a GPU: launching takes 3 ms, a flush and a call 1 ms each."""
     made = CudaClock(torch.device("cuda"))
     monkeypatch.setattr(clocks, "_warm_up", lambda fn, synchronize: 1e-3)
     monkeypatch.setattr(clocks, "_host_seconds", lambda fn, synchronize: 3e-3)
-    monkeypatch.setattr(made, "_gpu_seconds", lambda before, fn: 1e-3)
+    monkeypatch.setattr(made, "_gpu_seconds", lambda before, fn, times=3: 1e-3)
+    vars(made).update(_overhead_by_events=4e-6, _overhead_by_graph=3e-6, _flush_seconds=1e-3)
+    return made
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_the_flush_hides_the_launch(cuda, captured, monkeypatch):
+    """Of a graph as of a call that can't be captured: five flushes."""
     flushed: list[int] = []
-    monkeypatch.setattr(made, "_flush", flushed.append)
-    plan = made.prepare(lambda: None)
+    monkeypatch.setattr(cuda, "_flush", flushed.append)
+    monkeypatch.setattr(clocks, "capture", (lambda fn: fn) if captured else refuses)
+    plan = cuda.prepare(lambda: None)
     assert plan.setup is not None
     plan.setup()
     assert flushed == [5]
     assert plan.iterations == 1
-    assert plan.rounds == int(made.budget / (1e-3 + 3e-3 + 5 * 1e-3))
+    assert plan.rounds == int(cuda.budget / (1e-3 + 3e-3 + 5 * 1e-3))
+    assert plan.host == 3e-3
+
+
+def test_gpu_time_is_that_of_the_graph_or_says_why_not(cuda, monkeypatch):
+    replayed = object()
+    monkeypatch.setattr(clocks, "capture", lambda fn: replayed)
+    plan = cuda.prepare(lambda: None)
+    assert (plan.call, plan.clock, plan.no_graph) == (replayed, "cuda graph, L2 flushed", None)
+    assert cuda.timer.overhead == 3e-6
+    monkeypatch.setattr(clocks, "capture", refuses)
+    call = Sleeper(0)
+    plan = cuda.prepare(call)
+    assert (plan.call, plan.clock, plan.no_graph) == (call, "cuda events, L2 flushed", "it waits for the GPU")
+    assert cuda.timer.overhead == 4e-6
+
+
+def test_the_clock_is_pytest_benchmark_s_timer_as_it_is(benchmark):
+    """`pedantic` takes the plan and the timer unchanged; asv's use is tested with its suite."""
+    made, call = CpuClock(), Sleeper(0.002)
+    plan = made.prepare(call)
+    benchmark._timer = made.timer
+    benchmark.pedantic(plan.call, setup=plan.setup, rounds=4, iterations=plan.iterations)
+    if benchmark.enabled:
+        assert benchmark.stats.stats.median == pytest.approx(0.002, rel=0.5)
+    assert call.made >= 3
 
 
 def test_a_clock_touches_no_gpu_before_it_is_used():
@@ -102,8 +152,12 @@ def test_a_clock_touches_no_gpu_before_it_is_used():
     assert not torch.cuda.is_initialized() or torch.cuda.is_available()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+
+
+@needs_gpu
 def test_events_agree_with_the_wall_clock():
+    """By the default stream, where no graph is captured."""
     x = torch.randn(8192, 8192, device="cuda")
     made = CudaClock(torch.device("cuda"))
     made.prepare(lambda: x @ x)
@@ -112,3 +166,36 @@ def test_events_agree_with_the_wall_clock():
         x @ x
     gpu = made.timer() - start
     assert gpu == pytest.approx(time.perf_counter() - wall, rel=0.1)
+
+
+@pytest.fixture
+def stream():
+    """A stream of its own: the default one can't be captured."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        yield
+
+
+@needs_gpu
+def test_a_graph_gives_what_the_call_gives(stream):
+    x = torch.randn(64, 64, device="cuda")
+    replay = capture(lambda: x @ x)
+    x.copy_(torch.randn_like(x))
+    result = replay()
+    torch.cuda.synchronize()
+    assert torch.equal(result, x @ x)
+
+
+@needs_gpu
+def test_a_call_that_waits_for_the_gpu_is_timed_by_events_and_says_why(stream):
+    x = torch.randn(64, device="cuda")
+    plan = CudaClock(torch.device("cuda")).prepare(lambda: x.sum().item())
+    assert plan.clock == CudaClock.by_events
+    assert plan.no_graph is not None
+    assert "CUDA captures no graph of it: " in plan.no_graph
+    assert (x + x).sum().isfinite()  # the stream is whole again
+
+
+@needs_gpu
+def test_the_default_stream_is_refused():
+    with torch.cuda.stream(torch.cuda.default_stream()), pytest.raises(Uncapturable, match="set_stream"):
+        capture(lambda: None)

@@ -9,11 +9,19 @@ from perf.__main__ import main
 
 
 def test_the_machine_is_told(capsys):
-    assert main(["machine"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    code = main(["machine"])
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert code == (1 if told["unfit"] else 0)  # another process may be at work here
+    assert err == (f"unfit: {told['unfit']}\n" if told["unfit"] else "")
     assert told["torch"]
     assert told["cores"] >= 1
     assert len(told["id"]) == 12
+
+
+def test_a_machine_without_the_device_is_one_line(capsys):
+    assert main(["machine", "cuda:99"]) == 2
+    assert capsys.readouterr().err.startswith("python -m perf machine: no device 'cuda:99' here: ")
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["dance"], "unknown command 'dance'"), ([], "no command given")])

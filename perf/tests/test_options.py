@@ -21,7 +21,7 @@ def test_it(measure):
 """
 
 BAD = {
-    "--perf-functions=linear": "--perf-functions: unknown function 'linear'; choose from softmax, alibi",
+    "--perf-functions=cosine": "--perf-functions: unknown function 'cosine'; choose from softmax, alibi",
     "--perf-functions=": "--perf-functions is empty",
     "--perf-backends=cutlass": "--perf-backends: unknown backend 'cutlass'; choose from eager, sdpa",
     "--perf-dtypes=int8": "--perf-dtypes: unknown dtype 'int8'; choose from fp64, fp32, bf16, fp16",
@@ -42,8 +42,9 @@ BAD = {
 
 
 @pytest.fixture
-def project(pytester):
+def project(pytester, monkeypatch):
     """A folder with this project's conftest and one test that measures."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would take this run for xdist's
     pytester.makeconftest((ROOT / "conftest.py").read_text())
     pytester.makepyfile(TEST)
     return pytester
@@ -86,7 +87,7 @@ def test_ini_twins_and_the_command_line_over_them(project):
         f"{function}:sdpa-forward-causal-b1-h8-kv8-n32-m32-d64-bf16" for function in ("softmax", "alibi")}
 
 
-SMALL = ("--benchmark-only", "--perf-device=cpu", "--perf-grid=quick", "--perf-functions=softmax",
+SMALL = ("--benchmark-only", "--perf-unfit=keep", "--perf-device=cpu", "--perf-grid=quick", "--perf-functions=softmax",
          "--perf-backends=eager,sdpa", "--perf-seqlens=64,32", "--perf-heads=1")
 
 

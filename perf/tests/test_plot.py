@@ -6,13 +6,16 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from perf.__main__ import main
 from perf.cells import Workload
 from perf.measure.evidence import Evidence
+from perf.report.looks import looks
 from perf.report.plot import caption, panels
-from perf.report.plot_figure import LOOKS, OTHERS, draw, looks, tflops
+from perf.report.plot_figure import LIMIT, draw
+from perf.report.units import tflops
 
 GPU = {"id": "gpu", "gpus": ["NVIDIA H200"], "driver": "580.1", "cuda": "13.0", "cudnn": 91900, "cpu": "Xeon",
        "threads": 16, "torch": "2.11.0", "triton": "3.6.0", "flash-attn": "2.8.3", "python": "3.12.3"}
@@ -35,13 +38,16 @@ ROWS = [measured(backend, n, speed=speed * n / 512, causal=causal)
 
 def points(rows, **kwargs):
     """Panels as plain data: (n, TFLOP/s) by backend."""
-    return {shape: {backend: [(row.workload.n, round(tflops(row), 6)) for row in lines[backend]] for backend in lines}
+    def plain(points):
+        return [(row.workload.n, round(tflops(row) or 0, 6)) for row in points]
+
+    return {shape: {backend: plain(lines[backend]) for backend in lines}
             for shape, lines in panels(rows, **kwargs).items()}
 
 
 def written(folder, rows, *machines):
     path = folder / "evidence.jsonl"
-    records = [json.dumps({"kind": "machine", "schema": 1, **machine}) for machine in machines]
+    records = [json.dumps({"kind": "machine", "schema": 2, **machine}) for machine in machines]
     path.write_text("\n".join([*records, *(row.to_json() for row in rows)]) + "\n")
     return path
 
@@ -85,14 +91,6 @@ def test_the_caption_names_machine_versions_and_load():
     assert caption(CPU, rows).startswith("Xeon, 2 threads, torch 2.11.0, Python 3.12.3\nbatch 1; ")
 
 
-def test_a_backend_looks_the_same_in_every_plot_and_like_no_other():
-    alone, together = looks({"fa2"}), looks({*LOOKS, "their-own"})
-    assert alone["fa2"] == together["fa2"]
-    assert [*together] == [*LOOKS, "their-own"]
-    for what in zip(*LOOKS.values(), *OTHERS, strict=True):
-        assert len(set(what)) == len(LOOKS) + len(OTHERS)
-
-
 def test_the_figure_shows_its_panels():
     shown = panels(ROWS, ["softmax"], "forward")
     figure = draw(shown, "where")
@@ -103,11 +101,27 @@ def test_the_figure_shows_its_panels():
     assert [label.get_text() for label in causal.get_xticklabels()] == ["512", "1K", "2K"]
     assert causal.get_ylim()[0] == 0
     assert causal.get_ylim() == full.get_ylim()
-    assert {line.get_color() for line in causal.lines} == {style["color"] for style in looks(
+    assert {line.get_color() for line in causal.lines} == {look.light for look in looks(
         {"eager", "sdpa", "fa2", "their-own"}).values()}
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["eager", "sdpa", "fa2", "their-own"]
     assert figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_the_limit_is_drawn_where_it_is_known_at_every_length():
+    limited = [replace(row, floor=(row.flops or 0) / 8e12) for row in ROWS]
+    figure = draw(panels(limited, ["softmax"], "forward"), "where")
+    (limit,) = (line for line in figure.axes[0].lines if line.get_color() == LIMIT["color"])
+    assert limit.get_xydata() == pytest.approx(np.array([[512, 8.0], [1024, 8.0], [2048, 8.0]]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "limit"
+    some = [row if row.workload.n == 512 else replace(row, floor=None) for row in limited]
+    assert not [line for line in draw(panels(some, ["softmax"], "forward"), "where").axes[0].lines
+                if line.get_color() == LIMIT["color"]]
+
+
+def test_rows_that_are_not_ok_are_not_drawn():
+    unfit = [replace(row, outcome="invalid") for row in ROWS]
+    assert not panels(unfit, ["softmax"], "forward")
 
 
 def test_a_png_and_an_svg_are_written_and_the_same_again(tmp_path, capsys):
@@ -118,7 +132,8 @@ def test_a_png_and_an_svg_are_written_and_the_same_again(tmp_path, capsys):
     first = [path.read_bytes() for path in (out, out.with_suffix(".svg"))]
     assert first[0].startswith(b"\x89PNG")
     assert ElementTree.fromstring(first[1]).tag.endswith("svg")
-    assert b"NVIDIA H200" in first[1]  # matplotlib names each text in a comment
+    assert b"NVIDIA H200" in first[1]
+    assert len(first[1]) < 40_000
     assert b"Xeon" not in first[1]
     assert main(["plot", str(evidence), "--function", "softmax", "-o", str(out)]) == 0
     assert [path.read_bytes() for path in (out, out.with_suffix(".svg"))] == first

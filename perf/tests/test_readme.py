@@ -43,7 +43,7 @@ def section(readme: str, heading: str) -> str:
 def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Python in the root of the project, with `path` on its path."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, [path, ROOT]))),
-                   "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+                   "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTEST_ADDOPTS": "--perf-unfit=keep"}
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
                           timeout=120, check=False)
 

@@ -7,7 +7,8 @@ import pytest
 
 from perf.cells import Workload
 from perf.measure.evidence import Evidence
-from perf.report.table import WIDTH, baseline, seconds, size, table
+from perf.report.table import WIDTH, baseline, groups, table
+from perf.report.units import error_ratio, number, percent, seconds, share, size
 
 WORKLOAD = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 
@@ -17,7 +18,7 @@ def row(backend="eager", median=1e-3, outcome="ok", **fields) -> Evidence:
     w = replace(WORKLOAD, backend=backend, **of_workload)
     found = {"flops": 10 ** 9, "bytes": 10 ** 6, "peak_bytes": 12_600_000, "error": 3.1e-7, "bound": 2e-6}
     if outcome == "ok":
-        found |= {"median": median, "iqr": median / 10}
+        found |= {"median": median, "iqr": median / 10, "interval": 0.003}
     return Evidence(w, outcome, **(found | fields))
 
 
@@ -26,9 +27,10 @@ def line(text: str, start: str) -> list[str]:
 
 
 def test_a_row_says_what_was_measured():
-    text = table([row(), row("sdpa", 2.5e-4)])
-    assert line(text, "sdpa") == ["sdpa", "512", "1", "250.0", "us", "10%", "4.00", "4.00", "4.00", "12.6", "MB",
-                                  "3.1e-07", "2.0e-06"]
+    text = table([row(), row("sdpa", 2.5e-4, floor=1e-4, limit="FLOPs", counters={"launches": 3, "memcpys": 1})])
+    assert line(text, "sdpa") == ["sdpa", "512", "1", "250.0", "us", "0.3%", "4.00", "4.00", "4.00", "40%", "F", "3",
+                                  "12.6", "MB", "3.1e-07", "0.15"]
+    assert line(text, "eager")[9:12] == ["-", "-", "12.6"]
     assert line(text, "eager")[6] == "1.00*"
     assert "softmax forward, causal, 8 heads x 64, fp32" in text
     assert "FLOPs = 4 B H D x visible query-key pairs; backward 2.5x" in text
@@ -60,7 +62,7 @@ def test_the_baseline_is_eager_else_sdpa_else_the_first():
 
 def test_a_wrong_variant_shows_its_error_and_no_time():
     text = table([row(), row("flex", outcome="wrong", reason="flex is numerically wrong", error=0.5)])
-    assert line(text, "flex") == ["flex", "512", "1", "WRONG", "5.0e-01", "2.0e-06"]
+    assert line(text, "flex") == ["flex", "512", "1", "WRONG", "5.0e-01", "250000"]
 
 
 def test_an_error_that_is_no_number_is_shown():
@@ -78,16 +80,22 @@ def test_skips_are_counted_by_reason():
 def test_it_fits_the_width():
     long = {"n": 16384, "m": 131072, "kv_heads": 4, "heads": 128, "batch": 1024, "dtype": "bf16",
             "function": "sliding-window", "phase": "forward-backward", "model": "temporal-fusion-transformer"}
-    rows = [row("sdpa-efficient", 12.3, peak_bytes=10 ** 12, flops=10 ** 16, **long),
-            row("fa2", outcome="skipped", reason="because of " + "very " * 60 + "much")]
-    assert max(map(len, table(rows).splitlines())) <= WIDTH == 120
+    rows = [row("sdpa-efficient", 12.3, peak_bytes=10 ** 12, flops=10 ** 16, floor=12.7, limit="bytes", interval=1.234,
+                counters={"operators": 123456}, compiled={"cold": 1234.5, "warm": 987.6}, error=3e-10, bound=1e-20,
+                clock="perf_counter", foreign_cores=9.0, **long),
+            row("fa2", outcome="skipped", reason="because of " + "very " * 60 + "much"),
+            row("fa2", no_graph="because of " + "very " * 60 + "much")]
+    assert max(map(len, table(rows, lambda row: 12.9 if row.floor else None).splitlines())) <= WIDTH == 120
 
 
 def test_a_row_measured_in_company_is_marked():
     text = table([row(foreign_cores=0.7, clock="perf_counter"), row("sdpa", clock="perf_counter")])
     assert "1.000 ms!" in text
-    assert "! 1 of 2 measured while other processes" in text
+    assert "! 1 of 2 are doubtful: other processes kept more than 0.1 of a core busy" in text
     assert "!" not in table([row(foreign_cores=0.7, clock="cuda events, L2 flushed")])
+    kept = table([row(reason="the GPU throttled")])
+    assert "1.000 ms!" in kept
+    assert "! 1 of 1 are doubtful: the GPU throttled" in kept
 
 
 def test_unknown_flops_are_a_dash():
@@ -107,3 +115,81 @@ def test_seconds(value, text):
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (26e9, "26.0 GB"), (3_100_000, "3.1 MB"), (512, "0.5 kB")])
 def test_size(value, text):
     assert size(value) == text
+
+
+def test_an_unfit_row_shows_no_time_and_is_nobodys_baseline():
+    reason = "the GPU throttled in 3 of 9 readings"
+    unfit = replace(row("eager", outcome="invalid", reason=reason), median=1e-3)
+    text = table([unfit, row("fa2", 5e-4)])
+    assert line(text, "eager") == ["eager", "512", "1", "INVALID", "3.1e-07", "0.15"]
+    assert line(text, "fa2")[6] == "1.00*"
+    assert text.splitlines()[-1] == f"1 invalid: {reason}"
+
+
+def test_rows_without_a_time_are_counted_by_outcome_and_reason():
+    rows = [row("fa2", outcome="failed", reason="RuntimeError: no"),
+            row("flex", outcome="wrong", reason="flex: dq 0.2"),
+            row("flex", outcome="wrong", reason="flex: dq 0.3", n=64), row("sdpa", outcome="skipped")]
+    assert table(rows).splitlines()[-3:] == ["1 skipped: no reason given", "1 failed: RuntimeError: no",
+                                             "2 wrong: flex: dq 0.2"]
+
+
+def test_on_the_cpu_operators_are_counted():
+    assert "operators" in table([row(counters={"operators": 7})])
+    assert "launches" in table([row(counters={"launches": 7, "operators": 9})])
+    assert line(table([row(counters={"operators": 7})]), "eager")[10] == "7"
+
+
+def test_the_datasheets_share_is_a_column_where_it_is_known():
+    text = table([row(median=1e-3)], lambda row: 2.5e-4)
+    assert line(text, "eager")[10] == "25%"
+    assert "peak = datasheet's least time / time" in text
+    assert " peak" not in table([row()])
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"ended": "budget"}, "1 of 2 ended by the time budget"),
+    ({"no_graph": "flash-attn copies"}, "1 rows timed by events: no graph: flash-attn copies"),
+    ({}, "limit is -: this machine's copy and matmul ceilings were not measured"),
+])
+def test_what_to_mind_is_said_below_the_table(fields, said):
+    assert said in table([row("sdpa"), row(**fields)])
+    assert said not in table([row("sdpa", floor=1e-4, limit="bytes"), row(floor=1e-4, limit="bytes")])
+
+
+def test_compile_seconds_stand_apart_from_run_time():
+    rows = [row("flex", n=n, m=n, compiled={"cold": cold, "warm": 0.5, "recompiles": 1})
+            for n, cold in ((512, 4.0), (1024, 8.0))]
+    text = table([row(), *rows, row("flex", phase="backward", compiled={"cold": 2.0})])
+    assert line(text, "softmax:flex") == ["softmax:flex", "forward", "2", "4.0-8.0", "(12.0)", "0.5", "(1.0)", "2"]
+    assert [words.split() for words in text.splitlines() if "flex backward" in words] == [
+        ["softmax:flex", "backward", "1", "2.0", "-", "0"]]
+    assert "compile seconds" not in table([row()])
+
+
+def test_groups_hold_what_may_be_compared():
+    rows = [row("eager"), row("sdpa"), row("eager", batch=2), row("eager", phase="backward")]
+    assert [[r.workload.backend for r in group] for group in groups(rows)] == [["eager", "sdpa"], ["eager"], ["eager"]]
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0004, "0.04%"), (0.003, "0.3%"), (0.02, "2.0%"),
+                                             (0.5, "50%"), (1.04, "104%")])
+def test_percent(value, text):
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(("error", "bound", "ratio"), [(None, 1.0, None), (1.0, 2.0, 0.5), (0.0, 0.0, 0.0),
+                                                       (0.1, 0.0, float("inf"))])
+def test_error_ratio(error, bound, ratio):
+    assert error_ratio(row(error=error, bound=bound)) == ratio
+
+
+def test_share_is_of_the_floor():
+    assert share(row(median=4.0, floor=1.0)) == 0.25
+    assert share(row(outcome="wrong", floor=1.0)) is None
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (12.345, "12.3"), (100.4, "100"), (4321.0, "4321"),
+                                             (1.2e7, "1e+07"), (1.2e-5, "1e-05"), (0.0, "0.00"), (float("inf"), "inf")])
+def test_number(value, text):
+    assert number(value) == text

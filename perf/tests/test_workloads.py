@@ -55,9 +55,9 @@ def test_cells_of_one_shape_stand_together(device, grid):
 
 def test_gpu_default_keeps_the_tokens_and_the_width():
     bare = [w for w in workloads.grid("default", "cuda") if w.bare]
-    assert {w.batch * w.n for w in bare} == {16384}
+    assert {w.batch * w.m for w in bare} == {16384}
     assert {w.heads * w.head_dim for w in bare} == {2048}
-    assert {w.n for w in bare} == {512, 1024, 2048, 4096, 8192, 16384}
+    assert {w.m for w in bare} == {512, 1024, 2048, 4096, 8192, 16384}
     assert {(w.head_dim, w.phase, w.causal) for w in bare if w.function == "softmax"} == set(itertools.product(
         (64, 128), ("forward", "backward", "forward-backward"), (True, False)))
     assert {w.causal for w in bare if w.function in ("alibi", "sliding-window")} == {True}

@@ -44,7 +44,7 @@ class Benchmark:
 
     def time_call(self, *values: Any) -> None:
         assert self.cell is not None
-        self.cell.call()
+        self.cell.plan.call()
 
     def track_peak_bytes(self, *values: Any) -> int:
         assert self.cell is not None

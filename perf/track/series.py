@@ -16,7 +16,7 @@ from perf.cells import FIELDS, Workload
 
 # What asv keeps of a cell, and in which unit. Lower is better in all: asv takes any upward step for a regression.
 FIGURES = {"time_call": "seconds", "track_peak_bytes": "bytes", "track_error": "error / bound"}
-VERSION = "1"  # of what the figures mean: another one makes asv drop the history before it
+VERSION = "2"  # of what the figures mean: another one makes asv drop the history before it
 FOLLOWS = "n"  # the value on axis m of a series whose m is n
 SWEPT = ("backend", "causal", "batch", "n")
 

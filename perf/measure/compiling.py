@@ -1,0 +1,93 @@
+"""Seconds that torch.compile took, apart from run time: cold, and warm where its caches on disk had the code.
+
+Every process compiles anew; what an earlier one left in the caches makes that a matter of tracing. Both
+are figures of a compiled row: a 3 x speed-up that costs 90 s at each start is another product.
+"""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perf.measure import machine
+
+SCHEMA = 1
+MISSES = (("inductor", "fxgraph_cache_miss"), ("inductor", "fxgraph_cache_bypass"),
+          ("aot_autograd", "autograd_cache_miss"))
+
+
+@dataclass
+class Compiled:
+    """What was compiled while one workload was prepared and called first."""
+
+    seconds: float = 0.0
+    graphs: int = 0
+    cold: bool = False  # some of it was not in the caches
+
+    def figures(self) -> dict[str, float]:
+        """As evidence keeps it; empty if nothing was compiled."""
+        if not self.graphs:
+            return {}
+        return {"cold" if self.cold else "warm": self.seconds, "graphs": self.graphs}
+
+
+@contextmanager
+def compiling() -> Iterator[Compiled]:
+    """Fills in what torch.compile did meanwhile, backward passes included."""
+    found, before = Compiled(), _so_far()
+    yield found
+    after = _so_far()
+    found.seconds = after.seconds - before.seconds
+    found.graphs = after.graphs - before.graphs
+    found.cold = after.misses > before.misses
+
+
+@dataclass
+class _SoFar:
+    seconds: float = 0.0
+    graphs: int = 0
+    misses: int = 0
+
+
+def _so_far() -> _SoFar:
+    if "torch._dynamo" not in sys.modules:  # its import takes two seconds
+        return _SoFar()
+    from torch._dynamo.utils import compilation_time_metrics, counters
+
+    # A forward pass is compiled within dynamo's frame, its backward pass when it is first called.
+    seconds = sum(sum(spent) for phase, spent in compilation_time_metrics.items()
+                  if phase == "_compile.compile_inner" or "bw_compiler" in phase)
+    return _SoFar(seconds, counters["stats"]["unique_graphs"], sum(counters[group][name] for group, name in MISSES))
+
+
+@dataclass
+class Ledger:
+    """The cold and warm seconds of this machine's workloads, by id, kept from run to run in one file."""
+
+    folder: Path
+    known: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            record = json.loads(self.path.read_text(encoding="utf-8"))
+            if record["schema"] == SCHEMA:
+                self.known = record["compiled"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            self.known = {}  # nothing is lost but old compile times: they are measured again
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"compiled-{machine.identity()}.json"
+
+    def add(self, workload: str, figures: dict[str, float]) -> dict[str, float]:
+        """What is known of the workload now."""
+        if figures:
+            self.known[workload] = {**self.known.get(workload, {}), **figures}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            whole = self.path.with_suffix(".new")
+            whole.write_text(json.dumps({"schema": SCHEMA, "compiled": self.known}), encoding="utf-8")
+            whole.replace(self.path)
+        return self.known.get(workload, {})

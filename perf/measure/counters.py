@@ -1,0 +1,155 @@
+"""What a call does, counted rather than timed: kernel launches, copies, operators, autograd nodes, compilations.
+
+Counts carry no noise: two runs of the same code on the same machine and versions give the same, so any
+change of a figure in `EXACT` is real and may gate by itself. What varies from run to run may not: a time,
+a CPU's resident memory, the error of a kernel whose atomics add in any order. Of these, the ones in
+`FACTORS` gate from that factor on.
+
+| counter | counts, in one call |
+|---|---|
+| launches, memcpys, memsets | what the GPU ran, from PyTorch's profiler |
+| host_syncs | times the host waited for the GPU |
+| operators | calls of PyTorch's operators, those that operators make included |
+| autograd_nodes | nodes of the graph that a backward pass ran through, or that the result holds |
+| compiled_regions | pieces of compiled code entered: a graph break makes two of one |
+| graph_breaks, recompiles | what torch.compile met with and compiled anew *meanwhile*: 0 once it is warm |
+"""
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch.autograd import DeviceType
+
+EXACT = ("launches", "memcpys", "memsets", "host_syncs", "operators", "autograd_nodes", "compiled_regions",
+         "graph_breaks", "recompiles", "peak_bytes", "kept_bytes", "flops", "bytes")
+FACTORS = {"error": 1.5, "rss_bytes": 1.5}
+
+LONGEST_NAME = 160  # characters; a kernel's template arguments go on for thousands
+
+_OPERATOR = re.compile(r"\w+::\w+")  # "aten::add"; what autograd and the compiler record looks otherwise
+_SYNC = re.compile(r"cu(da)?(Stream|Device|Event|Ctx)Synchronize|cudaMemcpy(2D|3D|(To|From)Symbol)?(_v\d+)?$")
+_NODE = "autograd::engine::evaluate_function: "
+_REGION = "Torch-Compiled Region"
+_GRAPH = "## Call CompiledFxGraph"  # and the hash of its code
+
+
+class Event(Protocol):
+    """What the profiler recorded: an operator, a kernel, a call of the CUDA runtime."""
+
+    def name(self) -> str: ...
+    def device_type(self) -> DeviceType: ...
+    def is_user_annotation(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Of one call: its counters, and the names of its device kernels (operators on a CPU) with their launches."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    kernels: dict[str, int] = field(default_factory=dict)
+
+
+def count(call: Callable[[], Any], device: torch.device) -> Counted:
+    """Counts one call, made under the profiler; `call` is warm already."""
+    on_gpu = device.type == "cuda"
+    own = _own_syncs(device) if on_gpu else 0
+    before = compilations()
+    events, result = _profiled(call, device)
+    after = compilations()
+    found = tally(events, on_gpu)
+    if on_gpu:
+        found.counters["host_syncs"] -= own
+    found.counters["autograd_nodes"] = found.counters["autograd_nodes"] or nodes(result)
+    found.counters.update({name: after[name] - before[name] for name in after})
+    return found
+
+
+def tally(events: Iterable[Event], on_gpu: bool) -> Counted:
+    """Sorts what the profiler recorded."""
+    kernels: Counter[str] = Counter()
+    operators: Counter[str] = Counter()
+    counted = Counter(autograd_nodes=0, compiled_regions=0)
+    if on_gpu:
+        counted.update(launches=0, memcpys=0, memsets=0, host_syncs=0)
+    for event in events:
+        name = event.name()
+        if event.is_user_annotation():
+            continue
+        if event.device_type() == DeviceType.CUDA:
+            copied = next((what for what in ("Memcpy", "Memset") if name.startswith(what)), None)
+            if copied:
+                counted[f"{copied.lower()}s"] += 1
+            else:
+                kernels[name.removeprefix("void ")[:LONGEST_NAME]] += 1
+        elif _OPERATOR.fullmatch(name):
+            operators[name] += 1
+        elif name.startswith(_GRAPH):
+            operators["CompiledFxGraph"] += 1
+        elif name.startswith(_NODE):
+            counted["autograd_nodes"] += 1
+        elif name.startswith(_REGION):
+            counted["compiled_regions"] += 1
+        elif on_gpu and _SYNC.match(name):
+            counted["host_syncs"] += 1
+    if on_gpu:
+        counted["launches"] = kernels.total()
+    counted["operators"] = operators.total()
+    return Counted(dict(counted), dict(kernels if on_gpu else operators))
+
+
+def compilations() -> dict[str, int]:
+    """Graph breaks, and graphs compiled, since the process began; 0 while nothing was compiled.
+
+    A cell that compiles can be given its own: the difference between before it was built and after.
+    """
+    if "torch._dynamo" not in sys.modules:  # its import takes two seconds
+        return {"graph_breaks": 0, "recompiles": 0}
+    from torch._dynamo.utils import counters
+
+    return {"graph_breaks": sum(counters["graph_break"].values()), "recompiles": counters["stats"]["unique_graphs"]}
+
+
+def nodes(result: Any) -> int:
+    """The nodes of the autograd graphs that the tensors in `result` hang on."""
+    ahead = [x.grad_fn for x in _tensors(result) if x.grad_fn is not None]
+    seen = set(ahead)
+    while ahead:
+        for node, _ in ahead.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                ahead.append(node)
+    return len(seen)
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        yield from _tensors(list(result.values()))
+    elif isinstance(result, list | tuple):
+        for item in result:
+            yield from _tensors(item)
+
+
+def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[list[Event], Any]:
+    """The profiler's raw record of `call`, and what it returned. torch.profiler would import the compiler."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    with torch.autograd.profiler.profile(use_kineto=True, use_device="cuda" if on_gpu else None) as profile:
+        result = call()
+    return (profile.kineto_results.events() if profile.kineto_results else []), result
+
+
+@functools.cache
+def _own_syncs(device: torch.device) -> int:
+    """Times that the profiler itself waits for the GPU, seen where nothing is called."""
+    events, _ = _profiled(lambda: None, device)
+    return tally(events, on_gpu=True).counters["host_syncs"]

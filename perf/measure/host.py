@@ -1,0 +1,82 @@
+"""What the host says of itself during a measurement: company, load, frequency, heat, memory."""
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from perf.measure.foreign import Foreign, spare_cores
+from perf.measure.memory import free_bytes
+
+FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")  # kHz; absent in most virtual machines
+SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # those of CPUs
+
+
+@dataclass(frozen=True)
+class Host:
+    """One look at the host, `seconds` after the measurement began; the first three count from there."""
+
+    seconds: float
+    foreign_cores: float  # that other processes kept busy, on average
+    pages_read_back: int  # by this process, from swap or from a file: major page faults
+    spare_cores: float  # that torch's threads leave idle
+    load: float  # the kernel's average of the last minute
+    free_bytes: int
+    cpu_mhz: float | None = None  # median of the samples
+    cpu_temperature: float | None = None  # degrees Celsius
+
+    def told(self) -> dict[str, Any]:
+        """JSON scalars, without what is not known."""
+        told = {"foreign_cores": round(self.foreign_cores, 3), "load": round(self.load, 2),
+                "free_bytes": self.free_bytes, "pages_read_back": self.pages_read_back,
+                "cpu_mhz": self.cpu_mhz, "cpu_temperature": self.cpu_temperature}
+        return {name: value for name, value in told.items() if value is not None}
+
+
+class HostReader:
+    """Reads the host since this was made: `sample()` between rounds, `read()` after the last."""
+
+    def __init__(self) -> None:
+        self._foreign = Foreign()
+        self._faults = _major_faults()
+        self._mhz: list[float] = []
+
+    def sample(self) -> None:
+        """The frequency: all that changes within a measurement, in some 20 us."""
+        mhz = _mhz()
+        if mhz is not None:
+            self._mhz.append(mhz)
+
+    def read(self) -> Host:
+        """Takes about a millisecond, more where there are many sensors."""
+        return Host(seconds=self._foreign.seconds, foreign_cores=self._foreign.cores,
+                    pages_read_back=_major_faults() - self._faults, spare_cores=spare_cores(torch.get_num_threads()),
+                    load=psutil.getloadavg()[0], free_bytes=free_bytes(torch.device("cpu")),
+                    cpu_mhz=statistics.median(self._mhz) if self._mhz else None, cpu_temperature=_temperature())
+
+
+def _major_faults() -> int:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+
+
+def _mhz() -> float | None:
+    """The first core's: the frequency of each would cost a file a core."""
+    try:
+        return int(FREQUENCY.read_text()) / 1e3
+    except (OSError, ValueError):
+        return None
+
+
+def _temperature() -> float | None:
+    if not hasattr(psutil, "sensors_temperatures"):
+        return None
+    sensors = psutil.sensors_temperatures()
+    return max((sensor.current for name in SENSORS for sensor in sensors.get(name, ())), default=None)

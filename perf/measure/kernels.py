@@ -1,0 +1,70 @@
+"""The kernel that ran, held against what the backend declares: a fallback is an error, not a slow row.
+
+Seen: `torch.compile` of FlexAttention past its recompile limit runs the dense path without a word; an
+SDPA call lands on another of PyTorch's kernels.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from attention.backends.base import Case, Kernels
+from attention.function import Function
+from attention.registry import DTYPES, variant
+from perf.cells import Workload
+
+BACKWARD_TOO = ("forward-backward", "train-step")  # every other phase is a forward pass, or "backward"
+SHOWN = 5  # names in a message
+FREE = ("sdpa",)  # chooses its kernel by the tensors that it gets
+
+_TELLING = re.compile(r"softmax|attention|flash|fmha|gemm|nvjet|cutlass|triton|::\w*mm$|_fft|CompiledFxGraph", re.I)
+
+
+def wrong_kernel(found: Iterable[str], w: Workload, device_type: str) -> str | None:
+    """In one line, how the names that a call of `w` showed (`Counted.kernels`) differ from what its backend
+    declares; None where they don't.
+
+    What a backend never runs is asked of bare kernels only, of exact and structured functions: a model and
+    an approximation have products of their own.
+    """
+    v = variant(w.variant)
+    case = Case(device_type, DTYPES[w.dtype], w.heads, w.kv_heads, w.head_dim, w.n, w.m, w.causal,
+                w.phase == "backward" or w.phase in BACKWARD_TOO, False)
+    declared = v.backend.expects(case)
+    if declared is None or (v.backend.name in FREE and _changed(v.function)):
+        return None
+    alone = w.bare and v.function.kind != "approximate"
+    told = mismatch(set(found), declared, w.phase, alone=alone)
+    return f"{w.variant} ({w.phase}) {told}" if told else None
+
+
+def _changed(function: Function) -> bool:
+    """Whether the backend gets other tensors than the case says: projected ones, or a bias that needs a gradient."""
+    return function.kind == "approximate" or function.parameters is not None
+
+
+def mismatch(found: set[str], declared: Kernels, phase: str, *, alone: bool) -> str | None:
+    """What is missing of the names that `declared` asks for, or what is there against it."""
+    asked = [declared.backward] if phase == "backward" else [declared.forward]
+    if phase in BACKWARD_TOO:
+        asked.append(declared.backward)
+    for patterns in asked:
+        if patterns and not _matching(found, patterns):
+            return f"ran {_shown(found)}; expected a kernel matching {' or '.join(patterns)}"
+    if alone and (against := _matching(found, declared.never)):
+        return f"ran {_shown(against)}; expected none matching {' or '.join(declared.never)}"
+    return None
+
+
+def _matching(found: set[str], patterns: Iterable[str]) -> set[str]:
+    return {name for name in found if any(re.search(pattern, name) for pattern in patterns)}
+
+
+def _shown(found: set[str]) -> str:
+    """A few names, those that tell most, without template arguments and parameters."""
+    if not found:
+        return "nothing that the profiler saw"
+    short = {re.split(r"[<(]", name.replace("(anonymous namespace)::", ""))[0] for name in found}
+    telling = sorted(name for name in short if _TELLING.search(name)) or sorted(short)
+    more = len(short) - SHOWN if len(telling) > SHOWN else 0
+    return ", ".join(telling[:SHOWN]) + (f" and {more} more" if more else "")

@@ -1,0 +1,161 @@
+"""The roofline: what this machine's memory and matrix units were seen to reach, and the floor they set.
+
+Williams, Waterman, Patterson: Roofline, CACM 52(4), 2009. A call that moves b bytes and computes f FLOPs
+takes at least max(b / copy rate, f / matmul rate) seconds; its share is that floor over its time.
+
+A ceiling is a rate that the hardware was seen to reach, measured once a machine and kept in a file named
+after its identity. Rows don't raise it, else no two runs could be compared: a row that beats it shows a
+share above 100 %, which says that a plain copy or product is not this machine's best. Without the file
+it is measured anew.
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from perf.cells import Workload
+from perf.measure import machine, rates
+from perf.measure.clocks import clock
+from perf.measure.fitness import Watch, unfit
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """`copy` in bytes/s, read and written; `matmul` in FLOP/s by the labels of `rates.labels`."""
+
+    copy: float
+    matmul: dict[str, float]
+
+    def flops(self, dtype: str) -> float | None:
+        """The highest FLOP/s known for a dtype, in IEEE arithmetic or what torch is set to."""
+        return max((rate for label, rate in self.matmul.items() if label.partition("-")[0] == dtype), default=None)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least `seconds` of a call, and the `limit` that sets them: "bytes" or "FLOPs"."""
+
+    seconds: float
+    limit: str
+
+
+def floor(w: Workload, ceilings: Ceilings) -> Floor | None:
+    """What the roofline allows `w`, by those of its bytes and FLOPs that are known; None if neither is.
+
+    The exponentials of softmax are left out. Their unit can bind: an H100's makes 3.9 T/s beside 989 TFLOP/s,
+    so at head_dim 64 they take as long as the products (FlashAttention-3, arXiv 2407.08608, section 3.1).
+    But a kernel may compute a part of them elsewhere (FlashAttention-4 does, by polynomials), so what the
+    unit takes for all of them is no floor.
+    """
+    floors = []
+    if w.bytes is not None:
+        floors.append(Floor(w.bytes / ceilings.copy, "bytes"))
+    if w.flops is not None and (rate := ceilings.flops(w.dtype)) is not None:
+        floors.append(Floor(w.flops / rate, "FLOPs"))
+    return max(floors, key=lambda floor: floor.seconds, default=None)
+
+
+def share(floor: Floor | None, seconds: float | None) -> float | None:
+    """How much of its limit a call of `seconds` reaches: 1 on the roofline, more where it beats it."""
+    return floor.seconds / seconds if floor and seconds else None
+
+
+def intensity(w: Workload) -> float | None:
+    """FLOPs a byte: where `w` stands on the axis of a roofline. None where either is unknown."""
+    return w.flops / w.bytes if w.flops is not None and w.bytes else None
+
+
+def attainable(ceilings: Ceilings, dtype: str, intensity: float) -> float:
+    """FLOP/s that the roofline allows at so many FLOPs a byte. Raises ValueError as `ridge`."""
+    return min(_known(ceilings, dtype), intensity * ceilings.copy)
+
+
+def ridge(ceilings: Ceilings, dtype: str) -> float:
+    """FLOPs a byte from which on FLOPs are the limit. Raises ValueError for a dtype without a ceiling."""
+    return _known(ceilings, dtype) / ceilings.copy
+
+
+def _known(ceilings: Ceilings, dtype: str) -> float:
+    rate = ceilings.flops(dtype)
+    if rate is None:
+        raise ValueError(f"the roofline has no ceiling of products in {dtype}; measure it, as those in "
+                         f"{', '.join(ceilings.matmul) or 'no dtype'} were")
+    return rate
+
+
+def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ceilings:
+    """This machine's ceilings of `dtypes`: those kept in `folder`; what they lack is measured, and kept.
+
+    The first time takes 1 or 2 seconds. What is measured on an unfit machine is returned, with a warning that
+    says why, but not kept.
+    """
+    identity = machine.identity()
+    path = folder / f"ceilings-{identity}-{_name(device)}.json"
+    wanted = rates.labels(dtypes, device)
+    kept = _load(path, identity)
+    missing = [label for label in wanted if kept is None or label not in kept.matmul]
+    if kept is None or missing:
+        watch = Watch(device)
+        watch.begin()
+        kept = _measured(device, missing, kept)
+        if reason := unfit(watch.end()):
+            warnings.warn(f"perf: the ceilings may be too low, and are not kept: {reason}", stacklevel=2)
+        else:
+            _save(path, identity, kept)
+    return Ceilings(kept.copy, {label: kept.matmul[label] for label in wanted})
+
+
+def _measured(device: torch.device, missing: Iterable[str], kept: Ceilings | None) -> Ceilings:
+    """`kept` and the products that it lacks; nothing is measured twice."""
+    made = clock(device)
+    copy, matmul = (kept.copy, kept.matmul) if kept else (rates.copy(device, made), {})
+    found = Ceilings(copy, matmul | {label: rates.matmul(device, label, made) for label in missing})
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # gigabytes that no row is to inherit
+    return found
+
+
+def _name(device: torch.device) -> str:
+    """"cpu", "cuda0", ..."""
+    if device.type == "cuda":
+        return f"cuda{torch.cuda.current_device() if device.index is None else device.index}"
+    return device.type
+
+
+def _load(path: Path, identity: str) -> Ceilings | None:
+    """The ceilings kept in a file; None if there is none, and with a warning if it holds something else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if (record["schema"], record["machine"]) != (SCHEMA, identity):
+            raise ValueError("another machine's, or another version's")
+        return Ceilings(_rate(record["copy"]), {label: _rate(rate) for label, rate in record["matmul"].items()})
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"perf: {path} doesn't hold this machine's ceilings ({reason}): measured anew", stacklevel=3)
+        return None
+
+
+def _rate(value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{value} is no rate")
+    return float(value)
+
+
+def _save(path: Path, identity: str, ceilings: Ceilings) -> None:
+    """The whole file at once: other processes may read it, or write it too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"schema": SCHEMA, "machine": identity, "copy": ceilings.copy, "matmul": ceilings.matmul}
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)

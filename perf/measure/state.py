@@ -1,0 +1,85 @@
+"""The state of the machine while something was timed: what was seen, and what evidence keeps of it."""
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perf.measure.host import Host
+from perf.measure.nvml import Reading
+
+FEWEST = 6  # readings from which on a drift is told from a flicker
+
+
+@dataclass(frozen=True)
+class State:
+    """One look at the machine, `seconds` after the measurement on `device` ("cpu" or "cuda") began."""
+
+    device: str
+    seconds: float
+    gpu: Reading | None = None
+    host: Host | None = None
+    busy: bool = True  # whether the GPU had work; False before the first and after the last round
+    unwatched: str | None = None  # why the GPU is not read, in one line
+
+
+def readings(states: Iterable[State], busy: bool = False) -> list[Reading]:
+    """Of the GPU; only while it was busy, if asked: the clocks of an idle GPU say nothing."""
+    return [state.gpu for state in states
+            if state.gpu and not (busy and (not state.busy or "gpu_idle" in (state.gpu.reasons or ())))]
+
+
+def known(read: Iterable[Reading], name: str) -> list[Any]:
+    """One figure of each reading that has it."""
+    return [value for one in read if (value := getattr(one, name)) is not None]
+
+
+def words(read: Iterable[Reading]) -> list[str]:
+    """Every reason that held the clocks at any time, each once."""
+    return list(dict.fromkeys(word for one in read for word in one.reasons or ()))
+
+
+def thirds(values: Sequence[float]) -> tuple[float, float] | None:
+    """Medians of the first and of the last third; None of too few values."""
+    third = len(values) // 3
+    return (statistics.median(values[:third]), statistics.median(values[-third:])) if len(values) >= FEWEST else None
+
+
+def last_host(states: Sequence[State]) -> Host | None:
+    """What was seen of the host over all of the measurement."""
+    return next((state.host for state in reversed(states) if state.host), None)
+
+
+def summary(states: Sequence[State]) -> dict[str, Any]:
+    """What evidence keeps: JSON scalars, without what is not known.
+
+    Clocks in MHz, temperature in degrees Celsius, power in watts. Of the busy readings, "sm_mhz" is the
+    median, "sm_drift" the last third's median over the first's, less 1, and "throttle" every reason that
+    held the clocks; of the others the largest is told.
+    """
+    read, busy = readings(states), readings(states, busy=True)
+    told: dict[str, Any] = {"readings": len(busy)} if read else {}
+    if clocks := known(busy, "sm_mhz"):
+        told |= {"sm_mhz": statistics.median(clocks), "sm_mhz_min": min(clocks), "sm_mhz_max": max(clocks)}
+    if limits := known(read, "max_sm_mhz"):
+        told["sm_mhz_limit"] = max(limits)
+    if parts := thirds(clocks):
+        told["sm_drift"] = round(parts[1] / parts[0] - 1, 4)
+    if memory := known(busy, "mem_mhz"):
+        told["mem_mhz"] = min(memory)
+    if known(read, "reasons"):
+        told["throttle"] = ", ".join(words(busy))
+    for name in ("temperature", "power", "power_limit", "utilisation", "ecc_errors"):
+        if values := known(read, name):
+            told[name] = max(values)
+    if free := known(read, "free_bytes"):
+        told["gpu_free_bytes"] = min(free)
+    if foreign := known(read, "foreign"):
+        told["foreign_processes"] = max(map(len, foreign))
+    for state in states:
+        if state.unwatched:
+            told["unwatched"] = state.unwatched
+    if host := last_host(states):
+        told |= host.told()
+    return told

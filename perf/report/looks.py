@@ -1,0 +1,46 @@
+"""What each backend looks like, the same in every plot and on the page, in the light and in the dark.
+
+The colours of a theme stay apart for the colour-blind (CIE76 distance of at least 20 for normal, protan,
+deutan and tritan sight, simulated after Machado et al. 2009) and from their background (contrast of at
+least 3); no two backends share a marker either.
+"""
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Look:
+    """A backend's colours as "#rrggbb", and its marker and line in matplotlib's letters."""
+
+    light: str
+    dark: str
+    marker: str
+    line: str = "-"
+
+
+# sdpa, which picks another backend, is hollow and dotted: what it picks shows through.
+LOOKS = {
+    "eager": Look("#111111", "#ffffff", "o"),
+    "tiled": Look("#949494", "#7a7a7a", "s"),
+    "sdpa": Look("#004eb5", "#4684f6", "D", ":"),
+    "sdpa-math": Look("#692a1a", "#b16735", "<"),
+    "sdpa-flash": Look("#2b88f3", "#b7abff", "^"),
+    "sdpa-efficient": Look("#167e50", "#0bbd76", "v"),
+    "sdpa-cudnn": Look("#b84fa0", "#fe94c5", "P"),
+    "fa2": Look("#b42c12", "#f17515", "X"),
+    "flex": Look("#d8780d", "#ffdb2d", ">"),
+}
+OTHERS = (  # of other packages
+    Look("#332288", "#b9b0ff", "p", "--"),
+    Look("#8800ee", "#d28bff", "h", "--"),
+    Look("#857a00", "#c9c95a", "*", "--"),
+    Look("#117733", "#6fd08c", "d", "--"),
+)
+
+
+def looks(backends: Collection[str]) -> dict[str, Look]:
+    """The look of each backend, in a fixed order."""
+    known = {name: look for name, look in LOOKS.items() if name in backends}
+    return known | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(sorted(set(backends) - set(LOOKS)))}

@@ -1,0 +1,65 @@
+"""The machine in words: what it is, and whether it is fit to measure on at this moment."""
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from perf.measure.fitness import Watch, summary, unfit
+from perf.measure.machine import fingerprint, identity
+
+SECONDS = 0.5  # of watching, and as long before it for a GPU to reach its clocks
+
+
+def report(device: torch.device) -> tuple[str, str | None]:
+    """The fingerprint and the state as JSON, and why the machine is unfit, in one line (None: it is fit).
+
+    A GPU is watched while it works, since an idle one shows neither its clocks nor its throttling.
+    """
+    watch = Watch(device)
+    work = _multiply(device) if device.type == "cuda" else lambda: time.sleep(0.01)
+    _for_seconds(work, lambda: None)
+    watch.begin()
+    _for_seconds(work, watch.sample)
+    states = watch.end()
+    why, told, state = unfit(states), fingerprint(), summary(states)
+    text = json.dumps({"id": identity(), **told, "clocks": clocks(told, state), "state": state, "unfit": why}, indent=2)
+    return text, why
+
+
+def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
+    """Whether the GPU's clocks are locked, as far as that can be told; None where they are not read."""
+    if machine.get("clocks_locked_mhz"):
+        return f"locked at {machine['clocks_locked_mhz']} MHz"
+    if "sm_mhz" not in state:
+        return None
+    held = state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
+    return (f"held at {state['sm_mhz']:.0f} of {state['sm_mhz_limit']} MHz, as `nvidia-smi -lgc` does, of which "
+            "NVML does not tell" if held else "not locked, as far as NVML tells")
+
+
+def _for_seconds(work: Callable[[], None], between: Callable[[], None]) -> None:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        work()
+        between()
+
+
+def _multiply(device: torch.device, queued: int = 8) -> Callable[[], None]:
+    """Keeps some matrix products queued."""
+    x_NN = torch.randn(4096, 4096, dtype=torch.float16, device=device)
+    events: deque[torch.cuda.Event] = deque()
+
+    def work() -> None:
+        torch.mm(x_NN, x_NN)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(device))
+        events.append(event)
+        if len(events) > queued:
+            events.popleft().synchronize()
+
+    return work

@@ -1,0 +1,92 @@
+"""What stands below a table: compile seconds, how to read it, and why rows are missing from it."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from perf.cells import FORMULA, MODEL_FORMULA
+from perf.measure.evidence import Evidence
+from perf.measure.foreign import TOLERATED
+
+LIMITS = {"bytes": "b", "FLOPs": "F"}
+COMPILATION = "{:<60}{:>6}{:>18}{:>18}{:>12}"
+
+
+def doubt(row: Evidence) -> str | None:
+    """Why the time of a row is not to be trusted, though it was kept; None if it is."""
+    if row.outcome == "ok" and row.reason:
+        return row.reason
+    if (row.foreign_cores or 0) > TOLERATED and not (row.clock or "").startswith("cuda"):
+        return f"other processes kept more than {TOLERATED:g} of a core busy"
+    return None
+
+
+def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidence]]]:
+    """Texts that differ in numbers only stand together, the most frequent first."""
+    kinds: dict[str, list[tuple[str, Evidence]]] = {}
+    for text, row in texts:
+        kinds.setdefault(re.sub(r"\d+", "#", text), []).append((text, row))
+    return sorted(kinds.values(), key=len, reverse=True)
+
+
+def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
+    """One counted line a reason of the rows with this outcome."""
+    given = ((row.reason or "no reason given", row) for row in rows if row.outcome == outcome)
+    return [f"{len(kind)} {outcome}: {kind[0][0]}" for kind in alike(given)]
+
+
+def compiling(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
+    """What compiling took, by variant and phase, a record a row."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        if row.compiled:
+            model = "" if row.workload.bare else f"{row.workload.model}: "
+            found.setdefault(f"{model}{row.workload.variant} {row.workload.phase}", []).append(row.compiled)
+    return found
+
+
+def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
+    """Seconds of the records that have this kind, "cold" or "warm": the least, the most and the sum."""
+    values = [each[kind] for each in compiled if kind in each]
+    if not values:
+        return "-"
+    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
+    return (least if least == most else f"{least}-{most}") + (f" ({sum(values):.1f})" if len(values) > 1 else "")
+
+
+def compilation(rows: Iterable[Evidence]) -> list[str]:
+    """A line for each variant and phase that was compiled: what that took, apart from run time."""
+    lines: list[str] = []
+    for name, each in compiling(rows).items():
+        if len(name) > 60:  # a line of its own
+            lines, name = [*lines, name], ""
+        lines.append(COMPILATION.format(name, len(each), span(each, "cold"), span(each, "warm"),
+                                        sum(int(one.get("recompiles", 0)) for one in each)))
+    header = COMPILATION.format("compile seconds (sum)", "rows", "cold", "warm", "recompiles")
+    return [header, *lines, ""] if lines else []
+
+
+def legend(rows: Sequence[Evidence], with_datasheet: bool = False) -> list[str]:
+    """How to read the table of `rows`, and what to mind in it; one text a paragraph."""
+    formula = FORMULA if all(row.workload.bare for row in rows) else f"{FORMULA}; {MODEL_FORMULA}"
+    sheet = "peak = datasheet's least time / time. " if with_datasheet else ""
+    return [*_warnings(rows), f"{formula}.",
+            "Time is the median, ± half of its 95 % interval. Speed-up = baseline's time / this time; * marks the "
+            "baseline (eager, else sdpa, else the first). GB/s = inputs read once + outputs written once. "
+            "limit = least time by this machine's measured ceilings / time; what binds is b: bytes, F: FLOPs. "
+            f"{sheet}Memory is allocated during the call or kept between calls (a mask, weights). Error is the largest "
+            "difference to the float64 oracle, relative to the values of its row (of a model: to its largest "
+            "output); ratio = error / what the error-ratio rule allows, above 1 is wrong."]
+
+
+def _warnings(rows: Sequence[Evidence]) -> list[str]:
+    timed = [row for row in rows if row.outcome == "ok" and row.median]
+    doubts = [(why, row) for row in timed if (why := doubt(row))]
+    found = [f"! {len(kind)} of {len(timed)} are doubtful: {kind[0][0]}" for kind in alike(doubts)]
+    if late := sum(row.ended == "budget" for row in timed):
+        found.append(f"{late} of {len(timed)} ended by the time budget, before their ± was as narrow as asked for.")
+    for kind in alike((row.no_graph, row) for row in timed if row.no_graph):
+        found.append(f"{len(kind)} rows timed by events: no graph: {kind[0][0]}")
+    if timed and all(row.floor is None for row in timed):
+        found.append("limit is -: this machine's copy and matmul ceilings were not measured.")
+    return found

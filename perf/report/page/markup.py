@@ -1,0 +1,33 @@
+"""HTML and SVG that is escaped by construction: text becomes markup through `tag` only."""
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+VOID = ("input", "meta")  # elements that have no end
+
+
+class Markup(str):
+    """Text that is markup already, and so isn't escaped again."""
+
+
+def escape(text: object) -> Markup:
+    """`text` as it should be read; quotes too, so that it may stand in an attribute."""
+    return text if isinstance(text, Markup) else Markup(html.escape(str(text)))
+
+
+def join(parts: Iterable[object]) -> Markup:
+    return Markup("".join(map(escape, parts)))
+
+
+def tag(name: str, /, *children: object, **attributes: object) -> Markup:
+    """`<name attributes>children</name>`.
+
+    A child of None is left out, and so is an attribute of None or False; one of True has no value. In an
+    attribute's name "_" stands for "-", and one at its end for nothing (`class_`).
+    """
+    given = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(value)}"')
+        for key, value in attributes.items() if value is not None and value is not False)
+    inside = join(child for child in children if child is not None)
+    return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{inside}</{name}>")

@@ -1,0 +1,127 @@
+"""The table of every row that was tried, sortable by any column and filtered by words."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perf.measure.evidence import Evidence
+from perf.report.looks import Look
+from perf.report.notes import doubt, legend
+from perf.report.page.charts import key
+from perf.report.page.markup import Markup, join, tag
+from perf.report.table import Datasheet, baseline, calls_header, groups, mask, speed_up
+from perf.report.units import UNKNOWN, calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
+
+Value = float | str | None
+PARAMETERS = 12  # the first columns, which say what was measured, not what was found
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column by its name: what it sorts by, and that in words."""
+
+    name: str
+    value: Callable[[Evidence], Value]
+    text: Callable[[Any], str] = str
+
+
+def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Column]:
+    """All columns there may be, those of the parameters first."""
+    bases = {row.workload: base for group in groups(rows) for base in [baseline(group)] for row in group}
+
+    def faster(row: Evidence) -> float | None:
+        return speed_up(row, bases[row.workload])
+
+    def counter(name: str) -> Column:
+        return Column(name.replace("_", " "), lambda row: row.counters.get(name), lambda n: number(n, "d"))
+
+    def peak(row: Evidence) -> float | None:
+        least = datasheet(row) if datasheet else None
+        return least / row.median if least and row.outcome == "ok" and row.median else None
+
+    called = calls_header(rows)
+    counters = [name for name in dict.fromkeys(name for row in rows for name in row.counters) if name != called]
+    return [
+        Column("backend", lambda row: row.workload.backend), Column("function", lambda row: row.workload.function),
+        Column("phase", lambda row: row.workload.phase), Column("mask", lambda row: mask(row.workload)),
+        Column("n", lambda row: row.workload.n), Column("keys", _keys), Column("batch", lambda row: row.workload.batch),
+        Column("heads", lambda row: row.workload.heads), Column("kv heads", _kv_heads),
+        Column("head_dim", lambda row: row.workload.head_dim), Column("dtype", lambda row: row.workload.dtype),
+        Column("model", _model),
+        Column("outcome", lambda row: row.outcome), Column("time", _median, seconds),
+        Column("±", lambda row: row.interval, percent), Column("speed-up", faster, lambda x: number(x, ".2f")),
+        Column("TFLOP/s", tflops, number), Column("GB/s", gigabytes, number), Column("limit", share, percent),
+        Column("peak", peak, percent), Column("binds", lambda row: row.limit if row.floor else None),
+        Column(called, calls, "{:d}".format),
+        Column("host", lambda row: row.host, seconds), Column("memory", lambda row: row.peak_bytes, size),
+        Column("kept", lambda row: row.kept_bytes, size), Column("reserved", lambda row: row.reserved_bytes, size),
+        Column("RSS", lambda row: row.rss_bytes, size), Column("error", lambda row: row.error, "{:.1e}".format),
+        Column("ratio", error_ratio, lambda x: number(x, ".2f")), *map(counter, counters),
+        Column("rounds", lambda row: row.rounds or None), Column("ended by", lambda row: row.ended),
+        Column("clock", lambda row: row.clock),
+        Column("doubt", doubt),
+    ]
+
+
+def _model(row: Evidence) -> str | None:
+    return None if row.workload.bare else row.workload.model
+
+
+def _kv_heads(row: Evidence) -> int | None:
+    """Unless there are as many as query heads."""
+    return row.workload.kv_heads if row.workload.kv_heads != row.workload.heads else None
+
+
+def _keys(row: Evidence) -> int | None:
+    """Unless there are as many as queries."""
+    return row.workload.m if row.workload.m != row.workload.n else None
+
+
+def _median(row: Evidence) -> float | None:
+    return row.median if row.outcome == "ok" else None
+
+
+def section(rows: Sequence[Evidence], known: Mapping[str, Look], datasheet: Datasheet | None) -> Markup | None:
+    """The table of all rows that weren't skipped; what all have in common stands above it, not in it."""
+    tried = [row for row in rows if row.outcome != "skipped"]
+    if not tried:
+        return None
+    ordered = [(row, i == 0) for group in groups(tried) for i, row in enumerate(group)]
+    numbers = {row.workload: i for i, row in enumerate(rows)}
+    offered = columns(tried, datasheet)
+    values = {column: [column.value(row) for row in tried] for column in offered}
+    same = {column.name: values[column][0] for column in offered[1:PARAMETERS] if len(set(values[column])) == 1}
+    aligned = {column: "" if isinstance(given[0], str) else "num" for column in offered
+               if column.name not in same and (given := [value for value in values[column] if value is not None])}
+    what = {column.name for column in offered[:PARAMETERS]}
+    head = tag("tr", *(tag("th", tag("button", column.name, type="button"), scope="col",
+                           class_=f"{side} {'what' if column.name in what else ''}".strip() or None)
+                       for column, side in aligned.items()))
+    body = join(_row(row, first, numbers[row.workload], aligned, known) for row, first in ordered)
+    common = ", ".join(f"{name} {value}" for name, value in same.items() if value is not None)
+    return tag(
+        "section", tag("h2", "All rows"),
+        tag("div", tag("label", "Filter ", tag("input", type="search", id="filter", autocomplete="off",
+                                               placeholder="fa2 backward 8192")),
+            tag("output", f"{len(tried)} rows", id="count", for_="filter"), class_="bar"),
+        tag("p", f"In every row: {common}.", class_="note") if common else None,
+        tag("div", tag("table", tag("thead", head), tag("tbody", body), id="table"), class_="scroll", tabindex="0",
+            role="region", aria_label="All rows"),
+        tag("details", tag("summary", "How to read it"), *(
+            tag("p", text) for text in legend(tried, datasheet is not None))), id="rows")
+
+
+def _row(row: Evidence, first: bool, index: int, aligned: Mapping[Column, str], known: Mapping[str, Look]) -> Markup:
+    cells = []
+    for column, side in aligned.items():
+        value = column.value(row)
+        if column.name == "backend":
+            cells.append(tag("th", tag("i", class_=f"dot {key(row.workload.backend, known)}"), value, scope="row"))
+            continue
+        text = UNKNOWN if value is None else column.text(value)
+        plain = value is None or isinstance(value, str)
+        sorts_by = None if plain or text == str(value) else f"{value:.6g}"
+        cells.append(tag("td", text, class_=side or None, data_v=sorts_by))
+    return tag("tr", *cells, id=f"r{index}", class_=" ".join(
+        word for word, so in (("first", first), ("bad", row.outcome != "ok")) if so) or None)

@@ -1,0 +1,74 @@
+"""Figures as text, the same in the terminal and on the page; a figure that is not known is "-"."""
+from __future__ import annotations
+
+from perf.measure.evidence import Evidence
+
+UNKNOWN = "-"
+
+
+def seconds(value: float) -> str:
+    """"1.23 ms", three or four digits in the unit that suits."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:#.4g} {unit}"
+    return f"{value * 1e6:#.4g} us"
+
+
+def size(value: float | None) -> str:
+    """"12.6 MB" (a million bytes)."""
+    if value is None:
+        return UNKNOWN
+    unit, factor = next((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 0)) if value >= f)
+    return f"{value / (factor or 1e3):.1f} {unit}"
+
+
+def number(value: float | None, form: str = "#.3g") -> str:
+    """In `form`, without decimals from a thousand on, by its power of ten from a million on or far below one."""
+    if value is None:
+        return UNKNOWN
+    if value >= 1e6 or (0 < value < 1e-3 and form == "#.3g"):
+        return f"{value:.0e}"
+    if value >= 1000:
+        return f"{value:.0f}"
+    return format(value, form).rstrip(".")
+
+
+def percent(value: float | None) -> str:
+    """"0.04%", "0.3%", "12%" of a part of one."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.{0 if value >= 0.1 else 1 if value >= 0.001 else 2}%}"
+
+
+def length(n: int) -> str:
+    """"512", "16K"."""
+    return f"{n // 1024}K" if n % 1024 == 0 else str(n)
+
+
+def tflops(row: Evidence) -> float | None:
+    """TFLOP/s of a timed row."""
+    return row.flops / row.median / 1e12 if row.flops and row.median else None
+
+
+def gigabytes(row: Evidence) -> float | None:
+    """GB/s of a timed row: what it must move at least, over its time."""
+    return row.bytes / row.median / 1e9 if row.bytes and row.median else None
+
+
+def share(row: Evidence) -> float | None:
+    """The floor over the time: 1 is as fast as this machine's ceilings allow."""
+    return row.floor / row.median if row.floor and row.median else None
+
+
+def error_ratio(row: Evidence) -> float | None:
+    """The error over what the error-ratio rule allows: above 1 is wrong."""
+    if row.error is None or row.bound is None:
+        return None
+    if row.bound == 0:
+        return 0.0 if row.error == 0 else float("inf")
+    return row.error / row.bound
+
+
+def calls(row: Evidence) -> int | None:
+    """Kernel launches of one call, of a CPU's row its operators."""
+    return row.counters.get("launches", row.counters.get("operators"))

@@ -1,0 +1,216 @@
+"""The roofline: floors that are known, its shape, and the file that keeps the ceilings."""
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perf.cells import Workload
+from perf.measure import machine, rates, roofline
+from perf.measure.fitness import Watch
+from perf.measure.roofline import Ceilings, Floor, attainable, ceilings, floor, intensity, ridge, share
+
+CPU = torch.device("cpu")
+H200 = Ceilings(copy=4.3e12, matmul={"bf16": 790e12})  # as measured
+WINDOW = Workload("attention", "sliding-window", "fa2", "forward", True, 1, 16, 16, 16384, 16384, 64, "bf16")
+FULL = replace(WINDOW, function="softmax")
+
+WINDOW_BYTES = 4 * 16 * 16384 * 64 * 2  # q, k, v and the output, in bf16
+FULL_FLOPS = 4 * 16 * 64 * 16384 * 16385 // 2  # of the visible pairs
+rates_of_a_machine = st.floats(1e3, 1e18)
+shapes = st.sampled_from([WINDOW, FULL])
+
+
+def known(w: Workload, ceilings: Ceilings) -> Floor:
+    found = floor(w, ceilings)
+    assert found is not None
+    return found
+
+
+def test_a_window_of_256_is_bound_by_its_bytes():
+    found = known(WINDOW, H200)
+    assert found == Floor(WINDOW_BYTES / 4.3e12, "bytes")
+    assert round(1e3 * found.seconds, 3) == 0.031
+    assert share(found, 0.125e-3) == pytest.approx(0.25, abs=2e-3)  # the best public kernel
+
+
+def test_full_attention_is_bound_by_its_flops():
+    assert known(FULL, H200) == Floor(FULL_FLOPS / 790e12, "FLOPs")
+
+
+def test_what_is_not_known_sets_no_floor():
+    model = replace(FULL, model="distilgpt2", heads=12, kv_heads=12)  # its bytes are not known
+    assert known(model, H200).limit == "FLOPs"
+    assert floor(replace(model, model="tft-160"), H200) is None
+    assert known(FULL, Ceilings(4.3e12, {"fp32": 50e12})) == Floor(WINDOW_BYTES / 4.3e12, "bytes")
+    assert share(None, 1.0) is None
+    assert share(known(FULL, H200), None) is None
+
+
+def test_the_faster_format_that_torch_is_set_to_is_the_limit():
+    made = Ceilings(1e12, {"fp32": 50e12, "fp32-tf32": 400e12, "bf16": 800e12})
+    assert made.flops("fp32") == 400e12
+    assert made.flops("fp16") is None
+
+
+@given(rates_of_a_machine, rates_of_a_machine, st.floats(1, 1e3), st.floats(1, 1e3), shapes)
+def test_a_better_machine_has_no_higher_floor(copy, matmul, more, faster, w):
+    fast = known(w, Ceilings(copy * more, {"bf16": matmul * faster}))
+    assert fast.seconds <= known(w, Ceilings(copy, {"bf16": matmul})).seconds
+
+
+@given(rates_of_a_machine, rates_of_a_machine, st.floats(1, 1e6), shapes)
+def test_no_call_within_the_ceilings_has_a_share_above_one(copy, matmul, slower, w):
+    """At the floor both rates are within the ceilings, and the share is 1."""
+    found = known(w, Ceilings(copy, {"bf16": matmul}))
+    reached = w.bytes / found.seconds / copy, w.flops / found.seconds / matmul
+    assert max(reached) == pytest.approx(1, rel=1e-12)
+    assert share(found, found.seconds) == 1
+    assert 0 < (share(found, found.seconds * slower) or 0) <= 1
+    assert share(found, found.seconds / 2) == 2  # a row that beats a ceiling says so
+
+
+@given(rates_of_a_machine, rates_of_a_machine, shapes)
+def test_the_drawn_roofline_is_the_floor(copy, matmul, w):
+    made = Ceilings(copy, {"bf16": matmul})
+    assert w.flops / attainable(made, "bf16", intensity(w) or 0) == pytest.approx(known(w, made).seconds, rel=1e-9)
+
+
+def test_the_ridge_is_where_the_limit_changes():
+    top = ridge(H200, "bf16")
+    assert top == pytest.approx(183.7, abs=0.1)
+    assert attainable(H200, "bf16", top) == pytest.approx(790e12)
+    assert attainable(H200, "bf16", 1.0) == 4.3e12
+    assert attainable(H200, "bf16", 1e6) == 790e12
+    assert intensity(FULL) == pytest.approx(FULL_FLOPS / WINDOW_BYTES)
+    assert (intensity(WINDOW) or 0) < top < (intensity(FULL) or 0)
+    assert intensity(replace(FULL, model="distilgpt2", heads=12, kv_heads=12)) is None
+
+
+def test_a_dtype_without_a_ceiling_is_refused():
+    with pytest.raises(ValueError, match=r"no ceiling of products in fp16; .* those in bf16"):
+        ridge(H200, "fp16")
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[str]:
+    """What is measured; a copy gives 1e10, the nth product n x 1e11."""
+    log: list[str] = []
+
+    def copy(device, clock):
+        log.append("copy")
+        return 1e10
+
+    def matmul(device, label, clock):
+        log.append(label)
+        return len(log) * 1e11
+
+    monkeypatch.setattr(rates, "copy", copy)
+    monkeypatch.setattr(rates, "matmul", matmul)
+    monkeypatch.setattr(roofline, "unfit", lambda states: None)
+    return log
+
+
+@pytest.fixture
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def kept(folder: Path) -> Path:
+    """The one file in a folder."""
+    path, = folder.iterdir()
+    return path
+
+
+@pytest.mark.usefixtures("quiet")
+def test_nothing_is_measured_twice(measured, tmp_path):
+    first = ceilings(CPU, ["fp32"], folder=tmp_path / "new")
+    assert measured == ["copy", "fp32"]
+    assert first == Ceilings(1e10, {"fp32": 2e11})
+    assert ceilings(CPU, ["fp32", "fp32"], folder=tmp_path / "new") == first
+    assert measured == ["copy", "fp32"]
+    more = ceilings(CPU, ["bf16", "fp32"], folder=tmp_path / "new")
+    assert measured == ["copy", "fp32", "bf16"]
+    assert more == Ceilings(1e10, {"bf16": 3e11, "fp32": 2e11})
+    assert ceilings(CPU, ["fp32"], folder=tmp_path / "new") == first  # what is asked for, not all that is kept
+    assert kept(tmp_path / "new").name == f"ceilings-{machine.identity()}-cpu.json"
+
+
+@pytest.mark.usefixtures("quiet")
+def test_another_machine_and_another_gpu_have_files_of_their_own(measured, tmp_path, monkeypatch):
+    ceilings(CPU, ["fp32"], folder=tmp_path)
+    monkeypatch.setattr(machine, "identity", lambda: "0123456789ab")
+    ceilings(CPU, ["fp32"], folder=tmp_path)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(roofline, "Watch", lambda device: Watch(CPU))  # there may be no GPU here
+    for index in range(2):
+        ceilings(torch.device("cuda", index), ["fp32"], folder=tmp_path)
+    assert measured == ["copy", "fp32"] * 4
+    assert {path.name for path in tmp_path.glob("*-0123456789ab-*")} == {
+        f"ceilings-0123456789ab-{name}.json" for name in ("cpu", "cuda0", "cuda1")}
+
+
+GOOD = {"schema": roofline.SCHEMA, "machine": "?", "copy": 1.0, "matmul": {"fp32": 1.0}}
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "null", '"x"', "\xff",
+    json.dumps({**GOOD, "machine": "another"}), json.dumps({**GOOD, "schema": roofline.SCHEMA + 1}),
+    json.dumps({**GOOD, "copy": 0}), json.dumps({**GOOD, "copy": float("nan")}), json.dumps({**GOOD, "copy": "fast"}),
+    json.dumps({**GOOD, "matmul": {"fp32": float("inf")}}), json.dumps({**GOOD, "matmul": [1.0]}),
+    json.dumps({key: GOOD[key] for key in ("schema", "machine", "matmul")}),
+])
+def test_a_file_that_is_no_record_of_this_machine_is_measured_anew(text, measured, tmp_path):
+    ceilings(CPU, ["fp32"], folder=tmp_path)
+    kept(tmp_path).write_text(text.replace("?", machine.identity()), encoding="latin-1")
+    with pytest.warns(UserWarning, match=r"doesn't hold this machine's ceilings \(.*\): measured anew") as warned:
+        found = ceilings(CPU, ["fp32"], folder=tmp_path)
+    assert len(warned) == 1
+    assert "\n" not in str(warned[0].message)
+    assert Path(warned[0].filename).name == "test_roofline.py"
+    assert measured == ["copy", "fp32"] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ceilings(CPU, ["fp32"], folder=tmp_path) == found
+    assert len(measured) == 4
+
+
+def test_the_record_that_the_others_differ_from_is_a_good_one(measured, tmp_path):
+    ceilings(CPU, ["fp32"], folder=tmp_path)
+    kept(tmp_path).write_text(json.dumps({**GOOD, "machine": machine.identity()}))
+    assert ceilings(CPU, ["fp32"], folder=tmp_path) == Ceilings(1.0, {"fp32": 1.0})
+
+
+def test_on_an_unfit_machine_nothing_is_kept(measured, tmp_path, monkeypatch):
+    seen = []
+
+    def unfit(states):
+        seen.append((tuple(measured), states[-1].device))
+        return "others are busy"
+
+    monkeypatch.setattr(roofline, "unfit", unfit)
+    with pytest.warns(UserWarning, match="may be too low, and are not kept: others are busy"):
+        assert ceilings(CPU, ["fp32"], folder=tmp_path).copy == 1e10
+    assert seen == [(("copy", "fp32"), "cpu")]  # it was watched all the while
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(measured, tmp_path, monkeypatch):
+    ceilings(CPU, ["fp32"], folder=tmp_path)
+    path, before = kept(tmp_path), kept(tmp_path).read_text()
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ceilings(CPU, ["bf16"], folder=tmp_path)
+    assert path.read_text() == before
