@@ -15,7 +15,8 @@ from perf.report.table import WIDTH, baseline, groups, speed_up, table
 from perf.session import Session
 
 Least = Callable[[Evidence], float | None]
-SLOW = 5  # commands shown at most
+SLOW = 1.1  # times its baseline's time: from there on a row's command is shown
+MOST = 5  # commands
 
 
 def ending(session: Session, arguments: Sequence[str], here: Path) -> Iterator[str]:
@@ -64,10 +65,11 @@ def _slow(session: Session) -> Iterator[str]:
     found = []
     for group in groups(session.rows):
         base = baseline(group)
-        found += [(ratio, row.workload) for row in group if (ratio := speed_up(row, base)) and ratio < 1]
-    for i, (ratio, w) in enumerate(sorted(found, key=lambda pair: pair[0])[:SLOW]):
+        found += [(ratio, row.workload) for row in group if (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
+    for i, (ratio, w) in enumerate(sorted(found, key=lambda pair: pair[0])[:MOST]):
         if i == 0:
-            yield f"{len(found)} rows are slower than their baseline; to see where the time goes:"
+            what = "1 row is" if len(found) == 1 else f"{len(found)} rows are"
+            yield f"{what} more than {SLOW - 1:.0%} slower than the baseline; to see where the time goes:"
         try:
             yield f"  {1 / ratio:.1f}x  {command(w, device=session.settings.device)}"
         except ValueError as error:

@@ -152,14 +152,14 @@ def _cpu_default(w: Workload) -> bool:
     if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
         return False
     if w.function not in CORE:
-        return w.m == 1024 and w.backend != "flex"
+        return w.m == 512 and w.backend != "flex"
     if w.backend == "checkpointed":
         return w.causal and w.n == 1024 and w.phase == "forward-backward"
     if w.function == "softmax" and w.phase == "forward":
-        longest = 4096 if w.causal and w.backend != "sdpa-math" else 2048 if w.causal else 1024
+        longest = 1024 if not w.causal else 2048 if w.backend in ("eager", "sdpa-math") else 4096
         return w.n <= longest and (w.causal or w.backend != "flex")
     if w.phase == "forward":
-        return w.causal and w.n in (1024, 2048)
+        return w.causal and w.n in ((1024, 2048) if w.function == "sliding-window" else (1024,))
     return w.function == "softmax" and w.causal and w.n == 1024
 
 

@@ -54,7 +54,7 @@ def flops(n: int, m: int, head_dim: int, causal: bool, rank: int) -> int:
     return 2 * (n + m) * head_dim * rank + 2 * (rank + head_dim) * softmax.pairs(n, m, causal)
 
 
-@register("low-rank", kind="approximate", paper="study 003", flops=flops, cost="n²", options={"rank": RANK},
+@register("low-rank", kind="approximate", paper="cf. arXiv 2006.04768", flops=flops, cost="n²", options={"rank": RANK},
           validate=validate, limits=limits, parameters=parameters)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, rank: int, params: Parameters) -> torch.Tensor:

@@ -39,7 +39,7 @@ def few(options: dict[str, Any], m: int) -> dict[str, Any]:
 
 
 @register("sliding-window", kind="structured", paper="arXiv 2004.05150", pairs=pairs,
-          options={"window": 256}, validate=validate, few=few, values=True)
+          cost="n", options={"window": 256}, validate=validate, few=few, values=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, window: int) -> torch.Tensor:
     """Softmax attention over W keys."""

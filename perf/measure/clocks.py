@@ -54,7 +54,7 @@ class CpuTimer:
 class CpuClock:
     """Wall-clock time on the CPU, with the threads torch was given."""
 
-    budget = 0.6  # seconds a cell
+    budget = 0.4  # seconds a cell
     most = 100  # rounds
 
     def __init__(self) -> None:

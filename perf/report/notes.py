@@ -22,10 +22,10 @@ def doubt(row: Evidence) -> str | None:
 
 
 def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidence]]]:
-    """Texts that differ in numbers only stand together, the most frequent first."""
+    """Texts that differ in numbers only, those of names (fa2) apart, stand together, the most frequent first."""
     kinds: dict[str, list[tuple[str, Evidence]]] = {}
     for text, row in texts:
-        kinds.setdefault(re.sub(r"\d+", "#", text), []).append((text, row))
+        kinds.setdefault(re.sub(r"(?<![\w-])\d+", "#", text), []).append((text, row))
     return sorted(kinds.values(), key=len, reverse=True)
 
 

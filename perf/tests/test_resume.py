@@ -1,0 +1,60 @@
+"""--perf-resume: only good rows of this machine and this commit count as measured."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from perf.cells import Workload
+from perf.measure import machine
+from perf.measure.evidence import Evidence, Writer
+from perf.options import Settings
+from perf.resume import measured_before
+
+CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
+COMMIT = "0123abcd"
+
+
+def settings(path) -> Settings:
+    return Settings(torch.device("cpu"), "default", [CELL], path, resume=True)
+
+
+@pytest.fixture
+def revision(monkeypatch):
+    def says(text):
+        monkeypatch.setattr(machine, "revision", lambda: text)
+
+    says(COMMIT)
+    return says
+
+
+def test_only_what_is_surely_the_same_is_measured(tmp_path, revision):
+    path = tmp_path / "evidence.jsonl"
+    good = Evidence(CELL, "ok", samples=(1.0,), median=1.0, machine=machine.identity(), revision=COMMIT)
+    writer = Writer(path)
+    for n, changed in enumerate(({}, {"outcome": "failed"}, {"outcome": "invalid"}, {"machine": "another"},
+                                 {"revision": "another"}, {"outcome": "skipped"}), start=1):
+        writer.append(replace(good, workload=replace(CELL, n=n), **changed))
+    assert list(measured_before(settings(path))) == [replace(CELL, n=1).id]
+
+
+def test_the_last_measurement_counts(tmp_path, revision):
+    path = tmp_path / "evidence.jsonl"
+    writer = Writer(path)
+    for seconds in (1.0, 2.0):
+        writer.append(Evidence(CELL, "ok", samples=(seconds,), median=seconds, machine=machine.identity(),
+                               revision=COMMIT))
+    assert measured_before(settings(path))[CELL.id].median == 2.0
+
+
+def test_a_first_run_has_nothing_before_it(tmp_path, revision):
+    assert measured_before(settings(tmp_path / "none.jsonl")) == {}
+
+
+@pytest.mark.parametrize("text", [None, f"{COMMIT}+dirty"])
+def test_without_a_commit_of_its_own_it_is_refused_in_one_line(tmp_path, revision, text):
+    revision(text)
+    with pytest.raises(ValueError, match="--perf-resume: the working tree is no commit of its own") as error:
+        measured_before(settings(tmp_path / "evidence.jsonl"))
+    assert "\n" not in str(error.value)
