@@ -12,6 +12,7 @@ import torch
 from perf.measure.fitness import Watch, summary, unfit
 from perf.measure.machine import fingerprint, identity
 
+FEWEST = 20  # readings that must be the same for a clock to count as held
 SECONDS = 0.5  # of watching, and as long before it for a GPU to reach its clocks
 
 
@@ -37,7 +38,8 @@ def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
         return f"locked at {machine['clocks_locked_mhz']} MHz"
     if "sm_mhz" not in state:
         return None
-    held = state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
+    steady = state.get("readings", 0) >= FEWEST and not state.get("throttle")  # few readings are alike by chance
+    held = steady and state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
     return (f"held at {state['sm_mhz']:.0f} of {state['sm_mhz_limit']} MHz, as `nvidia-smi -lgc` does, of which "
             "NVML does not tell" if held else "not locked, as far as NVML tells")
 
