@@ -52,9 +52,23 @@ def report(arguments: Sequence[str]) -> None:
     report(arguments)
 
 
+def bisect(arguments: Sequence[str]) -> int | None:
+    """Finds the commit that made a benchmark slow: --good REV --bad REV BENCHMARK."""
+    from perf.decide.bisect import main
+
+    return main(arguments)
+
+
+def selftest(arguments: Sequence[str]) -> int | None:
+    """Shows what this machine can certify: the same code against itself, and slowdowns put in on purpose."""
+    from perf.decide.selftest import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "machine": machine, "variants": variants, "plot": plot, "report": report,
-    "repeatability": repeatability}
+    "repeatability": repeatability, "bisect": bisect, "selftest": selftest}
 
 
 def main(arguments: Sequence[str]) -> int:

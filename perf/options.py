@@ -1,8 +1,8 @@
 """The options of `pytest perf/`: their names, their ini twins, and their validation."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,18 +35,24 @@ AXES = {
 OTHERS = {
     "device": "device to measure on (default: cuda if there is one, else cpu)",
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
-    "precision": "stop sampling when the median's 95 % interval is within this (default: 0.2 %%)",
+    "precision": "stop sampling when the median's 95 % interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
     "unfit": "what becomes of a row measured on an unfit machine: invalid, or keep it with a mark (default: invalid)",
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
     "report": "file that a page of the results is written to, HTML",
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
+    "against": "git revision to compare with: the working tree's attention/ and models/ against its",
 }
 SWITCHES = {
     "shapes": "add the shapes of real models",
     "resume": "measure only what the evidence file lacks of this commit on this machine",
+    "all": "with --perf-against: time what has the same sources on both sides as well",
+    "strict": "with --perf-against: inconclusive, invalid and missing fail as well",
 }
+PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
+SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence")  # of a run that measures one revision
+PAIRED = ("all", "strict")  # of one that compares two
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,16 @@ class Settings:
     grid: str
     workloads: list[Workload]
     evidence: Path
-    precision: float = 0.002
+    precision: float = 0.01
     unfit: str = "invalid"
     profile: str | None = None
     report: Path | None = None
     resume: bool = False
+    against: str | None = None
+    all: bool = False
+    strict: bool = False
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what was asked for: field -> values
+    shapes: bool = False
 
 
 def add(parser: pytest.Parser) -> None:
@@ -96,24 +107,41 @@ def settings(config: pytest.Config) -> Settings:
     """The validated options. Raises pytest.UsageError, in one line that names the choices."""
     from perf import axes
 
+    against = _against(config)
     device = _device(given(config, "device"))
     grid = given(config, "grid") or "default"
     _one_of("grid", grid, GRIDS)
     explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := given(config, name)) is not None}
+    with_shapes = bool(given(config, "shapes"))
     try:
-        chosen = axes.select(grid, device.type, explicit, with_shapes=bool(given(config, "shapes")))
+        chosen = axes.select(grid, device.type, explicit, with_shapes=with_shapes)
     except ValueError as error:
         raise pytest.UsageError(f"perf: {error}") from None
     if (profile := given(config, "profile")) is not None:
         _one_of("profile", profile, PROFILERS)
     unfit = _one_of("unfit", given(config, "unfit") or Settings.unfit, UNFIT)
-    return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), _precision(given(config, "precision")),
-                    unfit, profile, _file(config, "report", None), bool(given(config, "resume")))
+    precision = _precision(given(config, "precision"), device.type)
+    return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
+                    _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
+                    bool(given(config, "strict")), explicit, with_shapes)
 
 
-def _precision(text: str | None) -> float:
+def _against(config: pytest.Config) -> str | None:
+    """The revision to compare with. Raises pytest.UsageError for options of the other kind of run; the ini file's
+    are for when they apply."""
+    revision = given(config, "against")
+    for name in PAIRED if revision is None else SINGLE:
+        if config.getoption(f"perf_{name}"):
+            raise pytest.UsageError(
+                f"{_flag(name)}: says how --perf-against compares; give it a revision, such as main"
+                if revision is None else f"--perf-against: doesn't go together with {_flag(name)}, which is of a run "
+                                         "that measures one revision; drop one of them")
+    return revision
+
+
+def _precision(text: str | None, device_type: str) -> float:
     if text is None:
-        return Settings.precision
+        return PRECISION[device_type]
     number, percent = text.strip().removesuffix("%").strip(), text.strip().endswith("%")
     try:
         value = float(number) / (100 if percent else 1)

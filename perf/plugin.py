@@ -41,7 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "workloads(family): parametrise with the workloads of a model family, "
                                        '"attention" for bare kernels, "other" for families of other packages')
     if options.any_given(config):
-        _settings(config)  # an impossible option stops the run before anything is collected
+        settings = _settings(config)  # an impossible option stops the run before anything is collected
+        if settings.against is not None:
+            from perf.decide import pytest_against
+
+            config.stash[settings_key] = pytest_against.install(config, settings)
 
 
 def _benchmark_only(config: pytest.Config) -> bool:
@@ -79,7 +83,8 @@ def _family(w: Workload) -> str:
         return BARE
     from models import presets
 
-    family = presets()[w.model].family
+    preset = presets().get(w.model)  # None: only the revision that is compared with has it
+    family = preset.family if preset else "other"
     return family if family in FAMILIES else "other"
 
 
@@ -131,6 +136,8 @@ def workload(model: str, function: str, backend: str, phase: str, causal: bool, 
 def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) -> Any:
     """Call it to check and time the workload: a skip, a failure, or evidence."""
     stash, settings = request.config.stash, _settings(request.config)
+    if against := request.config.pluginmanager.get_plugin("perf_against"):
+        return lambda: against.report(workload, benchmark, stash[script_key], request.node)
     if settings.profile:
         return lambda: _profile(workload, settings)
     if session_key not in stash:
@@ -188,7 +195,8 @@ def pytest_benchmark_group_stats(config: pytest.Config) -> list | None:
     asked = (config.option.benchmark_group_by != "group" or config.option.benchmark_sort != "min"
              or config.option.benchmark_columns not in (None, ALL_COLUMNS)
              or any(config.getoption(f"benchmark_{name}", None) for name in TABLE_OPTIONS))
-    return None if asked or session_key not in config.stash else []
+    measured = session_key in config.stash or config.pluginmanager.has_plugin("perf_against")
+    return None if asked or not measured else []
 
 
 @pytest.hookimpl(optionalhook=True)

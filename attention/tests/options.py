@@ -9,7 +9,8 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "document": st.fixed_dictionaries({"length": st.sampled_from([1, 2, 7, 32, 64, 300])}),
     "softcap": st.fixed_dictionaries({"cap": st.sampled_from([1, 5.0, 50.0])}),
     "sliding-window": st.fixed_dictionaries({"window": st.sampled_from([1, 2, 5, 16, 64, 300])}),
-    "performer": st.fixed_dictionaries({"features": st.sampled_from([1, 16, 100]), "seed": st.sampled_from([0, 3])}),
+    # With one feature q drops out of the quotient: its gradient, and most of k's, is rounding alone.
+    "performer": st.fixed_dictionaries({"features": st.sampled_from([2, 16, 100]), "seed": st.sampled_from([0, 3])}),
     "rope": st.fixed_dictionaries({"base": st.sampled_from([10000.0, 100.0])}),
     "rope-alibi": st.fixed_dictionaries({"base": st.sampled_from([10000.0, 100.0])}),
     "relative-bias": st.sampled_from([{"buckets": 32, "max_distance": 128}, {"buckets": 6, "max_distance": 20}]),

@@ -28,6 +28,7 @@ REASONS = {
 }
 
 Process = tuple[int, str]  # its id and name
+FAMILY = "PERF_FAMILY"  # environment variable: the process whose descendants all measure together
 
 
 class Unwatched(RuntimeError):
@@ -38,9 +39,9 @@ class Unwatched(RuntimeError):
 class Reading:
     """One look at a GPU: clocks in MHz, temperature in degrees Celsius, power in watts.
 
-    `foreign` are the processes that compute on the GPU and are not this one, its ancestors or its
-    descendants. NVML lists none in some containers, and in others the host's process ids: so the
-    list is believed only if this process stands in it, and None, unknown, otherwise.
+    `foreign` are the processes that compute on the GPU and are not this one, its ancestors, its
+    descendants or those of its `FAMILY`. NVML lists none in some containers, and in others the host's
+    process ids: so the list is believed only if this process stands in it, and None, unknown, otherwise.
     """
 
     sm_mhz: int | None = None
@@ -164,16 +165,17 @@ def _watts(milliwatts: int | None) -> float | None:
 
 
 def _ours(pid: int) -> bool:
-    """Whether a process is this one, an ancestor or a descendant."""
+    """Whether a process is this one, an ancestor or a descendant, or a descendant of `FAMILY`'s."""
     import psutil
 
-    if pid == os.getpid():
+    head = {os.getpid(), int(os.environ.get(FAMILY, os.getpid()))}
+    if pid in head:
         return True
     try:
         theirs = {parent.pid for parent in psutil.Process(pid).parents()}
     except psutil.Error:
         return False
-    return os.getpid() in theirs or pid in {parent.pid for parent in psutil.Process().parents()}
+    return bool(head & theirs) or pid in {parent.pid for parent in psutil.Process().parents()}
 
 
 def _name(pid: int) -> str:

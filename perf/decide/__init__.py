@@ -1,0 +1,1 @@
+"""Verdicts: what is slower, in which commit, and how sure that is."""

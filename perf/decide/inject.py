@@ -1,0 +1,184 @@
+"""Faults put into a call on purpose, to see whether they are caught: `wrap(call, "slow:5%")`.
+
+| spec | what becomes of the call |
+|---|---|
+| slow:5% | takes 5 % longer; counts no more launches, as a kernel that got slower doesn't |
+| clone | clones what it returns: a needless copy, one more launch |
+| unfused | doubles what it returns and halves it again: two elementwise kernels that were part of another |
+| recompile | compiles a small graph anew each time |
+| sync | waits for the result: the host reads a value back |
+"""
+from __future__ import annotations
+
+import itertools
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+KINDS = ("slow", "clone", "unfused", "recompile", "sync")
+CYCLES = 1_000_000  # to learn how long a cycle takes; 0.5 ms
+CLOSE = 0.1  # of the wanted seconds: as exact as an injected slowdown has to be
+TRIES = 5
+
+Call = Callable[[], Any]
+
+
+def wrap(call: Call, spec: str) -> Call:
+    """The call with the fault `spec` in it. Makes the call, to learn its device and time.
+
+    Raises ValueError, in one line, for an unknown spec, and for a slowdown too small to be put in by a launch.
+    """
+    kind, share = parse(spec)
+    if kind == "slow":
+        return _slower(call, share)
+    return {"clone": _cloning, "unfused": _unfused, "recompile": _recompiling, "sync": _waiting}[kind](call)
+
+
+def parse(spec: str) -> tuple[str, float]:
+    """The kind of fault, and by which share the call is made slower: ("slow", 0.05). Raises ValueError."""
+    kind, _, amount = spec.strip().partition(":")
+    if kind not in KINDS or (kind != "slow" and amount):
+        raise ValueError(f"unknown fault {spec!r}; choose from slow:5%, {', '.join(KINDS[1:])}")
+    if kind != "slow":
+        return kind, 0.0
+    number, percent = amount.strip().removesuffix("%"), amount.strip().endswith("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 10:
+        raise ValueError(f"fault {spec!r}: {amount!r} is no share of a call's time; give one such as slow:5%")
+    return kind, share
+
+
+def _slower(call: Call, share: float) -> Call:
+    """Counting sees the call as it was: under a profiler nothing is added."""
+    sample = next(_tensors(call()), None)
+    if sample is None or not sample.is_cuda:
+        return _spinning(call, share)
+    cycles = _cycles(call, share, sample.device)
+
+    def slower() -> Any:
+        result = call()
+        if not torch.autograd._profiler_enabled():
+            torch.cuda._sleep(cycles)  # torch's own way to keep a GPU busy: a kernel in the call's stream
+        return result
+
+    return slower
+
+
+def _spinning(call: Call, share: float) -> Call:
+    """On the CPU: each call is followed by a busy loop of its own time's share, CPU time both: what others take
+    meanwhile is not the call's."""
+    def slower() -> Any:
+        start = time.process_time()
+        result = call()
+        end = time.process_time()
+        if not torch.autograd._profiler_enabled():
+            until = end + share * (end - start)
+            while time.process_time() < until:
+                pass
+        return result
+
+    return slower
+
+
+def _cycles(call: Call, share: float, device: torch.device) -> int:
+    """How long to keep the GPU busy so that the call, by the project's clock, takes that share longer."""
+    from perf.measure.clocks import clock
+    from perf.measure.sampling import sample
+
+    made = clock(device)
+
+    def seconds(cycles: int) -> float:
+        def slept() -> Any:
+            result = call()
+            if cycles:
+                torch.cuda._sleep(cycles)
+            return result
+
+        return sample(made, made.prepare(slept), precision=0.001).median
+
+    return calibrate(seconds, share)
+
+
+def calibrate(seconds: Callable[[int], float], share: float) -> int:
+    """Cycles for which `seconds(cycles)` is `1 + share` times `seconds(0)`, within `CLOSE` of what is added.
+
+    The launch of the busy kernel takes time of its own, so that the first guess is corrected by what it does.
+    Raises ValueError where that launch alone takes longer than wanted, or the time follows no cycles.
+    """
+    alone = seconds(0)
+    wanted = share * alone
+    rate = (seconds(2 * CYCLES) - seconds(CYCLES)) / CYCLES  # seconds a cycle
+    if rate <= 0:
+        raise ValueError(f"fault slow:{share:.3g}: the time of the call doesn't follow what is added to it")
+    cycles = max(1, round(wanted / rate))
+    for _ in range(TRIES):
+        added = seconds(cycles) - alone
+        if abs(added - wanted) <= CLOSE * wanted:
+            return cycles
+        if cycles == 1 and added > wanted:
+            break
+        cycles = max(1, cycles + round((wanted - added) / rate))
+    raise ValueError(f"fault slow:{share:.3g}: {wanted * 1e6:.2g} us more can't be added to a call of "
+                     f"{alone * 1e6:.3g} us here, a launch takes {added * 1e6:.2g} us; inject a larger share")
+
+
+def _cloning(call: Call) -> Call:
+    return lambda: _mapped(call(), torch.clone)
+
+
+def _unfused(call: Call) -> Call:
+    return lambda: _mapped(call(), lambda x: (x * 2) * 0.5)
+
+
+def _waiting(call: Call) -> Call:
+    def waiting() -> Any:
+        result = call()
+        for x in itertools.islice(_tensors(result), 1):
+            x.detach().reshape(-1)[0].item()
+        return result
+
+    return waiting
+
+
+def _recompiling(call: Call) -> Call:
+    """torch.compile gives up on code that it has compiled too often, so each time it gets code of another name."""
+    like = next(_tensors(call()), torch.zeros(1))
+    one, count = torch.zeros(1, device=like.device), itertools.count()
+
+    def recompiling() -> Any:
+        code = _small.__code__.replace(co_name=f"small_{next(count)}")
+        torch.compile(types.FunctionType(code, globals()), backend="eager")(one)
+        return call()
+
+    return recompiling
+
+
+def _small(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+def _mapped(result: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """`result` with its floating-point tensors changed."""
+    if isinstance(result, torch.Tensor):
+        return change(result) if result.is_floating_point() else result
+    if isinstance(result, Mapping):
+        return {name: _mapped(value, change) for name, value in result.items()}
+    if isinstance(result, list | tuple):
+        return [_mapped(value, change) for value in result]
+    return result
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        yield from _tensors(list(result.values()))
+    elif isinstance(result, list | tuple):
+        for value in result:
+            yield from _tensors(value)

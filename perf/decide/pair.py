@@ -1,0 +1,120 @@
+"""Launch pairs: the same benchmarks in two fresh processes, base and head, that take turns on one device.
+
+    with Pair(base_folder, head_folder, "cpu") as pair:
+        base, head = pair.prepare(workload)        # a verdict's Sides
+        pair.log_ratio(workload)                   # log(head / base): one sample of a verdict
+
+Both are alive all the time and only one of them works. The turns go A B B A A B B A ..., each of some rounds, so that
+a machine that drifts slows both alike. A turn stands for its median, and the pair for the median of what neighbours
+say: a disturbance that hits a few turns changes nothing. On the CPU both are held to the same core.
+"""
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perf.cells import Workload
+from perf.decide.company import Company, choose_core
+from perf.decide.process import Process, both
+from perf.decide.verdict import Side
+
+SECONDS = 1.0  # that a pair times one benchmark
+TURN = 0.01  # seconds of a turn, if its rounds are shorter
+TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
+PREPARING = 600.0  # seconds after which a worker that prepares has hung: a cold compiler takes minutes
+ANSWERING = 60.0  # the same of everything else, beside what is to be timed
+NO_MEMORY = "does not fit"
+
+
+@dataclass
+class Times:
+    """Seconds of one call, in each round of a pair, and why they are not to be trusted."""
+
+    base: list[float] = field(default_factory=list)
+    head: list[float] = field(default_factory=list)
+    unfit: str | None = None
+
+
+class Pair:
+    """Two workers on one device. `head_first`: which of them has the first turn; alternate it from pair to pair.
+
+    `times` are those of the last `log_ratio`. Every method raises Died, a ValueError, for a worker that dies or hangs.
+    """
+
+    def __init__(self, base_folder: Path, head_folder: Path, device: str, *, head_first: bool = False) -> None:
+        self.device, self.head_first = device, head_first
+        self.times = Times()
+        self.base = Process("base", base_folder, device)
+        try:
+            self.head = Process("head", head_folder, device)
+        except BaseException:
+            self.base.close()
+            raise
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends both workers."""
+        try:
+            self.base.close()
+        finally:
+            self.head.close()
+
+    def prepare(self, w: Workload, *, check: bool = True) -> tuple[Side, Side]:
+        """Builds it on both sides at once; `check` holds each against its oracle and counts it, otherwise a Side says
+        only whether it can be timed."""
+        request: dict[str, Any] = {"prepare": asdict(w), "check": check}
+        base, head = both(self.base, self.head, PREPARING, **request)
+        if NO_MEMORY in str(base.get("missing")):  # the other may have stood in the way, which is smaller by now
+            base = self.base.ask(PREPARING, **request)
+        if NO_MEMORY in str(head.get("missing")):
+            head = self.head.ask(PREPARING, **request)
+        broken = "failed" in base and "failed" in head
+        return _side(base, failed="missing"), _side(head, failed="missing" if broken else "wrong")
+
+    def log_ratio(self, w: Workload, rounds: int | None = None) -> float:
+        """One sample: the log of the head's time over the base's, `w` being what was prepared last.
+
+        `rounds` of each side; by default as many as take `SECONDS`, and at least a few.
+        """
+        self.times = Times()
+        order = (self.head, self.base) if self.head_first else (self.base, self.head)
+        core = choose_core() if self.device == "cpu" else None
+        seconds = max(process.ask(PREPARING, plan=core)["seconds"] for process in order)
+        company = Company((self.base.pid, self.head.pid))
+        of_turn, turns = schedule(seconds, rounds)
+        ratios = []
+        for turn in range(turns):
+            found = {}
+            for process in order if turn % 2 == 0 else reversed(order):
+                found[process.side] = process.ask(ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
+            self.times.base += found["base"]
+            self.times.head += found["head"]
+            ratios.append(math.log(statistics.median(found["head"]) / statistics.median(found["base"])))
+        self.times.unfit = next(filter(None, (process.ask(ANSWERING, state=True)["unfit"] for process in order)), None)
+        if self.device == "cpu":
+            self.times.unfit = self.times.unfit or company.unfit()
+        return statistics.median(ratios)
+
+
+def schedule(seconds: float, rounds: int | None = None) -> tuple[int, int]:
+    """Rounds of a turn, and turns of each side: an even number, for A B B A to be whole."""
+    of_turn = max(1, round(TURN / seconds))
+    turns = SECONDS / (2 * of_turn * seconds) if rounds is None else rounds / of_turn
+    return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)
+
+
+def _side(answer: Mapping[str, Any], failed: str) -> Side:
+    reasons = {"missing": answer.get("missing"), "wrong": answer.get("wrong")}
+    if reason := answer.get("failed"):
+        reasons[failed] = reason
+    return Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
+                kernels=answer.get("kernels", {}))

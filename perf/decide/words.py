@@ -1,0 +1,101 @@
+"""A verdict's reasons as an engineer would say them: "7.2 % slower [6.1, 8.4], 12 pairs; 3 more kernel launches:
+aten::clone"."""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+SHOWN = 3  # names
+NAMES = {
+    "launches": ("kernel launch", "kernel launches"), "memcpys": ("memory copy", "memory copies"),
+    "memsets": ("memory set", "memory sets"), "operators": ("operator", "operators"),
+    "host_syncs": ("wait of the host", "waits of the host"), "graph_breaks": ("graph break", "graph breaks"),
+    "recompiles": ("recompilation", "recompilations"), "compiled_regions": ("compiled region", "compiled regions"),
+    "autograd_nodes": ("autograd node", "autograd nodes"),
+    "peak_bytes": "peak memory", "kept_bytes": "memory kept between calls", "flops": "FLOPs", "bytes": "bytes to move",
+}
+
+# Names of the inner operation of PyTorch's elementwise and reduction templates: "direct_copy_kernel_cuda".
+_GENERIC = re.compile(r"elementwise_kernel|reduce_kernel")
+_INNER = re.compile(r"\b(?!(?:Binary|AUnary|BUnary)Functor|gpu_|func_wrapper)\w*(?:[Ff]unctor|_kernel)\w*")
+
+
+def times(middle: float, half: float, pairs: int) -> str:
+    """A log ratio and half its interval: "7.2 % slower [6.1, 8.4], 12 pairs". Of a faster head the interval too says
+    by how much less time it takes."""
+    way = -1 if middle < 0 else 1
+    amount, ends = _percent(middle, way), sorted(_value(middle + side * half, way) for side in (-1, 1))
+    said = f"{amount} % {'faster' if way < 0 else 'slower'}" if float(amount) else "the same time"
+    between = f"[{_figure(ends[0])}, {_figure(ends[1])}]" if math.isfinite(half) else "(no interval yet)"
+    return f"{said} {between}, {many(pairs, 'pair')}"
+
+
+def undecided(certified: float | None, more: int, about: str) -> str:
+    """What the pairs could have told apart, and how many more would tell."""
+    could = "" if certified is None else f"can tell changes from {_figure(100 * certified)} % on; "
+    return f"{could}{about} {many(more, 'more pair')} would decide"
+
+
+def counted(name: str, more: int, came: Mapping[str, int] | None = None, went: Mapping[str, int] | None = None) -> str:
+    """"3 more kernel launches: aten::clone"; of "kernels", "other kernels: a for b"."""
+    if name == "kernels":
+        there = [f"{'' if not went else 'other '}kernels: {_listed(came)}" if came else "",
+                 f"{'for' if came else 'without'} {_listed(went)}" if went else ""]
+        return " ".join(part for part in there if part)
+    one, several = NAMES[name]
+    said = f"{abs(more)} {'more' if more > 0 else 'fewer'} {one if abs(more) == 1 else several}"
+    return f"{said}: {_listed(came)}" if came else said
+
+
+def size_change(name: str, old: int, new: int) -> str:
+    """"peak memory 1.25x (2.5 MB more)"."""
+    change = f"{_amount(abs(new - old))}{'B' if name.endswith('bytes') else ''} {'more' if new > old else 'less'}"
+    return f"{NAMES[name]} {new / old:.4g}x ({change})" if old else f"{NAMES[name]}: {change}"
+
+
+def error_change(old: float, new: float) -> str:
+    return f"error {new / old:.3g}x: {new:.2g}" if old else f"error {new:.2g}, was exactly 0"
+
+
+def many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def short(kernel: str) -> str:
+    """A kernel's name without namespaces, template arguments and parameters."""
+    plain = kernel.removeprefix("void ").replace("(anonymous namespace)::", "")
+    outer, *inside = re.split(r"[<(]", plain, maxsplit=1)
+    if inside and _GENERIC.search(outer) and (inner := _INNER.search(inside[0])):
+        return inner[0]
+    return outer if outer.startswith("aten::") else outer.rpartition("::")[2] or outer
+
+
+def _listed(names: Mapping[str, int] | None) -> str:
+    found: dict[str, int] = {}
+    for name, count in (names or {}).items():
+        found[short(name)] = found.get(short(name), 0) + count
+    told = [f"{name} x{count}" if count > 1 else name for name, count in sorted(found.items())[:SHOWN]]
+    return ", ".join(told) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+
+
+def _amount(value: float) -> str:
+    """"12.6 M", with a thousand as the step; "512 " below a thousand."""
+    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value:.0f} "
+
+
+def _value(log_ratio: float, way: int) -> float:
+    """Percent slower, or (way -1) percent less time."""
+    return 100 * way * math.expm1(min(log_ratio, 50.0))
+
+
+def _percent(log_ratio: float, way: int) -> str:
+    return _figure(_value(log_ratio, way))
+
+
+def _figure(percent: float) -> str:
+    said = f"{percent:.1f}" if abs(percent) < 99.95 else f"{percent:.0f}" if abs(percent) < 1e5 else f"{percent:.0e}"
+    return said.removeprefix("-") if float(said) == 0 else said

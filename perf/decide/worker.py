@@ -1,0 +1,216 @@
+"""One side of a pair: a fresh process that measures its own attention/ and models/ when it is told to.
+
+`python -m perf.decide.worker DEVICE`, with the side's folder as working directory and first on PYTHONPATH. Lines of
+JSON, a request on stdin and its answer on stdout:
+
+    {"prepare": workload's fields, "check": bool}
+        {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes"}
+        {"missing": reason}   it can't be done here: no such variant, no such package, no memory
+        {"wrong": reason}     the oracle says otherwise, or the kernel that ran is not the one declared
+        {"failed": reason}    anything else that was raised
+    {"plan": core or null}  {"seconds": of a round, "iterations", "clock"}: warm, its rounds chosen
+    {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
+    {"state": true}         {"unfit": reason or null, "state": of the machine since the plan}
+    {"quit": true}
+
+What libraries print goes to stderr. On the CPU there is one thread, which the plan may hold to one core.
+"""
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import torch
+
+    from perf.cells import Workload
+    from perf.measure.clocks import Plan
+    from perf.measure.fitness import Watch
+    from perf.prepare import Prepared
+
+Answer = dict[str, Any]
+INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/decide/inject.py)
+
+LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
+
+
+class Worker:
+    """Answers requests about one workload at a time. What it measures is imported when it is made."""
+
+    def __init__(self, device: torch.device) -> None:
+        _own_packages()
+        from perf.decide import core_time
+        from perf.decide.core_time import CoreTimer
+        from perf.measure.clocks import clock
+        from perf.measure.fitness import Watch
+        from perf.prepare import Preparer
+
+        self.device, self.clock, self.watch = device, clock(device), Watch(device)
+        self.timer = CoreTimer() if device.type == "cpu" and core_time.AVAILABLE else self.clock.timer
+        self.preparer = Preparer(device)
+        self.cores = _cores()
+        self.prepared: Prepared | None = None
+        self.made: Plan | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> Answer:
+        """Raises what the workload raises."""
+        if "prepare" in request:
+            return self.prepare(request["prepare"], bool(request.get("check")))
+        if "plan" in request:
+            return self.plan(request["plan"])
+        if "rounds" in request:
+            assert self.made is not None, "rounds before a plan"
+            return {"seconds": rounds(self.timer, self.made, request["rounds"], self.watch)}
+        return self.state()
+
+    def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
+        """Builds what is timed and calls it once; `check` holds it against its oracle and counts it."""
+        import torch
+
+        import attention
+        from perf.cells import Workload
+
+        self.prepared = self.made = None
+        gc.enable()
+        _stay_on(self.cores)
+        w = Workload(**fields)
+        try:
+            if w.variant not in attention.names():
+                return {"missing": f"{w.variant} is not registered"}
+            if reason := self.preparer.why_not(w):
+                return {"missing": reason}
+            try:
+                prepared = self.preparer.prepare(w)
+            except (ValueError, ImportError) as error:
+                return {"missing": line(error)}
+            self.prepared = prepared = _injected(prepared)
+            prepared.call()  # compilers and libraries make their plans
+            return self._checked(w, prepared) if check else {"ready": True}
+        except attention.Unsupported as error:
+            return {"missing": line(error)}
+        except torch.OutOfMemoryError as error:
+            return {"missing": f"{w.variant}: does not fit: {line(error)}"}
+
+    def _checked(self, w: Workload, prepared: Prepared) -> Answer:
+        from perf.measure import counters, memory
+        from perf.measure.kernels import wrong_kernel
+
+        prepared.reference()
+        report = prepared.check()
+        if not report.ok:
+            return {"wrong": report.message}
+        peak, kept = memory.peak(prepared.call, self.device), prepared.kept()
+        counted = counters.count(prepared.call, self.device)
+        if reason := wrong_kernel(counted.kernels, w, self.device.type):
+            return {"wrong": reason}
+        sizes = {"kept_bytes": kept, "flops": w.flops, "bytes": w.bytes}
+        worst = max(report.errors, key=lambda x: report.errors[x] / report.bounds[x] if report.bounds[x] else 0.0)
+        return {"ready": True, "counters": {**counted.counters, **{x: n for x, n in sizes.items() if n is not None}},
+                "kernels": counted.kernels, "error": report.errors[worst], "bound": report.bounds[worst],
+                "peak_bytes": peak.allocated + kept}
+
+    def plan(self, core: int | None) -> Answer:
+        assert self.prepared is not None, "a plan before it is prepared"
+        if core is not None:
+            _stay_on({core})
+        gc.collect()
+        gc.disable()
+        self.made = self.clock.prepare(self.prepared.call)
+        self.watch.begin()
+        return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
+
+    def state(self) -> Answer:
+        """On the CPU without the company of other processes: the sibling is one, and whoever started both knows."""
+        from perf.measure.fitness import summary, unfit
+
+        states = tuple(replace(state, host=state.host and replace(state.host, foreign_cores=0.0))
+                       for state in self.watch.end())
+        return {"unfit": unfit(states), "state": summary(states)}
+
+
+def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> list[float]:
+    """Seconds of one call in each of `count` rounds, after one that is not counted unless it is long: the other side
+    had the caches."""
+    skipped, readings = int(plan.seconds < LONG), []
+    for _ in range(skipped + count):
+        if plan.setup:
+            plan.setup()
+        start = timer()
+        for _ in range(plan.iterations):
+            plan.call()
+        readings.append((start, timer()))
+    watch.sample()  # while a GPU works through what is queued
+    return [(stop - start) / plan.iterations for start, stop in readings[skipped:]]
+
+
+def _injected(prepared: Prepared) -> Prepared:
+    spec = os.environ.get(INJECT)
+    if not spec:
+        return prepared
+    from perf.decide import inject
+
+    return replace(prepared, call=inject.wrap(prepared.call, spec))
+
+
+def line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _own_packages() -> None:
+    """Raises ImportError where another attention/ than this side's would be measured: an installed one."""
+    import attention
+
+    if not Path(attention.__file__ or "").resolve().is_relative_to(Path.cwd().resolve()):
+        raise ImportError(f"attention/ is that of {attention.__file__}, not of {Path.cwd()}")
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _stay_on(cores: set[int]) -> None:
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
+def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
+    """Answers line by line until it is told to quit, or nobody is left to tell it."""
+    worker: Worker | None = None
+    for text in requests:
+        request = json.loads(text)
+        if "quit" in request:
+            return
+        try:
+            worker = worker or _start(device)
+            answer = worker.answer(request)
+        except Exception as error:  # of the measured code: any
+            answer = {"failed": f"{type(error).__name__}: {line(error)}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _start(device: str) -> Worker:
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    return Worker(torch.device(device))
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Keeps stdout for answers: what writes to it from here on, C libraries included, writes to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(arguments[0], sys.stdin, answers)
+    sys.stderr.flush()
+    os._exit(0)  # the interpreter takes a second to take torch apart
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

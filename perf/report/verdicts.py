@@ -1,0 +1,116 @@
+"""The table that ends a comparison of two revisions: a row a benchmark, counts, a line a function.
+
+A pure function: rows in, text out, at most `WIDTH` columns wide.
+"""
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from perf.cells import Workload
+from perf.decide.row import Row
+from perf.report.table import WIDTH, title
+from perf.report.units import UNKNOWN, seconds
+
+COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
+VERDICT = "<13"
+WHY = "why"
+WORDS = ("wrong", "regressed", "improved", "ok", "unchanged", "inconclusive", "invalid", "missing", "new", "skipped")
+
+
+def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
+    """The rows by section, what was not timed, a line a function, `notes`, and the counts last. Times are of one call;
+    a ratio is head over base, so above 1 is slower."""
+    shown = [row for row in rows if row.word not in ("unchanged", "skipped")]
+    lines = [line for section in _by(shown, lambda row: _section(row.workload)) for line in _section_lines(section)]
+    return "\n".join([*lines, *_wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, counts(rows)])])
+
+
+def counts(rows: Iterable[Row]) -> str:
+    """"12 benchmarks: 1 regressed, 11 unchanged"."""
+    found = Counter(row.word for row in rows)
+    shown = ((found[word], "ok, unchanged" if word == "unchanged" else word) for word in WORDS)
+    said = ", ".join(f"{count} {word}" for count, word in shown if count)
+    return f"{_many(found.total(), 'benchmark')}: {said or 'none compared'}"
+
+
+def means(rows: Iterable[Row]) -> Iterator[str]:
+    """A line a function: the geometric mean of its ratios, their range and number. Only what was timed counts."""
+    for group in _by((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
+        ratios = [row.verdict.ratio for row in group if row.verdict.ratio]
+        mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+        yield (f"{group[0].workload.function}: {mean:.3f}x the base's time (geometric mean), "
+               f"{min(ratios):.3f} to {max(ratios):.3f}, {_many(len(ratios), 'benchmark')}")
+
+
+def interval(row: Row) -> str:
+    """"[1.061, 1.084]", of the ratio."""
+    low, high = row.verdict.low, row.verdict.high
+    if low is None or high is None or high == math.inf:  # of one pair
+        return UNKNOWN
+    return f"[{_ratio(low)}, {_ratio(high)}]"
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return f"{value:.3f}" if value < 99.9995 else f"{value:.0f}" if value < 10_000 else f"{value:.0e}"
+
+
+def _by(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> list[list[Row]]:
+    groups: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _section(w: Workload) -> Workload:
+    """A section's rows differ in backend, n and b."""
+    return replace(w.group, n=0, batch=0, m=0 if w.m == w.n else w.m)
+
+
+def _section_lines(rows: Sequence[Row]) -> Iterator[str]:
+    yield f" {title(rows[0].workload)} ".center(WIDTH, "-")
+    yield _line({name: name for name in COLUMNS}) + f"  {'verdict':{VERDICT}}{WHY}"
+    for row in sorted(rows, key=lambda row: (row.workload.n, row.workload.batch)):
+        w, v = row.workload, row.verdict
+        cells = {"backend": w.backend, "n": w.n, "b": w.batch, "base": _time(row.base), "head": _time(row.head),
+                 "ratio": _ratio(v.ratio), "interval": interval(row)}
+        yield from _hanging(f"{_line(cells)}  {row.word:{VERDICT}}", v.why)
+    yield ""
+
+
+def _line(cells: dict[str, object]) -> str:
+    return "".join(format(str(cells[name]), form) for name, form in COLUMNS.items())
+
+
+def _time(value: float | None) -> str:
+    return UNKNOWN if value is None else seconds(value)
+
+
+def _hanging(row: str, why: str) -> list[str]:
+    """The row, and its last column's further lines below one another."""
+    return textwrap.wrap(why, WIDTH, initial_indent=row, subsequent_indent=" " * len(row)) or [row.rstrip()]
+
+
+def _unchanged(rows: Iterable[Row]) -> Iterator[str]:
+    found = Counter(row.workload.variant for row in rows if row.word == "unchanged")
+    if found:
+        yield ("ok, unchanged (the same sources on both sides: not timed; --perf-all times them too): "
+               + ", ".join(f"{variant} {count}" for variant, count in found.items()))
+
+
+def _skipped(rows: Iterable[Row]) -> Iterator[str]:
+    for reason, count in Counter(row.verdict.why for row in rows if row.word == "skipped").items():
+        yield f"{count} skipped: {reason}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _wrapped(paragraphs: Iterable[str]) -> list[str]:
+    return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]

@@ -1,0 +1,285 @@
+"""`--perf-against`: verdicts become tests, exit codes and properties."""
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+import models
+from perf.cells import BARE, Workload
+from perf.decide import against, pytest_against
+from perf.decide.row import Row
+from perf.decide.verdict import Verdict
+
+pytest_plugins = "pytester"
+ROOT = Path(__file__).parents[2]
+HEAVY = (models, pytest_against)  # imported here once: pytester unloads what an inner run imports
+TEST = """
+import pytest
+
+@pytest.mark.workloads("attention")
+def test_it(measure):
+    measure()
+"""
+SMALL = ("-p", "no:hypothesispytest", "--perf-device=cpu", "--perf-grid=quick", "--perf-functions=softmax",
+         "--perf-seqlens=64", "--perf-heads=2", "--perf-causal=both")
+CELL = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
+SENTENCE = "7.2 % slower [6.1, 8.4], 12 pairs; 3 more launches: aten::clone"
+
+
+class Fake:
+    """Gives each backend the word that `words` says; a backend without one is unchanged."""
+
+    words: ClassVar[dict[str, str]] = {}
+    name = "main (01234567)"
+
+    def __init__(self, settings):
+        if settings.against == "nowhere":
+            raise ValueError("unknown revision 'nowhere'; give a branch")
+        self.settings, self.notes, self.compared = settings, ["a note"], []
+
+    def close(self):
+        pass
+
+    def only_base(self):
+        return []
+
+    def untimed(self, workloads):
+        return [self._row(w, "unchanged") for w in workloads if w.backend not in self.words]
+
+    def compare(self, workloads, say):
+        self.compared.append([w.id for w in workloads])
+        say("a line of progress")
+        for w in workloads:
+            yield self._row(w, self.words[w.backend])
+
+    def _row(self, w, word):
+        if word in ("regressed", "improved", "ok", "inconclusive"):
+            verdict = Verdict(word, 1.072, 1.061, 1.084, 12, SENTENCE, 0)
+            return Row(w, verdict, word, 1e-3, 1.072e-3, (1.0e-3, 1.1e-3, 1.072e-3))
+        return Row(w, Verdict(word, None, None, None, 0, f"it is {word}", 0), word)
+
+
+@pytest.fixture
+def compared(pytester, monkeypatch):
+    """Runs pytest in a folder with one test that measures, where the words of the backends are known beforehand."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(pytest_against, "Against", Fake)
+    pytester.makeconftest((ROOT / "conftest.py").read_text())
+    pytester.makepyfile(TEST)
+
+    def run(*arguments, only="--benchmark-only", **words):
+        monkeypatch.setattr(Fake, "words", words)
+        backends = f"--perf-backends={','.join(dict.fromkeys((*words, 'eager')))}"
+        return pytester.runpytest_inprocess(*SMALL, only, backends, "--perf-against=main", *arguments)
+
+    return SimpleNamespace(run=run, path=pytester.path)
+
+
+def test_a_regressed_row_is_a_failed_test_with_a_sentence(compared):
+    result = compared.run(sdpa="regressed")
+    assert result.ret == 1
+    result.assert_outcomes(passed=2, failed=2)
+    text = result.stdout.str()
+    assert text.count(f"\nregressed: {SENTENCE} (against main (01234567))\n") == 2
+    assert "Traceback" not in text
+    assert "4 benchmarks: 2 regressed, 2 ok, unchanged" in text
+    assert "softmax: 1.072x the base's time" in text
+    assert "a note" in text
+    table = text.partition("perf: quick grid on cpu")[2].partition("=== short test")[0]
+    assert max(map(len, table.splitlines())) <= 120
+
+
+def test_progress_shows_each_verdict(compared):
+    lines = compared.run(sdpa="regressed", tiled="improved").outlines
+    assert any("test_it[softmax:eager" in line and "ok, unchanged" in line for line in lines)
+    assert any("test_it[softmax:tiled" in line and "improved 1.072x" in line for line in lines)
+    assert "  1/2 softmax:sdpa-forward-causal-b1-h2-kv2-n64-m64-d64-fp32: regressed 1.072x" in lines
+    assert "  softmax:tiled: a line of progress" in lines
+
+
+def test_pytest_benchmark_s_own_table_is_shown_only_if_asked_for(compared):
+    compared.run(sdpa="ok").stdout.no_fnmatch_line("*Name (time in*")
+    compared.run("--benchmark-group-by=param:n", sdpa="ok").stdout.fnmatch_lines(["*benchmark 'n=64': 2 tests*"])
+
+
+def test_a_variant_s_benchmarks_are_decided_together(compared, monkeypatch):
+    seen = []
+
+    def compare(self, workloads, say):
+        seen.append([w.backend for w in workloads])
+        return (self._row(w, "ok") for w in workloads)
+
+    monkeypatch.setattr(Fake, "compare", compare)
+    assert compared.run("--perf-seqlens=64,32", sdpa="ok", tiled="ok").ret == 0
+    assert sorted(seen) == [["sdpa"] * 4, ["tiled"] * 4]
+
+
+@pytest.mark.parametrize(("words", "code", "strict"), [
+    ({"sdpa": "ok"}, 0, 0),
+    ({"sdpa": "improved", "tiled": "new"}, 0, 0),
+    ({"sdpa": "ok", "tiled": "inconclusive"}, 0, 11),
+    ({"tiled": "missing"}, 0, 11),
+    ({"sdpa": "ok", "tiled": "invalid"}, 0, 11),
+    ({"tiled": "invalid"}, 10, 10),
+    ({"sdpa": "inconclusive", "tiled": "invalid"}, 10, 10),
+    ({"sdpa": "regressed", "tiled": "invalid"}, 1, 1),
+    ({"sdpa": "regressed", "tiled": "missing"}, 1, 1),
+    ({"sdpa": "wrong"}, 1, 1),
+    ({"sdpa": "wrong", "tiled": "inconclusive"}, 1, 1),
+    ({"sdpa": "skipped"}, 0, 0),
+    ({}, 0, 0),
+])
+def test_exit_codes(compared, words, code, strict):
+    assert compared.run(**words).ret == code
+    assert compared.run("--perf-strict", **words).ret == strict
+
+
+def test_another_failure_is_no_verdict(compared):
+    (compared.path / "test_other.py").write_text("def test_other(benchmark):\n    benchmark(int)\n    assert False\n")
+    assert compared.run("--perf-strict", tiled="missing").ret == 1
+
+
+def test_first_failure_stops(compared):
+    result = compared.run("-x", "--perf-strict", sdpa="missing", tiled="missing")
+    result.assert_outcomes(failed=1)
+    assert result.ret == 11
+
+
+def test_a_machine_that_stays_unfit_ends_the_run(compared):
+    result = compared.run("--perf-seqlens=16,32,64", sdpa="invalid", tiled="regressed")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["*perf: the machine was unfit for all 6 benchmarks that were tried: it is invalid*"])
+    assert "regressed" not in result.stdout.str()
+
+
+def test_junit_properties(compared):
+    compared.run("--junitxml=out.xml", sdpa="regressed")
+    cases = {case.attrib["name"]: case for case in ElementTree.parse(compared.path / "out.xml").iter("testcase")}
+    found = {name: {p.get("name"): p.get("value") for p in case.iter("property")} for name, case in cases.items()}
+    sdpa, eager = (next(said for name, said in found.items() if backend in name) for backend in ("sdpa", "eager"))
+    assert sdpa == {"base": "0.001", "head": "0.001072", "ratio": "1.072", "interval": "[1.061, 1.084]",
+                    "verdict": "regressed", "why": SENTENCE}
+    assert eager == {"verdict": "ok, unchanged", "why": "it is unchanged"}
+    failures = [failure.get("message") for case in cases.values() for failure in case.iter("failure")]
+    assert failures == [f"Failed: regressed: {SENTENCE} (against main (01234567))"] * 2
+
+
+def test_samples_of_the_head_are_played_to_pytest_benchmark(compared):
+    compared.run("--benchmark-json=out.json", sdpa="regressed")
+    saved = json.loads((compared.path / "out.json").read_text())
+    assert saved["perf"]["against"] == "main (01234567)"
+    assert len(saved["benchmarks"]) == 2
+    assert saved["benchmarks"][0]["stats"]["median"] == pytest.approx(1.072e-3)
+    assert saved["benchmarks"][0]["extra_info"]["verdict"] == "regressed"
+
+
+def test_k_and_lf(compared):
+    result = compared.run("-k", "sdpa and causal", sdpa="regressed")
+    result.assert_outcomes(failed=1, deselected=3)
+    result = compared.run("--lf", sdpa="regressed")
+    result.assert_outcomes(failed=1)
+    assert result.ret == 1
+
+
+def test_collecting_measures_nothing(compared, monkeypatch):
+    monkeypatch.setattr(Fake, "untimed", None)
+    assert compared.run("--collect-only", "-q", sdpa="regressed").ret == 0
+
+
+REFUSED = {
+    "--perf-against=nowhere": "--perf-against: unknown revision 'nowhere'; give a branch",
+    "--perf-profile=torch": "--perf-against: doesn't go together with --perf-profile",
+    "--perf-resume": "--perf-against: doesn't go together with --perf-resume",
+    "--perf-report=a.html": "--perf-against: doesn't go together with --perf-report",
+    "-n2": "--perf-against: one process measures at a time; drop -n",
+}
+
+
+@pytest.mark.parametrize(("option", "message"), REFUSED.items(), ids=REFUSED)
+def test_refusals_are_one_line(compared, option, message):
+    refused(compared.run(option), message)
+
+
+def test_a_run_that_measures_nothing_is_no_comparison(compared):
+    refused(compared.run(only="--benchmark-skip"), "--perf-against: measures benchmarks only; add --benchmark-only")
+
+
+def refused(result, message):
+    said = [line for line in result.errlines + result.outlines if line.strip()]
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, said
+    assert len(said) == 1
+    assert message in said[0]
+
+
+@pytest.mark.parametrize("option", ["--perf-all", "--perf-strict"])
+def test_what_says_how_to_compare_needs_a_revision(pytester, monkeypatch, option):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    pytester.makeconftest((ROOT / "conftest.py").read_text())
+    result = pytester.runpytest_inprocess(*SMALL, option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"{option}: says how --perf-against compares; give it a revision" in result.stderr.str()
+
+
+def test_ini_twins(compared, pytester):
+    (compared.path / "pytest.ini").write_text("[pytest]\nperf_against = main\nperf_strict = true\n")
+    assert compared.run(sdpa="missing").ret == 11
+    plain = pytester.runpytest_inprocess(*SMALL, "--benchmark-skip")  # the revision is for when benchmarks are measured
+    plain.assert_outcomes(skipped=plain.parseoutcomes()["skipped"])
+    assert plain.ret == 0
+
+
+def test_properties_leave_out_what_is_not_known():
+    verdict = Verdict("inconclusive", 1.5, 0.0, math.inf, 1, "one pair", 2)
+    assert pytest_against.properties(Row(CELL, verdict, "inconclusive")) == {
+        "ratio": 1.5, "verdict": "inconclusive", "why": "one pair"}
+
+
+def git(folder, *words):
+    variables = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    for name in ("NAME", "EMAIL"):
+        variables |= {f"GIT_AUTHOR_{name}": "someone", f"GIT_COMMITTER_{name}": "someone"}
+    done = subprocess.run(["git", "-C", folder, *words], env=variables, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Three commits: without attention/, tagged empty, with it, and another one; and a clone of the last alone."""
+    tree = tmp_path / "tree"
+    (tree / "attention").mkdir(parents=True)
+    (tree / "attention" / "__init__.py").write_text("")
+    git(tree, "init", "--quiet")
+    git(tree, "commit", "--quiet", "--allow-empty", "--message", "nothing")
+    git(tree, "tag", "empty")
+    git(tree, "add", "--all")
+    git(tree, "commit", "--quiet", "--message", "attention")
+    git(tree, "commit", "--quiet", "--allow-empty", "--message", "another")
+    git(tmp_path, "clone", "--quiet", "--depth=1", tree.as_uri(), "shallow")
+    return tree
+
+
+@pytest.mark.parametrize(("revision", "where", "message"), [
+    ("nowhere", "tree", "unknown revision 'nowhere'; give a branch, tag or commit"),
+    ("empty", "tree", "revision 'empty' has no attention/"),
+    ("second", "shallow", "this is a shallow clone, which may lack the commit; git fetch --unshallow"),
+    ("main", "nothing", "is in no git repository"),
+    ("main", "no git", "there is no git here; install it"),
+], ids=lambda value: value)
+def test_a_revision_that_can_t_be_compared_with(compared, repository, monkeypatch, revision, where, message):
+    given = git(repository, "rev-parse", "HEAD~1") if revision == "second" else revision
+    root = repository.parent / where
+    root.mkdir(exist_ok=True)
+    monkeypatch.setattr(pytest_against, "Against", functools.partial(against.Against, root=root))
+    if where == "no git":
+        monkeypatch.setenv("PATH", "")
+    refused(compared.run(f"--perf-against={given}"), message)

@@ -1,0 +1,122 @@
+"""`--perf-against` over a repository whose working tree has a slower backend, a new one, and one less."""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+AGAINST = ("-m", "pytest", "perf/", "--benchmark-only", "--perf-device=cpu", "--perf-grid=quick", "--perf-heads=2",
+           "--perf-functions=softmax", "--perf-seqlens=64", "--perf-against=HEAD")
+BACKENDS = "backends=[eager, sdpa, math, flash, efficient, cudnn, fa2, fa3, fa4, flex, tiled, checkpointed]"
+SCORES = "    scores = ((q * scale)"
+LIMIT = 120  # seconds on two cores: a verdict on one changed variant, its own benchmarks of the quick grid
+
+
+def command(*words, cwd, check=True):
+    variables = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "COLUMNS": "120", "HOME": str(cwd.parent),
+                 "TMPDIR": str(cwd.parent), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    for name in ("NAME", "EMAIL"):
+        variables |= {f"GIT_AUTHOR_{name}": "someone", f"GIT_COMMITTER_{name}": "someone"}
+    done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def against(tree, *arguments):
+    return command(sys.executable, *AGAINST, *arguments, cwd=tree, check=False)
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A repository with everything committed."""
+    tree = tmp_path / "tree"
+    for package in ("attention", "models", "perf"):
+        ignored = shutil.ignore_patterns("__pycache__", "tests", "records")
+        shutil.copytree(ROOT / package, tree / package, ignore=ignored)
+    for name in ("conftest.py", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    edit(tree / "attention/functions/softmax.py", BACKENDS, BACKENDS.replace("math, ", ""))
+    command("git", "init", "--quiet", cwd=tree)
+    command("git", "add", "--all", cwd=tree)
+    command("git", "commit", "--quiet", "--message", "before", cwd=tree)
+    return tree
+
+
+def cases(tree):
+    """Of the junit file: backend -> whether the test failed, its properties."""
+    found = ElementTree.parse(tree / "out.xml").iter("testcase")
+    return {case.get("name", "").partition("softmax:")[2].partition("-forward-")[0]:
+            (case.find("failure") is not None, {p.get("name"): p.get("value") for p in case.iter("property")})
+            for case in found}
+
+
+@pytest.mark.slow
+def test_a_slower_backend_is_a_failed_test(tree):
+    edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
+    before = command("git", "status", "--porcelain", cwd=tree).stdout
+    done = against(tree, "--junitxml=out.xml", "--perf-backends=eager,sdpa")
+    text = done.stdout + done.stderr
+    assert done.returncode == 1, text
+    found = cases(tree)
+    assert {backend: (failed, said["verdict"]) for backend, (failed, said) in found.items()} == {
+        "eager": (True, "regressed"), "sdpa": (False, "ok, unchanged")}, text
+    said = found["eager"][1]
+    low, high = map(float, said["interval"].strip("[]").split(", "))
+    assert 1 < low < float(said["ratio"]) < high
+    assert float(said["head"]) / float(said["base"]) == pytest.approx(float(said["ratio"]), rel=0.2)
+    assert f"regressed: {said['why']} (against HEAD (" in text
+    assert "20 more operators: aten::clone" in said["why"]
+    assert "Traceback" not in text
+    assert max(map(len, text.partition("perf: quick grid on cpu")[2].partition("== short")[0].splitlines())) <= 120
+    assert command("git", "status", "--porcelain", cwd=tree).stdout.replace("?? out.xml\n", "") == before
+    assert not list(tree.parent.glob("perf-base-*"))
+
+
+@pytest.mark.slow
+def test_what_only_one_side_has(tree):
+    edit(tree / "attention/functions/softmax.py", BACKENDS.replace("math, ", ""), BACKENDS.replace("tiled, ", ""))
+    found = {}
+    for strict, code in ((), 0), (("--perf-strict",), 11):
+        done = against(tree, "--junitxml=out.xml", "-k", "tiled or math", *strict)
+        assert done.returncode == code, done.stdout + done.stderr
+        found[code] = {backend: (failed, said["verdict"]) for backend, (failed, said) in cases(tree).items()}
+    assert found == {0: {"tiled": (False, "missing"), "sdpa-math": (False, "new")},
+                     11: {"tiled": (True, "missing"), "sdpa-math": (False, "new")}}
+    assert "missing: the head can't do it: softmax:tiled is not registered" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_same_on_both_sides_passes(tree):
+    done = against(tree, "--perf-backends=eager,sdpa", "--perf-all", "--junitxml=out.xml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = cases(tree)
+    assert set(found) == {"eager", "sdpa"}
+    for failed, said in found.values():
+        assert not failed
+        assert said["verdict"] in ("ok", "inconclusive", "invalid")
+    assert any("ratio" in said for _, said in found.values())
+
+
+@pytest.mark.slow
+def test_a_verdict_on_one_variant_in_time(tree):
+    """Its benchmarks of the quick grid, at their own sizes."""
+    edit(tree / "attention/backends/sdpa.py", "class SDPA", "FASTER = True\n\n\nclass SDPA")
+    start = time.monotonic()
+    done = command(sys.executable, *AGAINST[:6], "--perf-against=HEAD", "--perf-functions=softmax",
+                   "--perf-backends=sdpa", cwd=tree, check=False)
+    assert done.returncode in (0, 10), done.stdout + done.stderr  # 10: another is using this machine
+    assert "3 benchmarks: " in done.stdout
+    assert time.monotonic() - start < LIMIT

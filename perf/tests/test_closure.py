@@ -1,0 +1,172 @@
+"""What a workload depends on: edits of copies of attention/ and models/, and whom they concern."""
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import attention
+import models
+from models import registry as model_registry
+from perf.cells import BARE, Workload
+from perf.decide.closure import fingerprint, sources, unchanged
+
+ROOT = Path(__file__).parents[2]
+SDPA = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
+
+
+def copied(folder: Path) -> Path:
+    for package in ("attention", "models"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    return copied(tmp_path)
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def changed(base: Path, head: Path) -> set[str]:
+    """Variants of every function, and presets."""
+    names = (*attention.names(), *models.presets())
+    return {name for name in names if fingerprint(name, base) != fingerprint(name, head)}
+
+
+def test_the_same_sources_are_unchanged(base: Path, head: Path) -> None:
+    assert changed(base, head) == set()
+    assert unchanged(SDPA, base, head)
+
+
+def test_an_edited_backend_concerns_its_variants_exactly(base: Path, head: Path) -> None:
+    append(head / "attention" / "backends" / "tiled.py", "\n_more = 1\n")
+    assert changed(base, head) == set(attention.names(backend="tiled"))
+
+
+def test_an_edited_function_concerns_its_variants_and_those_that_use_it(base: Path, head: Path) -> None:
+    append(head / "attention" / "functions" / "alibi.py", "\n_more = 1\n")
+    assert changed(base, head) == {*attention.names(function="alibi"), *attention.names(function="rope-alibi")}
+
+
+def test_edited_masks_concern_whatever_imports_them(base: Path, head: Path) -> None:
+    append(head / "attention" / "masks.py", "\n_more = 1\n")
+    found = changed(base, head)
+    assert {"softmax:sdpa", "alibi:fa2", "linformer:eager"} <= found  # all backends but those without masks
+    assert not found & {"autocorrelation:fft", *models.presets()}
+    for name in found:
+        assert "attention/masks.py" in sources(name, base)
+
+
+@pytest.mark.parametrize("path", ["module.py", "registry.py", "function.py", "backends/base.py", "testing.py"])
+def test_what_every_call_goes_through_concerns_all(base: Path, head: Path, path: str) -> None:
+    append(head / "attention" / path, "\n_more = 1\n")
+    names = {"softmax:sdpa", "autocorrelation:fft", "alibi:fa2", "decode:fa2-paged", "distilgpt2", "tft-160", "vit-b16"}
+    assert {name for name in names if fingerprint(name, base) != fingerprint(name, head)} == names
+
+
+def test_comments_docstrings_and_layout_do_not_count(base: Path, head: Path) -> None:
+    path = head / "attention" / "backends" / "sdpa.py"
+    path.write_text('"""Another docstring."""\n# a comment\n' + path.read_text().partition('"""\nfrom')[2].join(
+        ["from", "\n\n"]))
+    assert fingerprint("softmax:sdpa", base) == fingerprint("softmax:sdpa", head)
+    path.write_text(path.read_text().replace("n == 1", "n == 2"))
+    assert fingerprint("softmax:sdpa", base) != fingerprint("softmax:sdpa", head)
+
+
+def test_a_new_function_concerns_nothing_else(base: Path, head: Path) -> None:
+    """Its registration edits the package's list of imports."""
+    (head / "attention" / "functions" / "fresh.py").write_text("from attention.backends.sdpa import sdpa\nfresh = 1\n")
+    init = head / "attention" / "__init__.py"
+    init.write_text(init.read_text().replace("    fit,\n", "    fit,\n    fresh,\n").replace(
+        "BUILT_IN = (softmax,", "BUILT_IN = (fresh, softmax,"))
+    assert "fresh" in init.read_text()
+    assert changed(base, head) == set()
+
+
+@pytest.mark.parametrize(("path", "text"), [
+    ("attention/functions/fresh.py", "import torch\ntorch.set_float32_matmul_precision('high')\n"),
+    ("attention/functions/fresh.py", "from attention import masks\nmasks.dense = None\n"),
+    ("attention/functions/fresh.py", "if True:\n    x = 1\n"),
+    ("attention/functions/fresh.py", "def broken(:\n"),
+    ("attention/__init__.py", "setting = {'fast': True}\n"),
+    ("attention/backends/kernel.cu", "__global__ void attend();\n"),
+])
+def test_what_importing_any_file_does_concerns_all(base: Path, head: Path, path: str, text: str) -> None:
+    target = head / path
+    target.write_text((target.read_text() if target.exists() else "") + text)
+    assert not unchanged(SDPA, base, head)
+    assert not unchanged(SDPA, head, base)
+
+
+def test_a_name_that_a_package_passes_on_is_followed(base: Path, head: Path) -> None:
+    """`from attention.module import create` becomes another module's, which is a copy."""
+    shutil.copy(head / "attention" / "module.py", head / "attention" / "other.py")
+    init = head / "attention" / "__init__.py"
+    init.write_text(init.read_text().replace("from attention.module import", "from attention.other import"))
+    assert "attention/other.py" in sources(SDPA, head)
+    assert not unchanged(SDPA, base, head)
+
+
+@pytest.mark.parametrize("line", [
+    "from attention.helper import speed", "from attention import helper", "import attention.helper",
+    "from . import masks, helper", "from .helper import *", "from .helper import speed as quick",
+    "def late():\n    from attention.helper import speed\n    return speed",
+    "import importlib\nmodule = importlib.import_module('attention.helper')",
+    "import importlib\nmodule = importlib.import_module('.'.join(['attention', 'helper']))",
+    "import attention\nspeed = attention.helper.speed", "import attention as a\nspeed = getattr(a, 'helper').speed",
+])
+def test_every_way_of_importing_is_seen(base: Path, head: Path, line: str) -> None:
+    (head / "attention" / "helper.py").write_text("speed = 1\n")
+    if "getattr" in line or "attention.helper.speed" in line:
+        append(head / "attention" / "__init__.py", "from attention import helper\n")
+    append(head / "attention" / "reference.py", f"\n{line}\n")  # which the oracle of softmax is made of
+    assert "attention/helper.py" in sources(SDPA, head)
+    before = fingerprint(SDPA, head)
+    append(head / "attention" / "helper.py", "speed = 2\n")
+    assert fingerprint(SDPA, head) != before
+
+
+def test_a_file_on_one_side_only_is_a_change(base: Path, head: Path) -> None:
+    (head / "attention" / "functions" / "softmax.py").unlink()
+    assert not unchanged(SDPA, base, head)
+    assert not unchanged(SDPA, head, base)
+
+
+def test_a_model_depends_on_its_family_and_its_attention(base: Path, head: Path) -> None:
+    def concerned() -> set[str]:
+        works = {"distilgpt2": "sdpa", "vit-b16": "tiled", "tft-160": "sdpa", "gpt2": "tiled"}
+        return {name for name, backend in works.items()
+                if not unchanged(replace(SDPA, model=name, backend=backend), base, head)}
+
+    assert concerned() == set()
+    append(head / "models" / "vit.py", "\n_more = 1\n")
+    assert concerned() == {"vit-b16"}
+    append(head / "attention" / "backends" / "tiled.py", "\n_more = 1\n")
+    assert concerned() == {"vit-b16", "gpt2"}
+    append(head / "models" / "transformers_attention.py", "\n_more = 1\n")
+    assert concerned() == {"vit-b16", "gpt2", "distilgpt2"}
+    append(head / "attention" / "backends" / "eager.py", "\n_more = 1\n")  # on which models are built and checked
+    assert concerned() == {"vit-b16", "gpt2", "distilgpt2", "tft-160"}
+
+
+def test_families_are_built_by_the_files_of_their_names() -> None:
+    """Which module builds a preset is known only when it is built: `models.registry` imports it by name."""
+    for preset in models.presets().values():
+        if (ROOT / "models" / f"{preset.family}.py").exists():
+            assert model_registry._modules[preset.family] == f"models.{preset.family}"
+
+
+def test_what_is_not_registered_here_is_never_unchanged(base: Path) -> None:
+    assert sources("softmax:nowhere", base) == sources("no-model", base) == set()
+    assert not unchanged(replace(SDPA, backend="nowhere"), base, base)
+    assert not unchanged(replace(SDPA, model="no-model"), base, base)

@@ -1,0 +1,172 @@
+"""The verdict: its words by hand, its sentence, and when sampling may stop."""
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from perf.decide.intervals import estimate
+from perf.decide.verdict import WORDS, decide, family, settled
+from perf.tests.sides import SIDE, T, around, decided, span, with_counter
+
+
+@pytest.mark.parametrize(("change", "word"), [
+    (0, "ok"), (0.02, "ok"), (-0.02, "ok"), (0.05, "regressed"), (1 / 1.05 - 1, "improved"), (0.1, "regressed"),
+    (1, "regressed"), (-0.5, "improved")])
+def test_what_12_quiet_pairs_say_of_time(change, word):
+    found = decided(SIDE, around(change))
+    assert (found.word, found.pairs, found.more_pairs) == (word, 12, 0)
+    assert found.ratio == pytest.approx(1 + change)
+    low, ratio, high = span(found)
+    assert low < ratio < high
+
+
+def test_an_interval_by_hand():
+    """n = 4, 98 %: t = 9.064 as in test_intervals; mean 1 %, standard deviation sqrt(2/3) %: 3.70 % either way."""
+    found = decided(SIDE, [0.0, 0.01, 0.01, 0.02])
+    assert span(found) == pytest.approx((math.exp(-0.0270), math.exp(0.01), math.exp(0.0470)), abs=1e-4)
+    assert found.word == "ok"  # 4.70 % in logarithms, below log 1.05 = 4.88 %
+    assert decided(SIDE, [0.003, 0.013, 0.013, 0.023]).word == "inconclusive"
+
+
+def test_the_sentence():
+    found = decided(replace(with_counter(launches=7), kernels={**SIDE.kernels, "aten::clone": 3}), around(0.072, 0.01))
+    assert found.word == "regressed"
+    assert found.why.startswith("7.2 % slower [5.")
+    assert found.why.endswith("], 12 pairs; 3 more kernel launches: aten::clone x3")
+
+
+def test_a_faster_head_is_told_by_how_much_less_time_it_takes():
+    assert decided(SIDE, around(-0.2, 0.001)).why.startswith("20.0 % faster [19.")
+    assert decided(SIDE, around(0)).why.startswith("the same time [-")
+    assert decided(SIDE, around(1.5)).why.startswith("150 % slower [14")
+
+
+def test_inconclusive_says_how_many_more_pairs_and_what_these_could_tell():
+    found = decided(SIDE, around(0.03, 0.04))
+    assert found.word == "inconclusive"
+    assert found.more_pairs > 0
+    assert found.certified is not None
+    assert found.certified > 0.05
+    assert f"{found.more_pairs} more pairs would decide" in found.why
+    assert f"can tell changes from {100 * found.certified:.1f} % on" in found.why
+
+
+@pytest.mark.parametrize(("change", "spread"), [(0.0, 0.03), (0.03, 0.02), (0.05, 0.04), (0.2, 0.2)])
+def test_as_many_more_pairs_as_it_says_do_decide_if_they_look_like_these(change, spread):
+    few = around(change, spread, 4)
+    promised = decided(SIDE, few)
+    assert promised.word == "inconclusive"
+    deviation = math.sqrt(sum((x - math.log1p(change)) ** 2 for x in few) / 3)
+    n = 4 + promised.more_pairs
+    assert decided(SIDE, stretched(change, deviation, n)).word != "inconclusive"
+    assert decided(SIDE, stretched(change, deviation, n - 1)).word == "inconclusive"
+
+
+def stretched(change: float, deviation: float, n: int) -> list[float]:
+    """n pairs whose trimmed mean and spread are these, by bisection of a scale."""
+    shape = [x / n - (n - 1) / 2 / n for x in range(n)]
+    scale = deviation / estimate(shape).spread
+    return [math.log1p(change) + scale * x for x in shape]
+
+
+def test_one_more_pair():
+    """Half widths of 4 and 5 such pairs: 5.7 and 4.1 %."""
+    assert decided(SIDE, stretched(0, 0.0125, 4)).more_pairs == 1
+
+
+@pytest.mark.parametrize("spread", [0.002, 0.02])  # where noise sets it, and where the alarm does
+def test_what_is_certified_is_called_a_change_where_it_is_one(spread):
+    certified = decided(SIDE, around(0, spread)).certified
+    assert certified is not None
+    close = replace(T, effect=0.0126)
+    assert decided(SIDE, around(certified * 1.01, spread), t=close).word == "regressed"
+    assert decided(SIDE, around(certified * 0.97, spread), t=close).word != "regressed"
+
+
+def test_a_certain_change_below_the_smallest_that_matters_is_ok():
+    found = decided(SIDE, around(0.03, 0.0005, 32))
+    assert span(found)[0] > 1.0125
+    assert (found.word, found.why[:12]) == ("ok", "3.0 % slower")
+
+
+def test_no_number_of_pairs_makes_noise_of_a_layout_a_change():
+    small = replace(T, effect=0.013)
+    assert decided(SIDE, around(0.012, 0.0001, 32), t=small).word != "regressed"
+    assert decided(SIDE, around(0.02, 0.0001, 32), t=small).word == "regressed"
+
+
+def test_the_alarm_asks_for_more_than_the_interval():
+    """5 pairs of this spread lie clear of `noise`, and not clear of nothing at the alarm's confidence."""
+    pairs = around(0.1, 0.02, 5)
+    found = decided(SIDE, pairs)
+    assert span(found)[0] > 1 + T.noise
+    assert found.word == "inconclusive"
+    assert decided(SIDE, pairs, t=replace(T, alarm=0.01)).word == "regressed"
+
+
+@pytest.mark.parametrize(("pairs", "low", "high", "more"), [([], None, None, 3), ([0.2], 0.0, math.inf, 4)])
+def test_no_pairs_and_one_tell_no_time(pairs, low, high, more):
+    found = decided(SIDE, pairs)
+    assert (found.word, found.low, found.high, found.pairs) == ("inconclusive", low, high, len(pairs))
+    assert found.more_pairs == more  # 3 quiet ones can tell ok, 5 a change
+    assert f"at least {more} more pairs would decide" in found.why
+    assert decided(with_counter(launches=5), pairs).word == "regressed"
+    assert decided(with_counter(launches=3), pairs).word == "inconclusive"
+
+
+def test_before_the_least_pairs_nothing_is_decided():
+    quiet = around(0, 0.001, 6)
+    assert decided(SIDE, quiet).word == "ok"
+    assert decided(SIDE, quiet, t=replace(T, least_pairs=7)).word == "inconclusive"
+    assert not settled(quiet, replace(T, least_pairs=7))
+
+
+def test_a_time_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="log ratio 2 of 3 is nan"):
+        decided(SIDE, [0.0, math.nan, 0.0])
+
+
+LACKS, UNFIT, FALSE = {"missing": "no such backend"}, {"invalid": "throttled"}, {"wrong": "error 3x the bound"}
+
+
+@pytest.mark.parametrize(("base", "head", "word", "why"), [
+    ({}, FALSE, "wrong", "error 3x"), (FALSE, FALSE, "wrong", "error 3x"), (UNFIT, FALSE, "wrong", "error 3x"),
+    ({}, UNFIT, "invalid", "throttled"), (UNFIT, {}, "invalid", "throttled"), (UNFIT, LACKS, "invalid", "throttled"),
+    ({}, LACKS, "missing", "the head can't do it: no such backend"),
+    (LACKS, LACKS, "missing", "neither side can do it"),
+    (LACKS, {}, "new", "the base can't do it: no such backend"), (FALSE, {}, "new", "the base is wrong: error 3x")])
+def test_the_order_of_words(base, head, word, why):
+    slow = with_counter(replace(SIDE, **head), launches=9)
+    found = decide(around(0.3), replace(SIDE, **base), slow, T)
+    assert (found.word, found.ratio, found.low, found.high, found.more_pairs) == (word, None, None, None, 0)
+    assert why in found.why
+    assert found.word in WORDS
+
+
+def test_sampling_stops_when_the_time_is_known_or_the_most_pairs_are_taken():
+    assert not settled([], T)
+    assert not settled([0.0], T)
+    assert settled(around(0), T)
+    assert settled(around(0.3), T)
+    unclear = around(0.03, 0.03, 31)
+    assert not settled(unclear, T)
+    assert settled([*unclear, 0.03], T)
+
+
+def test_sampling_stops_halfway_where_three_times_the_most_pairs_would_not_decide():
+    assert not settled(around(0.03, 1, 15), T)
+    assert settled(around(0.03, 1, 16), T)
+    assert not settled(around(0.03, 0.05, 16), T)
+
+
+def test_a_change_across_most_benchmarks_is_one_finding():
+    slow, fast, same = (decided(SIDE, around(change)) for change in (0.08, -0.08, 0))
+    assert family({str(i): slow if i < 6 else same for i in range(10)}) == [
+        "one finding: 6 of 10 benchmarks regressed, 1.080x the base's time (geometric mean); look for what they share"]
+    assert family({str(i): slow if i < 5 else same for i in range(10)}) == []
+    assert family({str(i): slow for i in range(2)}) == []
+    (said,) = family({str(i): fast for i in range(4)})
+    assert "4 of 4 benchmarks improved, 0.920x" in said
+    assert family({}) == []
