@@ -24,6 +24,8 @@ from perf.decide.process import Died, variables
 from perf.decide.verdict import Thresholds
 from perf.measure import nvml
 
+pytestmark = pytest.mark.slow  # starts processes
+
 ROOT = Path(__file__).parents[2]
 SMALL = Workload(BARE, "softmax", "eager", "forward", True, 1, 2, 2, 32, 32, 8, "fp32")
 OTHER = replace(SMALL, n=64, m=64)
@@ -33,8 +35,6 @@ CLEAR = Thresholds(least_pairs=3, most_pairs=8)
 # Takes what is in behaviour.json for its answers. The machine gets slower with each turn of either side.
 FAKE = """
 import json, os, pathlib, subprocess, sys, time
-
-pytestmark = pytest.mark.slow  # starts processes that import torch
 here = pathlib.Path.cwd()
 told, log = json.loads((here / "behaviour.json").read_text()), here.parent / "log"
 n = turn = 0
