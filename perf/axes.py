@@ -1,7 +1,8 @@
 """Explicit options over a grid: a value given replaces that axis, wherever the workload leaves it free.
 
-A bare kernel leaves every axis free. A model fixes its heads, head_dim and mask (and a ViT or TFT
-its lengths); a shape of `--perf-shapes` is a point. What is fixed is filtered instead of replaced.
+A bare kernel leaves every axis free but quantization and compiled, which are of models. A model fixes its
+heads, head_dim and mask (and a ViT or TFT its lengths); a shape of `--perf-shapes` is a point. What is fixed
+is filtered instead of replaced.
 """
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from perf.cells import BARE_PHASES, Workload
+from perf.cells import BARE_PHASES, UNQUANTISED, Workload
 from perf.workloads import HIDDEN, TOKENS, backends, grid, ordered, shapes
 
-SHAPE_AXES = ("batch", "heads", "kv_heads", "n", "m", "head_dim", "causal")
+BARE_AXES = ("quantization", "compiled")
+SHAPE_AXES = ("batch", "heads", "kv_heads", "n", "m", "head_dim", "causal", *BARE_AXES)
 MODEL_AXES = ("heads", "kv_heads", "head_dim", "causal")
+
+TRAINING = "train-step"
 
 Axes = Mapping[str, Sequence[Any]]
 
@@ -59,14 +63,14 @@ def _with_functions(cells: Sequence[Workload], functions: Sequence[str] | None) 
     for function, cell in product(functions, cells):
         if cell.function == function:
             yield cell
-        elif cell.function == "softmax" and (cell.model, function) not in present:
+        elif cell.function == "softmax" and not cell.treatment and (cell.model, function) not in present:
             for backend in backends(function):
                 yield replace(cell, function=function, backend=backend)
 
 
 def _fixed(cell: Workload) -> tuple[str, ...]:
     if cell.bare:
-        return ()
+        return BARE_AXES
     from models import presets
 
     if _decodes(cell):
@@ -94,7 +98,8 @@ def _consistent(cell: Workload, new: dict[str, Any], device_type: str) -> Worklo
         new.setdefault("kv_heads", new["heads"])
     made = replace(cell, **new)
     possible = (made.heads % made.kv_heads == 0 and made.phase in _phases(made)
-                and made.backend in backends(made.function))
+                and made.backend in backends(made.function)
+                and (made.quantization == UNQUANTISED or made.phase != TRAINING))  # integers have no gradient
     return made if possible else None
 
 
@@ -107,7 +112,8 @@ def _phases(cell: Workload) -> Iterable[str]:
 
 
 def _word(axis: str, value: Any) -> str:
-    return ("causal" if value else "full") if axis == "causal" else str(value)
+    words = {"causal": ("full", "causal"), "compiled": ("no", "yes")}
+    return words[axis][value] if axis in words else str(value)
 
 
 def _why_empty(axis: str, axes: Axes, cells: Sequence[Workload]) -> str:

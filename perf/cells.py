@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 BARE = "attention"  # the model of a workload that is an attention kernel alone
 GRIDS = ("quick", "default", "full")
 BARE_PHASES = ("forward", "backward", "forward-backward")
+UNQUANTISED = "none"  # of `Workload.quantization`
 ITEM_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 
 # Attention FLOPs relative to the forward pass: the backward pass recomputes q k^T and takes four
@@ -24,7 +25,9 @@ class Workload:
     """A thing to time, in plain scalars.
 
     `model` is "attention" for a bare kernel, else a preset of `models`. `heads` are query heads,
-    `kv_heads` key/value heads, `n` queries and `m` keys of one sequence.
+    `kv_heads` key/value heads, `n` queries and `m` keys of one sequence. `quantization` is a method of
+    `models.quantization`, `compiled` whether torch.compile has the whole model: both of models only.
+    What was recorded before there were these two has their defaults, in evidence, ids and asv's axes.
     """
 
     model: str
@@ -39,6 +42,8 @@ class Workload:
     m: int
     head_dim: int
     dtype: str
+    quantization: str = UNQUANTISED
+    compiled: bool = False
 
     @property
     def variant(self) -> str:
@@ -53,8 +58,20 @@ class Workload:
         """Unique among workloads; the id of the pytest item."""
         model = "" if self.bare else f"{self.model}-"
         mask = "causal" if self.causal else "full"
+        treated = "".join(f"-{word}" for word in self.treatment)
         return (f"{model}{self.variant}-{self.phase}-{mask}-b{self.batch}-h{self.heads}-kv{self.kv_heads}"
-                f"-n{self.n}-m{self.m}-d{self.head_dim}-{self.dtype}")
+                f"-n{self.n}-m{self.m}-d{self.head_dim}-{self.dtype}{treated}")
+
+    @property
+    def treatment(self) -> tuple[str, ...]:
+        """What was done to the model: its quantization, "compiled", both or nothing."""
+        method = () if self.quantization == UNQUANTISED else (self.quantization,)
+        return (*method, "compiled") if self.compiled else method
+
+    @property
+    def plain(self) -> Workload:
+        """The same model as it is, neither quantised nor compiled."""
+        return replace(self, quantization=UNQUANTISED, compiled=False)
 
     @property
     def group(self) -> Workload:
@@ -63,8 +80,8 @@ class Workload:
 
     @property
     def shape(self) -> Workload:
-        """What is the same for all backends and phases that share their inputs."""
-        return replace(self, backend="", phase="")
+        """What is the same for all backends, phases and treatments that share their inputs."""
+        return replace(self.plain, backend="", phase="")
 
     @property
     def flops(self) -> int | None:
@@ -124,18 +141,21 @@ class Sweep:
     batches: tuple[int, ...]
     lengths: tuple[int, ...]
     keys: int | None = None
+    quantization: str = UNQUANTISED
+    compiled: bool = False
 
     def __iter__(self) -> Iterator[Workload]:
         axes = itertools.product(self.causal, self.lengths, self.batches, self.backends)
         for causal, n, batch, backend in axes:
             yield Workload(self.model, self.function, backend, self.phase, causal, batch, self.heads,
-                           self.kv_heads, n, self.keys or n, self.head_dim, self.dtype)
+                           self.kv_heads, n, self.keys or n, self.head_dim, self.dtype, self.quantization,
+                           self.compiled)
 
     @classmethod
     def of(cls, w: Workload) -> Sweep:
         """The sweep of one workload."""
         return cls(w.model, w.function, w.phase, w.heads, w.kv_heads, w.head_dim, w.dtype, (w.backend,),
-                   (w.causal,), (w.batch,), (w.n,), w.m)
+                   (w.causal,), (w.batch,), (w.n,), w.m, w.quantization, w.compiled)
 
 
 def parse_length(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perf.cells import BARE_PHASES, GRIDS, parse_length
+from perf.cells import BARE_PHASES, GRIDS, UNQUANTISED, parse_length
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from perf.cells import Workload
 
 EVIDENCE = ".perf/evidence.jsonl"
+COMPILED = {"yes": (True,), "no": (False,), "both": (False, True)}
 MASKS = {"causal": (True,), "full": (False,), "both": (True, False)}
+FLAGS = {"causal": MASKS, "compiled": COMPILED}
+WITH_ALL = ("functions", "quantizations")
 LARGEST_HEAD_DIM = 1024
 
 # option -> field of the workload, help
@@ -31,6 +34,8 @@ AXES = {
     "causal": ("causal", "causal, full or both"),
     "dtypes": ("dtype", "dtypes"),
     "phases": ("phase", "phases, of kernels and of models"),
+    "quantizations": ("quantization", "methods of quantising a model; none, or all"),
+    "compiled": ("compiled", "yes, no or both: models under torch.compile"),
 }
 OTHERS = {
     "device": "device to measure on (default: cuda if there is one, else cpu)",
@@ -179,10 +184,10 @@ def _values(name: str, text: str) -> list[Any]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise pytest.UsageError(f"{_flag(name)} is empty; give {AXES[name][1]}")
-    if name == "functions" and words == ["all"]:
-        return _choices(name)
-    if name == "causal":
-        return list(dict.fromkeys(c for word in words for c in MASKS[_one_of(name, word, list(MASKS))]))
+    if name in WITH_ALL and words == ["all"]:
+        return [choice for choice in _choices(name) if choice != UNQUANTISED]
+    if name in FLAGS:
+        return list(dict.fromkeys(c for word in words for c in FLAGS[name][_one_of(name, word, list(FLAGS[name]))]))
     if choices := _choices(name):
         return [_one_of(name, word, choices) for word in words]
     parse = parse_length if name == "seqlens" else _whole_number
@@ -194,6 +199,7 @@ def _choices(name: str) -> list[str]:
     import attention
     import models
     from attention.registry import functions
+    from perf.workloads import quantizations
 
     if name == "functions":
         return list(functions())
@@ -204,13 +210,15 @@ def _choices(name: str) -> list[str]:
     if name == "phases":
         of_models = (phase for preset in models.presets().values() for phase in preset.phases)
         return list(dict.fromkeys((*BARE_PHASES, *of_models)))
+    if name == "quantizations":
+        return [UNQUANTISED, *quantizations()]
     return []
 
 
 def _one_of(name: str, word: str, choices: Sequence[str]) -> str:
     if word not in choices:
-        extra = ", all" if name == "functions" else ""
-        what = "mask" if name == "causal" else name.removesuffix("s")
+        extra = ", all" if name in WITH_ALL else ""
+        what = {"causal": "mask", "compiled": "choice"}.get(name, name.removesuffix("s"))
         raise pytest.UsageError(f"{_flag(name)}: unknown {what} {word!r}; choose from {', '.join(choices)}{extra}")
     return word
 

@@ -127,9 +127,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def workload(model: str, function: str, backend: str, phase: str, causal: bool, batch: int, heads: int,
-             kv_heads: int, n: int, m: int, head_dim: int, dtype: str) -> Workload:
+             kv_heads: int, n: int, m: int, head_dim: int, dtype: str, quantization: str,
+             compiled: bool) -> Workload:
     """The workload of this item; its fields are the item's parameters, one by one."""
-    return Workload(model, function, backend, phase, causal, batch, heads, kv_heads, n, m, head_dim, dtype)
+    return Workload(model, function, backend, phase, causal, batch, heads, kv_heads, n, m, head_dim, dtype,
+                    quantization, compiled)
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ class Models:
         self.references: dict[str, tuple[Tensors, dict[str, float]]] = {}
 
     def prepare(self, w: Workload) -> Prepared:
+        if w.treatment:
+            raise ValueError(f"{w.model}: {' and '.join(w.treatment)} can't be measured yet")
         model = _built(w.model, w.function, self.dtype, self.device)
         return Prepared(self._call(_switched(model, w), w), lambda: self._report(w), lambda: self._kept_reference(w),
                         lambda: kept_bytes(model))

@@ -83,6 +83,12 @@ def backends(function: str) -> tuple[str, ...]:
     return tuple(name.partition(":")[2] for name in attention.names(function=function))
 
 
+def quantizations() -> tuple[str, ...]:
+    """The methods that quantise a model; a plain dtype is an axis of its own."""
+    return ("bnb-int8", "bnb-nf4", "bnb-nf4-dq", "bnb-fp4", "ao-int8-weight", "ao-int8-dynamic", "ao-int4-weight",
+            "ao-fp8-dynamic", "ptq-int8")
+
+
 def bare_sweeps(device_type: str, *, zoo: bool) -> list[Sweep]:
     """Of the functions in every grid, or of the `zoo`: those that are measured only where they are named."""
     from attention.registry import functions
@@ -196,4 +202,4 @@ def ordered(cells: Iterable[Workload]) -> list[Workload]:
 
 
 __all__ = ["BARE", "BARE_PHASES", "FIELDS", "GRIDS", "SHAPES", "Sweep", "Workload", "backends", "grid", "ordered",
-           "parse_length", "register", "registered", "shapes", "sweeps"]
+           "parse_length", "quantizations", "register", "registered", "shapes", "sweeps"]

@@ -25,7 +25,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from perf.cells import BARE, Workload
+from perf.cells import BARE, UNQUANTISED, Workload
 from perf.decide.source import NOTHING, Origin, Source, Tree, read
 
 # What the harness calls, whatever it measures.
@@ -36,6 +36,7 @@ CALLED: dict[str, tuple[Origin, ...]] = {
     "models": (("models", "create"), ("models", "presets"), ("models", "get"), ("models", "family"),
                ("models", "catalogue"), ("models.registry", None)),
 }
+QUANTIZATION = "quantization"  # in models/: a file, some that begin so, or a folder
 FAMILIES = "models.registry"  # imports the module of one family: models.<family>
 
 
@@ -65,7 +66,8 @@ def _start(work: Workload | str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     if work.model == BARE:
         return variant, ("attention",)
     model, eager = _files_of_model(work.model), _files_of_variant(f"{work.function}:eager")  # it is built on eager
-    return (*model, *variant, *eager) if model and variant else (), ("attention", "models")
+    method = _files_of_quantization() if work.quantization != UNQUANTISED else model
+    return (*model, *variant, *eager, *method) if model and variant and method else (), ("attention", "models")
 
 
 @functools.cache
@@ -113,6 +115,15 @@ def _files_of_model(name: str) -> tuple[Path, ...]:
     root = Path(models.__file__ or "").resolve().parent
     family = root / f"{preset.family}.py"
     return (family,) if family.exists() else tuple(root.glob("*.py"))  # of another package: it may use any of them
+
+
+@functools.cache
+def _files_of_quantization() -> tuple[Path, ...]:
+    """Of every method: they share what they do to a layer."""
+    import models
+
+    root = Path(models.__file__ or "").resolve().parent
+    return (root / f"{QUANTIZATION}.py", *root.glob(f"{QUANTIZATION}_*.py"), *root.glob(f"{QUANTIZATION}/**/*.py"))
 
 
 class _Closure:

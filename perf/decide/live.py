@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from perf.cells import BARE, BARE_PHASES, Workload
+from perf.cells import BARE, BARE_PHASES, UNQUANTISED, Workload
 from perf.decide import pairs
 from perf.decide.verdict import Thresholds, Verdict, thresholds
 
@@ -38,12 +38,14 @@ def workload(name: str) -> Workload:
     """
     from attention.registry import DTYPES, variant
     from models import presets
+    from perf.workloads import quantizations
 
     known = dict.fromkeys((*BARE_PHASES, *(phase for preset in presets().values() for phase in preset.phases)))
     phases = "|".join(sorted(known, key=len, reverse=True))  # "forward-backward" before "forward"
     whole = name.strip().rpartition("[")[2].removesuffix("]")
     found = re.fullmatch(f"(?P<what>.+?:.+?)-(?P<phase>{phases})-(?P<mask>causal|full)-{SIZES}-"
-                         f"(?P<dtype>{'|'.join(DTYPES)})", whole)
+                         f"(?P<dtype>{'|'.join(DTYPES)})(?:-(?P<quantization>(?!compiled$).+?))?"
+                         "(?P<compiled>-compiled)?", whole)
     if found is None:
         raise ValueError(f"unknown benchmark {name!r}; give the id of a test, such as {EXAMPLE}")
     what, phase, mask, dtype = found.group("what", "phase", "mask", "dtype")
@@ -51,8 +53,10 @@ def workload(name: str) -> Workload:
     model = next((model for model in sorted(presets(), key=len, reverse=True) if what.startswith(f"{model}-")), BARE)
     function, _, backend = what.removeprefix(f"{model}-").partition(":")
     variant(f"{function}:{backend}")  # raises
+    if (method := found["quantization"]) is not None and method not in quantizations():
+        raise ValueError(f"unknown quantization {method!r} in {name!r}; choose from {', '.join(quantizations())}")
     return Workload(model, function, backend, phase, mask == "causal", batch, heads, kv_heads, n, m, head_dim,
-                    dtype)
+                    dtype, found["quantization"] or UNQUANTISED, bool(found["compiled"]))
 
 
 def settings(w: Workload, among: int = 1) -> Thresholds:

@@ -11,7 +11,7 @@ import torch
 import attention
 from perf import axes
 from perf.cells import BARE, Workload
-from perf.options import AXES
+from perf.options import AXES, FLAGS
 from perf.workloads import grid
 
 HERE = Path(__file__).parents[1]
@@ -22,6 +22,7 @@ EVERY, ALL_BUT_LENGTH = tuple(AXES), tuple(name for name in AXES if name != "seq
 PLACES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("default", (), False), ("default", (), True), ("full", (), False),
     ("default", EVERY, False), ("default", ALL_BUT_LENGTH, True), ("full", EVERY, False))
+MODELS_ONLY = ("quantizations", "compiled")  # left unsaid, they leave a bare kernel and a plain model where they are
 Given = tuple[tuple[str, Any], ...]
 
 
@@ -51,7 +52,8 @@ def _options(w: Workload, device_type: str) -> list[str]:
     for name, axes_said, with_shapes in PLACES:
         given = {AXES[axis][0]: _value(w, AXES[axis][0]) for axis in axes_said}
         if w in _selected(name, device_type, tuple(given.items()), with_shapes):
-            said = [f"--perf-{axis.replace('_', '-')}={_word(given[AXES[axis][0]])}" for axis in axes_said]
+            said = [f"--perf-{axis.replace('_', '-')}={_word(axis, given[AXES[axis][0]])}" for axis in axes_said
+                    if axis not in MODELS_ONLY or w.treatment]
             return [f"--perf-grid={name}", *said, *(["--perf-shapes"] if with_shapes else [])]
     raise ValueError(f"no options select {w.id} on {device_type}: no sweep of its model is like it")
 
@@ -71,5 +73,5 @@ def _value(w: Workload, field: str) -> Any:
     return getattr(w, "m" if field == "n" and w.n == 1 else field)  # the length of a decode step is its cache's
 
 
-def _word(value: Any) -> str:
-    return {True: "causal", False: "full"}[value] if isinstance(value, bool) else str(value)
+def _word(axis: str, value: Any) -> str:
+    return next(word for word, meant in FLAGS[axis].items() if meant == (value,)) if axis in FLAGS else str(value)

@@ -79,7 +79,8 @@ def title(w: Workload) -> str:
     model = "" if w.bare else f"{w.model}: "
     heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
     keys = f", {w.m} keys" if w.m != w.n else ""
-    return f"{model}{w.function} {w.phase}, {mask(w)}, {heads} x {w.head_dim}{keys}, {w.dtype}"
+    treated = "".join(f", {word}" for word in w.treatment)
+    return f"{model}{w.function} {w.phase}, {mask(w)}, {heads} x {w.head_dim}{keys}, {w.dtype}{treated}"
 
 
 def mask(w: Workload) -> str:

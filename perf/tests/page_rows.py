@@ -14,7 +14,8 @@ STATE = {"sm_mhz": 1800, "sm_mhz_min": 1700, "sm_mhz_max": 1980, "sm_mhz_limit":
 
 
 def row(backend="eager", n=512, outcome="ok", median=1e-3, **fields) -> Evidence:
-    of_workload = {name: fields.pop(name) for name in list(fields) if name in Workload.__annotations__}
+    of_workload = {name: fields.pop(name) for name in list(fields)
+                   if name in Workload.__annotations__ and not isinstance(fields[name], dict)}
     w = replace(SOFTMAX, **{"backend": backend, "n": n, "m": n, **of_workload})
     found = {"flops": n * 10 ** 8, "bytes": 10 ** 6, "error": 1e-3, "bound": 2e-3, "machine": "gpu", "time": 1e9}
     if outcome == "ok":

@@ -53,7 +53,22 @@ def test_phases_of_models_and_kernels():
         ("distilgpt2", "train-step"), ("vit-b16", "train-step"), ("tft-160", "train-step")}
 
 
+def test_quantised_and_compiled_are_models():
+    chosen = select("default", "cpu", {"quantization": ["none", "bnb-int8"], "compiled": [True]})
+    assert {(w.quantization, w.compiled) for w in chosen} == {("none", True), ("bnb-int8", True)}
+    assert {w.model for w in chosen} == {"distilgpt2", "vit-b16", "tft-160"}
+    plain = select("default", "cpu", {"quantization": ["none"], "compiled": [False]})
+    assert plain == [w for w in grid("default", "cpu") if not w.treatment]
+
+
+def test_quantised_models_are_not_trained():
+    phases = {"quantization": ["none", "bnb-int8"], "phase": ["train-step", "forward"]}
+    assert {(w.quantization, w.phase) for w in select("default", "cpu", phases) if not w.bare} == {
+        ("none", "train-step"), ("none", "forward"), ("bnb-int8", "forward")}
+
+
 @pytest.mark.parametrize(("axes", "message"), [
+    ({"quantization": ["bnb-int8"], "phase": ["backward"]}, "no workload is left with quantization bnb-int8"),
     ({"kv_heads": [3]}, "no workload is left with kv_heads 3: it must divide the query heads, 4, 8"),
     ({"function": ["alibi"], "backend": ["sdpa-math"]}, "alibi is registered on eager, "),
     ({"phase": ["prefill"]}, "no workload is left with phase prefill"),

@@ -159,6 +159,18 @@ def test_a_model_depends_on_its_family_and_its_attention(base: Path, head: Path)
     assert concerned() == {"vit-b16", "gpt2", "distilgpt2", "tft-160"}
 
 
+def test_methods_of_quantization_concern_quantised_models(base: Path, head: Path) -> None:
+    plain = replace(SDPA, model="tft-160")
+    quantised = replace(plain, quantization="bnb-int8")
+    for folder in (base, head):
+        (folder / "models" / "quantization.py").write_text("scale = 1\n")
+    assert unchanged(plain, base, head)
+    assert unchanged(quantised, base, head)
+    (head / "models" / "quantization.py").write_text("scale = 2\n")
+    assert "models/quantization.py" in sources(quantised, head)
+    assert not unchanged(quantised, base, head)
+
+
 def test_families_are_built_by_the_files_of_their_names() -> None:
     """Which module builds a preset is known only when it is built: `models.registry` imports it by name."""
     for preset in models.presets().values():

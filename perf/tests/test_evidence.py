@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from perf.cells import Workload
 from perf.measure import evidence, machine
 from perf.measure.evidence import Evidence, Writer, load, machines
 
+RECORDS = Path(__file__).parents[1] / "records"
 WORKLOAD = Workload("attention", "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 ROW = Evidence(WORKLOAD, "ok", samples=(1e-3, 1.1e-3), median=1.05e-3, iqr=1e-4, rounds=2, iterations=1,
                clock="perf_counter, 1 threads", peak_bytes=10, error=1e-7, bound=1e-6, flops=5, bytes=6,
@@ -81,6 +83,19 @@ def test_a_revision_needs_git(monkeypatch):
     assert machine.revision.__wrapped__() == "abc+dirty"
     outputs["rev-parse"] = None
     assert machine.revision.__wrapped__() is None
+
+
+def test_evidence_from_before_there_were_quantised_models_is_read():
+    record = json.loads(ROW.to_json())
+    del record["workload"]["quantization"], record["workload"]["compiled"]
+    assert Evidence.from_dict(record) == ROW
+
+
+@pytest.mark.parametrize("path", sorted(RECORDS.glob("*/*.jsonl")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_records_of_the_readme_are_read(path):
+    rows = load(path)
+    assert rows
+    assert not any(row.workload.treatment for row in rows)
 
 
 def test_the_schema_before_is_still_read():

@@ -104,7 +104,8 @@ def test_parameters_are_plain_scalars_in_the_json(first, project):
         assert set(FIELDS) <= set(benchmark["params"])
         made = Workload(**{field: benchmark["params"][field] for field in FIELDS})
         assert benchmark["param"] == made.id
-        assert [type(value) for value in benchmark["params"].values()] == [str] * 4 + [bool] + [int] * 6 + [str]
+        assert [type(value) for value in benchmark["params"].values()] == ([str] * 4 + [bool] + [int] * 6
+                                                                           + [str] * 2 + [bool])
         assert benchmark["extra_info"]["error"] <= benchmark["extra_info"]["bound"]
     assert "UNSERIALIZABLE" not in json.dumps(benchmarks)
 

@@ -25,6 +25,17 @@ def test_id_holds_every_field_in_order():
     assert replace(w, model="gpt2", causal=False).id.startswith("gpt2-softmax:sdpa-flash-forward-full-b1-")
 
 
+@pytest.mark.parametrize(("quantization", "compiled", "added"), [
+    ("none", False, ""), ("none", True, "-compiled"), ("bnb-int8", False, "-bnb-int8"),
+    ("bnb-int8", True, "-bnb-int8-compiled")])
+def test_a_treatment_stands_behind_the_id_of_the_plain_model(quantization, compiled, added):
+    w = replace(KERNEL, model="vit-b16", quantization=quantization, compiled=compiled)
+    assert w.id == "vit-b16-softmax:sdpa-forward-full-b2-h8-kv8-n128-m128-d64-bf16" + added
+    assert w.plain == replace(KERNEL, model="vit-b16")
+    assert w.shape == w.plain.shape  # the same inputs
+    assert (w.group == w.plain.group) == (not added)  # another model: not a backend to compare with
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_sweeps_are_products_and_do_not_overlap(device):
     seen: set[Workload] = set()
@@ -124,4 +135,4 @@ def test_impossible_lengths(text):
 
 def test_fields_are_the_documented_ones():
     assert FIELDS == ("model", "function", "backend", "phase", "causal", "batch", "heads", "kv_heads", "n", "m",
-                      "head_dim", "dtype")
+                      "head_dim", "dtype", "quantization", "compiled")

@@ -2,14 +2,16 @@
 
 A series is one class of `asv_suite`: workloads that differ only in backend, causal, batch and n, and
 in m where it equals n. It takes its name from what they have in common, so that a longer grid or
-another package's workloads lengthen its axes, or add a series, and never rename one.
+another package's workloads lengthen its axes, or add a series, and never rename one. A field that came
+later (quantization, compiled) is an axis, and part of the name, only where it is not at its default: asv
+would not find the history of a series that got another axis.
 """
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from perf.cells import FIELDS, Workload
@@ -19,11 +21,13 @@ FIGURES = {"time_call": "seconds", "track_peak_bytes": "bytes", "track_error": "
 VERSION = "2"  # of what the figures mean: another one makes asv drop the history before it
 FOLLOWS = "n"  # the value on axis m of a series whose m is n
 SWEPT = ("backend", "causal", "batch", "n")
+LATER = {field.name: field.default for field in fields(Workload) if field.default is not MISSING}
 
 
 @dataclass(frozen=True)
 class Series:
-    """A class of `asv_suite`: its module and name, and its axes, one for each field of a workload."""
+    """A class of `asv_suite`: its module and name, and its axes, one for each field of a workload but those of
+    `LATER` that are at their defaults."""
 
     module: str
     name: str
@@ -80,7 +84,7 @@ def series(workloads: Iterable[Workload]) -> dict[Workload, Series]:
 
 
 def _series(shared: Workload, cells: Sequence[Workload]) -> Series:
-    axes = {field: [getattr(shared, field)] for field in FIELDS}
+    axes = {field: [value] for field in FIELDS if (value := getattr(shared, field)) != LATER.get(field, MISSING)}
     axes |= {field: list(dict.fromkeys(getattr(w, field) for w in cells)) for field in SWEPT}
     axes["m"] = [shared.m or FOLLOWS]
     return Series("attention" if shared.bare else "models", _name(shared), axes)
@@ -95,5 +99,6 @@ def _name(shared: Workload) -> str:
         words += [f"H{shared.heads}{groups}D{shared.head_dim}"]
     if shared.m:
         words.append(f"M{shared.m}")
-    parts = [part for word in (*words, shared.dtype) for part in re.split(r"[^A-Za-z0-9]+", word)]
+    parts = [part for word in (*words, shared.dtype, *shared.treatment)
+             for part in re.split(r"[^A-Za-z0-9]+", word)]
     return "".join(part[:1].upper() + part[1:] for part in parts)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perf.cells import UNQUANTISED
 from perf.measure.evidence import Evidence
 from perf.report.looks import Look
 from perf.report.notes import doubt, legend
@@ -14,7 +15,7 @@ from perf.report.table import Datasheet, baseline, calls_header, groups, mask, s
 from perf.report.units import UNKNOWN, calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
 
 Value = float | str | None
-PARAMETERS = 12  # the first columns, which say what was measured, not what was found
+PARAMETERS = 14  # the first columns, which say what was measured, not what was found
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Colum
         Column("n", lambda row: row.workload.n), Column("keys", _keys), Column("batch", lambda row: row.workload.batch),
         Column("heads", lambda row: row.workload.heads), Column("kv heads", _kv_heads),
         Column("head_dim", lambda row: row.workload.head_dim), Column("dtype", lambda row: row.workload.dtype),
-        Column("model", _model),
+        Column("model", _model), Column("quantization", _quantization), Column("compiled", _compiled),
         Column("outcome", lambda row: row.outcome), Column("time", _median, seconds),
         Column("±", lambda row: row.interval, percent), Column("speed-up", faster, lambda x: number(x, ".2f")),
         Column("TFLOP/s", tflops, number), Column("GB/s", gigabytes, number), Column("limit", share, percent),
@@ -66,6 +67,14 @@ def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Colum
 
 def _model(row: Evidence) -> str | None:
     return None if row.workload.bare else row.workload.model
+
+
+def _quantization(row: Evidence) -> str | None:
+    return None if row.workload.quantization == UNQUANTISED else row.workload.quantization
+
+
+def _compiled(row: Evidence) -> str | None:
+    return "compiled" if row.workload.compiled else None
 
 
 def _kv_heads(row: Evidence) -> int | None:
