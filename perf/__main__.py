@@ -66,9 +66,16 @@ def selftest(arguments: Sequence[str]) -> int | None:
     return main(arguments)
 
 
+def site(arguments: Sequence[str]) -> int:
+    """Publishes the history as web pages that load nothing from elsewhere."""
+    from perf.track.site import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "machine": machine, "variants": variants, "plot": plot, "report": report,
-    "repeatability": repeatability, "bisect": bisect, "selftest": selftest}
+    "repeatability": repeatability, "bisect": bisect, "selftest": selftest, "site": site}
 
 
 def main(arguments: Sequence[str]) -> int:

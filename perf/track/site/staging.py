@@ -1,0 +1,109 @@
+"""The results that `asv publish` gets: what would stop it, or clutter its pages, is left out.
+
+asv shows the whole product of a benchmark's axes, thousands of cells of which a run measures some dozens: the copy's
+axes keep the values at which something was measured.
+"""
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Collection, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from asv.machine import Machine
+from asv.results import Results
+from asv.util import UserError, is_na, load_json
+
+Cells = set[tuple[str, ...]]
+BROKEN = (UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)  # what asv's readers raise
+RECORDS = ("machine.json", "benchmarks.json")
+
+
+def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
+    """Copies to the folder `to` what asv can publish of `results`; tells which files it can't, and why.
+
+    Raises ValueError, in one line, if nothing is left.
+    """
+    known = _benchmarks(results)
+    commits = _commits(repository)
+    left_out: dict[Path, str] = {}
+    measured: dict[str, Cells] = {}
+    for folder in sorted({path.parent for path in results.glob("*/*.json")}):
+        try:
+            machine = load_json(str(folder / "machine.json"), Machine.api_version)["machine"]
+        except BROKEN as error:
+            left_out[folder / "machine.json"] = _first_line(error)
+            continue
+        for path in sorted(path for path in folder.glob("*.json") if path.name not in RECORDS):
+            try:
+                _add_measured(_read(path, machine, commits), known, measured)
+            except BROKEN as error:
+                left_out[path] = _first_line(error)
+                continue
+            (to / folder.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, to / folder.name)
+            shutil.copy(folder / "machine.json", to / folder.name)
+    if not measured:
+        raise ValueError(f"{results}: nothing that asv could draw; run asv run, or pytest perf/ --benchmark-only "
+                         "--perf-history")
+    kept = {name: known[name] | {"params": cut(known[name]["params"], cells)} for name, cells in measured.items()}
+    (to / "benchmarks.json").write_text(json.dumps({**kept, "version": known["version"]}), encoding="utf-8")
+    return left_out
+
+
+def cut(params: list[list[str]], cells: Collection[tuple[str, ...]]) -> list[list[str]]:
+    """The axes `params` without the values that none of `cells` has."""
+    return [[value for value in values if value in seen]
+            for values, seen in zip(params, map(set, zip(*cells, strict=True)), strict=True)]
+
+
+def _benchmarks(results: Path) -> dict[str, Any]:
+    path = results / "benchmarks.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        version = known.pop("version")
+        return {name: one for name, one in known.items() if one["params"]} | {"version": version}
+    except OSError:
+        raise ValueError(f"{results}: no history yet (no benchmarks.json); run asv run, or pytest perf/ "
+                         "--benchmark-only --perf-history") from None
+    except BROKEN as error:
+        raise ValueError(f"{path}: not asv's list of benchmarks: {_first_line(error)}; write it again by asv run "
+                         "--bench just-discover") from None
+
+
+def _commits(repository: Path) -> set[str]:
+    done = subprocess.run(["git", "rev-list", "--all"], cwd=repository, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"{repository}: git can't list its commits: {done.stderr.strip().splitlines()[0]}")
+    return set(done.stdout.split())
+
+
+def _read(path: Path, machine: str, commits: Collection[str]) -> Results:
+    results = Results.load(str(path), machine_name=machine)
+    if results.commit_hash not in commits:
+        raise ValueError(f"commit {results.commit_hash} is not in this repository; fetch it (git fetch --unshallow)")
+    return results
+
+
+def _add_measured(results: Results, known: Mapping[str, Any], measured: dict[str, Cells]) -> None:
+    """Adds the cells that have a figure. All of a file or nothing: it may turn out to be broken."""
+    found: dict[str, Cells] = {}
+    for name in results.get_result_keys(known):
+        params = results.get_result_params(name)
+        given = results._results[name]  # as the file has it: asv would fill up what is too short
+        if given is not None and len(given) != len(list(product(*params))):
+            raise ValueError(f"{name} has {len(given)} figures, its axes have {len(list(product(*params)))}")
+        values = results.get_result_value(name, params)
+        results.get_result_stats(name, params)
+        cells = {cell for cell, value in zip(product(*params), values, strict=True) if not is_na(value)}
+        if cells:
+            found[name] = cells
+    for name, cells in found.items():
+        measured.setdefault(name, set()).update(cells)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
