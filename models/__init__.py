@@ -4,7 +4,7 @@
 """
 from __future__ import annotations
 
-from models import catalogue
+from models import catalogue, quantization
 from models.registry import Preset, create, family, get, presets, register
 
-__all__ = ["Preset", "catalogue", "create", "family", "get", "presets", "register"]
+__all__ = ["Preset", "catalogue", "create", "family", "get", "presets", "quantization", "register"]

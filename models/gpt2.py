@@ -25,16 +25,14 @@ REPLACES_POSITIONS = ("alibi",)
 
 def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
-          attention_options: Mapping[str, Any] | None = None,
-          quantization: Any = None) -> GPT2LMHeadModel:
+          attention_options: Mapping[str, Any] | None = None) -> GPT2LMHeadModel:
     """A preset with random weights from `seed`, the same on every device, in eval mode.
 
-    Raises ValueError for an unknown preset or variant, a variant that can't serve it, and a quantization.
+    Raises ValueError for an unknown preset or variant, and a variant that can't serve it.
     """
     preset = get(preset)
     sizes, options = preset.sizes, dict(attention_options or {})
-    require(preset, attention, n=sizes["positions"], dtype=dtype, device=device, quantization=quantization,
-            **options)
+    require(preset, attention, n=sizes["positions"], dtype=dtype, device=device, **options)
     config = GPT2Config(
         vocab_size=sizes["vocabulary"], n_positions=sizes["positions"], n_embd=preset.hidden,
         n_layer=preset.layers, n_head=preset.heads, attn_pdrop=0.0, resid_pdrop=sizes["dropout"],

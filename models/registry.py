@@ -10,7 +10,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,9 @@ import torch
 from torch import nn
 
 import attention as attention_registry
+from models.quantization.method import Method, why_not_here
+from models.quantization.method import get as get_method
+from models.quantization.quantize import quantize
 
 ENTRY_POINTS = "attention_perf.models"
 PHASES = ("forward", "prefill", "decode", "train-step")
@@ -122,10 +125,8 @@ def family(preset: str | Preset) -> ModuleType:
 
 
 def require(preset: Preset, variant: str, *, n: int, m: int | None = None, dtype: torch.dtype,
-            device: str | torch.device, quantization: Any = None, **options: Any) -> None:
+            device: str | torch.device, **options: Any) -> None:
     """Raises ValueError, in one line, if the preset can't be built like that."""
-    if quantization is not None:
-        raise ValueError(f"{preset.name}: quantization={quantization!r} is not available here; use None")
     reason = attention_registry.why_not(variant, device=device, dtype=dtype, heads=preset.heads,
                                         kv_heads=preset.kv_heads, head_dim=preset.head_dim, n=n, m=m,
                                         causal=preset.causal, **options)
@@ -134,14 +135,32 @@ def require(preset: Preset, variant: str, *, n: int, m: int | None = None, dtype
 
 
 def create(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
-           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
-           attention_options: Mapping[str, Any] | None = None, quantization: Any = None,
-           **sizes: Any) -> nn.Module:
+           dtype: torch.dtype | None = None, device: str | torch.device = "cpu",
+           attention_options: Mapping[str, Any] | None = None, quantization: str | Method | None = None,
+           skip: Iterable[str] = (), compile: bool | Mapping[str, Any] = False, **sizes: Any) -> nn.Module:
     """A model with random weights from `seed`, in eval mode, its attention on variant `attention`.
 
-    `sizes` changes numbers of the preset (`layers=2`). Raises ValueError for an unknown preset, size or
-    variant, and, with `attention.why_not`'s line, for a variant that can't serve the preset.
+    `quantization` is a method of `models.quantization`, `skip` what it leaves alone, `dtype` what it computes in;
+    without one, float32 is the default. `compile` is torch.compile, in place, at the first call; a mapping holds
+    options for inductor. `sizes` changes numbers of the preset (`layers=2`).
+
+    Raises ValueError for an unknown preset, size, variant or method, and, with the line of `attention.why_not` or
+    `quantization.why_not`, for a variant that can't serve the preset and a method that can't run.
     """
     preset = get(preset)
-    return family(preset).build(preset.resized(**sizes), attention=attention, seed=seed, dtype=dtype,
-                                device=device, attention_options=attention_options, quantization=quantization)
+    method = None
+    if quantization is not None:
+        method = get_method(quantization, **({} if dtype is None else {"dtype": dtype}))
+        if reason := why_not_here(method, device):
+            raise ValueError(f"{preset.name}: {reason}")
+    elif tuple(skip):
+        raise ValueError(f"{preset.name}: skip={skip!r} without a quantization: nothing is quantised")
+    model: nn.Module = family(preset).build(
+        preset.resized(**sizes), attention=attention, seed=seed, device=device, attention_options=attention_options,
+        dtype=method.dtype if method else dtype or torch.float32)
+    if method:
+        quantize(model, method, skip=skip)
+    if compile is not False:
+        options = {**(method.inductor if method else {}), **({} if compile is True else compile)}
+        model.compile(options=options or None)
+    return model

@@ -131,17 +131,16 @@ def names(preset: Preset) -> tuple[dict[str, int], list[str], list[str]]:
 
 def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
-          attention_options: Mapping[str, Any] | None = None,
-          quantization: Any = None) -> TemporalFusionTransformer:
+          attention_options: Mapping[str, Any] | None = None) -> TemporalFusionTransformer:
     """A preset with random weights from `seed`, in eval mode.
 
-    Raises ValueError for an unknown preset or variant, one that can't serve the preset (one head of
-    width 160 is more than some kernels take), and a quantization.
+    Raises ValueError for an unknown preset or variant, and one that can't serve the preset (one head of
+    width 160 is more than some kernels take).
     """
     preset = get(preset)
     sizes, options = preset.sizes, attention_options or {}
     n, m = sizes["horizon"], sizes["context"] + sizes["horizon"] - (not sizes["own_step"])
-    require(preset, attention, n=n, m=m, dtype=dtype, device=device, quantization=quantization, **options)
+    require(preset, attention, n=n, m=m, dtype=dtype, device=device, **options)
     static, known, observed = names(preset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -22,16 +22,14 @@ def tokens(preset: str | Preset) -> int:
 
 def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
-          attention_options: Mapping[str, Any] | None = None,
-          quantization: Any = None) -> ViTForImageClassification:
+          attention_options: Mapping[str, Any] | None = None) -> ViTForImageClassification:
     """A preset with random weights from `seed`, the same on every device, in eval mode.
 
-    Raises ValueError for an unknown preset or variant, a variant that can't serve it, and a quantization.
+    Raises ValueError for an unknown preset or variant, and a variant that can't serve it.
     """
     preset = get(preset)
     sizes, options = preset.sizes, dict(attention_options or {})
-    require(preset, attention, n=tokens(preset), dtype=dtype, device=device, quantization=quantization,
-            **options)
+    require(preset, attention, n=tokens(preset), dtype=dtype, device=device, **options)
     config = ViTConfig(
         hidden_size=preset.hidden, num_hidden_layers=preset.layers, num_attention_heads=preset.heads,
         intermediate_size=4 * preset.hidden, image_size=sizes["image"], patch_size=sizes["patch"],

@@ -28,8 +28,7 @@ class OneLayer(nn.Module):
 
 
 def build(preset: Preset, *, attention: str, seed: int = 0, dtype: torch.dtype = torch.float32,
-          device: str | torch.device = "cpu", attention_options: dict[str, Any] | None = None,
-          quantization: None = None) -> nn.Module:
+          device: str | torch.device = "cpu", attention_options: dict[str, Any] | None = None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = OneLayer(preset, attention, dict(attention_options or {}))

@@ -1,0 +1,117 @@
+"""Which layers of a model a method quantises, and putting the quantised ones in their places."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from models.quantization.method import MIN_SIDE, Method
+
+# The last layer turns features into the answer. LLM.int8() and QLoRA keep it, and fine-tuning trains it.
+HEADS = ("lm_head", "classifier", "score", "output_layer")
+
+
+def choose(model: nn.Module, method: Method, skip: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Names of the layers to quantise, and of those that could be but are kept, each with the reason.
+
+    A layer in two places has one name, the first. Raises ValueError for a `skip` that names no layer.
+    """
+    patterns = tuple(skip)
+    if isinstance(skip, str):
+        patterns = (skip,)
+    chosen: list[str] = []
+    kept: dict[str, str] = {}
+    used = set()
+    owners = _owners(model)
+    for name, layer in _layers(model, method):
+        hits = {pattern for pattern in patterns if matches(name, pattern)}
+        used |= hits
+        reason = f"skip={min(hits)!r}" if hits else _kept(name, layer, method, owners)
+        if reason:
+            kept[name] = reason
+        else:
+            chosen.append(name)
+    if method.kinds and (idle := [pattern for pattern in patterns if pattern not in used]):
+        some = ", ".join([*chosen, *kept][:4])
+        raise ValueError(f"skip={idle[0]!r} names no layer that {method.name} could quantise; some of those: {some}")
+    return chosen, kept
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is the layer's name, a module around it, or a shell pattern of its name."""
+    return name == pattern or name.startswith(pattern + ".") or fnmatchcase(name, pattern)
+
+
+def replace(model: nn.Module, name: str, method: Method) -> None:
+    """Puts the quantised twin of a layer in all its places."""
+    old = model.get_submodule(name)
+    new = method.quantized(as_linear(old))
+    new.quantized_by = method  # type: ignore[assignment]
+    for place, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            parent, _, child = place.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
+
+
+def method_of(layer: nn.Module) -> Method | None:
+    """The method that quantised this very layer, or None."""
+    return vars(layer).get("quantized_by")
+
+
+def as_linear(layer: nn.Module) -> nn.Module:
+    """transformers' Conv1D, a Linear with its weight transposed, as the Linear; other layers as they are."""
+    if not _is_conv1d(layer):
+        return layer
+    weight_IO: Any = layer.weight
+    inputs, outputs = weight_IO.shape
+    made = nn.Linear(inputs, outputs, device="meta")
+    made.weight = nn.Parameter(weight_IO.detach().t().contiguous(), requires_grad=weight_IO.requires_grad)
+    made.bias = layer.bias  # type: ignore[assignment]
+    return made.train(layer.training)
+
+
+def shape(layer: nn.Module) -> list[int]:
+    """[outputs, inputs] of a linear layer, and what corresponds to it of an LSTM."""
+    if isinstance(layer, nn.LSTM):
+        return [layer.num_layers, layer.hidden_size, layer.input_size]
+    rows, columns = layer.weight.shape  # type: ignore[misc]
+    return [columns, rows] if _is_conv1d(layer) else [rows, columns]
+
+
+def _layers(model: nn.Module, method: Method) -> Iterator[tuple[str, nn.Module]]:
+    for name, layer in model.named_modules():
+        # An exact type: a subclass may be used in ways that only its author knows (nn.MultiheadAttention's is).
+        if type(layer) in method.kinds or (nn.Linear in method.kinds and _is_conv1d(layer)):
+            yield name, layer
+
+
+def _kept(name: str, layer: nn.Module, method: Method, owners: dict[int, list[str]]) -> str | None:
+    if name.rpartition(".")[2] in HEADS:
+        return "the model's output"
+    shared = {other for p in layer.parameters() for other in owners[id(p)] if other != name}
+    if shared:
+        return f"its weight is that of {min(shared)} too"
+    if not isinstance(layer, nn.LSTM):
+        if min(shape(layer)) < MIN_SIDE:
+            return f"a side is smaller than {MIN_SIDE}"
+        outputs, inputs = shape(layer)
+        layer = nn.Linear(inputs, outputs, device="meta")  # a Conv1D is judged as the Linear that it becomes
+    return method.refuses_layer(layer)
+
+
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """The modules that own each parameter (a module in two places counts once)."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    return owners
+
+
+def _is_conv1d(layer: nn.Module) -> bool:
+    module = sys.modules.get("transformers.pytorch_utils")  # not imported: then no layer is one
+    return module is not None and isinstance(layer, module.Conv1D)
+

@@ -1,0 +1,114 @@
+"""`quantize` a model in place, and what can be asked before and after."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.quantization import layers
+from models.quantization.method import Method, get, why_not_here
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was done to a model: `model.quantization`.
+
+    `layers` maps the quantised ones to their shapes, `kept` those that could be quantised to why they are not.
+    """
+
+    method: Method
+    layers: dict[str, list[int]]
+    kept: dict[str, str]
+
+
+def quantize(model: nn.Module, method: str | Method, *, skip: Iterable[str] = (),
+             dtype: torch.dtype | None = None) -> nn.Module:
+    """The model itself, its linear layers quantised on the device they are on, all else in the method's dtype.
+
+    `skip` names layers, modules around them, or shell patterns: they stay in the method's dtype. The model's
+    output layer, layers that share their weight (GPT-2's head), layers with a side below 16 and what a library
+    can't multiply stay too: `kept_layers` gives the reasons. `dtype` changes the method's.
+
+    Raises ValueError for an unknown method, a `skip` that names no layer, a model already quantised, and, with
+    `why_not`'s line, for what can't run; the model is then as it was.
+    """
+    method = get(method, **({} if dtype is None else {"dtype": dtype}))
+    if quantized_layers(model):
+        raise ValueError(f"the model is quantised already ({model.quantization.method.name}): "  # type: ignore[union-attr]
+                         "start from the unquantised one")
+    if reason := why_not(method, device=_device(model)):
+        raise ValueError(reason)
+    chosen, kept = layers.choose(model, method, skip)
+    if method.kinds and not chosen:
+        raise ValueError(_nothing(method, kept))
+    shapes = {name: layers.shape(model.get_submodule(name)) for name in chosen}
+    return apply(model, Quantized(method, shapes, kept))
+
+
+def apply(model: nn.Module, plan: Quantized) -> nn.Module:
+    """Does to the model what the plan says."""
+    model.to(plan.method.dtype)
+    for name in plan.layers:
+        layers.replace(model, name, plan.method)
+    model.quantization = plan  # type: ignore[assignment]
+    return model
+
+
+def quantized_layers(model: nn.Module) -> list[str]:
+    """Names of the quantised layers, in a wrapped or copied model too."""
+    return [name for name, layer in model.named_modules() if layers.method_of(layer) is not None]
+
+
+def kept_layers(model: nn.Module) -> dict[str, str]:
+    """Layers of a quantised model that the method could have quantised, and why each was kept."""
+    plan = getattr(model, "quantization", None)
+    return dict(plan.kept) if isinstance(plan, Quantized) else {}
+
+
+def why_not(method: str | Method, *, device: str | torch.device, model: nn.Module | None = None,
+            preset: Any = None, dtype: torch.dtype | None = None) -> str | None:
+    """Why a device, what is installed, or a model (or preset) can't use the method, in one line; None if it can.
+
+    Raises ValueError for an unknown method or preset.
+    """
+    method = get(method)
+    try:
+        method = method if dtype is None else get(method, dtype=dtype)
+    except ValueError as error:
+        return str(error)
+    if reason := why_not_here(method, device):
+        return reason
+    if preset is not None:
+        model = _shapes(preset)
+    if model is not None and method.kinds:
+        chosen, kept = layers.choose(model, method, ())
+        if not chosen:
+            return _nothing(method, kept)
+    return None
+
+
+def why_not_captured(method: str | Method, *, compiled: bool = False) -> str | None:
+    """Why a CUDA graph can't capture the forward of a model so quantised, in one line; None if it can."""
+    method = get(method)
+    reason = method.uncaptured(compiled=compiled)
+    return f"{method.name}: {reason}" if reason else None
+
+
+def _nothing(method: Method, kept: dict[str, str]) -> str:
+    why = f" (the first, {next(iter(kept))}: {next(iter(kept.values()))})" if kept else ""
+    return f"{method.name} finds no layer that it could quantise{why}"
+
+
+def _shapes(preset: Any) -> nn.Module:
+    """The preset's model without weights."""
+    from models import registry
+
+    with torch.device("meta"):
+        return registry.create(preset, device="meta")
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

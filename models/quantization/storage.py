@@ -1,0 +1,168 @@
+"""Bytes of a model, and models in safetensors files: the same tensors counted, written and read.
+
+A quantised layer says by itself which tensors it stores; everything else is the module's state. What is stored
+twice (tied weights, a layer in two places) counts once and is written once.
+"""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.quantization import layers
+from models.quantization.method import get, why_not_here
+from models.quantization.quantize import Quantized, apply, quantized_layers
+
+FORMAT = "attention-perf model 1"
+
+
+def model_bytes(model: nn.Module, prefix: str = "") -> int:
+    """Bytes of the storages behind the model's weights and persistent buffers, each once.
+
+    `prefix` counts only what is inside one module: `"vit.layers"`. Raises ValueError if that module is not there.
+    """
+    if prefix not in dict(model.named_modules(remove_duplicate=False)):
+        raise ValueError(f"the model has no module {prefix!r}")
+    inside = [x for _, x in stored(model.get_submodule(prefix))]  # a list: see _first_names
+    return sum({x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in inside}.values())
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes the model to one safetensors file; a file that is there is replaced when the new one is complete."""
+    from safetensors.torch import save_file
+
+    plan = getattr(model, "quantization", None)
+    described = None if plan is None else {"method": plan.method.name, "settings": plan.method.settings(),
+                                           "layers": plan.layers, "kept": plan.kept}
+    first = _first_names(model)
+    tensors = {name: x.detach().contiguous() for name, x in stored(model) if first[name] == name}
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, part, metadata={"format": FORMAT, "quantization": json.dumps(described)})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], model: Any, **settings: Any) -> nn.Module:
+    """A saved model: into `model`, an unquantised one of the same shapes, or the preset of that name, built with
+    `settings` as by `models.create`. Returns it, quantised as the saved one was.
+
+    Raises FileNotFoundError, or ValueError in one line for a file that is truncated, not ours, or of another
+    model, and for a method that can't run here. The model is then as it was.
+    """
+    path = Path(path)
+    if not isinstance(model, nn.Module):
+        from models import registry
+
+        model = registry.create(model, **settings)
+    elif settings:
+        raise ValueError(f"load: {', '.join(settings)}: settings go with a preset's name, not with a built model")
+    described, tensors = _read(path)
+    plan = _plan(path, described, model)
+    _require_same(path, tensors, model, plan)
+    if plan is not None:
+        apply(model, plan)
+    read = {name: tensors[first] for name, first in _first_names(model).items()}
+    with torch.no_grad():
+        for name in quantized_layers(model):
+            layer = model.get_submodule(name)
+            inside = {key.removeprefix(f"{name}."): x for key, x in read.items() if key.startswith(f"{name}.")}
+            layers.method_of(layer).restore(layer, inside)  # type: ignore[union-attr]
+        for name, x in _unquantized(model, plan):
+            x.copy_(read[name])
+    return model
+
+
+def stored(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that the model keeps, by name; a module in two places comes once, tied weights do not."""
+    quantized: list[str] = []
+    for name, module in model.named_modules():
+        if name.startswith(tuple(quantized)):
+            continue
+        if (method := layers.method_of(module)) is not None:
+            quantized.append(f"{name}.")
+            own = method.tensors(module)
+        else:
+            own = {**dict(module.named_parameters(recurse=False)),
+                   **{key: x for key, x in module.named_buffers(recurse=False)
+                      if key not in module._non_persistent_buffers_set}}
+        yield from ((f"{name}.{key}" if name else key, x) for key, x in own.items())
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """For every stored tensor the first name that it has: its name in a file."""
+    names, everything = {}, list(stored(model))  # a list, so that no storage is freed and its address used again
+    seen: dict[tuple, str] = {}
+    for name, x in everything:
+        key = (x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride(), x.dtype)
+        names[name] = seen.setdefault(key, name)
+    return names
+
+
+def _unquantized(model: nn.Module, plan: Quantized | None) -> list[tuple[str, torch.Tensor]]:
+    """What is stored outside the layers of a plan, each tensor under its first name."""
+    first = _first_names(model)
+    inside = tuple(f"{name}." for name in plan.layers) if plan else ()
+    return [(name, x) for name, x in stored(model) if first[name] == name and not name.startswith(inside)]
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file ({error}): save it again") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by models.quantization.save (format {metadata.get('format')!r})")
+    return json.loads(metadata["quantization"]), tensors
+
+
+def _plan(path: Path, described: dict[str, Any] | None, model: nn.Module) -> Quantized | None:
+    """What has to be done to the model before the file fits; raises ValueError if that can't be done."""
+    if quantized_layers(model):
+        raise ValueError(f"{path}: load it into an unquantised model, which becomes quantised as the saved one was")
+    if described is None:
+        return None
+    settings = dict(described["settings"])
+    settings["dtype"] = getattr(torch, settings["dtype"])
+    method = get(described["method"], **settings)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if reason := why_not_here(method, device):
+        raise ValueError(f"{path}: {reason}")
+    modules = dict(model.named_modules())
+    for name, shape in described["layers"].items():
+        if name not in modules:
+            raise ValueError(f"{path} is of another model: this one has no layer {name}")
+        if (own := layers.shape(modules[name])) != shape:
+            raise ValueError(f"{path} is of another model: {name} is {shape} there and {own} here")
+    return Quantized(method, described["layers"], described["kept"])
+
+
+def _require_same(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module, plan: Quantized | None) -> None:
+    """Raises ValueError if what the file has outside quantised layers is not what the model has there."""
+    inside = tuple(f"{name}." for name in plan.layers) if plan else ()
+    own = dict(_unquantized(model, plan))
+    theirs = {name: x for name, x in tensors.items() if not name.startswith(inside)}
+    for name in [*own, *theirs]:
+        if name not in theirs:
+            raise ValueError(f"{path} is of another model: it lacks {name}")
+        if name not in own:
+            raise ValueError(f"{path} is of another model: this one has no {name}")
+        if own[name].shape != theirs[name].shape:
+            raise ValueError(f"{path} is of another model: {name} is {list(theirs[name].shape)} there and "
+                             f"{list(own[name].shape)} here")
+        if plan is None and own[name].dtype != theirs[name].dtype:
+            raise ValueError(f"{path}: {name} is {theirs[name].dtype} there and {own[name].dtype} here: build the "
+                             "model in that dtype")
