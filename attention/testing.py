@@ -155,16 +155,17 @@ class Reference:
         half = torch.finfo(dtype).bits < 32
         with torch.no_grad():
             kept = exact.to(dtype) if half else self.same_dtype(*self.inputs)
-            mean_k = self.formula(q, k, k, *learned, dtype=torch.float64)
+        values = k.clone().requires_grad_()  # k in place of v: the result is P k, and its gradient of x is Pᵀ x
+        with torch.enable_grad():
+            mean_k = self.formula(q, k, values, *learned, dtype=torch.float64)
         delta = (grad_out * (kept.double() - exact)).sum(-1, keepdim=True)
         eps = torch.finfo(torch.float32 if half else dtype).eps
         summed = eps * (grad_out * exact).abs().sum(-1, keepdim=True)
 
         def to_keys(x: torch.Tensor) -> torch.Tensor:
-            return gradients(functools.partial(self.formula, dtype=torch.float64), (q, k, k, *learned), x,
-                             self.names)["dv"].abs()
+            return torch.autograd.grad(mean_k, values, x, retain_graph=True, materialize_grads=True)[0].abs()
 
-        return {"dq": self.scale * (delta.abs() + summed) * mean_k.abs(),
+        return {"dq": self.scale * (delta.abs() + summed) * mean_k.detach().abs(),
                 "dk": self.scale * (to_keys(delta * q) + to_keys(summed * q.abs()))}
 
     def _bounds(self, same: Tensors, exact: Tensors) -> dict[str, float]:

@@ -49,6 +49,7 @@ class Preparer:
                 torch.cuda.set_stream(torch.cuda.Stream())
         self._shape: Workload | None = None
         self._shared: Shared | None = None
+        self._imported = 0  # modules, of which the garbage collector knows no more
 
     def why_not(self, workload: Workload) -> str | None:
         """Why the workload can't be measured here, in one line, decided before anything is allocated."""
@@ -80,9 +81,12 @@ class Preparer:
 
     def _release(self) -> None:
         self._shape = self._shared = None
-        gc.collect()  # modules stand in reference cycles
         if "torch._dynamo" in sys.modules:  # code compiled for the shape before would be made dynamic for this one
             torch.compiler.reset()
+        gc.collect()  # modules stand in reference cycles
+        if len(sys.modules) > self._imported and not _keeps_model():
+            gc.freeze()  # half a second to look through what was imported, each time
+            self._imported = len(sys.modules)
 
 
 def needs_grad(workload: Workload) -> bool:
@@ -111,6 +115,12 @@ def _share(workload: Workload, device: torch.device) -> Shared:
     from perf.prepare_models import Models
 
     return Models(workload, device)
+
+
+def _keeps_model() -> bool:
+    """Whether a model, which is to be collected one day, outlives its shape."""
+    models = sys.modules.get("perf.prepare_models")
+    return models is not None and models.keeps_model()
 
 
 class Kernels:

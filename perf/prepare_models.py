@@ -130,6 +130,11 @@ def _wide(model: str, function: str, dtype: torch.dtype, device: torch.device) -
     return copy.deepcopy(_built(model, function, dtype, device)).double()
 
 
+def keeps_model() -> bool:
+    """Whether a model is held for the next shape."""
+    return _built.cache_info().currsize > 0
+
+
 def _switched(model: Any, w: Workload, backend: str | None = None) -> nn.Module:
     """`model` with the workload's variant of attention."""
     variant = f"{w.function}:{backend or w.backend}"

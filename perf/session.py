@@ -84,7 +84,7 @@ class Session:
         except attention.Unsupported as error:
             self._skip(w, str(error))
         except torch.OutOfMemoryError as error:
-            self._skip(w, f"{w.variant}: does not fit: {str(error).splitlines()[0]}")
+            self._skip(w, f"{w.variant}: does not fit: {memory.shortage(error)}")
         except Exception as error:
             self._record(w, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
             raise

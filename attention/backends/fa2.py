@@ -76,7 +76,9 @@ def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
     from flash_attn import flash_attn_with_kvcache
 
     k, v = (x.transpose(1, 2) for x in (k_BGMD, v_BGMD))
-    told: dict[str, Any] = {"cache_seqlens": k.shape[1], "softmax_scale": scale, "causal": band.causal}
+    # Of a plain number flash-attn makes one length a page, not one a sequence.
+    lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
+    told: dict[str, Any] = {"cache_seqlens": lengths, "softmax_scale": scale, "causal": band.causal}
     if paged:
         pages = -(-k.shape[1] // PAGE)
         told["block_table"] = torch.arange(len(k) * pages, dtype=torch.int32, device=k.device).view(-1, pages)

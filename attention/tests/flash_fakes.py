@@ -55,16 +55,23 @@ class Packages:
 
     def flash_attn_with_kvcache(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, k: None = None,
                                 v: None = None, rotary_cos: None = None, rotary_sin: None = None,
-                                cache_seqlens: int | None = None, cache_batch_idx: None = None,
+                                cache_seqlens: int | torch.Tensor | None = None, cache_batch_idx: None = None,
                                 cache_leftpad: None = None, block_table: torch.Tensor | None = None,
                                 softmax_scale: float | None = None, causal: bool = False,
                                 window_size: Sides = (-1, -1), softcap: float = 0.0) -> torch.Tensor:
         self.told.append(("fa2 kvcache", {"block_table": block_table, "k_cache": k_cache}))
+        if isinstance(cache_seqlens, int):
+            cache_seqlens = torch.full((len(k_cache),), cache_seqlens, dtype=torch.int32)
+        if cache_seqlens is not None and len(cache_seqlens) != len(q):
+            raise RuntimeError("seqlens_k must have shape (batch_size)")
         if block_table is not None:
             assert block_table.dtype == torch.int32
             assert k_cache.shape[1] % 256 == 0, "pages of a multiple of 256"
             k_cache, v_cache = (x[block_table.long()].flatten(1, 2) for x in (k_cache, v_cache))
-        k_cache, v_cache = (x[:, :cache_seqlens].detach() for x in (k_cache, v_cache))
+        if cache_seqlens is not None:
+            assert (cache_seqlens == cache_seqlens[0]).all(), "the stand-in takes sequences of one length"
+            k_cache, v_cache = (x[:, :int(cache_seqlens[0])] for x in (k_cache, v_cache))
+        k_cache, v_cache = k_cache.detach(), v_cache.detach()
         return _attention(q.detach(), k_cache, v_cache, softmax_scale, causal, window_size, softcap, None)[0]
 
     # FlashAttention-3, hopper/flash_attn_interface.py.

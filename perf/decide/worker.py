@@ -95,7 +95,9 @@ class Worker:
         except attention.Unsupported as error:
             return {"missing": line(error)}
         except torch.OutOfMemoryError as error:
-            return {"missing": f"{w.variant}: does not fit: {line(error)}"}
+            from perf.measure import memory
+
+            return {"missing": f"{w.variant}: does not fit: {memory.shortage(error)}"}
 
     def _checked(self, w: Workload, prepared: Prepared) -> Answer:
         from perf.measure import counters, memory

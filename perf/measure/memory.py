@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,14 @@ def free_bytes(device: torch.device) -> int:
     import psutil
 
     return min(psutil.virtual_memory().available, _cgroup_free())
+
+
+def shortage(error: torch.OutOfMemoryError) -> str:
+    """PyTorch's paragraph in a few words: what was asked for, and what was free."""
+    said = str(error)
+    found = re.search(r"Tried to allocate ([\d.]+ \w+).*?total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free",
+                      said, re.DOTALL)
+    return f"asked for {found[1]} more, {found[3]} of {found[2]} were free" if found else said.splitlines()[0]
 
 
 def _cgroup_free() -> int | float:

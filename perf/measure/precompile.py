@@ -16,8 +16,7 @@ import torch
 
 from perf.cells import Workload
 
-MOST = 8  # workers; each takes a CPU core or two and half a GB of the GPU
-CORES = 2  # a worker
+MOST = 14  # workers; each takes a CPU core and half a GB of the GPU
 
 
 def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dict[str, dict[str, float]], list[str]]:
@@ -28,7 +27,7 @@ def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dic
     shapes: dict[Workload, list[Workload]] = {}
     for w in workloads:
         shapes.setdefault(w.shape, []).append(w)
-    count = min(MOST, max(1, (os.cpu_count() or 1) // CORES), len(shapes))
+    count = min(MOST, max(1, (os.cpu_count() or 1) - 2), len(shapes))
     if device.type != "cuda" or count < 2:
         return {}, []
     # The longest sequences first, dealt out one by one.

@@ -226,3 +226,12 @@ def test_on_this_machine_s_gpu():
         seconds.append(time.perf_counter() - start)
     print(f"peak of a call that takes 32 MB: {statistics.median(seconds) * 1e3:.2f} ms")
     assert statistics.median(seconds) < 20e-3
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("CUDA out of memory. Tried to allocate 32.00 GiB. GPU 0 has a total capacity of 79.18 GiB of which 29.03 GiB is "
+     "free. Including non-PyTorch memory, this process has 50.14 GiB memory in use.",
+     "asked for 32.00 GiB more, 29.03 GiB of 79.18 GiB were free"),
+    ("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA", "CUDA error: out of memory")])
+def test_what_was_short_in_a_few_words(said, told):
+    assert memory.shortage(torch.OutOfMemoryError(said)) == told

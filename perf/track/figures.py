@@ -84,7 +84,7 @@ class Cell:
         import torch
 
         import attention
-        from perf.measure.memory import peak_bytes
+        from perf.measure.memory import peak_bytes, shortage
 
         try:
             if reason := self._preparer.why_not(self.workload):
@@ -100,4 +100,4 @@ class Cell:
         except attention.Unsupported as error:
             return Figures(reason=str(error))
         except torch.OutOfMemoryError as error:
-            return Figures(reason=f"does not fit: {str(error).splitlines()[0]}")
+            return Figures(reason=f"does not fit: {shortage(error)}")
