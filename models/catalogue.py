@@ -36,6 +36,7 @@ _gpt2("distilgpt2", heads=12, head_dim=64, layers=6)
 _gpt2("gpt2", heads=12, head_dim=64, layers=12)
 
 _vit("vit-tiny", heads=4, head_dim=16, layers=2, image=32, patch=8, classes=10)
+_vit("vit-digits", heads=2, head_dim=64, layers=4, image=32, patch=8, classes=10)
 _vit("vit-b16", heads=12, head_dim=64, layers=12)
 _vit("vit-l16", heads=16, head_dim=64, layers=24, classes=102)
 

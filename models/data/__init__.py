@@ -1,0 +1,30 @@
+"""Data with no network: what ships inside installed packages, and readers for the studies' own files.
+
+| module | what | from |
+| --- | --- | --- |
+| `digits` | 1797 images of handwritten digits, two photographs | scikit-learn |
+"""
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from models.registry import Preset, get
+
+MODULES = {"vit": "digits"}  # of a family, the module with `split(preset)`
+
+
+def module(preset: str | Preset) -> ModuleType:
+    """The module with the embedded data of a preset's family; ValueError where there is none."""
+    preset = get(preset)
+    if preset.family not in MODULES:
+        raise ValueError(f"{preset.name}: no embedded data for the family {preset.family}; "
+                         f"families with some: {', '.join(MODULES)}")
+    return importlib.import_module(f"models.data.{MODULES[preset.family]}")
+
+
+def split(preset: str | Preset) -> tuple[Any, Any]:
+    """(training, held-out) data that suit a preset, with no network."""
+    preset = get(preset)
+    return module(preset).split(preset)

@@ -1,0 +1,141 @@
+"""Trains a preset from a seed: the same weights each time on one machine, killed and resumed or not.
+
+Whatever is random in step s (the order of the items, augmentation, dropout) is drawn from a generator seeded
+with (seed, s), so a checkpoint needs no generator's state: weights, optimizer and the number of steps are all.
+A training with a time budget (`seconds`) follows the clock instead, and repeats only roughly.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+import models
+from models import checkpoints
+from models.losses import loss
+from models.recipes import Recipe, recipe
+from models.registry import Preset
+
+
+class Data(Protocol):
+    """What is trained on, and measured by: items that are given out in batches."""
+
+    def __len__(self) -> int: ...
+    def to(self, device: str | torch.device) -> Any: ...
+    def batch(self, items: torch.Tensor, generator: torch.Generator | None = None) -> tuple[dict[str, Any], Any]: ...
+
+
+Progress = Callable[[int, int, float, float], None]
+
+
+def train(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 0,
+          attention_options: Mapping[str, Any] | None = None, device: str | torch.device = "cpu",
+          dtype: torch.dtype = torch.float32, data: Data | None = None, how: Recipe | None = None,
+          seconds: float | None = None, checkpoint: str | Path | None = None, every: int = 100,
+          progress: Progress | None = None) -> nn.Module:
+    """A preset trained by its recipe on its data (or `data`, by `how`), in eval mode, weights in float32.
+
+    `dtype` below float32 is what the products are computed in (autocast), which attention must support.
+    `checkpoint` names a file that is written every so many steps, and resumed from if it is there. `seconds`
+    ends the training early: the learning rate then follows the clock. `progress` is called with (step, steps,
+    loss, seconds).
+    Raises ValueError as `models.create` does, and for a checkpoint of another training or a damaged one.
+    """
+    preset = models.get(preset)
+    how = how or recipe(preset)
+    if data is None:
+        from models.data import split
+
+        data, _ = split(preset)
+    # Built in the dtype of the products, so that attention says at once if it can't; trained in float32.
+    model = models.create(preset, attention=attention, seed=seed, dtype=dtype, device=device,
+                          attention_options=attention_options).float()
+    what = fingerprint(preset, attention, attention_options, seed, how, str(dtype), len(data))
+    return fit(model, preset, data, how, seed=seed, dtype=dtype, seconds=seconds, checkpoint=checkpoint,
+               every=every, progress=progress, what=what)
+
+
+def fit(model: nn.Module, preset: Preset, data: Data, how: Recipe, *, seed: int = 0,
+        dtype: torch.dtype = torch.float32, seconds: float | None = None, checkpoint: str | Path | None = None,
+        every: int = 100, progress: Progress | None = None, what: str = "") -> nn.Module:
+    """Trains the weights of `model` that want a gradient, in place; the rest of `train`."""
+    if len(data) < how.batch:
+        raise ValueError(f"{preset.name}: {len(data)} items are fewer than one batch of {how.batch}")
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    device = weights[0].device
+    data = data.to(device)
+    optimizer = _optimizer(weights, how)
+    first = checkpoints.resume(checkpoint, what, model, optimizer) if checkpoint else 0
+    started = time.monotonic()
+    model.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in range(first, how.steps):
+            spent = time.monotonic() - started
+            done = max(step / how.steps, spent / seconds if seconds else 0.0)
+            if done >= 1:
+                break
+            found = _step(model, preset, data, how, optimizer, weights, seed, step, done, dtype)
+            last = step + 1 == how.steps
+            if progress and (last or (step + 1) % 10 == 0):
+                progress(step + 1, how.steps, found.item(), time.monotonic() - started)
+            if checkpoint and (last or (step + 1) % every == 0):
+                checkpoints.save(checkpoint, what, model, optimizer, step + 1)
+    optimizer.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+def _step(model: nn.Module, preset: Preset, data: Data, how: Recipe, optimizer: torch.optim.Optimizer,
+          weights: list[nn.Parameter], seed: int, step: int, done: float, dtype: torch.dtype) -> torch.Tensor:
+    random = torch.Generator().manual_seed(_mixed(seed, "step", step))
+    torch.manual_seed(_mixed(seed, "dropout", step))  # dropout draws from the device's own generator
+    rate = how.rate(done)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    inputs, target = data.batch(_items(len(data), how.batch, seed, step), random if how.augment else None)
+    device = weights[0].device.type
+    lower = torch.autocast(device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+    with lower:
+        found = loss(model, preset, inputs, target, how.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    found.backward()
+    nn.utils.clip_grad_norm_(weights, how.clip)
+    optimizer.step()
+    return found.detach()
+
+
+def _items(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
+    """The items of a step: every epoch in an order of its own, what fills no batch left out."""
+    batches = count // batch
+    epoch, place = divmod(step, batches)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(_mixed(seed, "epoch", epoch)))
+    return order[place * batch:(place + 1) * batch]
+
+
+def _optimizer(weights: list[nn.Parameter], how: Recipe) -> torch.optim.Optimizer:
+    """No decay of what is no matrix: biases and norms."""
+    groups = [{"params": [w for w in weights if w.dim() > 1], "weight_decay": how.weight_decay},
+              {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=how.learning_rate, betas=how.betas, fused=True)
+
+
+def _mixed(seed: int, *parts: Any) -> int:
+    """A seed for a generator: neighbouring (seed, step) share nothing."""
+    return int.from_bytes(hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=7).digest(), "little")
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short word that changes with whatever is said here to determine the weights."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def report(step: int, steps: int, loss: float, seconds: float) -> None:
+    """Progress on one line of a terminal."""
+    end = "\n" if step == steps else "\r"
+    print(f"step {step:5d}/{steps}  loss {loss:8.4f}  {seconds:6.1f} s", end=end, file=sys.stderr, flush=True)
