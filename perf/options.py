@@ -45,9 +45,11 @@ OTHERS = {
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
     "report": "file that a page of the results is written to, HTML",
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
+    "history": "write the evidence as asv results too, into FOLDER (default: the results_dir of asv.conf.json)",
     "against": "git revision to compare with: the working tree's attention/ and models/ against its",
 }
 SWITCHES = {
+    "history_dirty": "with --perf-history: of a tree with uncommitted changes as well, as a series of its own",
     "shapes": "add the shapes of real models",
     "resume": "measure only what the evidence file lacks of this commit on this machine",
     "all": "with --perf-against: time what has the same sources on both sides as well",
@@ -56,7 +58,7 @@ SWITCHES = {
 PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
-SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence")  # of a run that measures one revision
+SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history")  # of a run of one revision
 PAIRED = ("all", "strict")  # of one that compares two
 
 
@@ -78,6 +80,8 @@ class Settings:
     strict: bool = False
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what was asked for: field -> values
     shapes: bool = False
+    history: Path | None = None  # folder of asv's results
+    history_dirty: bool = False
 
 
 def add(parser: pytest.Parser) -> None:
@@ -87,7 +91,8 @@ def add(parser: pytest.Parser) -> None:
         group.addoption(_flag(name), metavar="LIST", help=f"comma-separated {text}")
         parser.addini(f"perf_{name}", f"as {_flag(name)}")
     for name, text in OTHERS.items():
-        group.addoption(_flag(name), metavar=name.upper(), help=text)
+        optional = {"nargs": "?", "const": "", "metavar": "FOLDER"} if name == "history" else {"metavar": name.upper()}
+        group.addoption(_flag(name), help=text, **optional)
         parser.addini(f"perf_{name}", f"as {_flag(name)}")
     for name, text in SWITCHES.items():
         group.addoption(_flag(name), action="store_true", default=None, help=text)
@@ -128,7 +133,8 @@ def settings(config: pytest.Config) -> Settings:
     precision = _precision(given(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
                     _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
-                    bool(given(config, "strict")), explicit, with_shapes)
+                    bool(given(config, "strict")), explicit, with_shapes, _history(config),
+                    bool(given(config, "history_dirty")))
 
 
 def _against(config: pytest.Config) -> str | None:
@@ -142,6 +148,23 @@ def _against(config: pytest.Config) -> str | None:
                 if revision is None else f"--perf-against: doesn't go together with {_flag(name)}, which is of a run "
                                          "that measures one revision; drop one of them")
     return revision
+
+
+def _history(config: pytest.Config) -> Path | None:
+    """The folder of asv's results, and whether anything measured now may go there."""
+    if (option := given(config, "history")) is None:
+        return None
+    try:
+        from perf.track import destination
+
+        dirty = bool(given(config, "history_dirty"))
+        base = config.rootpath if config.getoption("perf_history") is None else config.invocation_params.dir
+        return destination.folder(base / option if option else None, config.rootpath, dirty=dirty)
+    except ImportError:
+        raise pytest.UsageError("--perf-history: asv is not installed, which reads and writes the history; "
+                                "pip install 'attention-perf[site]'") from None
+    except ValueError as error:
+        raise pytest.UsageError(f"--perf-history: {error}") from None
 
 
 def _precision(text: str | None, device_type: str) -> float:

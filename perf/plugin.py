@@ -165,8 +165,28 @@ def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A machine that was never fit decides nothing: CI may try another."""
     measured = session.config.stash.get(session_key, None)
+    if measured and measured.settings.history and not _kept(measured) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if measured and measured.patience.hopeless:
         session.exitstatus = UNFIT_MACHINE
+
+
+def _kept(session: Session) -> bool:
+    """Whether the history took the evidence; what there is to say of it ends the run."""
+    from perf.measure import machine
+    from perf.track.history import write
+
+    folder = session.settings.history
+    assert folder is not None
+    try:
+        written = write(session.rows, folder, machines={machine.identity(): machine.fingerprint()}, root=Path.cwd(),
+                        dirty=session.settings.history_dirty)
+    except (ValueError, OSError) as error:
+        session.notes.append(f"no history: {error}; add it later: python -m perf history add "
+                             f"{session.settings.evidence}")
+        return False
+    session.notes += [f"history: {written.numbers} numbers in {folder}", *written.notes]
+    return True
 
 
 def _profile(w: Workload, settings: options.Settings) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from perf.track.figures import Cell
@@ -46,18 +46,6 @@ class Benchmark:
         assert self.cell is not None
         self.cell.plan.call()
 
-    def track_peak_bytes(self, *values: Any) -> int:
-        assert self.cell is not None
-        figures = self.cell.figures
-        if figures.peak_bytes is None:
-            raise RuntimeError(figures.wrong)
-        return figures.peak_bytes
-
-    def track_error(self, *values: Any) -> float | None:
-        """Above 1 the variant is numerically wrong, and has no other figure."""
-        assert self.cell is not None
-        return self.cell.figures.error
-
     @property
     def timer(self) -> Callable[[], Any]:
         return self.cell.clock.timer if self.cell else time.perf_counter
@@ -76,20 +64,49 @@ class Benchmark:
         return self.repeat * self.number
 
 
-for _figure in ("track_peak_bytes", "track_error"):
-    getattr(Benchmark, _figure).unit = FIGURES[_figure]
+def _track(figure: str) -> Callable[..., float]:
+    def track(self: Benchmark, *values: Any) -> float:
+        """NaN where the cell has no such figure. An error above 1 is a wrong variant's, which has no other figure."""
+        assert self.cell is not None
+        return self.cell.figures.tracked(figure.removeprefix("track_"))
+
+    track.__name__ = figure
+    track.unit = FIGURES[figure]  # type: ignore[attr-defined]
+    return track
+
+
+for _figure in FIGURES:
+    if _figure.startswith("track_"):
+        setattr(Benchmark, _figure, _track(_figure))
 
 
 def classes(module: str) -> dict[str, type[Benchmark]]:
     """The classes of one module of the suite, by name."""
-    return {series.name: _class(series) for series in current().series if series.module == module}
+    return {series.name: _class(series, current().selected[series.benchmark])
+            for series in current().series if series.module == module}
 
 
-def _class(series: Series) -> type[Benchmark]:
+def descriptions(found: Iterable[Series]) -> dict[str, dict[str, Any]]:
+    """What asv's discovery finds of the figures of some series, by asv's name: the entries of its benchmarks.json."""
+    from asv_runner.benchmarks.time import TimeBenchmark
+    from asv_runner.benchmarks.track import TrackBenchmark
+
+    described = {}
+    for series in found:
+        instance = _class(series, ())()
+        for figure in FIGURES:
+            kind, name = TimeBenchmark if figure.startswith("time_") else TrackBenchmark, f"{series.benchmark}.{figure}"
+            told = vars(kind(name, getattr(instance, figure), [getattr(instance, figure), instance]))
+            described[name] = {key: value for key, value in told.items()
+                               if isinstance(value, str | int | float | list | dict) and not key.startswith("_")}
+    return described
+
+
+def _class(series: Series, selected: Iterable[int]) -> type[Benchmark]:
     body = {
         "__module__": f"asv_suite.{series.module}",
         "series": series,
-        "selected": frozenset(current().selected[series.benchmark]),
+        "selected": frozenset(selected),
         "params": list(series.axes.values()),
         "param_names": list(series.axes),
     }

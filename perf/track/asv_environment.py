@@ -6,6 +6,7 @@ running Python is used, with what is installed there.
 """
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from asv import environment, util
+from asv import machine as asv_machine
+from asv.commands import run
 from asv.console import log
 
-from perf.track import asv_selection, figures, matrix
+from perf.track import asv_selection, figures, matrix, place
 
 HARNESS = Path(__file__).resolve().parents[2]
 
@@ -26,6 +29,34 @@ MISSING = "raise ImportError({!r})\n"
 def setup() -> None:
     """asv calls this when it has loaded the plugin."""
     asv_selection.install()
+    run.Machine = Machine
+
+
+@functools.cache
+def harness_matrix() -> matrix.Matrix:
+    """What today's harness measures, and the machine, asked of a process of its own: asv's must not hold the GPU.
+
+    Raises asv.util.UserError, in one line, for an impossible PERF_GRID or PERF_DEVICE.
+    """
+    variables = {**os.environ, "PYTHONPATH": _path(HARNESS)}
+    text, error, code = util.check_output(
+        [sys.executable, "-m", "perf.track.matrix"], cwd=HARNESS, env=variables,
+        valid_return_codes=None, return_stderr=True, display_error=False, dots=False)
+    if code:
+        raise util.UserError(error.strip().splitlines()[-1] if error.strip() else f"perf: exit status {code}")
+    return matrix.Matrix.from_json(text)
+
+
+class Machine(asv_machine.Machine):
+    """asv's record of the machine, by the fingerprint: ~/.asv-machine.json has no part in it."""
+
+    @classmethod
+    def load(cls, machine_name: str | None = None, **kwargs: Any) -> Machine:
+        """`machine_name` is asv's --machine. Raises as `harness_matrix`."""
+        found, self = harness_matrix(), cls()
+        self.__dict__.update(place.machine(found.fingerprint, found.device.partition(":")[0]))
+        self.machine = machine_name or self.machine
+        return self
 
 
 class Links(environment.Environment):
@@ -39,13 +70,16 @@ class Links(environment.Environment):
         if python != running:
             log.warning(f"links: asv runs on Python {running}, so that is what measures; start asv with {python}")
             raise environment.EnvironmentUnavailable(f"no environment for Python {python}")
+        self.matrix = harness_matrix()
+        versions = place.requirements(self.matrix.fingerprint, self.matrix.device.partition(":")[0])
+        requirements = {**requirements, **versions}  # part of its name: what is installed is told, never installed
         self._python, self._requirements = python, requirements  # the base class reads them before it sets them
         super().__init__(conf, python, requirements, tagged_env_vars)
         self._conf = conf
         self._links = Path(self._path, "links")
         self._figures = Path(self._path, "figures")
         self._matrix_file = Path(self._path, "matrix.json")
-        self.matrix: matrix.Matrix | None = None
+        self._created = False
 
     @classmethod
     def matches(cls, python: str) -> bool:
@@ -57,30 +91,19 @@ class Links(environment.Environment):
         return
 
     def check_presence(self) -> bool:
-        return self.matrix is not None
+        return self._created
 
     def create(self) -> None:
-        """Writes the matrix, and forgets what an earlier run found.
-
-        Raises asv.util.UserError, in one line, for an impossible PERF_GRID or PERF_DEVICE.
-        """
-        if self.matrix is not None:
+        """Writes the matrix, and forgets what an earlier run found."""
+        if self._created:
             return
         shutil.rmtree(self._figures, ignore_errors=True)
         self._figures.mkdir(parents=True)
-        self.matrix = self._harness_matrix()
+        self._matrix_file.write_text(self.matrix.to_json(), encoding="utf-8")
         # A process that has used a GPU can't fork; importing torch in each costs too much on the CPU.
         self._conf.launch_method = self._conf.launch_method or (
             "forkserver" if self.matrix.device == "cpu" else "spawn")
-
-    def _harness_matrix(self) -> matrix.Matrix:
-        variables = {**os.environ, "PYTHONPATH": _path(HARNESS)}
-        _, error, code = util.check_output(
-            [sys.executable, "-m", "perf.track.matrix", str(self._matrix_file)], cwd=HARNESS, env=variables,
-            valid_return_codes=None, return_stderr=True, display_error=False, dots=False)
-        if code:
-            raise util.UserError(error.strip().splitlines()[-1] if error.strip() else f"perf: exit status {code}")
-        return matrix.Matrix.from_json(self._matrix_file.read_text(encoding="utf-8"))
+        self._created = True
 
     def install_project(self, conf: Any, repo: Any, commit_hash: str) -> None:
         """Checks the commit out and links to it. Raises asv.util.ProcessError if it has no attention/."""

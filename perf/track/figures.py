@@ -1,4 +1,4 @@
-"""One workload in one process of asv: checked once a commit, timed in every process that times it.
+"""The figures of a workload that asv keeps, whoever measured it: `of` evidence, or a `Cell` in a process of asv.
 
 asv starts a process for each figure of each cell. The first to come writes what it found into the
 folder named by PERF_FIGURES, emptied for every run; the others read it, without importing torch.
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,18 +18,49 @@ from perf.cells import Workload
 
 if TYPE_CHECKING:
     from perf.measure.clocks import Clock, Plan
+    from perf.measure.evidence import Evidence
 
 FOLDER = "PERF_FIGURES"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Error over its bound and peak bytes of a call; or why it can't run here, or what is wrong with it."""
+    """What is tracked of a workload besides its time; or why it can't run here, or what is wrong with it.
+
+    Each field but the last two is the asv figure "track_" and its name. None: it has none such, as a bare kernel has
+    no model's bytes. A wrong variant has its error, over its bound and so above 1, and nothing else.
+    """
 
     error: float | None = None
     peak_bytes: int | None = None
+    model_bytes: int | None = None
+    launches: int | None = None
+    host_time: float | None = None
+    compile_cold: float | None = None
+    compile_warm: float | None = None
+    quality_loss: float | None = None
     reason: str | None = None
     wrong: str | None = None
+
+    def tracked(self, name: str) -> float:
+        """A field's value; NaN, asv's "n/a", if it has none. RuntimeError for a wrong variant, but for its error."""
+        if self.wrong and name != "error":
+            raise RuntimeError(self.wrong)
+        value = getattr(self, name)
+        return math.nan if value is None else value
+
+
+def of(row: Evidence) -> Figures:
+    """The figures in evidence that is "ok" or "wrong"; ValueError for other evidence, which has none."""
+    if row.outcome not in ("ok", "wrong"):
+        raise ValueError(f"{row.workload.id}: {row.outcome} evidence has no figures")
+    error = row.error / row.bound if row.error is not None and row.bound else None
+    if row.outcome == "wrong":
+        return Figures(error, wrong=row.reason or "wrong")
+    quality = getattr(row, "quality", None)
+    return Figures(error, row.peak_bytes, None if row.workload.bare else row.kept_bytes, row.counters.get("launches"),
+                   row.host, row.compiled.get("cold"), row.compiled.get("warm"),
+                   None if quality is None else 1 - quality)
 
 
 class Cell:
@@ -84,20 +116,35 @@ class Cell:
         import torch
 
         import attention
-        from perf.measure.memory import peak_bytes, shortage
+        from perf.measure.compiling import compiling
+        from perf.measure.memory import shortage
 
         try:
             if reason := self._preparer.why_not(self.workload):
                 return Figures(reason=reason)
-            prepared = self._prepared
-        except (ValueError, ImportError) as error:
-            return Figures(reason=str(error).splitlines()[0])
-        try:
+            with compiling() as compiled:
+                try:
+                    prepared = self._prepared
+                except (ValueError, ImportError) as error:
+                    return Figures(reason=str(error).splitlines()[0])
+                prepared.call()
             report = prepared.check()
             if not report.ok:
                 return Figures(error=report.worst, wrong=report.message)
-            return Figures(report.worst, peak_bytes(prepared.call, torch.device(self.device)) + prepared.kept())
+            return self._counted(report.worst, compiled.figures())
         except attention.Unsupported as error:
             return Figures(reason=str(error))
         except torch.OutOfMemoryError as error:
             return Figures(reason=f"does not fit: {shortage(error)}")
+
+    def _counted(self, error: float, compiled: dict[str, float]) -> Figures:
+        import torch
+
+        from perf.measure.counters import count
+        from perf.measure.memory import peak_bytes
+
+        device, prepared = torch.device(self.device), self._prepared
+        kept = prepared.kept()
+        return Figures(error, peak_bytes(prepared.call, device) + kept, None if self.workload.bare else kept,
+                       count(prepared.call, device).counters.get("launches"),
+                       self.clock.prepare(prepared.call).host, compiled.get("cold"), compiled.get("warm"))

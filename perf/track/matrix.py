@@ -2,7 +2,7 @@
 
 The axes come from the harness's own tree, never from the commit that is measured: asv numbers the
 cells of a product, and a commit with one backend less would give every number another meaning.
-The file also spares the suite importing torch. `python -m perf.track.matrix FILE` writes it.
+The file also spares the suite importing torch. `python -m perf.track.matrix` prints it.
 """
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from perf.cells import Workload
 from perf.track.series import Series, common, series
 from perf.workloads import GRIDS
 
@@ -24,12 +25,16 @@ DEVICE = "PERF_DEVICE"  # and where (default: cuda if there is a GPU, else cpu)
 
 @dataclass(frozen=True)
 class Matrix:
-    """All series of both device types, and the selected cells of each by the number that asv gives them."""
+    """All series of both device types, and the selected cells of each by the number that asv gives them.
+
+    The axes hold what any option can name of the grids' shapes: every function, and the shapes of real models.
+    """
 
     grid: str
     device: str
     series: list[Series]
     selected: dict[str, list[int]]
+    fingerprint: dict[str, Any] = field(default_factory=dict)  # of the machine, as evidence has it
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -47,13 +52,22 @@ def build(grid: str, device: str | None) -> Matrix:
     if grid not in GRIDS:
         raise ValueError(f"{GRID}: unknown grid {grid!r}; choose from {', '.join(GRIDS)}")
     device = _device(device)
-    full = [w for device_type in ("cpu", "cuda") for w in workloads.grid("full", device_type)]
-    found = series(full)
+    found = all_series()
     selected: dict[str, list[int]] = {one.benchmark: [] for one in found.values()}
     for w in workloads.grid(grid, device.partition(":")[0]):
         one = found[common(w)]
         selected[one.benchmark].append(one.index(w))
     return Matrix(grid, device, list(found.values()), selected)
+
+
+def all_series() -> dict[Workload, Series]:
+    """The series of everything that this harness can put on asv's axes, by what their cells have in common."""
+    from perf import workloads
+
+    # The grid's own first: what is measured only when it is named lengthens the axes, and renumbers nothing.
+    grids = [workloads.grid("full", device_type) for device_type in ("cpu", "cuda")]
+    named = [workloads.grid("full", device_type, with_shapes=True, with_zoo=True) for device_type in ("cpu", "cuda")]
+    return series([w for cells in (*grids, *named) for w in cells])
 
 
 def _device(name: str | None) -> str:
@@ -76,15 +90,17 @@ def current() -> Matrix:
     return build(os.environ.get(GRID, GRIDS[0]), os.environ.get(DEVICE))
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
+    from perf.measure import machine
+
     try:
-        text = build(os.environ.get(GRID, GRIDS[0]), os.environ.get(DEVICE)).to_json()
+        built = build(os.environ.get(GRID, GRIDS[0]), os.environ.get(DEVICE))
     except ValueError as error:
         print(f"perf: {error}", file=sys.stderr)
         return 2
-    Path(arguments[0]).write_text(text, encoding="utf-8")
+    print(replace(built, fingerprint=machine.fingerprint()).to_json())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

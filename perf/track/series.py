@@ -17,7 +17,17 @@ from typing import Any
 from perf.cells import FIELDS, Workload
 
 # What asv keeps of a cell, and in which unit. Lower is better in all: asv takes any upward step for a regression.
-FIGURES = {"time_call": "seconds", "track_peak_bytes": "bytes", "track_error": "error / bound"}
+FIGURES = {
+    "time_call": "seconds",
+    "track_host_time": "seconds",  # until the host has launched one call
+    "track_compile_cold": "seconds",
+    "track_compile_warm": "seconds",
+    "track_peak_bytes": "bytes",
+    "track_model_bytes": "bytes",
+    "track_error": "error / bound",
+    "track_launches": "launches",
+    "track_quality_loss": "1 - quality",
+}
 VERSION = "2"  # of what the figures mean: another one makes asv drop the history before it
 FOLLOWS = "n"  # the value on axis m of a series whose m is n
 SWEPT = ("backend", "causal", "batch", "n")
@@ -51,10 +61,14 @@ class Series:
         Raises ValueError if `w` is not on the axes.
         """
         place = 0
-        for axis, values in self.axes.items():
-            value = FOLLOWS if axis == "m" and values == [FOLLOWS] else getattr(w, axis)
+        for value, values in zip(self.values(w), self.axes.values(), strict=True):
             place = place * len(values) + values.index(value)
         return place
+
+    def values(self, w: Workload) -> tuple[Any, ...]:
+        """The values of `w`, one for each axis, whether or not they are on it."""
+        return tuple(FOLLOWS if axis == "m" and values == [FOLLOWS] else getattr(w, axis)
+                     for axis, values in self.axes.items())
 
     def cells(self) -> list[Workload]:
         """All workloads on the axes, in asv's order."""

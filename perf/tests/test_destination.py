@@ -1,0 +1,52 @@
+"""What `--perf-history` refuses before anything is measured, in one line."""
+from __future__ import annotations
+
+import pytest
+
+from perf.track import destination
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(destination.machine, "revision", lambda: "a" * 40)
+    (tmp_path / "asv.conf.json").write_text('{"version": 1, "repo": ".", "results_dir": "deep/results"}')
+    return tmp_path
+
+
+def test_the_default_is_asvs_own_folder(root):
+    assert destination.folder(None, root) == root / "deep" / "results"
+
+
+def test_a_folder_may_be_named_empty_or_full_of_results(root):
+    (root / "mine").mkdir()
+    assert destination.folder(root / "mine", root) == root / "mine"
+    (root / "mine" / "benchmarks.json").write_text("{}")
+    assert destination.folder(root / "mine", root) == root / "mine"
+
+
+def test_without_asvs_settings_a_folder_must_be_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no asv\.conf\.json in .*; name a folder"):
+        destination.folder(None, tmp_path)
+
+
+def test_the_folder_of_something_else_is_refused(root):
+    """`pytest --perf-history perf/` means the tests in perf/."""
+    with pytest.raises(ValueError, match="is no folder of asv results"):
+        destination.folder(root, root)
+    with pytest.raises(ValueError, match="is a file"):
+        destination.folder(root / "asv.conf.json", root)
+
+
+@pytest.mark.parametrize(("revision", "message"), [
+    (None, "of no commit: this is no git repository"),
+    ("b" * 40 + "+dirty", "uncommitted changes: .*--perf-history-dirty"),
+])
+def test_what_is_of_no_commit_is_refused(revision, message, root, monkeypatch):
+    monkeypatch.setattr(destination.machine, "revision", lambda: revision)
+    with pytest.raises(ValueError, match=message):
+        destination.folder(None, root)
+
+
+def test_a_dirty_tree_may_be_asked_for(root, monkeypatch):
+    monkeypatch.setattr(destination.machine, "revision", lambda: "b" * 40 + "+dirty")
+    assert destination.folder(None, root, dirty=True)
