@@ -15,7 +15,9 @@ import torch
 
 import attention
 from attention.testing import Reference, Report, inputs
+from perf import treatments
 from perf.cells import ITEM_BYTES, Workload
+from perf.measure.compiling import forget
 from perf.measure.memory import free_bytes
 
 SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works on at one time
@@ -60,7 +62,7 @@ class Preparer:
                                        causal=w.causal, grad=needs_grad(w))
         except ValueError as error:
             reason = str(error)
-        if reason:
+        if reason := reason or treatments.why_not(w, self.device):
             return reason
         needed, free = predicted_bytes(w, self.device.type), free_bytes(self.device)
         if needed > free and w.shape != self._shape:
@@ -81,8 +83,7 @@ class Preparer:
 
     def _release(self) -> None:
         self._shape = self._shared = None
-        if "torch._dynamo" in sys.modules:  # code compiled for the shape before would be made dynamic for this one
-            torch.compiler.reset()
+        forget()
         gc.collect()  # modules stand in reference cycles
         if len(sys.modules) > self._imported and not _keeps_model():
             gc.freeze()  # half a second to look through what was imported, each time

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ from torch import nn
 import attention
 import models
 from attention.testing import FLOOR, K, Report
-from perf.cells import ITEM_BYTES, Workload
-from perf.measure.memory import kept_bytes
+from perf import treatments
+from perf.cells import ITEM_BYTES, UNQUANTISED, Workload
+from perf.decide.budgets import budget
 from perf.prepare import Prepared
 
 Tensors = dict[str, torch.Tensor]
@@ -36,36 +38,64 @@ class Models:
         self.dtype, self.device = attention.DTYPES[w.dtype], device
         length = {} if self.preset.family in ("vit", "tft") else {"n": max(w.n, w.m)}
         self.inputs = self.family.inputs(self.preset, batch=w.batch, device=device, dtype=self.dtype, **length)
+        self.compiled: tuple[nn.Module, Any] | None = None
         self.references: dict[str, tuple[Tensors, dict[str, float]]] = {}
 
     def prepare(self, w: Workload) -> Prepared:
-        if w.treatment:
-            raise ValueError(f"{w.model}: {' and '.join(w.treatment)} can't be measured yet")
-        model = _built(w.model, w.function, self.dtype, self.device)
-        return Prepared(self._call(_switched(model, w), w), lambda: self._report(w), lambda: self._kept_reference(w),
-                        lambda: kept_bytes(model))
+        model = treatments.treated(self._plain(w), w)
+        call, check = treatments.refusing(self._call(model, w), w), lambda: self._report(w, model)
+        return Prepared(call, check, lambda: self._kept_reference(w), lambda: treatments.model_bytes(model, w))
+
+    def _plain(self, w: Workload) -> nn.Module:
+        return _switched(_built(w.model, w.function, self.dtype, self.device), w)
 
     def _call(self, model: nn.Module, w: Workload) -> Callable[[], Any]:
         model.train(w.phase == "train-step")
         if w.phase == "train-step":
-            return functools.partial(_train_step, self.family, model, self.inputs)
+            return functools.partial(_train_step, self.family, self._runnable(model, w), self.inputs)
         if w.phase == "decode":
             state = _decode_inputs(self.family, self.preset, model, w)
-            return torch.no_grad()(lambda: self.family.decode(model, state))
-        return torch.no_grad()(lambda: model(**self.inputs))
+            decoding = self._runnable(model, w)
+            return torch.no_grad()(lambda: self.family.decode(decoding, state))
+        run = self._runnable(model, w)
+        return torch.no_grad()(lambda: run(**self.inputs))
+
+    def _runnable(self, model: nn.Module, w: Workload) -> Any:
+        """One for what is timed and what is checked."""
+        if w.compiled:
+            if self.compiled is None or self.compiled[0] is not model:
+                with torch.no_grad():
+                    model(**self.inputs)  # attention is built when it is first called, which can't be compiled
+                self.compiled = (model, treatments.runnable(model, w))
+            return self.compiled[1]
+        return model
 
     def _kept_reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
         """By phase, for all backends; computing it leaves the model on the eager backend, so switch afterwards."""
         if w.phase not in self.references:
-            self.references[w.phase] = self._reference(w)
-            _switched(_built(w.model, w.function, self.dtype, self.device), w)
+            self.references[w.phase] = self._reference(w.plain)
+            self._plain(w)
         return self.references[w.phase]
 
-    def _report(self, w: Workload) -> Report:
+    def _report(self, w: Workload, model: nn.Module) -> Report:
+        if w.quantization != UNQUANTISED:
+            plain = self._report(w.plain, self._plain(w))
+            return self._within_budget(w, model) if plain.ok else plain
         exact, bounds = self._kept_reference(w)
-        model = _switched(_built(w.model, w.function, self.dtype, self.device), w)
-        found = self._outputs(model, w, self.inputs)
+        found = self._outputs(model if w.treatment else self._plain(w), w, self.inputs)
         return Report(f"{w.model} on {w.variant}", {x: _error(found[x], exact[x]) for x in exact}, bounds)
+
+    def _within_budget(self, w: Workload, model: nn.Module) -> Report:
+        """A quantised model against the unquantised one on the same backend."""
+        allowed, plain = budget(w.quantization), self._plain(w)
+        with treatments.layer_errors(plain, model) as layers:
+            exact = self._outputs(plain, w.plain, self.inputs)["logits"]
+        worst = max(layers, key=lambda name: (layers[name] != layers[name], layers[name]), default="")
+        found = self._outputs(model, w, self.inputs)["logits"]
+        return Report(f"{w.model} on {w.variant} in {w.quantization}",
+                      {"logits": treatments.relative_error(found, exact),
+                       f"layer {worst}".rstrip(): layers.get(worst, math.inf)},  # nothing was quantised
+                      {"logits": allowed.logits, f"layer {worst}".rstrip(): allowed.layer})
 
     def _reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
         """What the phase must give, in float64, and what the rule allows."""
@@ -79,8 +109,10 @@ class Models:
 
     def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any]) -> Tensors:
         """The logits, and for a training step the gradients of all weights, as float64."""
+        run = self._runnable(model, w)
         if w.phase == "train-step":
-            loss = _train_step(self.family, model.train(), inputs)
+            model.train()
+            loss = _train_step(self.family, run, inputs)
             gradients = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
             model.zero_grad(set_to_none=True)
             return {"loss": loss.detach().double(), "gradients": gradients}
@@ -88,8 +120,8 @@ class Models:
         with torch.no_grad():
             if w.phase == "decode":
                 state = _decode_inputs(self.family, self.preset, model, w)
-                return {"logits": self.family.decode(model, state).double()}
-            out = model(**inputs)
+                return {"logits": self.family.decode(run, state).double()}
+            out = run(**inputs)
         return {"logits": getattr(out, "logits", out).double()}
 
 
@@ -160,4 +192,5 @@ def model_bytes(w: Workload) -> int:
     kept = preset.layers if w.phase == "train-step" else 2
     activations = 16 * kept * w.batch * w.n * preset.hidden
     gradients = 2 if w.phase == "train-step" else 1
-    return (weights * gradients + activations) * (ITEM_BYTES[w.dtype] + ITEM_BYTES["fp64"])
+    copied = weights * ITEM_BYTES[w.dtype] if w.treatment else 0
+    return (weights * gradients + activations) * (ITEM_BYTES[w.dtype] + ITEM_BYTES["fp64"]) + copied

@@ -24,6 +24,7 @@ from perf.prepare import Prepared, Preparer
 from perf.replay import Script
 from perf.resume import measured_before
 from perf.spending import Spending
+from perf.treatments import not_compiled
 
 
 class Session:
@@ -112,7 +113,7 @@ class Session:
             counted = counters.count(prepared.call, device)
         found |= {"counters": counted.counters, "kernels": counted.kernels, "peak_bytes": peak.allocated + kept,
                   "kept_bytes": kept, "reserved_bytes": peak.reserved, "rss_bytes": peak.rss}
-        if reason := wrong_kernel(counted.kernels, w, device.type):
+        if reason := wrong_kernel(counted.kernels, w, device.type) or not_compiled(counted.counters, w):
             self._fail(w, reason, **found)
         if not benchmark.enabled:
             benchmark.pedantic(prepared.call)  # --benchmark-disable: checked and called, not timed

@@ -26,7 +26,7 @@ BATCHES = {"cuda": (1, 2, 4, 8, 16, 32), "cpu": (1, 4)}
 DTYPE = {"cuda": "bf16", "cpu": "fp32"}
 CORE = ("softmax", "alibi", "sliding-window")  # measured in full; of other functions a few cells tell enough
 
-# model, phase, batches, lengths, keys (None: m = n), causal
+# model, phase, batches, lengths, keys (None: m = n), causal[, dtype]
 MODELS: dict[str, tuple[tuple, ...]] = {
     "cuda": (
         ("distilgpt2", "prefill", (1, 8, 32), (1024,), None, True),

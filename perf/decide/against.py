@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attention
+from perf import treatments
 from perf.cells import Workload
 from perf.decide import live, pairs
 from perf.decide.closure import unchanged
@@ -99,7 +100,8 @@ def why_not(w: Workload, device: torch.device) -> str | None:
     try:
         return attention.why_not(w.variant, device=device, dtype=attention.DTYPES[w.dtype], heads=w.heads,
                                  kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m, causal=w.causal,
-                                 grad=w.phase in ("backward", "forward-backward", "train-step"))
+                                 grad=w.phase in ("backward", "forward-backward", "train-step")
+                                 ) or treatments.why_not(w, device)
     except ValueError as error:
         return str(error)
 

@@ -102,6 +102,7 @@ class Worker:
     def _checked(self, w: Workload, prepared: Prepared) -> Answer:
         from perf.measure import counters, memory
         from perf.measure.kernels import wrong_kernel
+        from perf.treatments import not_compiled
 
         prepared.reference()
         report = prepared.check()
@@ -109,7 +110,7 @@ class Worker:
             return {"wrong": report.message}
         peak, kept = memory.peak(prepared.call, self.device), prepared.kept()
         counted = counters.count(prepared.call, self.device)
-        if reason := wrong_kernel(counted.kernels, w, self.device.type):
+        if reason := wrong_kernel(counted.kernels, w, self.device.type) or not_compiled(counted.counters, w):
             return {"wrong": reason}
         sizes = {"kept_bytes": kept, "flops": w.flops, "bytes": w.bytes}
         worst = max(report.errors, key=lambda x: report.errors[x] / report.bounds[x] if report.bounds[x] else 0.0)

@@ -34,12 +34,31 @@ class Compiled:
         return {"cold" if self.cold else "warm": self.seconds, "graphs": self.graphs}
 
 
+_forgotten = 0  # times
+
+
+def forget() -> None:
+    """Has torch.compile forget all that it compiled, its counts and seconds too.
+
+    Code compiled for one shape would be made dynamic for the next; and past a number of recompilations of one
+    function it is run eagerly without a word, where all models of a family are one function.
+    """
+    global _forgotten
+    if "torch._dynamo" in sys.modules:
+        import torch
+
+        torch.compiler.reset()
+        _forgotten += 1
+
+
 @contextmanager
 def compiling() -> Iterator[Compiled]:
     """Fills in what torch.compile did meanwhile, backward passes included."""
-    found, before = Compiled(), _so_far()
+    found, before, forgotten = Compiled(), _so_far(), _forgotten
     yield found
     after = _so_far()
+    if _forgotten != forgotten:  # it is done before anything is compiled
+        before = _SoFar()
     found.seconds = after.seconds - before.seconds
     found.graphs = after.graphs - before.graphs
     found.cold = after.misses > before.misses
