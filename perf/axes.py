@@ -12,13 +12,11 @@ from itertools import product
 from typing import Any
 
 from perf.cells import BARE_PHASES, UNQUANTISED, Workload
-from perf.workloads import HIDDEN, TOKENS, backends, grid, ordered, shapes
+from perf.workloads import HIDDEN, TOKENS, TRAINING, backends, grid, ordered, shapes
 
 BARE_AXES = ("quantization", "compiled")
 SHAPE_AXES = ("batch", "heads", "kv_heads", "n", "m", "head_dim", "causal", *BARE_AXES)
 MODEL_AXES = ("heads", "kv_heads", "head_dim", "causal")
-
-TRAINING = "train-step"
 
 Axes = Mapping[str, Sequence[Any]]
 

@@ -29,11 +29,11 @@ def why_not(w: Workload, device: torch.device) -> str | None:
     """Why a workload's treatment can't be had here, in one line."""
     if w.quantization == UNQUANTISED:
         return None
-    from models import quantization
-
     try:
+        from models import quantization
+
         return quantization.why_not(w.quantization, device=device, dtype=attention.DTYPES[w.dtype])
-    except ValueError as error:  # a revision's may lack the method
+    except (ImportError, ValueError) as error:  # a revision may lack all methods, or this one
         return str(error)
 
 

@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING
 
-from perf.cells import BARE, BARE_PHASES, FIELDS, GRIDS, Sweep, Workload, parse_length
+from perf.cells import (
+    BARE,
+    BARE_PHASES,
+    FIELDS,
+    GRIDS,
+    ITEM_BYTES,
+    UNQUANTISED,
+    Sweep,
+    Workload,
+    parse_length,
+)
 
 if TYPE_CHECKING:
     from attention.function import Function
@@ -24,9 +34,10 @@ HIDDEN = {"cuda": 2048, "cpu": 512}  # heads x head_dim
 HEAD_DIMS = {"cuda": (64, 128), "cpu": (64,)}
 BATCHES = {"cuda": (1, 2, 4, 8, 16, 32), "cpu": (1, 4)}
 DTYPE = {"cuda": "bf16", "cpu": "fp32"}
+TRAINING = "train-step"
 CORE = ("softmax", "alibi", "sliding-window")  # measured in full; of other functions a few cells tell enough
 
-# model, phase, batches, lengths, keys (None: m = n), causal[, dtype]
+# model, phase, batches, lengths, keys (None: m = n), causal
 MODELS: dict[str, tuple[tuple, ...]] = {
     "cuda": (
         ("distilgpt2", "prefill", (1, 8, 32), (1024,), None, True),
@@ -34,14 +45,38 @@ MODELS: dict[str, tuple[tuple, ...]] = {
         ("vit-b16", "forward", (1, 8, 32), (197,), None, False),
         ("vit-l16", "forward", (1, 8, 32), (197,), None, False),
         ("tft-160", "forward", (1, 64, 256), (24,), 192, True),
+        ("distilgpt2", "train-step", (8,), (1024,), None, True),
+        ("vit-b16", "train-step", (32,), (197,), None, False),
+        ("tft-160", "train-step", (64,), (24,), 192, True),
     ),
     "cpu": (
         ("distilgpt2", "prefill", (1, 4), (64, 256), None, True),
         ("distilgpt2", "decode", (1, 4), (1,), 256, True),
         ("vit-b16", "forward", (1, 4), (197,), None, False),
         ("tft-160", "forward", (1, 16), (24,), 192, True),
+        ("distilgpt2", "train-step", (1,), (64,), None, True),
+        ("vit-b16", "train-step", (1,), (197,), None, False),
+        ("tft-160", "train-step", (1, 16), (24,), 192, True),
     ),
 }
+
+# The same, and what is done to the model: words for its dtype, its quantization, and "compiled"; none: as it is.
+TREATED: dict[str, tuple[tuple, ...]] = {
+    "cuda": (
+        ("vit-l16", "forward", (1, 32), (197,), None, False, (
+            "fp16", "compiled", "bnb-int8", "bnb-nf4", "ao-int8-weight compiled", "ao-int8-dynamic compiled",
+            "ao-fp8-dynamic compiled", "ao-int4-weight compiled")),
+        ("gpt2", "prefill", (1, 32), (1024,), None, True, (
+            "", "fp16", "compiled", "bnb-int8", "bnb-nf4", "ao-int8-dynamic compiled")),
+        ("gpt2", "decode", (1, 32), (1,), 1024, True, ("", "compiled", "bnb-nf4", "ao-int8-weight compiled")),
+    ),
+    "cpu": (
+        ("distilgpt2", "prefill", (1,), (256,), None, True, ("bnb-int8",)),
+        ("vit-b16", "forward", (1,), (197,), None, False, ("ao-int8-dynamic", "bnb-nf4", "compiled")),
+        ("tft-160", "forward", (1,), (24,), 192, True, ("ptq-int8",)),
+    ),
+}
+TREATED_BACKENDS = ("eager", "sdpa")
 
 # Shapes of real models: heads, kv_heads, head_dim, n, m, causal.
 SHAPES = (
@@ -85,8 +120,9 @@ def backends(function: str) -> tuple[str, ...]:
 
 def quantizations() -> tuple[str, ...]:
     """The methods that quantise a model; a plain dtype is an axis of its own."""
-    return ("bnb-int8", "bnb-nf4", "bnb-nf4-dq", "bnb-fp4", "ao-int8-weight", "ao-int8-dynamic", "ao-int4-weight",
-            "ao-fp8-dynamic", "ptq-int8")
+    from models import quantization
+
+    return tuple(name for name in quantization.methods() if name not in ITEM_BYTES)
 
 
 def bare_sweeps(device_type: str, *, zoo: bool) -> list[Sweep]:
@@ -119,7 +155,19 @@ def sweeps(device_type: str) -> list[Sweep]:
         preset = models.presets()[name]
         found.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
                            backends("softmax"), (causal,), batches, lengths, keys))
-    return [*found, *registered()]
+    return [*found, *_treated(device_type), *registered()]
+
+
+def _treated(device_type: str) -> Iterator[Sweep]:
+    import models
+
+    for name, phase, batches, lengths, keys, causal, treatments in TREATED[device_type]:
+        preset = models.presets()[name]
+        for words in map(str.split, treatments):
+            dtype = next((word for word in words if word in ITEM_BYTES), DTYPE[device_type])
+            method = next((word for word in words if word not in (dtype, "compiled")), UNQUANTISED)
+            yield Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
+                        TREATED_BACKENDS, (causal,), batches, lengths, keys, method, "compiled" in words)
 
 
 def shapes(device_type: str) -> list[Sweep]:
@@ -132,7 +180,8 @@ def shapes(device_type: str) -> list[Sweep]:
 def _cuda_default(w: Workload) -> bool:
     """Fixed tokens. What is slow to run or to compile is measured where it tells most; `full` has it all."""
     if not w.bare:
-        return w.backend in ("eager", "sdpa", "sdpa-flash", "fa2")
+        once = w.treatment or w.phase == TRAINING or w.model == "gpt2" or w.dtype != DTYPE["cuda"]
+        return w.backend in (("sdpa",) if once else ("eager", "sdpa", "sdpa-flash", "fa2"))
     if w.batch * w.m != TOKENS["cuda"]:
         return False
     if w.function not in CORE:
@@ -154,7 +203,9 @@ def _cuda_quick(w: Workload) -> bool:
 def _cpu_default(w: Workload) -> bool:
     """Forward over n, a backward pass at one n; one flex shape a function: each costs 5 to 7 s to compile."""
     if not w.bare:
-        return w.batch == 1 and w.backend in ("eager", "sdpa", "tiled")
+        once = w.treatment or w.phase == TRAINING
+        slow = w.compiled or (w.phase == TRAINING and w.model == "vit-b16")  # half a minute each
+        return w.batch == 1 and not slow and w.backend in (("sdpa",) if once else ("eager", "sdpa", "tiled"))
     if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
         return False
     if w.function not in CORE:

@@ -36,7 +36,6 @@ CALLED: dict[str, tuple[Origin, ...]] = {
     "models": (("models", "create"), ("models", "presets"), ("models", "get"), ("models", "family"),
                ("models", "catalogue"), ("models.registry", None)),
 }
-QUANTIZATION = "quantization"  # in models/: a file, some that begin so, or a folder
 FAMILIES = "models.registry"  # imports the module of one family: models.<family>
 
 
@@ -66,7 +65,7 @@ def _start(work: Workload | str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     if work.model == BARE:
         return variant, ("attention",)
     model, eager = _files_of_model(work.model), _files_of_variant(f"{work.function}:eager")  # it is built on eager
-    method = _files_of_quantization() if work.quantization != UNQUANTISED else model
+    method = _files_of_quantization(work.quantization) if work.quantization != UNQUANTISED else model
     return (*model, *variant, *eager, *method) if model and variant and method else (), ("attention", "models")
 
 
@@ -118,12 +117,14 @@ def _files_of_model(name: str) -> tuple[Path, ...]:
 
 
 @functools.cache
-def _files_of_quantization() -> tuple[Path, ...]:
-    """Of every method: they share what they do to a layer."""
-    import models
+def _files_of_quantization(name: str) -> tuple[Path, ...]:
+    """Of one method; none if it is not registered here. What all methods share, every model is built by."""
+    from models import quantization
 
-    root = Path(models.__file__ or "").resolve().parent
-    return (root / f"{QUANTIZATION}.py", *root.glob(f"{QUANTIZATION}_*.py"), *root.glob(f"{QUANTIZATION}/**/*.py"))
+    if name not in quantization.methods():
+        return ()
+    kinds = type(quantization.get(name)).__mro__[:-1]
+    return tuple(sorted({path for kind in kinds if (path := _file(kind))}))
 
 
 class _Closure:

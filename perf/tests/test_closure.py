@@ -159,16 +159,19 @@ def test_a_model_depends_on_its_family_and_its_attention(base: Path, head: Path)
     assert concerned() == {"vit-b16", "gpt2", "distilgpt2", "tft-160"}
 
 
-def test_methods_of_quantization_concern_quantised_models(base: Path, head: Path) -> None:
+def test_a_method_of_quantization_concerns_what_it_quantises(base: Path, head: Path) -> None:
     plain = replace(SDPA, model="tft-160")
-    quantised = replace(plain, quantization="bnb-int8")
-    for folder in (base, head):
-        (folder / "models" / "quantization.py").write_text("scale = 1\n")
-    assert unchanged(plain, base, head)
-    assert unchanged(quantised, base, head)
-    (head / "models" / "quantization.py").write_text("scale = 2\n")
-    assert "models/quantization.py" in sources(quantised, head)
-    assert not unchanged(quantised, base, head)
+    works = [replace(plain, quantization=method) for method in ("none", "bnb-int8", "bnb-nf4", "ao-int8-weight")]
+
+    def concerned() -> list[str]:
+        return [w.quantization for w in works if not unchanged(w, base, head)]
+
+    assert concerned() == []
+    append(head / "models" / "quantization" / "bitsandbytes.py", "\n_more = 1\n")
+    assert concerned() == ["bnb-int8", "bnb-nf4"]
+    append(head / "models" / "quantization" / "quantize.py", "\n_more = 1\n")
+    assert concerned() == ["none", "bnb-int8", "bnb-nf4", "ao-int8-weight"]
+    assert not unchanged(replace(plain, quantization="int3"), base, base)  # not known here
 
 
 def test_families_are_built_by_the_files_of_their_names() -> None:
