@@ -168,6 +168,15 @@ def inputs(preset: str | Preset, *, batch: int, n: int | None = None, device: st
             "observed_BCO": observed.to(device, dtype)}
 
 
+def forecast(model: TemporalFusionTransformer, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Quantile forecasts (B, N, Q) in increasing order of the quantiles.
+
+    The heads are trained apart and may cross; sorting them never raises the quantile loss (Chernozhukov et al.,
+    arXiv 0704.3649).
+    """
+    return model(**inputs).sort(-1).values
+
+
 def quantile_loss(forecast_BNQ: torch.Tensor, target_BN: torch.Tensor,
                   quantiles: tuple[float, ...]) -> torch.Tensor:
     """Mean pinball loss over batch, steps and quantiles: equation 24 of the paper."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from models.quantization.method import Method, register
 
-FP16_MAX = 65504.0
+REACH = 256.0  # of a row of inputs; the library computes outputs in fp16 too, which ends at 65504
 
 
 @functools.cache
@@ -30,8 +30,8 @@ def _layers() -> tuple[type[Any], type[Any]]:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if x.dtype == torch.float16:
                 return super().forward(x)
-            # The library multiplies in fp16, where 65505 is infinite: rows that reach further are scaled down.
-            scale = (x.detach().abs().amax(-1, keepdim=True) / FP16_MAX).clamp(min=1.0)
+            # In bf16 and float32 a row may reach beyond fp16, and more so its product: it is scaled down, and back.
+            scale = (x.detach().abs().amax(-1, keepdim=True) / REACH).clamp(min=1.0)
             self.state.is_training = self.training
             if self.weight.CB is not None:
                 self.init_8bit_state()
@@ -114,6 +114,7 @@ class FourBit(Method):
                                                      compress_statistics=self.double, quant_type=self.code)
         made.weight = bnb.nn.Params4bit(packed, requires_grad=False, quant_state=state, blocksize=64,
                                         compress_statistics=self.double, quant_type=self.code, bnb_quantized=True)
+        state.code = state.code.clone()  # the library's is one for all layers; a saved layer holds its own
         # The library would keep the state in the layer as well, and a copy would then have it twice.
         made.bias = layer.bias
         return made.train(layer.training)

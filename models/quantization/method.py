@@ -66,7 +66,7 @@ class Method:
                 for f in fields(self)}
 
 
-_methods: dict[str, Callable[..., Method]] = {}
+_methods: dict[str, type[Method]] = {}
 
 
 def register(name: str) -> Callable[[type[Method]], type[Method]]:
@@ -105,6 +105,15 @@ def get(method: str | Method, **settings: Any) -> Method:
     if method.dtype not in method.dtypes:
         raise ValueError(f"{method.name} computes in {_listed(method.dtypes)}, not in {_short(method.dtype)}")
     return method
+
+
+def refuse_gradient(x: torch.Tensor) -> None:
+    """Raises RuntimeError for an input of an inference-only layer that wants a gradient: there is none, and what
+    stands before the layer would be trained wrongly or not at all."""
+    if x.requires_grad and torch.is_grad_enabled():
+        trained = ", ".join(name for name, cls in _methods.items() if cls.trains and cls.kinds)
+        raise RuntimeError("this quantised layer has no gradient: use torch.no_grad(), train before quantising, or "
+                           f"quantise with one that trains ({trained})")
 
 
 def why_not_here(method: Method, device: str | torch.device) -> str | None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
-from models.quantization.method import MIN_SIDE, Method, register
+from models.quantization.method import MIN_SIDE, Method, refuse_gradient, register
 
 
 @register("ptq-int8")
@@ -43,6 +44,7 @@ class DynamicInt8(Method):
         layer.qconfig = default_dynamic_qconfig
         made = twin.from_float(layer)
         del layer.qconfig
+        made.register_forward_pre_hook(_first_input)
         return made.train(layer.training)
 
     def tensors(self, layer: Any) -> dict[str, torch.Tensor]:
@@ -61,6 +63,11 @@ class DynamicInt8(Method):
             layer.set_weight_bias({**weights, **{name: tensors[name] for name in layer.get_bias()}})
         else:
             layer.set_weight_bias(weights["weight"], tensors.get("bias"))
+
+
+def _first_input(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    x = args[0]
+    refuse_gradient(x.data if isinstance(x, PackedSequence) else x)
 
 
 def _weights(layer: Any) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ twice (tied weights, a layer in two places) counts once and is written once.
 """
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -69,14 +70,13 @@ def load(path: str | os.PathLike[str], model: Any, **settings: Any) -> nn.Module
     _require_same(path, tensors, model, plan)
     if plan is not None:
         apply(model, plan)
-    read = {name: tensors[first] for name, first in _first_names(model).items()}
     with torch.no_grad():
-        for name in quantized_layers(model):
+        for name in plan.layers if plan else ():
             layer = model.get_submodule(name)
-            inside = {key.removeprefix(f"{name}."): x for key, x in read.items() if key.startswith(f"{name}.")}
+            inside = {key.removeprefix(f"{name}."): x for key, x in tensors.items() if key.startswith(f"{name}.")}
             layers.method_of(layer).restore(layer, inside)  # type: ignore[union-attr]
-        for name, x in _unquantized(model, plan):
-            x.copy_(read[name])
+        for name, x in _unquantized(model, plan).items():
+            x.copy_(tensors[name])
     return model
 
 
@@ -106,11 +106,24 @@ def _first_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
-def _unquantized(model: nn.Module, plan: Quantized | None) -> list[tuple[str, torch.Tensor]]:
+def _unquantized(model: nn.Module, plan: Quantized | None) -> dict[str, torch.Tensor]:
     """What is stored outside the layers of a plan, each tensor under its first name."""
     first = _first_names(model)
     inside = tuple(f"{name}." for name in plan.layers) if plan else ()
-    return [(name, x) for name, x in stored(model) if first[name] == name and not name.startswith(inside)]
+    return {name: x for name, x in stored(model) if first[name] == name and not name.startswith(inside)}
+
+
+def _quantized(model: nn.Module, plan: Quantized) -> dict[str, torch.Tensor]:
+    """What the layers of a plan will store (the shapes count): one layer of each kind is quantised to see it."""
+    kinds: dict[tuple, dict[str, torch.Tensor]] = {}
+    found: dict[str, torch.Tensor] = {}
+    for name, shape in plan.layers.items():
+        layer = layers.as_linear(model.get_submodule(name))
+        kind = (type(layer), *shape, layer.bias is not None)
+        if kind not in kinds:
+            kinds[kind] = plan.method.tensors(plan.method.quantized(copy.deepcopy(layer).to(plan.method.dtype)))
+        found |= {f"{name}.{key}": x for key, x in kinds[kind].items()}
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
@@ -136,8 +149,11 @@ def _plan(path: Path, described: dict[str, Any] | None, model: nn.Module) -> Qua
     if described is None:
         return None
     settings = dict(described["settings"])
-    settings["dtype"] = getattr(torch, settings["dtype"])
-    method = get(described["method"], **settings)
+    settings["dtype"] = getattr(torch, settings["dtype"], settings["dtype"])
+    try:
+        method = get(described["method"], **settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if reason := why_not_here(method, device):
         raise ValueError(f"{path}: {reason}")
@@ -151,18 +167,18 @@ def _plan(path: Path, described: dict[str, Any] | None, model: nn.Module) -> Qua
 
 
 def _require_same(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module, plan: Quantized | None) -> None:
-    """Raises ValueError if what the file has outside quantised layers is not what the model has there."""
-    inside = tuple(f"{name}." for name in plan.layers) if plan else ()
-    own = dict(_unquantized(model, plan))
-    theirs = {name: x for name, x in tensors.items() if not name.startswith(inside)}
-    for name in [*own, *theirs]:
-        if name not in theirs:
+    """Raises ValueError if the file's tensors are not those that the model has once the plan is carried out."""
+    plain = _unquantized(model, plan)
+    own = {**plain, **(_quantized(model, plan) if plan else {})}
+    for name in [*own, *tensors]:
+        if name not in tensors:
             raise ValueError(f"{path} is of another model: it lacks {name}")
         if name not in own:
             raise ValueError(f"{path} is of another model: this one has no {name}")
-        if own[name].shape != theirs[name].shape:
-            raise ValueError(f"{path} is of another model: {name} is {list(theirs[name].shape)} there and "
+        if own[name].shape != tensors[name].shape:
+            raise ValueError(f"{path} is of another model: {name} is {list(tensors[name].shape)} there and "
                              f"{list(own[name].shape)} here")
-        if plan is None and own[name].dtype != theirs[name].dtype:
-            raise ValueError(f"{path}: {name} is {theirs[name].dtype} there and {own[name].dtype} here: build the "
-                             "model in that dtype")
+        dtype = plan.method.dtype if plan and name in plain and own[name].is_floating_point() else own[name].dtype
+        if dtype != tensors[name].dtype:
+            raise ValueError(f"{path}: {name} is {tensors[name].dtype} there and {dtype} here: build the model in "
+                             "that dtype")

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.quantization.method import Method, register
+from models.quantization.method import Method, refuse_gradient, register
 
 FEWEST_ROWS = 17  # that torch._int_mm multiplies on a GPU
+SMALLEST = 1e-12  # that the largest value of a row counts as: torchao divides by it, zero or not
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,16 @@ class TorchAO(Method):
         raise NotImplementedError
 
     def quantized(self, layer: Any) -> nn.Module:
-        from torchao.quantization import quantize_
-
         made = self.layer_class(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         made.weight, made.bias = nn.Parameter(layer.weight.detach(), requires_grad=False), layer.bias
-        quantize_(made, self.config(), filter_fn=lambda module, name: module is made)
+        self.encode(made)
         return made.train(layer.training)
+
+    def encode(self, layer: nn.Linear) -> None:
+        """Puts torchao's tensor in the place of the layer's weight."""
+        from torchao.quantization import quantize_
+
+        quantize_(layer, self.config(), filter_fn=lambda module, name: module is layer)
 
     def tensors(self, layer: Any) -> dict[str, torch.Tensor]:
         names, _ = layer.weight.__tensor_flatten__()
@@ -57,12 +62,8 @@ class Int8Weight(TorchAO):
 
 
 class _Inference(nn.Linear):
-    """Refuses gradients: rounding has none, so what stands before would be trained wrongly, or not at all."""
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError("a layer that quantises its inputs has no gradient: train before quantising, or use "
-                               "bnb-nf4, bnb-int8 or ao-int8-weight")
+        refuse_gradient(x)
         return functional.linear(x, self.weight, self.bias)
 
 
@@ -112,6 +113,8 @@ class Int4Weight(TorchAO):
     group: int = 128
     devices = ("cuda",)
     dtypes = (torch.bfloat16,)
+    trains = False
+    layer_class = _Inference
 
     def refuses_device(self, device: torch.device) -> str | None:
         return _needs(device, (8, 0))
@@ -155,7 +158,22 @@ class Float8Dynamic(TorchAO):
         from torchao.quantization.quantize_.common import KernelPreference
 
         return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False,
-                                                         kernel_preference=KernelPreference.TORCH)
+                                                         kernel_preference=KernelPreference.TORCH,
+                                                         activation_value_lb=SMALLEST)
+
+    def encode(self, layer: nn.Linear) -> None:
+        # What quantize_ makes of the config, but that has no lower bound for weights: rows of zeros would become NaN.
+        from torchao.quantization import Float8Tensor
+        from torchao.quantization.quantize_.workflows import QuantizeTensorToFloat8Kwargs
+
+        config = self.config()
+        inputs, weights = config.granularity
+        weight = Float8Tensor.from_hp(
+            layer.weight, float8_dtype=config.weight_dtype, granularity=weights, mm_config=config.mm_config,
+            hp_value_lb=SMALLEST, kernel_preference=config.kernel_preference,
+            act_quant_kwargs=QuantizeTensorToFloat8Kwargs(
+                config.activation_dtype, inputs, hp_value_lb=SMALLEST, kernel_preference=config.kernel_preference))
+        layer.weight = nn.Parameter(weight, requires_grad=False)
 
 
 def _needs(device: torch.device, capability: tuple[int, int]) -> str | None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import models
 from models import tft
@@ -96,6 +98,48 @@ def test_quantile_loss_is_the_pinball_loss():
     # Too low by 2 and 1 at quantiles .1 and .9, then too high by 4 and 4.
     expected = (0.1 * 2 + 0.9 * 1 + 0.9 * 4 + 0.1 * 4) / 4
     assert tft.quantile_loss(forecast, target, (0.1, 0.9)).item() == pytest.approx(expected)
+
+
+def test_heads_that_cross_are_sorted():
+    model = tft.build("tft-tiny")
+    x = tft.inputs("tft-tiny", batch=8)
+    with torch.no_grad():
+        heads, forecast = model(**x), tft.forecast(model, x)
+    assert (heads.diff(dim=-1) < 0).any()
+    assert (forecast.diff(dim=-1) >= 0).all()
+    assert torch.equal(forecast.sum(-1).round(decimals=4), heads.sum(-1).round(decimals=4))
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**6), quantiles=st.sets(st.floats(0.01, 0.99), min_size=1, max_size=7))
+def test_sorting_never_raises_the_quantile_loss(seed, quantiles):
+    random = torch.Generator().manual_seed(seed)
+    levels = tuple(sorted(quantiles))
+    heads = torch.randn(3, 4, len(levels), generator=random, dtype=torch.float64)
+    target = torch.randn(3, 4, generator=random, dtype=torch.float64)
+    sorted_heads = heads.sort(-1).values
+    assert tft.quantile_loss(sorted_heads, target, levels) <= tft.quantile_loss(heads, target, levels) + 1e-12
+
+
+def test_the_same_seed_trains_to_the_same_numbers():
+    first, again, other = (trained(seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def trained(seed: int) -> torch.Tensor:
+    """The forecast after three steps with dropout."""
+    model = tft.build("tft-tiny", seed=seed).train()
+    x = tft.inputs("tft-tiny", batch=4, seed=seed)
+    steps = torch.optim.Adam(model.parameters(), lr=0.01)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _ in range(3):
+            steps.zero_grad()
+            tft.loss(model, x).backward()
+            steps.step()
+    with torch.no_grad():
+        return tft.forecast(model.eval(), x)
 
 
 def test_a_training_step_reaches_every_weight_and_lowers_the_loss():

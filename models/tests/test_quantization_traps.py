@@ -1,0 +1,221 @@
+"""What bitsandbytes, torchao and PyTorch's own quantisation do behind a user's back: here it must not happen.
+
+Each is a known fault of the library alone; these tests use a model, then save, reload, copy and train it, and ask
+for the same numbers.
+"""
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._inductor import config as inductor
+
+import models
+from models import quantization
+from models.quantization import storage
+from models.quantization.torchao import Float8Dynamic
+from models.tests import quantized
+from models.tests.cases import DEVICES
+
+TRAINS = [p for p in quantized.cases(presets=("vit-tiny",)) if quantization.get(p.values[1]).trains]
+INFERENCE = [p for p in quantized.cases() if not quantization.get(p.values[1]).trains]
+
+# The weights of ptq-int8 are in C++: what Python is shown are copies.
+VISIBLE = [p for p in quantized.cases(presets=("vit-tiny",)) if p.values[1] != "ptq-int8"]
+
+
+def layer_cases(**settings: Any) -> list[Any]:
+    return [pytest.param(quantized.method(name, **settings), device, id=f"{name}-{device}")
+            for device in DEVICES for name in quantization.methods()
+            if quantization.get(name).kinds and settings.get("dtype") in (None, *quantization.get(name).dtypes)
+            and quantization.why_not(name, device=device) is None]
+
+
+def pair(inputs: int, outputs: int, method: quantization.Method, device: str) -> tuple[Any, Any]:
+    """A layer in the method's dtype, and its quantised twin."""
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Linear(inputs, outputs)).to(device, method.dtype)
+    return before, quantization.quantize(copy.deepcopy(before), method)
+
+
+@pytest.mark.parametrize(("preset", "name", "device"), quantized.cases(plain=True))
+def test_use_look_copy_save_and_reload_give_the_same_numbers(preset, name, device, tmp_path):
+    model = quantized.create(preset, name, device)
+    before = quantized.answers(model, preset)
+    model.state_dict()  # bitsandbytes unpacks its live weights to list them
+    copied = copy.deepcopy(model)
+    quantization.save(model, tmp_path / "model.safetensors")
+    loaded = quantization.load(tmp_path / "model.safetensors", preset, seed=1, device=device)
+    for other in (model, copied, loaded, copy.deepcopy(loaded)):
+        assert torch.equal(quantized.answers(other, preset), before)
+    assert not torch.equal(before, quantized.answers(quantized.create(preset, name, device, seed=1), preset))
+
+
+@pytest.mark.parametrize(("preset", "name", "device"), VISIBLE)
+def test_a_copy_is_no_larger_and_shares_nothing(preset, name, device):
+    model = quantized.create(preset, name, device)
+    for used in (False, True):
+        copied = copy.deepcopy(model)
+        assert reachable(copied) == reachable(model)
+        assert storages(model).isdisjoint(storages(copied))
+        if not used:
+            quantized.answers(model, preset)
+
+
+def storages(model: nn.Module) -> set[int]:
+    return {x.data_ptr() for _, x in list(storage.stored(model))}
+
+
+def reachable(model: nn.Module) -> int:
+    """Bytes of all tensors that Python finds in a model, whatever holds them: what model_bytes might overlook."""
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+
+    def visit(x: Any) -> None:
+        if id(x) in seen or isinstance(x, (type, str)) or (callable(x) and not isinstance(x, nn.Module)):
+            return
+        seen.add(id(x))
+        if isinstance(x, torch.Tensor) and not hasattr(x, "__tensor_flatten__"):
+            found[x.untyped_storage()._cdata] = x.untyped_storage().nbytes()
+        for part in (x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else
+                     vars(x).values() if hasattr(x, "__dict__") else ()):
+            visit(part)
+
+    visit(model)
+    return sum(found.values())
+
+
+@pytest.mark.parametrize(("preset", "name", "device"), VISIBLE)
+def test_nothing_is_kept_that_is_not_counted(preset, name, device):
+    model = quantized.create(preset, name, device)
+    quantized.answers(model, preset)
+    buffers = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for module in model.modules()
+               for key, x in module.named_buffers(recurse=False) if key in module._non_persistent_buffers_set}
+    assert reachable(model) == quantization.model_bytes(model) + sum(buffers.values())
+
+
+@pytest.mark.parametrize(("preset", "name", "device"), TRAINS)
+def test_training_after_use_lowers_the_loss_and_leaves_the_quantised_weights(preset, name, device):
+    model = quantized.create(preset, name, device)
+    quantized.answers(model, preset)
+    layers = {layer: {key: x.clone() for key, x in quantization.get(name).tensors(model.get_submodule(layer)).items()}
+              for layer in quantization.quantized_layers(model)}
+    vit = models.family(preset)
+    x = vit.inputs(preset, batch=4, device=device, dtype=quantization.get(name).dtype)
+    loss = vit.loss(model.train(), x)
+    loss.backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+    torch.optim.SGD(trained, lr=0.02).step()
+    assert vit.loss(model, x) < loss
+    for layer, before in layers.items():
+        after = quantization.get(name).tensors(model.get_submodule(layer))
+        assert all(torch.equal(after[key], before[key]) for key in before if key != "bias")
+
+
+@pytest.mark.parametrize(("method", "device"), [
+    p for p in layer_cases(dtype=torch.float32) if p.values[0].trains])
+def test_the_gradient_is_that_of_the_decoded_weights(method, device):
+    before, after = pair(64, 48, method, device)
+    with torch.no_grad():
+        after.train()  # then bnb-int8 does not quantise its inputs on a CPU
+        before[0].weight.copy_((after(torch.eye(64, device=device)) - before[0].bias).t())
+    x = torch.randn(5, 64, device=device)
+    found, expected = (torch.autograd.grad(model(y).square().sum(), y)[0]
+                       for model, y in ((m, x.clone().requires_grad_()) for m in (after, before)))
+    assert quantized.distance(found, expected) < (0.02 if method.name == "bnb-int8" else 1e-5)
+
+
+@pytest.mark.parametrize(("preset", "name", "device"), INFERENCE)
+def test_a_method_without_a_gradient_refuses_to_train(preset, name, device):
+    model = quantized.create(preset, name, device)
+    family = models.family(preset)
+    length = {"n": 9} if preset == "gpt2-tiny" else {}
+    x = family.inputs(preset, batch=2, device=device, dtype=quantization.get(name).dtype, **length)
+    with pytest.raises(RuntimeError, match=r"^this quantised layer has no gradient"):
+        family.loss(model.train(), x)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_int8_of_bitsandbytes_answers_the_same_after_a_time_in_train_mode(device):
+    model = quantized.create("vit-tiny", "bnb-int8", device)
+    before = quantized.answers(model, "vit-tiny")
+    between = quantized.answers(model.train(), "vit-tiny")
+    assert quantized.distance(between, before) < 0.03  # on a CPU its inputs are not quantised in train mode
+    assert torch.equal(quantized.answers(model.eval(), "vit-tiny"), before)
+
+
+@pytest.mark.parametrize(("method", "device"), layer_cases())
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (64, 40), (48, 64), (24, 104)])
+def test_any_side_from_16_is_multiplied_right_or_kept(method, device, inputs, outputs):
+    kept = method.refuses_layer(nn.Linear(inputs, outputs)) is not None
+    if kept:
+        pytest.skip(f"{method.name} keeps it")
+    before, after = pair(inputs, outputs, method, device)
+    x = torch.randn(3, 5, inputs, device=device).to(method.dtype)
+    with torch.no_grad():
+        assert 0 < quantized.distance(after(x).float(), before(x).float()) < 0.15
+
+
+@pytest.mark.parametrize(("method", "device"), layer_cases())
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 32), (15, 64), (64, 15)])
+def test_a_side_below_16_is_never_quantised(method, device, inputs, outputs):
+    model: Any = nn.Sequential(nn.Linear(inputs, outputs), nn.Linear(1024, 128)).to(device)
+    quantization.quantize(model, method)
+    assert quantization.kept_layers(model) == {"0": "a side is smaller than 16"}
+    x = torch.randn(4, inputs, device=device).to(method.dtype)
+    assert torch.equal(model[0](x), nn.functional.linear(x, model[0].weight, model[0].bias))
+
+
+@pytest.mark.parametrize(("method", "device"), [
+    p for dtype in (torch.bfloat16, torch.float32) for p in layer_cases(dtype=dtype)])
+def test_inputs_beyond_65504_stay_finite(method, device):
+    """In the range of fp16 nothing can be larger; bitsandbytes makes NaN of it in bf16 and float32."""
+    before, after = pair(64, 48, method, device)
+    for size in (1.0, 3e4, 7e4, 1e9):
+        x = size * torch.randn(6, 64, device=device).to(method.dtype)
+        with torch.no_grad():
+            assert quantized.distance(after(x).float(), before(x).float()) < 0.15
+
+
+@pytest.mark.parametrize("preset", quantized.PRESETS)
+def test_int8_of_bitsandbytes_leaves_the_dtype_of_biases(preset):
+    model = quantized.create(preset, "bnb-int8", dtype=torch.bfloat16)
+    quantized.answers(model, preset)
+    assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("preset", "name", "device"), quantized.cases(presets=("vit-tiny",)))
+def test_a_model_moves_after_use(preset, name, device):
+    model = quantized.create(preset, name, device)
+    before = quantized.answers(model, preset)
+    model.to(device=device).to("cpu" if "cpu" in quantization.get(name).devices else device).to(device)
+    assert torch.equal(quantized.answers(model, preset), before)
+
+
+def test_zeros_are_zeros_in_float8():
+    """torchao divides each row by its largest value. PyTorch multiplies float8 on a CPU too, slowly."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48).bfloat16()
+    with torch.no_grad():
+        layer.weight[3] = 0
+        after = Float8Dynamic().quantized(layer)
+        x = torch.randn(5, 64).bfloat16()
+        x[2] = 0
+        found, expected = after(x).float(), layer(x).float()
+    assert torch.equal(found[2], layer.bias.float())
+    assert torch.equal(found[:, 3], layer.bias[3].float().expand(5))
+    assert 0 < quantized.distance(found, expected) < 0.06
+
+
+def test_quantising_leaves_the_compiler_alone():
+    """torchao would set options for every model that is compiled later, the one it is compared with included."""
+    before = copy.deepcopy({key: getattr(inductor, key) for key in (
+        "coordinate_descent_tuning", "coordinate_descent_check_all_directions", "force_fuse_int_mm_with_mul")})
+    for name in ("ao-int8-weight", "ao-int8-dynamic"):
+        quantized.create("vit-tiny", name)
+    assert before == {key: getattr(inductor, key) for key in before}
+    assert not any(before.values())
