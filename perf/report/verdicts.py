@@ -9,6 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from perf.cells import Workload
 from perf.decide.row import Row
@@ -29,7 +30,14 @@ def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
     return "\n".join([*lines, *_wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, counts(rows)])])
 
 
-def counts(rows: Iterable[Row]) -> str:
+class Decided(Protocol):
+    """Anything with a verdict."""
+
+    @property
+    def word(self) -> str: ...
+
+
+def counts(rows: Iterable[Decided]) -> str:
     """"12 benchmarks: 1 regressed, 11 unchanged"."""
     found = Counter(row.word for row in rows)
     shown = ((found[word], "ok, unchanged" if word == "unchanged" else word) for word in WORDS)

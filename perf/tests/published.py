@@ -16,6 +16,7 @@ from asv.runner import BenchmarkResult
 from asv.util import write_json
 
 from perf.cells import Workload
+from perf.track.night import Failed, Finding, Night, Step
 from perf.track.series import FIGURES, VERSION, Series, common, series
 
 COMMITS = 12
@@ -121,3 +122,33 @@ def _result(one: Series, cells: dict[int, Workload], figure: str, commit: int) -
         values[index] = {"time_call": seconds(w, commit), "track_peak_bytes": 10 ** 6 * w.n,
                          "track_error": 0.25}[figure]
     return BenchmarkResult(values, samples, [1 if s else None for s in samples], 0, "", None)
+
+
+WORDS: dict[str, dict[str, Any]] = {
+    "wrong": {}, "invalid": {}, "missing": {},
+    "inconclusive": {"base": 1e-3, "head": 1.01e-3, "ratio": 1.01, "low": 0.97, "high": 1.05, "pairs": 8},
+    "improved": {"base": 2e-3, "head": 1e-3, "ratio": 0.5, "low": 0.49, "high": 0.51, "pairs": 4},
+    "new": {}, "ok": {"base": 1e-3, "head": 1e-3, "ratio": 1.001, "low": 0.998, "high": 1.003, "pairs": 6},
+    "unchanged": {}, "skipped": {},
+}
+
+
+def night(hashes: list[str], **fields: Any) -> Night:
+    """The last commit against the one before the step, on the H200: every verdict once, and a commit that failed."""
+    slow = next(w for w in SOFTMAX if (w.backend, w.n) == ("fa2", 2048))
+    samples = tuple((commit, seconds(slow, number)) for number, commit in enumerate(hashes))
+    base, head = seconds(slow, SLOW_FROM - 1), seconds(slow, COMMITS - 1)
+    findings = [Finding(slow.id, "time", "seconds", "regressed", base, head, STEP, 1.391, 1.412, 12,
+                        "regressed: 40.2 % slower [39.1, 41.2], 12 pairs", 0.012, hashes[SLOW_FROM], "Ada Example",
+                        "change 7 <b>&amp;", samples)]
+    others = (w for w in [*SOFTMAX, *OTHERS] if w != slow)
+    findings += [Finding(w.id, "time", "seconds", word, why=f"said of {word} <i>", **numbers)
+                 for w, (word, numbers) in zip(others, WORDS.items(), strict=False)]
+    told: dict[str, Any] = {
+            "time": START + COMMITS * DAY, "machine": "1a2b3c4d5e6f", "environment": "links-py3.12-torch2.11.0",
+            "fingerprint": {"gpus": ["NVIDIA H200"], "torch": "2.11.0", "cuda": "13.0", "driver": "580.1"},
+            "base": hashes[SLOW_FROM - 1], "head": hashes[-1], "command": "python -m perf nightly --resume",
+            "findings": tuple(findings), "failed": (Failed(hashes[NOTHING], "the GPU fell off the bus <u>"),),
+            "vanished": ("softmax:gone-forward",), "notes": ("one finding: look for what they share",),
+            "steps": (Step("tests", "ok", None, 60.0), Step("bisect", "failed", "no time was left", 1800.0))}
+    return Night(**told | fields)

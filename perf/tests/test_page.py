@@ -9,9 +9,9 @@ import pytest
 
 from attention.registry import functions
 from perf.measure.evidence import Writer
-from perf.report import page as module
 from perf.report.page import latest, page, report, write
 from perf.report.page.charts import decades
+from perf.report.page.document import digest
 from perf.report.page.header import header, while_timed
 from perf.report.page.markup import Markup, tag
 from perf.tests.page_rows import GPU, ROWS, STATE, row
@@ -86,7 +86,7 @@ def test_its_policy_allows_its_own_script_and_no_other(shown):
     text = page(ROWS, {})
     for element, directive in (("style", "style-src"), ("script", "script-src")):
         (content,) = re.findall(rf"<{element}>(.*?)</{element}>", text, re.S)
-        assert f"{directive} '{module._digest(content)}'" in text.replace("&#x27;", "'")
+        assert f"{directive} '{digest(content)}'" in text.replace("&#x27;", "'")
 
 
 def test_hostile_text_stays_text():

@@ -23,13 +23,14 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
     hashes = published.repository(folder)
     published.history(folder, hashes)
+    published.night(hashes).save(folder / "nights" / "last.json")
     return folder, hashes
 
 
 @pytest.fixture(scope="module")
 def site(tree, tmp_path_factory):
     out = tmp_path_factory.mktemp("site") / "perf"
-    problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", out)
+    problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", out)
     assert whole
     assert problems == []
     return out
@@ -196,7 +197,7 @@ def test_no_history_is_one_line(tree, tmp_path, capsys, monkeypatch):
 
 def test_asv_missing_is_one_line(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(asv_pages, "find_spec", lambda name: None)
-    problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tmp_path / "out")
+    problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", tmp_path / "out")
     assert not whole
     assert problems == ['asv is not installed, so its graphs are left out; pip install -e ".[site]"']
 
@@ -204,13 +205,13 @@ def test_asv_missing_is_one_line(tree, tmp_path, monkeypatch):
 def test_a_folder_with_other_things_is_not_overwritten(tree, tmp_path):
     (tmp_path / "precious").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
-        build(published.CONFIG, tree[0], tree[0] / "results", tmp_path)
+        build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", tmp_path)
     assert (tmp_path / "precious").read_text() == "mine"
 
 
 def test_a_site_is_replaced_whole(tree, site):
     (site / "old.html").write_text("")
-    build(published.CONFIG, tree[0], tree[0] / "results", site)
+    build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", site)
     assert not (site / "old.html").exists()
 
 

@@ -8,8 +8,6 @@ request and every script or style but its own two.
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +18,8 @@ from perf.measure.evidence import Evidence
 from perf.report.command import Parser, read
 from perf.report.looks import Look, looks
 from perf.report.page import charts, header, reasons, rows_table, summary, sweeps
-from perf.report.page.markup import Markup, join, tag
+from perf.report.page.document import document
+from perf.report.page.markup import tag
 from perf.report.table import Datasheet
 
 TITLE = "Attention performance"
@@ -44,17 +43,8 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
             summary.summary(shown, known), problems, sweeps.sweeps(shown, known, numbers),
             rows_table.section(shown, known, datasheet), reasons.skips(shown), reasons.compiled(shown),
             reasons.kernels(shown))
-    style, script = Markup(_file("page.css") + _colours(known)), Markup(_file("page.js"))
-    policy = (f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-              "base-uri 'none'; form-action 'none'")
-    head = tag("head", tag("meta", charset="utf-8"),
-               tag("meta", http_equiv="Content-Security-Policy", content=policy),
-               tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-               tag("meta", name="color-scheme", content="light dark"),
-               tag("title", title), tag("style", style))
-    body = tag("body", charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
-               tag("script", script))
-    return join([Markup("<!doctype html>\n"), tag("html", head, body, lang="en")])
+    return document(title, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
+                    style=file("page.css") + colours(known), script=file("page.js"))
 
 
 def latest(rows: Sequence[Evidence]) -> list[Evidence]:
@@ -91,13 +81,11 @@ def report(arguments: Sequence[str]) -> None:
     print(output)
 
 
-def _file(name: str) -> str:
+def file(name: str) -> str:
+    """The text of the page's style sheet or script."""
     return (files(__name__) / name).read_text(encoding="utf-8")
 
 
-def _colours(known: Mapping[str, Look]) -> str:
+def colours(known: Mapping[str, Look]) -> str:
+    """The style of the backends' colours."""
     return "".join(f".k{i}{{--k:light-dark({look.light},{look.dark})}}\n" for i, look in enumerate(known.values()))
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-VOID = ("input", "meta")  # elements that have no end
+VOID = ("br", "input", "meta")  # elements that have no end
 
 
 class Markup(str):

@@ -44,10 +44,26 @@ heads.forEach((head, column) => one("button", head).addEventListener("click", ()
 function filter() {
   const wanted = one("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   rows.forEach((row, i) => { row.hidden = !wanted.every((word) => words[i].includes(word)); });
-  const left = rows.filter((row) => !row.hidden).length;
-  one("#count").textContent = left === rows.length ? `${left} rows` : `${left} of ${rows.length} rows`;
+  const offered = rows.filter((row) => !row.matches(".elsewhere")), left = offered.filter((row) => !row.hidden);
+  one("#count").textContent = left.length === offered.length ? `${left.length} rows`
+    : `${left.length} of ${offered.length} rows`;
 }
 if (table) one("#filter").addEventListener("input", filter);
+
+// Where the page is of several machines: what is of another than the one picked is not shown.
+const picks = all("select.pick");
+function pick() {
+  picks.forEach((select) => picks.forEach((other) => all("option[data-of]", select).forEach((option) => {
+    option.hidden = option.disabled = other.value !== "" && other !== select && !option.dataset.of.split("|").includes(other.value);
+    if (option.disabled && option.selected) select.value = "";
+  })));
+  all("[data-hardware]").forEach((part) => {
+    part.classList.toggle("elsewhere", picks.some((select) => select.value && part.dataset[select.name] !== select.value));
+  });
+  if (table) filter();
+}
+picks.forEach((select) => select.addEventListener("change", pick));
+if (picks.length) pick();
 
 // A row that is gone to must be seen, whatever the filter.
 function show(row) {
@@ -82,7 +98,7 @@ function describe(row) {
   const what = [], found = document.createElement("dl");
   heads.forEach((head, i) => {
     const [name, text] = [head.textContent, row.cells[i].textContent];
-    if (text === "-") return;
+    if (!text || text === "-") return;
     if (head.classList.contains("what")) { what.push(isNaN(text) ? text : `${name} ${text}`); return; }
     const pair = element("div", "", text.length > 12 ? "wide" : "");
     pair.append(element("dt", name), element("dd", text));

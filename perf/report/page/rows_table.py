@@ -1,9 +1,8 @@
 """The table of every row that was tried, sortable by any column and filtered by words."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from perf.cells import UNQUANTISED
 from perf.measure.evidence import Evidence
@@ -11,30 +10,21 @@ from perf.report.looks import Look
 from perf.report.notes import doubt, legend
 from perf.report.page.charts import key
 from perf.report.page.markup import Markup, join, tag
+from perf.report.page.sortable import Column, sortable
 from perf.report.table import Datasheet, baseline, calls_header, groups, mask, speed_up
-from perf.report.units import UNKNOWN, calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
+from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
 
-Value = float | str | None
 PARAMETERS = 14  # the first columns, which say what was measured, not what was found
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column by its name: what it sorts by, and that in words."""
-
-    name: str
-    value: Callable[[Evidence], Value]
-    text: Callable[[Any], str] = str
-
-
-def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Column]:
+def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Column[Evidence]]:
     """All columns there may be, those of the parameters first."""
     bases = {row.workload: base for group in groups(rows) for base in [baseline(group)] for row in group}
 
     def faster(row: Evidence) -> float | None:
         return speed_up(row, bases[row.workload])
 
-    def counter(name: str) -> Column:
+    def counter(name: str) -> Column[Evidence]:
         return Column(name.replace("_", " "), lambda row: row.counters.get(name), lambda n: number(n, "d"))
 
     def peak(row: Evidence) -> float | None:
@@ -43,7 +33,7 @@ def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Colum
 
     called = calls_header(rows)
     counters = [name for name in dict.fromkeys(name for row in rows for name in row.counters) if name != called]
-    return [
+    offered = [
         Column("backend", lambda row: row.workload.backend), Column("function", lambda row: row.workload.function),
         Column("phase", lambda row: row.workload.phase), Column("mask", lambda row: mask(row.workload)),
         Column("n", lambda row: row.workload.n), Column("keys", _keys), Column("batch", lambda row: row.workload.batch),
@@ -63,6 +53,7 @@ def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Colum
         Column("clock", lambda row: row.clock),
         Column("doubt", doubt),
     ]
+    return [replace(column, what=i < PARAMETERS) for i, column in enumerate(offered)]
 
 
 def _model(row: Evidence) -> str | None:
@@ -96,41 +87,17 @@ def section(rows: Sequence[Evidence], known: Mapping[str, Look], datasheet: Data
     tried = [row for row in rows if row.outcome != "skipped"]
     if not tried:
         return None
-    ordered = [(row, i == 0) for group in groups(tried) for i, row in enumerate(group)]
+    ordered = {row.workload: i == 0 for group in groups(tried) for i, row in enumerate(group)}
+    by_workload = {row.workload: row for row in tried}
     numbers = {row.workload: i for i, row in enumerate(rows)}
-    offered = columns(tried, datasheet)
-    values = {column: [column.value(row) for row in tried] for column in offered}
-    same = {column.name: values[column][0] for column in offered[1:PARAMETERS] if len(set(values[column])) == 1}
-    aligned = {column: "" if isinstance(given[0], str) else "num" for column in offered
-               if column.name not in same and (given := [value for value in values[column] if value is not None])}
-    what = {column.name for column in offered[:PARAMETERS]}
-    head = tag("tr", *(tag("th", tag("button", column.name, type="button"), scope="col",
-                           class_=f"{side} {'what' if column.name in what else ''}".strip() or None)
-                       for column, side in aligned.items()))
-    body = join(_row(row, first, numbers[row.workload], aligned, known) for row, first in ordered)
-    common = ", ".join(f"{name} {value}" for name, value in same.items() if value is not None)
-    return tag(
-        "section", tag("h2", "All rows"),
-        tag("div", tag("label", "Filter ", tag("input", type="search", id="filter", autocomplete="off",
-                                               placeholder="fa2 backward 8192")),
-            tag("output", f"{len(tried)} rows", id="count", for_="filter"), class_="bar"),
-        tag("p", f"In every row: {common}.", class_="note") if common else None,
-        tag("div", tag("table", tag("thead", head), tag("tbody", body), id="table"), class_="scroll", tabindex="0",
-            role="region", aria_label="All rows"),
-        tag("details", tag("summary", "How to read it"), *(
-            tag("p", text) for text in legend(tried, datasheet is not None))), id="rows")
 
+    def attributes(row: Evidence) -> dict[str, object]:
+        words = [word for word, so in (("first", ordered[row.workload]), ("bad", row.outcome != "ok")) if so]
+        return {"id": f"r{numbers[row.workload]}", "class_": " ".join(words) or None}
 
-def _row(row: Evidence, first: bool, index: int, aligned: Mapping[Column, str], known: Mapping[str, Look]) -> Markup:
-    cells = []
-    for column, side in aligned.items():
-        value = column.value(row)
-        if column.name == "backend":
-            cells.append(tag("th", tag("i", class_=f"dot {key(row.workload.backend, known)}"), value, scope="row"))
-            continue
-        text = UNKNOWN if value is None else column.text(value)
-        plain = value is None or isinstance(value, str)
-        sorts_by = None if plain or text == str(value) else f"{value:.6g}"
-        cells.append(tag("td", text, class_=side or None, data_v=sorts_by))
-    return tag("tr", *cells, id=f"r{index}", class_=" ".join(
-        word for word, so in (("first", first), ("bad", row.outcome != "ok")) if so) or None)
+    def backend(row: Evidence, text: str) -> Markup:
+        return join([tag("i", class_=f"dot {key(row.workload.backend, known)}"), text])
+
+    first, *others = columns(tried, datasheet)
+    return sortable("All rows", [by_workload[w] for w in ordered], [replace(first, markup=backend), *others],
+                    attributes, legend(tried, datasheet is not None), example="fa2 backward 8192")

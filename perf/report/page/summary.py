@@ -30,19 +30,20 @@ def summary(rows: Sequence[Evidence], known: Mapping[str, Look]) -> Markup:
 
 def _tiles(rows: Sequence[Evidence]) -> list[Markup]:
     counts = Counter(row.outcome for row in rows)
-    tiles = [_tile(counts["ok"], f"of {len(rows)} workloads measured", "good", "#rows")]
-    tiles += [_tile(counts[outcome], outcome, "bad", "#problems") for outcome in ("wrong", "failed", "invalid")
+    tiles = [tile(counts["ok"], f"of {len(rows)} workloads measured", "good", "#rows")]
+    tiles += [tile(counts[outcome], outcome, "bad", "#problems") for outcome in ("wrong", "failed", "invalid")
               if counts[outcome]]
     if counts["skipped"]:
-        tiles.append(_tile(counts["skipped"], "skipped, with a reason", "", "#skipped"))
+        tiles.append(tile(counts["skipped"], "skipped, with a reason", "", "#skipped"))
     if intervals := [row.interval for row in rows if row.outcome == "ok" and row.interval is not None]:
         late = sum(row.ended == "budget" for row in rows if row.outcome == "ok")
-        tiles.append(_tile(f"±{percent(statistics.median(intervals))}", "typical 95 % interval of a median"
+        tiles.append(tile(f"±{percent(statistics.median(intervals))}", "typical 95 % interval of a median"
                            + (f"; {late} ended by the time budget" if late else ""), "", "#rows"))
     return tiles
 
 
-def _tile(figure: object, text: str, kind: str, href: str) -> Markup:
+def tile(figure: object, text: str, kind: str, href: str) -> Markup:
+    """A figure with what it says; `kind` is "good", "bad" or nothing."""
     return tag("a", tag("b", figure), tag("span", text), href=href, class_=f"tile {kind}".rstrip())
 
 

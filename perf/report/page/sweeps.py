@@ -1,7 +1,7 @@
 """The charts: a panel a shape and phase over the sequence length, and speed against error where that is a choice."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from attention.registry import functions
 from perf.cells import Workload
@@ -16,27 +16,38 @@ from perf.report.units import length, number, percent, seconds, share, tflops
 
 
 def sweeps(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup | None:
-    """A block of panels a function or model, all with the same axes; None if nothing was measured at two lengths."""
-    blocks: dict[str, dict[Workload, Lines]] = {}
-    for w, lines in shapes(rows).items():
-        blocks.setdefault(w.function if w.bare else f"{w.model}: {w.function}", {})[w] = lines
-    approximate = _approximate(rows)
-    if not blocks and not approximate:
+    """The section of all charts; None if nothing was measured at two lengths."""
+    parts, drawn = blocks(rows, known, numbers)
+    if not parts:
         return None
-    drawn = {backend for panels in blocks.values() for lines in panels.values() for backend in lines}
+    limited = any(row.floor for row in rows)
+    return tag("section", tag("h2", "Over the sequence length"), legend(drawn, known, limited), *parts, id="sweeps")
+
+
+def blocks(rows: Sequence[Evidence], known: Mapping[str, Look],
+           numbers: Mapping[Workload, int]) -> tuple[list[Markup], set[str]]:
+    """A block of panels a function or model, all with the same axes; and the backends that are drawn."""
+    shown: dict[str, dict[Workload, Lines]] = {}
+    for w, lines in shapes(rows).items():
+        shown.setdefault(w.function if w.bare else f"{w.model}: {w.function}", {})[w] = lines
+    approximate = _approximate(rows)
+    drawn = {backend for panels in shown.values() for lines in panels.values() for backend in lines}
     drawn |= {row.workload.backend for group in approximate for row in group}
-    parts = [_block(name, panels, known, numbers) for name, panels in blocks.items()]
+    parts = [_block(name, panels, known, numbers) for name, panels in shown.items()]
     if approximate:
         parts.append(tag("section", tag("h3", "Speed against error"), tag(
             "div", *(_against_error(group, known, numbers) for group in approximate), class_="panels"), id="error"))
+    return parts, drawn
+
+
+def legend(drawn: Collection[str], known: Mapping[str, Look], limited: bool) -> Markup:
+    """A button a backend that hides its lines; `limited` adds what the limit looks like."""
     chips = [tag("button", swatch(backend, known), backend, type="button", class_="chip", aria_pressed="true",
                  data_k=f"k{i}") for i, backend in enumerate(known) if backend in drawn]
     limit = tag("span", tag("svg", tag("polyline", points="1,7 29,7", class_="limit"), viewBox="0 0 30 14",
                             class_="swatch", aria_hidden="true"), "limit by the measured ceilings", class_="chip")
-    limited = limit if any(row.floor for row in rows) else None
-    return tag("section", tag("h2", "Over the sequence length"),
-               tag("div", *chips, limited, class_="legend", role="group", aria_label="backends shown"), *parts,
-               id="sweeps")
+    return tag("div", *chips, limit if limited else None, class_="legend", role="group",
+               aria_label="backends shown")
 
 
 def _block(name: str, panels: Mapping[Workload, Lines], known: Mapping[str, Look],

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from perf.report.command import Parser
-from perf.track.site import asv_pages, front
 
+RESULTS, NIGHTS, OUT = Path(".asv/results"), Path(".perf/nights"), Path(".site")
 MARK = "perf-site.txt"  # in every folder that this wrote, and may write again
 MARKED = "Written by python -m perf site, which replaces this folder.\n"
 
@@ -29,24 +29,27 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = Parser(prog="python -m perf site", description="the history as web pages that load nothing from elsewhere")
     parser.add_argument("--results", type=Path, help="asv's results (default: the results_dir of asv.conf.json)")
-    parser.add_argument("--out", type=Path, default=Path(".site"), help="the folder to write (default: .site)")
+    parser.add_argument("--nights", type=Path, default=NIGHTS, help=f"the nights' records (default: {NIGHTS})")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"the folder to write (default: {OUT})")
     chosen = parser.parse_args(arguments)
     config = _config(Path("asv.conf.json"))
-    results = chosen.results or Path(config.get("results_dir", ".asv/results"))
-    problems, whole = build(config, Path.cwd(), results, chosen.out)
+    results = chosen.results or Path(config.get("results_dir", RESULTS))
+    problems, whole = build(config, Path.cwd(), results, chosen.nights, chosen.out)
     for problem in problems:
         print(f"python -m perf site: {problem}", file=sys.stderr)
     print(chosen.out / "index.html")
     return 0 if whole or not (results / "benchmarks.json").exists() else 1
 
 
-def build(config: dict[str, Any], root: Path, results: Path, out: Path) -> tuple[list[str], bool]:
+def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: Path) -> tuple[list[str], bool]:
     """Writes the site into `out`, all at once; tells what couldn't be shown, and whether asv's pages are there.
 
     `config` is asv.conf.json's content, `root` where it stands.
     """
+    from perf.track.site import asv_pages, contents, front
+
     _ours(out)
-    problems, whole = [], True
+    problems: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch, "site")
         site.mkdir()
@@ -56,12 +59,12 @@ def build(config: dict[str, Any], root: Path, results: Path, out: Path) -> tuple
         except ValueError as error:
             problems.append(str(error))
             shutil.rmtree(site / "asv", ignore_errors=True)
-            whole = False
-        (site / "index.html").write_text(front.page(problems, whole), encoding="utf-8")
+        shown = contents.gather(config, root, results, nights, site / "asv", problems)
+        (site / "index.html").write_text(front.page(shown), encoding="utf-8", errors="replace")
         (site / MARK).write_text(MARKED, encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(site, out)
-    return problems, whole
+    return list(shown.problems), bool(shown.graphs)
 
 
 def _ours(out: Path) -> None:

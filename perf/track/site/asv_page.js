@@ -27,6 +27,17 @@
     });
     seen.observe($(place)[0]);
   }, plot);
+  // A benchmark has no graph where it was never measured: nothing is asked for in vain.
+  $(() => {
+    const load = $.asv.load_graph_data;
+    const missing = (url) => {
+      const name = decodeURIComponent(url.split("/").pop()).replace(/\.json$/, "");
+      const places = $.asv.main_json.graphs[name];
+      return places && !url.startsWith("graphs/summary/")
+        && !places.some((i) => $.asv.graph_to_path(name, $.asv.main_json.graph_param_list[i]) === url);
+    };
+    $.asv.load_graph_data = (url) => missing(url) ? $.Deferred().reject().promise() : load(url);
+  });
   addEventListener("keydown", (event) => {
     if ((event.key === "Enter" || event.key === " ") && event.target.matches(buttons)) {
       event.preventDefault();

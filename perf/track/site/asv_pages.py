@@ -44,6 +44,7 @@ def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scr
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1].strip()
         raise ValueError(f"asv publish failed, so its graphs are left out: {said}")
     _drop_unmeasured(out)
+    _tell_graphs(out)
     self_contained(out)
     return left_out
 
@@ -53,6 +54,19 @@ def _drop_unmeasured(out: Path) -> None:
     for path in out.glob("graphs/**/summary.json"):
         rows = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps([row for row in rows if row["last_value"] is not None]), encoding="utf-8")
+
+
+def _tell_graphs(out: Path) -> None:
+    """asv's page asks for the graph of a benchmark at every place, also where it was never measured: `asv_page.js`
+    asks for those only that "graphs" names, a place's number by benchmark."""
+    from asv.graph import Graph
+
+    path = out / "index.json"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["graphs"] = {name: [i for i, place in enumerate(index["graph_param_list"])
+                              if Path(out, Graph.get_file_path(place, name) + ".json").exists()]
+                       for name in index["benchmarks"]}
+    path.write_text(json.dumps(index), encoding="utf-8")
 
 
 def self_contained(out: Path) -> None:

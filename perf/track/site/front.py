@@ -1,30 +1,85 @@
 """The front page: what a reader wants to know first, and the way into asv's graphs."""
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.resources import files
 
-from perf.report.page.markup import Markup, join, tag
-from perf.track.site import links
+from perf.cells import Workload
+from perf.report.looks import Look, looks
+from perf.report.page import charts, colours, file
+from perf.report.page.document import document
+from perf.report.page.markup import Markup, tag
+from perf.report.page.summary import tile
+from perf.report.page.sweeps import blocks, legend
+from perf.report.table import title
+from perf.track.night import Finding, Night
+from perf.track.site import commits, figures_table, links, nights, steps
+from perf.track.site.graphs import Graphs
+from perf.track.site.latest import Latest, Place
+from perf.track.site.words import full_title
 
 TITLE = "Performance history"
-PAGES = {"": "asv's graphs", "summarylist": "asv's list", "regressions": "asv's regressions"}
+PAGES = {"": "Grid of graphs", "summarylist": "List of benchmarks", "regressions": "Regressions"}
 
 
-def page(problems: Sequence[str], with_graphs: bool) -> str:
-    """The page as text; `problems` are what couldn't be shown, a line each."""
-    style = Markup((files("perf.report.page") / "page.css").read_text(encoding="utf-8"))
-    policy = f"default-src 'none'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'"
-    head = tag("head", tag("meta", charset="utf-8"),
-               tag("meta", http_equiv="Content-Security-Policy", content=Markup(policy)),
-               tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-               tag("meta", name="color-scheme", content="light dark"), tag("title", TITLE), tag("style", style))
-    ways = tag("nav", *(tag("a", text, href=links.page(name)) for name, text in PAGES.items()), class_="bar",
-               aria_label="asv's pages")
-    body = tag("body", tag("main", tag("header", tag("h1", TITLE), ways if with_graphs else None), _problems(problems)))
-    return join([Markup("<!doctype html>\n"), tag("html", head, body, lang="en")])
+@dataclass(frozen=True)
+class Contents:
+    """All that the page shows; `problems` are what it can't, a line each."""
+
+    project: str
+    graphs: Graphs
+    rows: Sequence[Latest] = ()
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
+    states: Sequence[commits.State] = ()
+    steps: Sequence[steps.Step] = ()
+    nights: Sequence[Night] = ()
+    problems: Sequence[str] = ()
+
+
+def page(shown: Contents) -> str:
+    """The page as text."""
+    known = looks({row.workload.backend for row in shown.rows})
+    style = file("page.css") + _file("site.css") + colours(known)
+    name = f"{TITLE} of {shown.project}"
+    main = (_header(name, shown), _tiles(shown), _problems(shown.problems),
+            nights.section(shown.nights, _named(shown)), steps.section(shown.steps, shown.graphs),
+            figures_table.picks(list(shown.places.values())) if shown.rows else None,
+            _over_length(shown, known), figures_table.section(shown.rows, known, shown.graphs),
+            commits.section(shown.states, shown.places))
+    return document(name, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
+                    style=style, script=file("page.js") + _file("site.js"))
+
+
+def _header(name: str, shown: Contents) -> Markup:
+    ways = tag("nav", *(tag("a", text, href=links.page(name)) for name, text in PAGES.items()), class_="ways",
+               aria_label="asv's pages") if shown.graphs else None
+    theme = tag("button", "Theme", type="button", id="theme")
+    return tag("header", tag("div", tag("h1", name), theme, class_="bar"), ways)
+
+
+def _tiles(shown: Contents) -> Markup:
+    """How the last night went, how old the history is, how much of it there is."""
+    regressed = sum(found.word in nights.BAD for night in shown.nights for found in night.findings)
+    tiles = [tile(regressed, "regressed or wrong last night", "bad" if regressed else "good", "#night")
+             if shown.nights else tile("-", "no night recorded", "", "#night")]
+    if shown.steps:
+        many = "" if len(shown.steps) == 1 else "s"
+        tiles.append(tile(len(shown.steps), f"step{many} up in the history", "", "#steps"))
+    if shown.rows:
+        newest = max(shown.rows, key=lambda row: row.evidence.time).evidence
+        when = datetime.fromtimestamp(newest.time, UTC).strftime("%Y-%m-%d")
+        tiles.append(tile(nights.moment(newest.time, when), f"last measured, at {(newest.revision or '')[:8]}", "fresh",
+                          f"#commit-{(newest.revision or '')[:8]}"))
+    if shown.states:
+        failed = sum(state.word == "failed" for state in shown.states)
+        measured = sum(state.word == "measured" for state in shown.states)
+        text = f"of {len(shown.states)} commits measured" + (f", {failed} failed" if failed else "")
+        tiles.append(tile(measured, text, "bad" if failed else "", "#commits"))
+    if shown.rows:
+        tiles.append(tile(len({row.workload for row in shown.rows}), "workloads tracked", "", "#rows"))
+    return tag("section", tag("h2", "Summary", class_="unseen"), tag("div", *tiles, class_="tiles"), id="summary")
 
 
 def _problems(problems: Sequence[str]) -> Markup | None:
@@ -32,5 +87,45 @@ def _problems(problems: Sequence[str]) -> Markup | None:
                id="problems", class_="problems") if problems else None
 
 
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _over_length(shown: Contents, known: Mapping[str, Look]) -> Markup | None:
+    """The last TFLOP/s over the sequence length, a block a place."""
+    parts, drawn = [], set()
+    for place in shown.places.values():
+        of_place = {row.workload: i for i, row in enumerate(shown.rows) if row.place == place}
+        figures, backends = blocks([shown.rows[i].evidence for i in of_place.values()], known, of_place)
+        drawn |= backends
+        if figures:
+            parts.append(tag("div", tag("p", f"{place.hardware}, {place.versions}", class_="where"), *figures,
+                             _ways(of_place, shown.graphs, place), data_hardware=place.hardware,
+                             data_versions=place.versions))
+    return tag("section", tag("h2", "Over the sequence length"),
+               tag("p", "From the last time of every workload. Both axes are logarithmic; higher is better.",
+                   class_="note"), legend(drawn, known, False), *parts, id="sweeps") if parts else None
+
+
+def _ways(drawn: Mapping[Workload, int], graphs: Graphs, place: Place) -> Markup | None:
+    """Into asv's graphs of the same series over n."""
+    found = {link: w for w in drawn if (link := graphs.link(w, "time_call", place.properties, over_length=True))}
+    shown = [tag("li", tag("a", f"{title(w)}, batch {w.batch}", href=link)) for link, w in found.items()]
+    return tag("details", tag("summary", "The same in asv, any commit"), tag("ul", *shown)) if shown else None
+
+
+def _named(shown: Contents) -> nights.Named:
+    """Findings by their workloads, as far as the history has those."""
+    by_id: dict[str, list[Latest]] = {}
+    for row in shown.rows:
+        by_id.setdefault(row.workload.id, []).append(row)
+
+    def named(night: Night, found: Finding) -> tuple[str, str | None]:
+        rows = sorted(by_id.get(found.benchmark, ()), key=lambda row: row.place.environment != night.environment)
+        if not rows:
+            return found.benchmark, None
+        figure = "time_call" if found.figure == "time" else f"track_{found.figure}"
+        w, commit = rows[0].workload, [found.since] if found.since else []
+        return full_title(w), shown.graphs.link(w, figure, rows[0].place.properties, commits=commit)
+
+    return named
+
+
+def _file(name: str) -> str:
+    return (files("perf.track.site") / name).read_text(encoding="utf-8")

@@ -1,0 +1,89 @@
+"""The steps up that asv's own detection finds over the whole history, as a table."""
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+
+from perf.cells import Workload
+from perf.report.page.markup import Markup, join, tag
+from perf.report.units import UNKNOWN
+from perf.track.series import Series
+from perf.track.site.graphs import Graphs
+from perf.track.site.latest import Place
+from perf.track.site.words import change, figure_name, figure_text, full_title
+
+
+@dataclass(frozen=True)
+class Step:
+    """A figure of a workload that went up: the commits it lies between (`before` is None: at `after` itself)."""
+
+    workload: Workload
+    figure: str
+    unit: str
+    place: Place | None
+    before: str | None
+    after: str
+    old: float
+    new: float
+
+    @property
+    def ratio(self) -> float:
+        return self.new / self.old if self.old else float("inf")
+
+
+def steps(folder: Path, places: Sequence[Place]) -> list[Step]:
+    """What asv published in `folder`, the largest first; none if it published nothing."""
+    if not (folder / "regressions.json").exists():
+        return []
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    hashes = {int(revision): commit for revision, commit in index["revision_to_hash"].items()}
+    found = []
+    for entry, _, properties, cell, _, _, jumps in json.loads(
+            (folder / "regressions.json").read_text(encoding="utf-8"))["regressions"]:
+        name = entry.partition("(")[0]
+        w = _workload(index["benchmarks"][name], cell)
+        place = next((place for place in places if properties.items() <= _asked(place, properties).items()), None)
+        found += [Step(w, name.rpartition(".")[2], index["benchmarks"][name]["unit"], place, hashes.get(before),
+                       hashes[after], old, new) for before, after, old, new in jumps or ()]
+    return sorted(found, key=lambda step: step.ratio, reverse=True)
+
+
+def _asked(place: Place, properties: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {name: properties[name] if name == "branch" else place.properties.get(name) for name in properties}
+
+
+def _workload(benchmark: Mapping, cell: int) -> Workload:
+    (values,) = islice(product(*benchmark["params"]), cell, cell + 1)
+    axes = dict(zip(benchmark["param_names"], ([ast.literal_eval(value)] for value in values), strict=True))
+    (w,) = Series("", "", axes).cells()
+    return w
+
+
+def section(found: Sequence[Step], graphs: Graphs) -> Markup | None:
+    """The table; None if there is no step."""
+    if not found:
+        return None
+    heads = ("what", "figure", "measured on", "since", "before", "after", "change")
+    head = tag("tr", *(tag("th", name, scope="col", class_="num" if name in heads[4:] else None) for name in heads))
+    return tag("section", tag("h2", "Steps up in the history"),
+               tag("p", "Found by asv's step detection in all of the history, the largest first. "
+                        "Lower is better in every figure.", class_="note"),
+               tag("div", tag("table", tag("thead", head), tag("tbody", *(_row(step, graphs) for step in found))),
+                   class_="scroll", tabindex="0", role="region", aria_label="Steps up"), id="steps")
+
+
+def _row(step: Step, graphs: Graphs) -> Markup:
+    w, place = step.workload, step.place
+    commits = [f"{step.before}-{step.after}" if step.before else step.after]
+    link = graphs.link(w, step.figure, place.properties if place else {}, commits=commits)
+    since = join([f"after {step.before[:8]}, by " if step.before else "",
+                  tag("a", step.after[:8], href=f"#commit-{step.after[:8]}")])
+    cells = (tag("th", tag("a", full_title(w), href=link), scope="row"), tag("td", figure_name(step.figure)),
+             tag("td", f"{place.hardware}, {place.versions}" if place else UNKNOWN), tag("td", since),
+             *(tag("td", figure_text(value, step.unit), class_="num") for value in (step.old, step.new)),
+             tag("td", change(step.ratio), class_="num worse"))
+    return tag("tr", *cells)
