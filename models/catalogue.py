@@ -32,6 +32,7 @@ def _tft(name: str, *, heads: int, head_dim: int, **sizes: Any) -> None:
 
 
 _gpt2("gpt2-tiny", heads=4, head_dim=16, layers=2, vocabulary=101, positions=64)
+_gpt2("gpt2-docstrings", heads=2, head_dim=64, layers=2, vocabulary=1024, positions=160)
 _gpt2("distilgpt2", heads=12, head_dim=64, layers=6)
 _gpt2("gpt2", heads=12, head_dim=64, layers=12)
 

@@ -93,9 +93,13 @@ class _KeepNothing(DynamicCache):
 def loss(model: GPT2LMHeadModel, inputs: dict[str, Any]) -> torch.Tensor:
     """Mean cross-entropy of every next token of `input_ids` (B, n), n > 1."""
     tokens = inputs["input_ids"]
-    logits = model(input_ids=tokens, past_key_values=_KeepNothing(), use_cache=False).logits
     following = functional.pad(tokens[:, 1:], (0, 1), value=-100)  # nothing follows the last
-    return functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten())
+    return functional.cross_entropy(logits(model, tokens).flatten(0, 1).float(), following.flatten())
+
+
+def logits(model: GPT2LMHeadModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Of every position: (B, n) -> (B, n, vocabulary)."""
+    return model(input_ids=tokens, past_key_values=_KeepNothing(), use_cache=False).logits
 
 
 def _tokens(preset: Preset, batch: int, n: int, *, before: int, device: str | torch.device,

@@ -7,12 +7,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models import gpt2
 from models.registry import Preset
 
 
 def loss(model: nn.Module, preset: Preset, inputs: dict[str, Any], target: torch.Tensor,
          label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of classes, in float32. Raises ValueError for another family."""
-    if preset.family == "vit":
-        return functional.cross_entropy(model(**inputs).logits.float(), target, label_smoothing=label_smoothing)
-    raise ValueError(f"no loss is known for the family {preset.family}; families with one: vit")
+    """Cross-entropy of classes or next tokens, in float32. Raises ValueError for a family not known here."""
+    if preset.family not in LOSSES:
+        raise ValueError(f"no loss is known for the family {preset.family}; families with one: {', '.join(LOSSES)}")
+    return LOSSES[preset.family](model, inputs, target, label_smoothing)
+
+
+def _classes(model: Any, inputs: dict[str, Any], labels_B: torch.Tensor, smoothing: float) -> torch.Tensor:
+    return functional.cross_entropy(model(**inputs).logits.float(), labels_B, label_smoothing=smoothing)
+
+
+def _tokens(model: Any, inputs: dict[str, Any], following_BN: torch.Tensor, smoothing: float) -> torch.Tensor:
+    logits = gpt2.logits(model, inputs["input_ids"]).float()
+    return functional.cross_entropy(logits.flatten(0, 1), following_BN.flatten(), label_smoothing=smoothing)
+
+
+LOSSES = {"vit": _classes, "gpt2": _tokens}

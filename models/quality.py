@@ -7,48 +7,53 @@
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
-from models import metrics
+from models import gpt2, metrics
+from models.data import docstrings, split
 from models.figures import Change, Figure, compare, join
 from models.registry import Preset, get
 
-__all__ = ["Change", "Figure", "compare", "evaluate", "images", "join"]
+__all__ = ["Change", "Figure", "compare", "evaluate", "join"]
+
+
+# How summaries are generated: the study's beams and no repeated bigram; a first line is shorter than its 100 tokens.
+GENERATION = {"max_new_tokens": docstrings.SUMMARY_TOKENS, "num_beams": 5, "no_repeat_ngram_size": 2,
+              "do_sample": False}
 
 
 def evaluate(model: nn.Module, preset: str | Preset, data: Any = None, *, batch: int = 64,
-             limit: int | None = None) -> dict[str, Figure]:
+             limit: int | None = None, **options: Any) -> dict[str, Figure]:
     """Figures by name over `data`, or the preset's held-out part of its embedded data.
 
-    ViT: top1, top5, f1. `limit` takes the first so many items. The model is left as it is.
-    Raises ValueError for a family without figures.
+    ViT: top1, top5, f1. GPT-2: loss, perplexity, rouge1, rouge2, rougeL, bleu (see `summaries`, whose options
+    are given here). `limit` takes the first so many items. The model is left as it is.
+    Raises ValueError for a family without figures, and for outputs that are not finite.
     """
     preset = get(preset)
-    if data is None:
-        from models.data import split
-
-        _, data = split(preset)
-    families = {"vit": images}
-    if preset.family not in families:
+    if preset.family not in FAMILIES:
         raise ValueError(f"{preset.name}: no quality figures for the family {preset.family}; "
-                         f"families with some: {', '.join(families)}")
-    device, dtype = _place(model)
-    items = torch.arange(min(limit or len(data), len(data)))
+                         f"families with some: {', '.join(FAMILIES)}")
+    if data is None:
+        _, data = split(preset)
+    items = torch.arange(len(data) if limit is None else min(limit, len(data)))
     was_training = model.training
     try:
         with torch.no_grad():
-            return families[preset.family](model.eval(), data.to(device), items.split(batch), dtype)
+            return FAMILIES[preset.family](model.eval(), data.to(_place(model)[0]), items.split(batch), **options)
     finally:
         model.train(was_training)
 
 
-def images(model: nn.Module, data: Any, batches: tuple[torch.Tensor, ...], dtype: torch.dtype) -> dict[str, Figure]:
+def images(model: nn.Module, data: Any, batches: Sequence[torch.Tensor]) -> dict[str, Figure]:
     """Of an image classifier."""
-    logits, labels = [], []
+    logits, labels, dtype = [], [], _place(model)[1]
     for items in batches:
         inputs, target = data.batch(items)
         logits.append(model(pixel_values=inputs["pixel_values"].to(dtype)).logits.float().cpu().numpy())
@@ -63,6 +68,40 @@ def classification(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, Fig
              Figure("top5", "points", "higher", metrics.hits(logits_NC, labels_N, 5)),
              Figure("f1", "points", "higher", predictions, "weighted-f1")]
     return {figure.name: figure for figure in found}
+
+
+def summaries(model: Any, data: Any, batches: Sequence[torch.Tensor], *, generate: bool = True,
+              **generation: Any) -> dict[str, Figure]:
+    """Of a language model: the loss of its held-out tokens in nats, an item's being the mean of its tokens, and
+    ROUGE and BLEU of the summaries that it writes behind the prompts (the prompts are no part of them).
+
+    `generate=False` leaves the second out; `generation` changes GENERATION.
+    """
+    losses = np.concatenate([_token_losses(model, data, items) for items in batches])
+    found = [Figure("loss", "nats", "lower", losses), Figure("perplexity", "", "lower", losses, "exp-mean")]
+    if generate:
+        written = [text for items in batches for text in continuations(model, data, items, **generation)]
+        references = [text for items in batches for text in data.references(items)]
+        scores = {**metrics.rouge(written, references), "bleu": metrics.bleu(written, references)}
+        found += [Figure(name, "points", "higher", score) for name, score in scores.items()]
+    return {figure.name: figure for figure in found}
+
+
+def _token_losses(model: Any, data: Any, items: torch.Tensor) -> np.ndarray:
+    inputs, following_BN = data.batch(items)
+    logits = gpt2.logits(model, inputs["input_ids"]).float()
+    losses_BN = functional.cross_entropy(logits.transpose(1, 2), following_BN, reduction="none")
+    return (losses_BN.sum(1) / (following_BN != docstrings.IGNORED).sum(1)).cpu().numpy()
+
+
+def continuations(model: Any, data: Any, items: torch.Tensor, **generation: Any) -> list[str]:
+    """What the model writes behind the prompts of these items; nothing of the prompts."""
+    prompts = data.prompt_batch(items)
+    tokens = model.generate(**prompts, **{**GENERATION, **generation}, pad_token_id=data.end, eos_token_id=data.end)
+    return data.decode(tokens[:, prompts["input_ids"].shape[1]:].tolist())
+
+
+FAMILIES: dict[str, Callable[..., dict[str, Figure]]] = {"vit": images, "gpt2": summaries}
 
 
 def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:

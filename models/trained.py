@@ -55,7 +55,8 @@ def path(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 0
 
     parts = (training, losses, data.module(preset), models.family(preset), sys.modules[function.oracle.__module__])
     sources = [inspect.getsource(module) for module in parts]
-    what = training.fingerprint(preset, function.name, options, seed, recipes.recipe(preset), sources)
+    what = training.fingerprint(preset, function.name, options, seed, recipes.recipe(preset),
+                                data.module(preset).fingerprint(), sources)
     return Path(folder) / f"{preset.name}-{function.name}-{seed}-{what}.pt"
 
 

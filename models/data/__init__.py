@@ -3,6 +3,7 @@
 | module | what | from |
 | --- | --- | --- |
 | `digits` | 1797 images of handwritten digits, two photographs | scikit-learn |
+| `docstrings` | text and its first line, a tokenizer | Python's standard library |
 """
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from models.registry import Preset, get
 
-MODULES = {"vit": "digits"}  # of a family, the module with `split(preset)`
+MODULES = {"vit": "digits", "gpt2": "docstrings"}  # of a family, the module with `split(preset)`
 
 
 def module(preset: str | Preset) -> ModuleType:

@@ -93,6 +93,10 @@ def folds(images: Images, count: int, seed: int = 0) -> Iterator[tuple[np.ndarra
     yield from splitter.split(np.zeros(len(images)), images.labels_N.cpu().numpy())
 
 
+def fingerprint() -> str:
+    return "uci-1998"
+
+
 def split(preset: Preset) -> tuple[Images, Images]:
     """Training and held-out digits, resized to the preset's images when they are given out."""
     images = replace(load(), side=preset.sizes["image"])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import models
-from models import metrics, quality
+from models import data, gpt2, metrics, quality
 from models.data import digits
 
 random = np.random.default_rng(0)
@@ -63,3 +64,54 @@ def test_evaluate_takes_a_model_in_half_precision():
     found = quality.evaluate(model, "vit-digits", limit=32)
     assert 0 <= found["top1"].value < 60  # not trained
     assert found["top1"].value <= found["top5"].value
+
+
+SENTENCES = (["the cat sat on the mats", "a dog barked", "", "reads running files"],
+             ["the cat sits on the mat", "two dogs were barking loudly", "something", "read the file it runs"])
+
+
+def test_rouge_is_rouge_scores_with_stemming():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge-score is not installed")
+    names = ["rouge1", "rouge2", "rougeL"]
+    found = metrics.rouge(*SENTENCES)
+    stemmed, plain = (scorer.RougeScorer(names, use_stemmer=stemming) for stemming in (True, False))
+    for name in names:
+        expected = [100 * stemmed.score(reference, text)[name].fmeasure
+                    for text, reference in zip(*SENTENCES, strict=True)]
+        assert found[name].tolist() == pytest.approx(expected)
+    assert found["rouge1"][0] > 100 * plain.score(SENTENCES[1][0], SENTENCES[0][0])["rouge1"].fmeasure
+    assert found["rouge1"][1] == pytest.approx(100 * 2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))  # dog, bark
+
+
+def test_bleu_is_sacrebleus_sentence_bleu():
+    sacrebleu = pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
+    expected = [sacrebleu.sentence_bleu(text, [reference]).score for text, reference in zip(*SENTENCES, strict=True)]
+    assert metrics.bleu(*SENTENCES).tolist() == pytest.approx(expected)
+    assert metrics.bleu(["a b c d e"], ["a b c d e"])[0] == pytest.approx(100)
+
+
+def test_only_the_continuation_is_scored_and_beams_read_past_padding():
+    preset = models.get("gpt2-docstrings")
+    _, texts = data.split(preset)
+    model = models.create(preset, attention="softmax:sdpa", initializer_range=0.3)
+    items = torch.arange(6)
+    together = quality.continuations(model, texts, items, max_new_tokens=5)
+    alone = [quality.continuations(model, texts, item, max_new_tokens=5)[0] for item in items.split(1)]
+    assert together == alone
+    assert len(set(together)) > 1
+    for text, written in zip(texts.decode([texts.prompts[i] for i in range(6)]), together, strict=True):
+        assert text[:20] not in written
+        assert len(texts.tokenizer.encode(written).ids) <= 8
+
+
+def test_the_loss_of_an_item_is_the_mean_of_its_tokens_whatever_it_is_batched_with():
+    preset = models.get("gpt2-docstrings")
+    _, texts = data.split(preset)
+    model: Any = models.create(preset, attention="alibi:sdpa", initializer_range=0.3)
+    found = quality.evaluate(model, preset, limit=6, batch=4, generate=False)
+    assert set(found) == {"loss", "perplexity"}
+    for item in range(6):
+        tokens = texts.batch(torch.tensor([item]))[0]
+        with torch.no_grad():
+            assert found["loss"].items[item] == pytest.approx(gpt2.loss(model, tokens).item(), rel=1e-5)
+    assert found["perplexity"].value == pytest.approx(np.exp(found["loss"].value))

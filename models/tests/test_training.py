@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import models
-from models import checkpoints, folds, quality, recipes, trained, training
-from models.data import digits
+from models import checkpoints, data, folds, quality, recipes, trained, training
+from models.data import digits, docstrings
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
@@ -214,3 +214,12 @@ def test_a_training_goes_on_where_it_was_killed(tmp_path, monkeypatch):
 def test_digits_are_learned_to_97_points_with_room_to_fall(tmp_path):
     model = trained.trained("vit-digits", folder=tmp_path)
     assert quality.evaluate(model, "vit-digits")["top1"].value >= 97
+
+
+@pytest.mark.slow
+def test_gpt2_learns_far_more_than_how_often_a_token_is(tmp_path):
+    train, held_out = data.split("gpt2-docstrings")
+    model = trained.trained("gpt2-docstrings", folder=tmp_path)
+    found = quality.evaluate(model, "gpt2-docstrings", limit=100)
+    assert found["loss"].value < docstrings.unigram_entropy(train, held_out) - 1.2
+    assert found["rouge1"].value > 2
