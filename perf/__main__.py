@@ -73,9 +73,24 @@ def site(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def alert(arguments: Sequence[str]) -> int:
+    """Says what a night or a comparison found: issues, a comment, a summary, a table, a webhook."""
+    from perf.track.alerts.command import main
+
+    return main(arguments)
+
+
+def accept(arguments: Sequence[str]) -> None:
+    """Accepts a change for the worse, so that nobody is alerted to it."""
+    from perf.decide.accept import main
+
+    main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "machine": machine, "variants": variants, "plot": plot, "report": report,
-    "repeatability": repeatability, "bisect": bisect, "selftest": selftest, "site": site}
+    "repeatability": repeatability, "bisect": bisect, "selftest": selftest, "site": site,
+    "alert": alert, "accept": accept}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -47,6 +47,7 @@ OTHERS = {
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
     "history": "write the evidence as asv results too, into FOLDER (default: the results_dir of asv.conf.json)",
     "against": "git revision to compare with: the working tree's attention/ and models/ against its",
+    "verdicts": "with --perf-against: file that the verdicts are written to, JSON (python -m perf alert reads it)",
 }
 SWITCHES = {
     "history_dirty": "with --perf-history: of a tree with uncommitted changes as well, as a series of its own",
@@ -59,7 +60,7 @@ PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
 SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history")  # of a run of one revision
-PAIRED = ("all", "strict")  # of one that compares two
+PAIRED = ("all", "strict", "verdicts")  # of one that compares two
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Settings:
     shapes: bool = False
     history: Path | None = None  # folder of asv's results
     history_dirty: bool = False
+    verdicts: Path | None = None
 
 
 def add(parser: pytest.Parser) -> None:
@@ -134,7 +136,7 @@ def settings(config: pytest.Config) -> Settings:
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
                     _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
                     bool(given(config, "strict")), explicit, with_shapes, _history(config),
-                    bool(given(config, "history_dirty")))
+                    bool(given(config, "history_dirty")), _file(config, "verdicts", None))
 
 
 def _against(config: pytest.Config) -> str | None:

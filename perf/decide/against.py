@@ -44,6 +44,7 @@ class Against:
         for w in settings.workloads:
             live.settings(w)  # raises for a threshold that makes no sense
         self.name = base.name if base.commit.startswith(base.name) else f"{base.name} ({base.short})"
+        self.commit = base.commit
         self.head = head_folder(root)
         self._open = ExitStack()
         self.base = self._open.enter_context(base.checkout())

@@ -11,12 +11,16 @@ and
 from __future__ import annotations
 
 import math
+import shlex
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perf.cells import FIELDS, Workload
+from perf.decide import accepted
 from perf.decide.against import Against
 from perf.decide.row import Row
 from perf.options import Settings
@@ -60,6 +64,8 @@ class Comparison:
         self.words: dict[str, str] = {}  # by node id
         self.only_strict = 0  # failures that are none without --perf-strict
         self.hopeless: str | None = None
+        self.began = time.time()
+        self.accepted, self.problems = accepted.load()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -112,6 +118,10 @@ class Comparison:
             pytest.skip(row.verdict.why)
         if self.settings.strict and row.word in STRICT:
             self.only_strict += 1
+        if row.word == "regressed" and (reason := accepted.accepted(self.accepted, w.id)):
+            self.words[item.nodeid] = f"{row.short}, accepted"
+            item.user_properties.append(("accepted", reason))
+            return
         if row.word in FAILED or (self.settings.strict and row.word in STRICT):
             pytest.fail(f"{row.sentence} (against {self.against.name})", pytrace=False)
 
@@ -125,6 +135,8 @@ class Comparison:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.settings.verdicts and self.rows:
+            self._save(self.settings.verdicts)
         if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not self.hopeless:
             return
         words = {row.word for row in self.rows.values()}
@@ -134,6 +146,18 @@ class Comparison:
             session.exitstatus = UNFIT
         elif self.only_strict:
             session.exitstatus = UNDECIDED
+
+    def _save(self, path: Path) -> None:
+        """The record that alerts read, also of a run that was interrupted."""
+        from perf.decide.verdict import family
+        from perf.measure import machine
+        from perf.track.night import Finding, Night
+
+        words = ["python", "-m", "pytest", *self.config.invocation_params.args]
+        Night(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit,
+              machine.revision() or "not committed", shlex.join(map(str, words)),
+              tuple(map(Finding.of, self.rows.values())),
+              notes=(*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))).save(path)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
@@ -150,7 +174,7 @@ class Comparison:
         if not self.rows:
             return
         rows = list(self.rows.values())
-        notes = [*self.against.notes, *family({row.workload.id: row.verdict for row in rows})]
+        notes = [*self.against.notes, *self.problems, *family({row.workload.id: row.verdict for row in rows})]
         terminalreporter.section(
             f"perf: {self.settings.grid} grid on {self.settings.device} against {self.against.name}")
         terminalreporter.write_line(table(rows, notes))

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from perf.cells import Workload
 from perf.decide.verdict import Verdict
 
+# Of rows, in the order in which they are counted.
+WORDS = ("wrong", "regressed", "improved", "ok", "unchanged", "inconclusive", "invalid", "missing", "new", "skipped")
+
 
 @dataclass(frozen=True)
 class Row:

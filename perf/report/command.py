@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from perf.measure.evidence import Evidence, load, machines
+if TYPE_CHECKING:
+    from perf.measure.evidence import Evidence
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,6 +18,8 @@ class Parser(argparse.ArgumentParser):
 
 def read(path: Path, verb: str) -> tuple[list[Evidence], dict[str, dict[str, Any]]]:
     """The evidence of a file and its machines by id. Raises ValueError if there is none to `verb`."""
+    from perf.measure.evidence import load, machines
+
     try:
         rows, known = load(path), machines(path)
     except OSError as error:

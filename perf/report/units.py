@@ -1,7 +1,10 @@
 """Figures as text, the same in the terminal and on the page; a figure that is not known is "-"."""
 from __future__ import annotations
 
-from perf.measure.evidence import Evidence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perf.measure.evidence import Evidence
 
 UNKNOWN = "-"
 

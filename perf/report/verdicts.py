@@ -12,14 +12,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from perf.cells import Workload
-from perf.decide.row import Row
+from perf.decide.row import WORDS, Row
 from perf.report.table import WIDTH, title
 from perf.report.units import UNKNOWN, seconds
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
 VERDICT = "<13"
 WHY = "why"
-WORDS = ("wrong", "regressed", "improved", "ok", "unchanged", "inconclusive", "invalid", "missing", "new", "skipped")
 
 
 def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -15,9 +16,12 @@ import pytest
 
 import models
 from perf.cells import BARE, Workload
-from perf.decide import against, pytest_against
+from perf.decide import accepted, against, pytest_against
+from perf.decide.accepted import Accepted
 from perf.decide.row import Row
 from perf.decide.verdict import Verdict
+from perf.measure import machine
+from perf.track import night
 
 pytest_plugins = "pytester"
 ROOT = Path(__file__).parents[2]
@@ -40,6 +44,7 @@ class Fake:
 
     words: ClassVar[dict[str, str]] = {}
     name = "main (01234567)"
+    commit = "01234567" * 5
 
     def __init__(self, settings):
         if settings.against == "nowhere":
@@ -221,13 +226,13 @@ def refused(result, message):
     assert message in said[0]
 
 
-@pytest.mark.parametrize("option", ["--perf-all", "--perf-strict"])
+@pytest.mark.parametrize("option", ["--perf-all", "--perf-strict", "--perf-verdicts=x"])
 def test_what_says_how_to_compare_needs_a_revision(pytester, monkeypatch, option):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makeconftest((ROOT / "conftest.py").read_text())
     result = pytester.runpytest_inprocess(*SMALL, option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"{option}: says how --perf-against compares; give it a revision" in result.stderr.str()
+    assert f"{option.partition('=')[0]}: says how --perf-against compares; give it a revision" in result.stderr.str()
 
 
 def test_ini_twins(compared, pytester):
@@ -236,6 +241,32 @@ def test_ini_twins(compared, pytester):
     plain = pytester.runpytest_inprocess(*SMALL, "--benchmark-skip")  # the revision is for when benchmarks are measured
     plain.assert_outcomes(skipped=plain.parseoutcomes()["skipped"])
     assert plain.ret == 0
+
+
+def test_verdicts_are_kept_for_alerts(compared, monkeypatch):
+    monkeypatch.setattr(machine, "revision", lambda: "89abcdef" * 5)
+    assert compared.run("--perf-verdicts=out/verdicts.json", sdpa="regressed", tiled="missing").ret == 1
+    kept = night.load(compared.path / "out" / "verdicts.json")
+    words = {(f.benchmark.partition("-")[0], f.word) for f in kept.findings}
+    assert words == {("softmax:eager", "unchanged"), ("softmax:sdpa", "regressed"), ("softmax:tiled", "missing")}
+    first = next(f for f in kept.findings if f.word == "regressed")
+    assert (first.base, first.head, first.low, first.high) == (1e-3, 1.072e-3, 1.061, 1.084)
+    assert (kept.base, kept.head, kept.notes) == (Fake.commit, "89abcdef" * 5, ("a note",))
+    assert kept.fingerprint["torch"]
+    assert kept.command.startswith("python -m pytest -p no:hypothesispytest --perf-device=cpu")
+
+
+def test_an_accepted_regression_passes(compared, monkeypatch):
+    entry = Accepted("softmax:sdpa-*-causal-*", "any", "worth it", date(2999, 1, 1))
+    monkeypatch.setattr(accepted, "load", lambda: ([entry], ["accepted.toml: entry 2: reason is missing"]))
+    result = compared.run("--junitxml=out.xml", sdpa="regressed")
+    result.assert_outcomes(passed=3, failed=1)  # sdpa without a mask is not accepted
+    assert result.ret == 1
+    assert any("regressed 1.072x, accepted" in line for line in result.outlines)
+    assert "entry 2: reason is missing" in result.stdout.str()
+    said = {p.get("value") for p in ElementTree.parse(compared.path / "out.xml").iter("property")}
+    assert "worth it (accepted until 2999-01-01)" in said
+    compared.run(sdpa="wrong").assert_outcomes(passed=2, failed=2)
 
 
 def test_properties_leave_out_what_is_not_known():

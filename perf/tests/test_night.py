@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.cells import BARE, Workload
-from perf.decide.row import Row
-from perf.decide.verdict import WORDS, Verdict
-from perf.track.night import UNTIMED, Failed, Finding, Night, Step, load
+from perf.decide.row import WORDS, Row
+from perf.decide.verdict import Verdict
+from perf.track.night import Failed, Finding, Night, Step, load
 
 WORKLOAD = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 FOUND = Finding(WORKLOAD.id, "time", "seconds", "regressed", 1e-3, 1.072e-3, 1.072, 1.061, 1.084, 12,
@@ -24,8 +24,9 @@ NIGHT = Night(1764036000.5, "0123456789ab", {"gpus": ["NVIDIA H200"], "torch": "
               ("one finding",))
 
 numbers = st.none() | st.floats() | st.integers()
-words = st.sampled_from((*WORDS, *UNTIMED))
-findings = st.builds(Finding, st.text(), st.text(), st.text(), words, numbers, numbers, numbers, numbers, numbers,
+ratios = st.none() | st.floats(min_value=0)
+words = st.sampled_from(WORDS)
+findings = st.builds(Finding, st.text(), st.text(), st.text(), words, numbers, numbers, ratios, numbers, numbers,
                      st.integers(), st.text(), numbers, st.none() | st.text(), st.none() | st.text(),
                      st.none() | st.text(), st.lists(st.tuples(st.text(), st.floats() | st.integers())).map(tuple))
 json_values = st.recursive(st.none() | st.booleans() | st.floats() | st.text(),
@@ -62,7 +63,7 @@ def test_a_row_of_a_comparison_becomes_a_finding():
     ({"base": None}, "base: not str: None"),
     ({"time": "late"}, "time: not a number: 'late'"),
     ({"findings": [{"benchmark": "a"}]}, "missing 3 required positional arguments"),
-    ({"findings": [asdict(FOUND) | {"word": "slow"}]}, "unknown word 'slow'; choose from wrong, invalid"),
+    ({"findings": [asdict(FOUND) | {"word": "slow"}]}, "unknown word 'slow'; choose from wrong, regressed"),
     ({"findings": [asdict(FOUND) | {"ratio": "1.07"}]}, "ratio: not a number: '1.07'"),
     ({"findings": [asdict(FOUND) | {"pairs": True}]}, "pairs: not int: True"),
     ({"steps": [{"name": "tests", "outcome": "fine"}]}, "unknown outcome 'fine'; choose from ok, failed, skipped"),

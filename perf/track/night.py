@@ -15,15 +15,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from perf.decide.verdict import WORDS
-
-if TYPE_CHECKING:
-    from perf.decide.row import Row
+from perf.decide.row import WORDS, Row
 
 SCHEMA = 1
-UNTIMED = ("unchanged", "skipped")  # what perf.decide.row adds: the same sources on both sides; neither side can
 OUTCOMES = ("ok", "failed", "skipped")
 YEAR_10000 = 253402300800  # in seconds since 1970: no date can be told from then on
 NUMBER, TEXT, COUNT = (int, float), (str,), (int,)
@@ -39,7 +35,7 @@ class Finding:
     benchmark: str  # the id of its workload
     figure: str  # "time", "peak_bytes", "launches", ...
     unit: str  # "seconds", "bytes", "" of a count
-    word: str  # of perf.decide.verdict.WORDS, or of UNTIMED
+    word: str  # a verdict's, or "unchanged" or "skipped": one of perf.decide.row.WORDS
     base: float | None = None
     head: float | None = None
     ratio: float | None = None
@@ -61,8 +57,10 @@ class Finding:
         _typed(self, TEXT, ("benchmark", "figure", "unit", "word", "why"))
         _typed(self, (*TEXT, type(None)), ("since", "author", "subject"))
         _typed(self, COUNT, ("pairs",))
-        if self.word not in (*WORDS, *UNTIMED):
-            raise ValueError(f"unknown word {self.word!r}; choose from {', '.join((*WORDS, *UNTIMED))}")
+        if self.ratio is not None and self.ratio < 0:
+            raise ValueError(f"ratio: not that of two figures: {self.ratio!r}")
+        if self.word not in WORDS:
+            raise ValueError(f"unknown word {self.word!r}; choose from {', '.join(WORDS)}")
 
     @classmethod
     def of(cls, row: Row) -> Self:

@@ -1,0 +1,167 @@
+"""Which issues a night opens, updates and closes: over many nights, and whatever those say."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perf.decide.row import WORDS
+from perf.tests.nights import FA2, GPT2, SDPA, bisected, finding, night, nobody
+from perf.track.alerts.sets import (
+    CLEAR,
+    REGRESSIONS,
+    TROUBLE,
+    Action,
+    Marker,
+    Set,
+    Trouble,
+    alarms,
+    key,
+    plan,
+)
+from perf.track.alerts.table import ALARMS
+from perf.track.night import Failed, Finding, Night, Step
+
+
+def played(nights, accepted=nobody):
+    """What became of the issues: by number, their markers while open; and all actions, night by night."""
+    opened: dict[int, Marker] = {}
+    told: list[list[Action]] = []
+    count = 0
+    for one in nights:
+        told.append(plan(one, opened, accepted))
+        for action in told[-1]:
+            number = action.number
+            if number is None:
+                count = number = count + 1
+            if action.about is None:
+                del opened[number]
+            else:
+                marker = Marker.read(f"text\n{action.about.marker(one.hardware)}\n")
+                assert marker is not None
+                opened[number] = marker
+    return opened, told
+
+
+def kinds(actions):
+    return [("close" if a.about is None else "open" if a.number is None else "update", a.number) for a in actions]
+
+
+def test_one_issue_while_it_lasts_closed_when_it_recovers():
+    opened, told = played([night(finding()), night(finding(ratio=1.08)), night(finding("ok", ratio=1.001)),
+                           night(finding("ok", ratio=1.001))])
+    assert [kinds(actions) for actions in told] == [[("open", None)], [("update", 1)], [("close", 1)], []]
+    assert told[2][0].recovered == (f"{SDPA} time",)
+    assert opened == {}
+
+
+def test_what_got_slower_in_one_commit_is_one_issue():
+    _, [actions] = played([night(bisected(finding()), bisected(finding(benchmark=FA2)),
+                                 bisected(finding(benchmark=GPT2), commit="f" * 40))])
+    assert kinds(actions) == [("open", None)] * 2
+    assert [len(action.about.findings) for action in actions] == [2, 1]
+
+
+def test_a_regression_that_is_bisected_later_keeps_its_issue():
+    _, told = played([night(finding(), finding(benchmark=FA2)), night(bisected(finding()), finding(benchmark=FA2))])
+    assert sorted(map(str, kinds(told[1]))) == ["('open', None)", "('update', 1)"]
+
+
+@pytest.mark.parametrize("word", ["invalid", "inconclusive", "missing", "skipped", "new", None])
+def test_a_night_that_can_t_tell_closes_nothing(word):
+    second = night(finding(word)) if word else night()
+    opened, told = played([night(finding()), second])
+    assert told[1] == []
+    assert list(opened) == [1]
+
+
+def test_what_is_undecided_stays_in_the_issue_of_what_still_is_slower():
+    both = night(finding(), finding(benchmark=FA2))
+    opened, told = played([both, night(finding(), finding("invalid", FA2))])
+    [action] = told[1]
+    assert action.about.pending == (f"{FA2} time",)
+    assert opened[1].members == {f"{SDPA} time", f"{FA2} time"}
+    later = night(finding("ok"), finding(benchmark=FA2))
+    opened, told = played([both, night(finding(), finding("invalid", FA2)), later])
+    assert kinds(told[2]) == [("update", 1)]
+    assert opened[1].members == {f"{FA2} time"}
+
+
+def test_another_machine_s_issues_are_left_alone():
+    other = replace(night(finding("ok")), fingerprint={"gpus": ["NVIDIA L4"]})
+    opened, told = played([night(finding()), other])
+    assert told[1] == []
+    assert list(opened) == [1]
+
+
+def test_a_new_driver_is_no_other_machine():
+    _, told = played([night(finding()), replace(night(finding()), machine="ffffffffffff")])
+    assert kinds(told[1]) == [("update", 1)]
+
+
+def test_what_is_accepted_opens_nothing_and_closes_its_issue():
+    def accepted(f: Finding) -> str | None:
+        return "worth it" if f.benchmark == SDPA else None
+
+    assert plan(night(finding()), {}, accepted) == []
+    marker = Set((finding(),)).marker("NVIDIA H200")
+    assert plan(night(finding()), {7: marker}, accepted) == [Action(7, None, (), (f"{SDPA} time",))]
+    both = Set((finding(), finding(benchmark=FA2))).marker("NVIDIA H200")
+    assert plan(night(finding(), finding("invalid", FA2)), {7: both}, accepted) == []  # FA2's stays, undecided
+
+
+def test_a_wrong_result_can_t_be_accepted():
+    assert alarms(night(finding("wrong")), lambda f: "worth it") == [finding("wrong")]
+    assert kinds(plan(night(finding("wrong")), {}, lambda f: "worth it")) == [("open", None)]
+
+
+def test_a_night_s_trouble_is_one_issue():
+    troubled = night(finding("ok"), vanished=("softmax:gone",), failed=(Failed("3333", "can't be imported"),),
+                     steps=(Step("tests", "failed", "2 failed"), Step("site", "ok"), Step("bisect", "skipped")))
+    opened, told = played([troubled, replace(troubled, vanished=()), night(finding("ok"))])
+    assert [kinds(actions) for actions in told] == [[("open", None)], [("update", 1)], [("close", 1)]]
+    assert told[0][0].about == Trouble((
+        ("step tests", "2 failed"), ("3333", "can't be imported"),
+        ("softmax:gone", "vanished: the history has it, tonight's revision does not")))
+    assert opened == {}
+
+
+words = st.sampled_from(WORDS)
+commits = st.sampled_from([None, "a" * 40, "b" * 40])
+one_night = st.dictionaries(st.sampled_from([SDPA, FA2, GPT2]), st.tuples(words, commits)).map(
+    lambda told: night(*(replace(finding(word, name), since=since) for name, (word, since) in told.items())))
+
+
+@given(st.lists(one_night, max_size=6))
+def test_every_alarm_is_in_one_open_issue_and_none_is_forgotten(nights: list[Night]):
+    """Of each benchmark: after any nights an issue holds it exactly if its last word that tells was an alarm."""
+    opened, told = played(nights)
+    last: dict[str, str] = {}
+    for one in nights:
+        last |= {key(f): f.word for f in one.findings if f.word in (*ALARMS, *CLEAR)}
+    held = [member for marker in opened.values() for member in marker.members if last[member] in ALARMS]
+    assert sorted(set(held)) == sorted(member for member, word in last.items() if word in ALARMS)
+    for one, actions in zip(nights, told, strict=True):
+        shown = [key(f) for action in actions if action.about for f in action.about.findings]
+        assert sorted(shown) == sorted(key(f) for f in one.findings if f.word in ALARMS)
+        numbers = [action.number for action in actions if action.number is not None]
+        assert len(numbers) == len(set(numbers))
+
+
+@given(st.sampled_from([REGRESSIONS, TROUBLE]), st.text(), st.frozensets(st.text()))
+def test_a_marker_comes_back_from_a_body(kind, hardware, members):
+    marker = Marker(kind, hardware, members)
+    assert "--" not in str(marker)[4:-3]
+    assert Marker.read(f"before {marker} after") == marker
+
+
+@pytest.mark.parametrize("inside", ["", "x", "AAAA", "eJw=", "eJyLjgUAARUAuQ==", "=" * 50])
+def test_a_marker_that_can_t_be_read_is_none(inside):
+    assert Marker.read(f"<!-- attention-perf set: {inside} -->") is None
+
+
+def test_a_marker_of_many_benchmarks_is_short():
+    names = frozenset(f"{SDPA.replace('n512', f'n{i}')} time" for i in range(2000))
+    assert len(str(Marker(REGRESSIONS, "NVIDIA H200", names))) < 20_000

@@ -1,0 +1,88 @@
+"""Who is told of a benchmark: the patterns of `owners.toml`, later ones over earlier ones."""
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("owners.toml")
+LOGIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
+MENTION = re.compile(rf"@{LOGIN.pattern}(?:/[A-Za-z0-9._-]{{1,100}})?")
+FIELDS = ("owner", "assignees", "mention")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """`owner` is a name to read; `assignees` are GitHub logins, `mention` logins or teams with their "@"."""
+
+    owner: str = ""
+    assignees: tuple[str, ...] = ()
+    mention: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Patterns and what they say, in the file's order."""
+
+    patterns: Sequence[tuple[str, dict[str, Any]]] = field(default_factory=tuple)
+
+    def of(self, benchmark: str) -> Owner:
+        found: dict[str, Any] = {}
+        for pattern, said in self.patterns:
+            if fnmatchcase(benchmark, pattern):
+                found |= said
+        return Owner(**found)
+
+    def all(self, benchmarks: Iterable[str]) -> list[Owner]:
+        """Of several benchmarks, each once."""
+        return list(dict.fromkeys(self.of(benchmark) for benchmark in benchmarks))
+
+
+def read(text: str) -> tuple[Owners, list[str]]:
+    """The owners, and a line about each pattern that is left aside. Raises nothing: an alert goes out regardless."""
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
+        return Owners(), [f"owners.toml: not TOML: {error}; nobody is named until it is repaired"]
+    found, problems = [], []
+    for pattern, said in table.items():
+        try:
+            found.append((pattern, _checked(said)))
+        except ValueError as error:
+            problems.append(f'owners.toml: ["{pattern}"]: {error}; this pattern is left aside')
+    return Owners(found), problems
+
+
+def load(path: Path = FILE) -> tuple[Owners, list[str]]:
+    """`read` of a file; without one nobody is named."""
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Owners(), []
+    except (OSError, UnicodeDecodeError) as error:
+        return Owners(), [f"owners.toml: can't be read: {error}; nobody is named"]
+
+
+def _checked(said: Any) -> dict[str, Any]:
+    if not isinstance(said, dict):
+        raise ValueError('write it as a table below a pattern such as ["softmax:*"]')
+    if unknown := set(said) - set(FIELDS):
+        raise ValueError(f"unknown {min(unknown)!r}; it takes {', '.join(FIELDS)}")
+    if not isinstance(said.get("owner", ""), str) or not said.get("owner", "").isprintable():
+        raise ValueError(f"owner must be a line of text, not {said['owner']!r}")
+    found = dict(said)
+    for name, form, example in (("assignees", LOGIN, "ada"), ("mention", MENTION, "@example/kernels")):
+        if name in said:
+            found[name] = _list(name, said[name], form, example)
+    return found
+
+
+def _list(name: str, value: Any, form: re.Pattern[str], example: str) -> tuple[str, ...]:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) and form.fullmatch(word) for word in words):
+        raise ValueError(f'{name} must be a list such as ["{example}"], not {value!r}')
+    return tuple(words)
