@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "attention_perf.workloads"
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+SOME = (1024, 4096, 16384)  # where a coarser look over n is enough
 TOKENS = {"cuda": 16384, "cpu": None}  # batch x n of the default grid; None: batch 1 whatever n
 HIDDEN = {"cuda": 2048, "cpu": 512}  # heads x head_dim
 HEAD_DIMS = {"cuda": (64, 128), "cpu": (64,)}
@@ -185,13 +186,15 @@ def _cuda_default(w: Workload) -> bool:
     if w.batch * w.m != TOKENS["cuda"]:
         return False
     if w.function not in CORE:
-        return w.m in ((4096,) if w.backend in ("flex", "eager") else (1024, 4096, 16384))
+        return w.m in ((4096,) if w.backend in ("flex", "eager") else SOME)
     if w.backend == "checkpointed":
         return w.n == 2048 and w.phase == "forward-backward"
     if w.backend in ("sdpa-math", "tiled"):
         return w.n == 2048 and w.phase == "forward"
+    if w.n not in SOME and not (w.causal and w.head_dim == HEAD_DIMS["cuda"][0]):
+        return False
     if w.backend == "flex":
-        return w.causal if w.phase == "forward" else w.causal and w.head_dim == 64 and w.n in (1024, 4096, 16384)
+        return w.causal and (w.phase == "forward" or (w.head_dim == HEAD_DIMS["cuda"][0] and w.n in SOME))
     return w.backend != "eager" or w.phase == "forward" or w.n <= 4096
 
 

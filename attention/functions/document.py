@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -25,6 +25,7 @@ class Documents:
     """visible(h, i, j): query i and key j stand in the same document of `length` tokens."""
 
     length: int
+    by_head: ClassVar[bool] = False
 
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         return i // self.length == j // self.length

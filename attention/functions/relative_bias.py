@@ -62,6 +62,8 @@ def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int
 class Bias:
     """bias(h, i, j) = `values_HR`[h, j - i]: a row a head, distances 0 and up, then the negative ones from its end."""
 
+    gathers = True
+
     def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
         self.values_HR, self.n, self.m = values_HR, n, m
 

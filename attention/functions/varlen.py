@@ -40,6 +40,8 @@ class Packed:
     """visible(h, i, j): query i and key j stand in the same sequence. Kernels for packed sequences know it by its
     `lengths`."""
 
+    by_head = False
+
     def __init__(self, lengths: Lengths, device: torch.device) -> None:
         self.lengths = lengths
         each = torch.tensor(lengths, device=device)
