@@ -11,7 +11,7 @@ from torch import nn
 
 import models
 from models import data, gpt2, metrics, quality
-from models.data import digits
+from models.data import digits, docstrings
 
 random = np.random.default_rng(0)
 
@@ -90,18 +90,34 @@ def test_bleu_is_sacrebleus_sentence_bleu():
     assert metrics.bleu(["a b c d e"], ["a b c d e"])[0] == pytest.approx(100)
 
 
-def test_only_the_continuation_is_scored_and_beams_read_past_padding():
+def test_beams_read_past_padding():
     preset = models.get("gpt2-docstrings")
     _, texts = data.split(preset)
     model = models.create(preset, attention="softmax:sdpa", initializer_range=0.3)
-    items = torch.arange(6)
-    together = quality.continuations(model, texts, items, max_new_tokens=5)
-    alone = [quality.continuations(model, texts, item, max_new_tokens=5)[0] for item in items.split(1)]
+    items = torch.arange(4)
+    together = quality.continuations(model, texts, items, max_new_tokens=4)
+    alone = [quality.continuations(model, texts, item, max_new_tokens=4)[0] for item in items.split(1)]
     assert together == alone
     assert len(set(together)) > 1
-    for text, written in zip(texts.decode([texts.prompts[i] for i in range(6)]), together, strict=True):
-        assert text[:20] not in written
-        assert len(texts.tokenizer.encode(written).ids) <= 8
+
+
+def test_only_the_continuation_is_scored(monkeypatch):
+    """A model that writes every reference behind its prompt is perfect; one that writes nothing gets nothing."""
+    preset = models.get("gpt2-docstrings")
+    _, texts = data.split(preset)
+    model = models.create(preset)
+    for right, score in ((True, 100), (False, 0)):
+        asked = iter(range(10))
+
+        def generate(input_ids, asked=asked, right=right, **_):
+            summaries = [texts.summaries[next(asked)] if right else [] for _ in input_ids]
+            rows = [[*summary, *[texts.end] * (docstrings.SUMMARY_TOKENS - len(summary))] for summary in summaries]
+            return torch.cat([input_ids, torch.tensor(rows)], dim=1)
+
+        monkeypatch.setattr(model, "generate", generate)
+        found = quality.evaluate(model, preset, limit=10, batch=5)
+        assert found["rougeL"].value == pytest.approx(score)
+        assert found["rouge1"].items.tolist() == pytest.approx([score] * 10)
 
 
 def test_the_loss_of_an_item_is_the_mean_of_its_tokens_whatever_it_is_batched_with():
