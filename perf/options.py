@@ -51,6 +51,7 @@ OTHERS = {
 }
 SWITCHES = {
     "history_dirty": "with --perf-history: of a tree with uncommitted changes as well, as a series of its own",
+    "quality": "measure what quantising costs in quality, on presets trained for it (a minute each, once)",
     "shapes": "add the shapes of real models",
     "resume": "measure only what the evidence file lacks of this commit on this machine",
     "all": "with --perf-against: time what has the same sources on both sides as well",
@@ -59,7 +60,8 @@ SWITCHES = {
 PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
-SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history")  # of a run of one revision
+SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history",
+          "quality")  # of a run of one revision
 PAIRED = ("all", "strict", "verdicts")  # of one that compares two
 
 
@@ -84,6 +86,7 @@ class Settings:
     history: Path | None = None  # folder of asv's results
     history_dirty: bool = False
     verdicts: Path | None = None
+    quality: bool = False
 
 
 def add(parser: pytest.Parser) -> None:
@@ -136,7 +139,8 @@ def settings(config: pytest.Config) -> Settings:
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
                     _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
                     bool(given(config, "strict")), explicit, with_shapes, _history(config),
-                    bool(given(config, "history_dirty")), _file(config, "verdicts", None))
+                    bool(given(config, "history_dirty")), _file(config, "verdicts", None),
+                    bool(given(config, "quality")))
 
 
 def _against(config: pytest.Config) -> str | None:

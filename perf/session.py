@@ -21,6 +21,7 @@ from perf.measure.precompile import precompile
 from perf.measure.sampling import Samples, sample
 from perf.options import Settings
 from perf.prepare import Prepared, Preparer
+from perf.quality import Judge
 from perf.replay import Script
 from perf.resume import measured_before
 from perf.spending import Spending
@@ -38,6 +39,7 @@ class Session:
         self.writer = Writer(settings.evidence)
         self.watch, self.patience = Watch(settings.device), Patience()
         self.ledger = Ledger(settings.evidence.parent)
+        self.judge = Judge(settings.device, settings.evidence.parent / "trained")
         self.rows: list[Evidence] = []
         self.notes: list[str] = []
         self.before = measured_before(settings) if settings.resume else {}
@@ -52,8 +54,8 @@ class Session:
     def _compile_ahead(self) -> None:
         """Before the first workload: nothing is timed while workers compile."""
         self.compiled_ahead = True
-        compiled = [w for w in self.settings.workloads
-                    if w.bare and variant(w.variant).backend.compiled and w.id not in self.before]
+        compiled = [w for w in self.settings.workloads if w.id not in self.before
+                    and (variant(w.variant).backend.compiled if w.bare else w.compiled)]
         with self.spending.on("compiling ahead"):
             figures, failed = precompile(compiled, self.settings.device)
         for workload, found in figures.items():
@@ -115,6 +117,12 @@ class Session:
                   "kept_bytes": kept, "reserved_bytes": peak.reserved, "rss_bytes": peak.rss}
         if reason := wrong_kernel(counted.kernels, w, device.type) or not_compiled(counted.counters, w):
             self._fail(w, reason, **found)
+        if self.settings.quality and not w.bare:
+            with self.spending.on("quality"):
+                judged = self.judge.of(w)
+            found["quality"] = judged.found or {"reason": judged.reason}
+            if judged.lost:  # whatever its speed
+                self._fail(w, f"{w.model} in {w.quantization} {judged.lost}", **found)
         if not benchmark.enabled:
             benchmark.pedantic(prepared.call)  # --benchmark-disable: checked and called, not timed
             return
@@ -156,7 +164,7 @@ class Session:
 
     def _play(self, samples: tuple[float, ...], row: Evidence, benchmark: Any, call: Any) -> None:
         names = ("error", "bound", "peak_bytes", "flops", "bytes", "clock", "interval", "ended", "host", "floor",
-                 "limit", "compiled", "counters")
+                 "limit", "compiled", "counters", "quality")
         benchmark.extra_info.update({name: getattr(row, name) for name in names})
         self.script.play(samples, benchmark, call)
 

@@ -15,7 +15,8 @@ from typing import Any
 from perf.cells import Workload
 from perf.measure import machine
 
-SCHEMA = 2  # 1 had fewer fields
+SCHEMA = 3
+BEFORE = (1, 2)  # had fewer fields
 OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
 
 
@@ -52,6 +53,7 @@ class Evidence:
     counters: dict[str, int] = field(default_factory=dict)  # free of noise: launches, graph breaks, ...
     kernels: dict[str, int] = field(default_factory=dict)  # device kernels (operators on a CPU) of one call
     compiled: dict[str, float] = field(default_factory=dict)  # "cold" and "warm" seconds of compilation
+    quality: dict[str, Any] = field(default_factory=dict)  # of a trained model, so treated: perf/quality.py
     state: dict[str, Any] = field(default_factory=dict)  # of the machine while the call was timed
     foreign_cores: float | None = None  # kept busy by other processes meanwhile
     machine: str = ""
@@ -69,8 +71,8 @@ class Evidence:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Evidence:
         """Raises KeyError, TypeError or ValueError for what is no evidence of this schema."""
-        if record["schema"] not in (1, SCHEMA):
-            raise ValueError(f"schema {record['schema']}, this version reads 1 and {SCHEMA}")
+        if record["schema"] not in (*BEFORE, SCHEMA):
+            raise ValueError(f"schema {record['schema']}, this version reads 1 to {SCHEMA}")
         known = {f.name: record[f.name] for f in fields(cls) if f.name in record or record["schema"] == SCHEMA}
         known["workload"] = Workload(**record["workload"])
         known["samples"] = tuple(record["samples"])

@@ -24,9 +24,9 @@ def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dic
 
     Does nothing on a CPU, whose cores it would share, nor for fewer than two shapes.
     """
-    shapes: dict[Workload, list[Workload]] = {}
+    shapes: dict[tuple[Workload, tuple[str, ...]], list[Workload]] = {}
     for w in workloads:
-        shapes.setdefault(w.shape, []).append(w)
+        shapes.setdefault((w.shape, w.treatment), []).append(w)
     count = min(MOST, max(1, (os.cpu_count() or 1) - 2), len(shapes))
     if device.type != "cuda" or count < 2:
         return {}, []

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from perf.cells import Workload
 from perf.measure.evidence import Evidence
+from perf.report import models_table
 from perf.report.notes import LIMITS, compilation, doubt, legend, reasons
 from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
 
@@ -22,15 +23,18 @@ Datasheet = Callable[[Evidence], float | None]
 
 
 def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
-    """The measured rows by section and group, what was compiled, how to read it, and what was not measured and why.
+    """The measured rows by section and group, models once more with what was done to them, what was compiled, how to
+    read it, and what was not measured and why.
 
     `datasheet` gives the least seconds of a row by its device's datasheet, None where that is not known.
     """
     shown = [row for row in rows if row.outcome != "skipped"]
-    lines = [line for section in _by(shown, _section).values() for line in _section_lines(section, datasheet)]
-    lines += compilation(shown)
+    plain = [row for row in shown if not row.workload.treatment]
+    lines = [line for section in _by(plain, _section).values() for line in _section_lines(section, datasheet)]
+    lines += models_table.lines(shown, calls_header(shown))
+    lines += compilation(plain)
     if shown:
-        lines += _wrapped(legend(shown, with_datasheet=datasheet is not None))
+        lines += _wrapped([*legend(shown, with_datasheet=datasheet is not None), *models_table.notes(shown)])
     lines += _wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
     return "\n".join(lines)
 

@@ -1,0 +1,160 @@
+"""Models: speed, size, quality and compile seconds side by side, each treatment against the model it was done to.
+
+A model that is smaller and slower, or faster once it was compiled for a minute, says both in one line. A pure
+function: evidence in, lines out.
+"""
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from perf.cells import UNQUANTISED, Workload
+from perf.measure.evidence import Evidence
+from perf.report.notes import doubt
+from perf.report.units import UNKNOWN, calls, error_ratio, number, seconds, size
+
+NAME = "<34"
+SPEED = {"b": ">5", "time ": ">11", "items/s": ">9", "weights": ">11"}
+SPREAD = {"b": ">5", "mean": ">11", "p95": ">11", "p99": ">11", "over weights": ">13", "launches": ">10", "ratio": ">6"}
+WIDTH = 120
+SAME = 1.005  # times: less is no difference
+
+LEGEND = (
+    "Of a model: items are images, series or tokens. Weights are all bytes of the model, over weights is what a call "
+    "allocates besides. A treatment is compared with the same model unquantised (compiled too, unless that was not "
+    "timed: eager), one that is only compiled with the uncompiled; compile is seconds, cold / from the disk cache. "
+    "Ratio is error / what is allowed: of a quantised model its method's budget (perf/decide/budgets.toml), of the "
+    "worst layer or the logits. Quality is a trained preset's, treated alike, with its change and the 95 % interval "
+    "of that over paired items.")
+
+
+def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str]:
+    """Both tables of each model, phase and length; none for rows of bare kernels. `called` is what is counted
+    of a call: launches or operators."""
+    sections: dict[Workload, list[Evidence]] = {}
+    for row in rows:
+        if not row.workload.bare and row.outcome != "skipped":
+            sections.setdefault(_section(row.workload), []).append(row)
+    timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
+    return [line for section, found in sections.items() for line in (*_speed(section, found, timed, width),
+                                                                     *_spread(found, called), "")]
+
+
+def _section(w: Workload) -> Workload:
+    return replace(w.plain, backend="", batch=0, dtype="")
+
+
+def name(w: Workload) -> str:
+    """"sdpa bf16 bnb-int8 compiled"."""
+    return " ".join((w.backend, w.dtype, *w.treatment))
+
+
+def reference(w: Workload, timed: Mapping[Workload, Evidence]) -> Evidence | None:
+    """What a treated model is compared with: the same unquantised, compiled if it is and that was timed; a model that
+    is only compiled with the uncompiled. None for one that is neither."""
+    if not w.treatment:
+        return None
+    alike = replace(w, quantization=UNQUANTISED)
+    return timed.get(alike if alike != w and alike in timed else w.plain)
+
+
+def against(row: Evidence, base: Evidence | None) -> str:
+    """"3.9x smaller, 3.1x slower, compile 41.2/3.1 s"."""
+    said = []
+    if base and row.workload.quantization != UNQUANTISED and base.kept_bytes and row.kept_bytes:
+        said.append(_times(base.kept_bytes / row.kept_bytes, "smaller", "larger", "the same size"))
+    if base and base.median and row.median:
+        unlike = row.workload.quantization != UNQUANTISED and row.workload.compiled != base.workload.compiled
+        said.append(_times(base.median / row.median, "faster", "slower", "the same speed") + " (eager)" * unlike)
+    elif row.workload.treatment and row.outcome == "ok":
+        said.append("the plain model was not timed")
+    if row.workload.compiled and row.compiled:
+        cold, warm = (number(row.compiled.get(kind), ".1f") for kind in ("cold", "warm"))
+        said.append(f"compile {cold}/{warm} s")
+    return ", ".join(said)
+
+
+def _times(ratio: float, better: str, worse: str, same: str) -> str:
+    if 1 / SAME < ratio < SAME:
+        return same
+    factor = max(ratio, 1 / ratio)
+    return f"{factor:.{2 if factor < 1.1 else 1}f}x {better if ratio > 1 else worse}"
+
+
+def items(w: Workload) -> int:
+    """Of one call: tokens of a language model, else images or series."""
+    return w.batch * (w.n if w.causal and w.phase in ("prefill", "decode") else 1)
+
+
+def quality(row: Evidence) -> str:
+    """"97.2 -0.28 [-1.1, +0.6]"; why not, where it was asked for and can't be had."""
+    found = row.quality
+    if not found:
+        return "not measured"
+    if "new" not in found:
+        return "none: see below"
+    said = number(found["new"], "#.4g")
+    if "base" in found:
+        said += f" {found['new'] - found['base']:+.2g} [{found['low']:+.2g}, {found['high']:+.2g}]"
+    return said + ("?" if found.get("doubt") else "")
+
+
+def percentile(samples: Sequence[float], part: float) -> float | None:
+    """The sample that this part of them does not pass, interpolated; None of fewer than two."""
+    if len(samples) < 2:
+        return None
+    return statistics.quantiles(samples, n=100, method="inclusive")[round(100 * part) - 1]
+
+
+def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload, Evidence],
+           width: int) -> list[str]:
+    w = section
+    keys = f", {w.m} keys" if w.m != w.n else ""
+    title = f" {w.model}: {w.function} {w.phase}, n {w.n}{keys}: speed, size and quality "
+    found = [title.center(width, "-"), _line("model", {key: key for key in SPEED}, SPEED) + "  against the plain model"]
+    for row in rows:
+        cells = {"b": row.workload.batch, "time ": row.outcome.upper() + " ", "weights": size(row.kept_bytes)}
+        if row.outcome == "ok" and row.median:
+            cells |= {"time ": seconds(row.median) + ("!" if doubt(row) else " "),
+                      "items/s": number(items(row.workload) / row.median)}
+        start = f"{_line(name(row.workload), cells, SPEED)}  "
+        said = textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
+                             subsequent_indent=" " * len(start))
+        found += said or [start.rstrip()]
+    return found
+
+
+def _spread(rows: Sequence[Evidence], called: str) -> list[str]:
+    found = [_line("model", {**{key: key for key in SPREAD}, "launches": called}, SPREAD) + "  quality"]
+    for row in rows:
+        over = None if row.peak_bytes is None or row.kept_bytes is None else row.peak_bytes - row.kept_bytes
+        cells = {"b": row.workload.batch, "over weights": size(over), "launches": number(calls(row), "d"),
+                 "ratio": number(error_ratio(row), ".2f")}
+        if row.outcome == "ok" and row.samples:
+            cells |= {"mean": seconds(statistics.fmean(row.samples)), "p95": _seconds(percentile(row.samples, 0.95)),
+                      "p99": _seconds(percentile(row.samples, 0.99))}
+        found.append(f"{_line(name(row.workload), cells, SPREAD)}  {quality(row)}")
+    return found
+
+
+def notes(rows: Sequence[Evidence]) -> list[str]:
+    """How to read the tables, and what quality can't be had or told; none where there is no model."""
+    shown = [row for row in rows if not row.workload.bare and row.outcome != "skipped"]
+    if not shown:
+        return []
+    reasons = dict.fromkeys(row.quality["reason"] for row in shown if row.quality.get("reason"))
+    doubts = dict.fromkeys(f"{row.workload.quantization}: {row.quality['doubt']}" for row in shown
+                           if row.quality.get("doubt"))
+    asked = any(row.quality for row in shown)
+    return [LEGEND + ("" if asked else " It was not asked for (--perf-quality)."),
+            *(f"no quality: {reason}" for reason in reasons), *(f"? {text}" for text in doubts)]
+
+
+def _seconds(value: float | None) -> str:
+    return UNKNOWN if value is None else seconds(value)
+
+
+def _line(label: str, cells: Mapping[str, object], columns: Mapping[str, str]) -> str:
+    return format(label, NAME) + "".join(format(str(cells.get(key, "")), form) for key, form in columns.items())
