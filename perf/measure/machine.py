@@ -19,6 +19,7 @@ from perf.measure.nvml import Gpu, Unwatched
 
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "bitsandbytes", "pytest-benchmark")
 TOLD_ONLY = ("os", "container", "persistence", "pytest-benchmark")  # a time does not depend on them
+LOCKED = "PERF_CLOCKS_LOCKED_MHZ"  # environment: what `nvidia-smi -lgc` was set to, of which NVML does not tell
 CPUS = Path("/sys/devices/system/cpu")
 ROOT = Path("/")
 CONTAINERS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", "lxc": "lxc"}
@@ -27,7 +28,10 @@ CONTAINERS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", 
 @functools.cache
 def fingerprint() -> dict[str, Any]:
     """What a time depends on, and where it was taken, as JSON scalars and lists. Of several GPUs the first
-    one's settings are told: "ecc", "persistence", "power_limit" (watts), "clocks_locked_mhz"."""
+    one's settings are told: "ecc", "persistence", "power_limit" (watts), "clocks_locked_mhz".
+
+    Raises ValueError, in one line, for an environment variable `LOCKED` that is no clock.
+    """
     return {
         "gpus": _gpus(),
         **_gpu_settings(),
@@ -74,8 +78,18 @@ def _gpu_settings() -> dict[str, Any]:
     try:
         gpu = Gpu(torch.device("cuda", 0))
     except Unwatched:
-        return settings | _asked_of_nvidia_smi()
-    return settings | {"driver": gpu.driver} | gpu.settings()
+        settings |= _asked_of_nvidia_smi()
+    else:
+        settings |= {"driver": gpu.driver} | gpu.settings()
+    return settings | {"clocks_locked_mhz": settings["clocks_locked_mhz"] or _said_locked()}
+
+
+def _said_locked() -> int | None:
+    """By whoever locked the clocks; the harness never does."""
+    word = os.environ.get(LOCKED, "").strip()
+    if word and not (word.isascii() and word.isdigit() and int(word)):
+        raise ValueError(f"{LOCKED}={word}: no clock; set it to the MHz that `nvidia-smi -lgc` was given, or unset it")
+    return int(word) if word else None
 
 
 def _asked_of_nvidia_smi() -> dict[str, Any]:

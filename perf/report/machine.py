@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from perf.measure.fitness import Watch, summary, unfit
-from perf.measure.machine import fingerprint, identity
+from perf.measure.machine import LOCKED, fingerprint, identity
 
 FEWEST = 20  # readings that must be the same for a clock to count as held
+STEP = 15  # MHz, of NVIDIA's clocks: a lock is rounded to one
 SECONDS = 0.5  # of watching, and as long before it for a GPU to reach its clocks
 
 
@@ -27,7 +28,8 @@ def report(device: torch.device) -> tuple[str, str | None]:
     watch.begin()
     _for_seconds(work, watch.sample)
     states = watch.end()
-    why, told, state = unfit(states), fingerprint(), summary(states)
+    told, state = fingerprint(), summary(states)
+    why = unfit(states) or unlocked(told, state)
     text = json.dumps({"id": identity(), **told, "clocks": clocks(told, state), "state": state, "unfit": why}, indent=2)
     return text, why
 
@@ -42,6 +44,15 @@ def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
     held = steady and state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
     return (f"held at {state['sm_mhz']:.0f} of {state['sm_mhz_limit']} MHz, as `nvidia-smi -lgc` does, of which "
             "NVML does not tell" if held else "not locked, as far as NVML tells")
+
+
+def unlocked(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
+    """Why the clock that is said to be locked can't be; None where nothing speaks against it."""
+    locked, seen = machine.get("clocks_locked_mhz"), state.get("sm_mhz_max")
+    if not locked or seen is None or seen <= locked + STEP:
+        return None
+    return (f"the GPU ran at {seen:.0f} MHz and is said to be locked at {locked}: lock it (nvidia-smi -lgc {locked}), "
+            f"or unset {LOCKED}")
 
 
 def _for_seconds(work: Callable[[], None], between: Callable[[], None]) -> None:

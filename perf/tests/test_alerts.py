@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,20 @@ def test_a_corrupt_record_is_one_line(tmp_path, capsys):
     (tmp_path / "night.json").write_text("{")
     assert main(["alert", str(tmp_path / "night.json")]) == 2
     assert "night.json: not the record of a comparison" in capsys.readouterr().err
+
+
+def test_of_a_folder_the_newest_night_is_told(alert, tmp_path, capsys):
+    folder = tmp_path / "nights"
+    for i, word in enumerate(("ok", "regressed", "improved")):
+        replace(night(finding(word)), time=(1e9, 3e9, 2e9)[i]).save(folder / f"{i}.json")
+    (folder / "broken.json").write_text("{")
+    assert main(["alert", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "### Performance: 1 benchmark regressed" in out
+    assert err.startswith("warning: ")
+    assert "broken.json: not the record of a comparison" in err
+    (tmp_path / "empty").mkdir()
+    assert main(["alert", str(tmp_path / "empty")]) == 2
 
 
 def test_with_nothing_asked_for_it_only_shows(alert, github):

@@ -99,6 +99,32 @@ def test_without_nvml_nvidia_smi_tells_the_same(monkeypatch, said, settings):
     assert machine._gpu_settings() == settings
 
 
+@pytest.mark.usefixtures("with_a_gpu")
+@pytest.mark.parametrize(("seen", "said", "locked"), [(None, "1500", 1500), (1410, "1500", 1410), (None, " ", None)])
+def test_a_lock_that_nvml_does_not_tell_is_told_by_who_made_it(monkeypatch, seen, said, locked):
+    settings = {**SETTINGS, "clocks_locked_mhz": seen}
+    monkeypatch.setattr(machine, "Gpu", lambda device: SimpleNamespace(driver="580.159.04", settings=lambda: settings))
+    monkeypatch.setenv(machine.LOCKED, said)
+    assert machine._gpu_settings()["clocks_locked_mhz"] == locked
+
+
+@pytest.mark.usefixtures("with_a_gpu")
+@pytest.mark.parametrize("said", ["1500 MHz", "-1", "0", "fast"])
+def test_what_is_no_clock_is_one_line(monkeypatch, said):
+    monkeypatch.setattr(machine, "Gpu", lambda device: SimpleNamespace(driver="", settings=lambda: dict(SETTINGS)))
+    monkeypatch.setenv(machine.LOCKED, said)
+    with pytest.raises(ValueError, match=f"{machine.LOCKED}={said}: no clock; set it to the MHz"):
+        machine._gpu_settings()
+
+
+@pytest.mark.parametrize(("locked", "seen", "unlocked"), [
+    (1500, 1500, False), (1500, 1515, False), (1500, 1980, True), (None, 1980, False), (1500, None, False)])
+def test_a_lock_that_does_not_hold_makes_the_machine_unfit(locked, seen, unlocked):
+    why = report.unlocked({"clocks_locked_mhz": locked}, {} if seen is None else {"sm_mhz_max": seen})
+    assert bool(why) == unlocked
+    assert not why or "nvidia-smi -lgc 1500" in why
+
+
 def test_no_gpu_has_no_settings(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "Gpu", None)  # called, it would raise
@@ -108,6 +134,7 @@ def test_no_gpu_has_no_settings(monkeypatch):
 def _reported(monkeypatch: pytest.MonkeyPatch, reading: Reading,
               worked: list[float]) -> tuple[dict[str, Any], str | None]:
     monkeypatch.setattr(report, "SECONDS", 0.1)
+    monkeypatch.delenv(machine.LOCKED, raising=False)
     monkeypatch.setattr(report, "_multiply", lambda device: lambda: worked.append(1.0))
     monkeypatch.setattr(fitness, "Gpu", lambda device: SimpleNamespace(read=lambda everything: reading))
     text, why = report.report(CUDA)

@@ -1,8 +1,8 @@
 """`python -m perf alert RECORD`: says what a night, or a comparison, found to those whom it concerns.
 
-RECORD is the JSON file that a night or `--perf-verdicts` wrote. Without any of --issues, --comment, --summary,
---annotations, --csv, --pytorch and --webhook it prints what would be said. Every message lies in --folder before it is
-sent. One that can't be delivered does not keep the others back.
+RECORD is the JSON file that a night or `--perf-verdicts` wrote, or a folder of them, of which the newest is told.
+Without any of --issues, --comment, --summary, --annotations, --csv, --pytorch and --webhook it prints what would be
+said. Every message lies in --folder before it is sent. One that can't be delivered does not keep the others back.
 
 The environment gives the secrets: GITHUB_TOKEN (issues, comments) and PERF_WEBHOOK_URL; and where GitHub is:
 GITHUB_REPOSITORY, GITHUB_API_URL, GITHUB_STEP_SUMMARY, as its workflows set them.
@@ -96,12 +96,28 @@ def _failed(job: Callable[[], None]) -> bool:
 
 
 def _night(path: Path, head: str | None) -> Night:
-    if path.is_file() and path.stat().st_size > LARGEST:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes: no record is as large")
-    night = read(path)
+    night = _newest(path) if path.is_dir() else _read(path)
     if head and not night.head.startswith(head):
         raise ValueError(f"{path}: of another commit than {head}: its head is {night.head[:40]!r}")
     return night
+
+
+def _newest(folder: Path) -> Night:
+    found = []
+    for path in sorted(folder.glob("**/*.json")):
+        try:
+            found.append(_read(path))
+        except ValueError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"{folder}: no record of a night in it; run python -m perf nightly first")
+    return max(found, key=lambda night: night.time)
+
+
+def _read(path: Path) -> Night:
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes: no record is as large")
+    return read(path)
 
 
 def _variable(name: str, option: str) -> str:
