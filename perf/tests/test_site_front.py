@@ -216,6 +216,13 @@ def test_every_link_within_the_page_has_its_end(shown):
             assert address[1:] in ids
 
 
+def test_a_commit_that_is_not_on_the_page_is_no_link(tree):
+    night = replace(published.night(tree[1]), base="HEAD~3")
+    said = Page(page(Contents("p", NO_GRAPHS, nights=[night])))
+    assert "HEAD~3" in said.text["night"]
+    assert not [address for address in said.all("href") if address.startswith("#commit-")]
+
+
 def test_its_policy_allows_its_own_script_and_style_and_no_other(site, shown):
     text = (site / "index.html").read_text(encoding="utf-8")
     (policy,) = [a["content"] for name, a in shown.elements if a.get("http-equiv") == "Content-Security-Policy"]

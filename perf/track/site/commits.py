@@ -11,7 +11,7 @@ from perf.report.page.markup import Markup, tag
 from perf.track.history import History
 from perf.track.night import Night
 from perf.track.site.latest import Place
-from perf.track.site.nights import moment
+from perf.track.site.parts import moment, table
 
 MOST = 200  # commits shown
 FORM = "%H%x00%ct%x00%an%x00%s"
@@ -87,10 +87,8 @@ def section(found: Sequence[State], places: Mapping[tuple[str, str], Place]) -> 
     """The table of commits, each with the anchor that asv's pages and ours lead to."""
     if not found:
         return None
-    head = tag("tr", *(tag("th", name, scope="col") for name in ("commit", "date", "state", "author", "subject")))
-    return tag("section", tag("h2", "Commits"),
-               tag("div", tag("table", tag("thead", head), tag("tbody", *(_row(state, places) for state in found))),
-                   class_="scroll tall", tabindex="0", role="region", aria_label="Commits"), id="commits")
+    return tag("section", tag("h2", "Commits"), table("Commits", ("commit", "date", "state", "author", "subject"), (
+        _row(state, places) for state in found), tall=True), id="commits")
 
 
 def _row(state: State, places: Mapping[tuple[str, str], Place]) -> Markup:

@@ -1,7 +1,7 @@
 """The table of every workload's last figures at every place, derived ones among them."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from perf.cells import FORMULA, MODEL_FORMULA
@@ -13,6 +13,7 @@ from perf.report.page.sortable import Column, sortable
 from perf.report.units import number
 from perf.track.site.graphs import Graphs
 from perf.track.site.latest import Latest, Place, items
+from perf.track.site.parts import commit
 from perf.track.site.spark import sparkline
 from perf.track.site.words import HIGHER, LOWER, change, figure_name, figure_text, rate
 
@@ -29,8 +30,9 @@ LEGEND = (
 )
 
 
-def section(rows: Sequence[Latest], known: Mapping[str, Look], graphs: Graphs) -> Markup | None:
-    """The table; None if there is no row."""
+def section(rows: Sequence[Latest], known: Mapping[str, Look], graphs: Graphs,
+            commits: Collection[str]) -> Markup | None:
+    """The table; None if there is no row. `commits` are on the page, by eight digits."""
     if not rows:
         return None
 
@@ -44,12 +46,12 @@ def section(rows: Sequence[Latest], known: Mapping[str, Look], graphs: Graphs) -
     def attributes(row: Latest) -> dict[str, object]:
         return {"id": f"r{numbers[id(row)]}", "data_hardware": row.place.hardware, "data_versions": row.place.versions}
 
-    first, *others = _columns(rows)
+    first, *others = _columns(rows, commits)
     return sortable("All figures", rows, [replace(first, markup=backend), *others], attributes, LEGEND,
                     example="fa2 backward 8192")
 
 
-def _columns(rows: Sequence[Latest]) -> list[Column[Latest]]:
+def _columns(rows: Sequence[Latest], commits: Collection[str]) -> list[Column[Latest]]:
     offered = rows_table.columns([row.evidence for row in rows], None)
     what = [_lifted(column) for column in offered if column.what]
     place = [Column[Latest]("hardware", lambda row: row.place.hardware, what=True),
@@ -58,7 +60,7 @@ def _columns(rows: Sequence[Latest]) -> list[Column[Latest]]:
     rest = dict.fromkeys(figure for row in rows for figure in row.lines if figure not in OWN)
     return [*what, *shared[:1], _change(), *shared[1:], _items(rows), *(_figure(figure, rows) for figure in rest),
             *place, Column("commit", lambda row: (row.evidence.revision or "")[:8],
-                   markup=lambda row, text: tag("a", text, href=f"#commit-{text}"))]
+                   markup=lambda row, text: commit(text, commits))]
 
 
 def _lifted(column: Column) -> Column[Latest]:

@@ -18,6 +18,7 @@ from perf.track.night import Finding, Night
 from perf.track.site import commits, figures_table, links, nights, steps
 from perf.track.site.graphs import Graphs
 from perf.track.site.latest import Latest, Place
+from perf.track.site.parts import moment
 from perf.track.site.words import full_title
 
 TITLE = "Performance history"
@@ -43,10 +44,12 @@ def page(shown: Contents) -> str:
     known = looks({row.workload.backend for row in shown.rows})
     style = file("page.css") + _file("site.css") + colours(known)
     name = f"{TITLE} of {shown.project}"
+    on_page = {state.commit.hash[:8] for state in shown.states}
     main = (_header(name, shown), _tiles(shown), _problems(shown.problems),
-            nights.section(shown.nights, _named(shown)), steps.section(shown.steps, shown.graphs),
+            nights.section(shown.nights, _named(shown), on_page),
+            steps.section(shown.steps, shown.graphs, on_page),
             figures_table.picks(list(shown.places.values())) if shown.rows else None,
-            _over_length(shown, known), figures_table.section(shown.rows, known, shown.graphs),
+            _over_length(shown, known), figures_table.section(shown.rows, known, shown.graphs, on_page),
             commits.section(shown.states, shown.places))
     return document(name, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
                     style=style, script=file("page.js") + _file("site.js"))
@@ -69,9 +72,10 @@ def _tiles(shown: Contents) -> Markup:
         tiles.append(tile(len(shown.steps), f"step{many} up in the history", "", "#steps"))
     if shown.rows:
         newest = max(shown.rows, key=lambda row: row.evidence.time).evidence
-        when = datetime.fromtimestamp(newest.time, UTC).strftime("%Y-%m-%d")
-        tiles.append(tile(nights.moment(newest.time, when), f"last measured, at {(newest.revision or '')[:8]}", "fresh",
-                          f"#commit-{(newest.revision or '')[:8]}"))
+        when, name = datetime.fromtimestamp(newest.time, UTC).strftime("%Y-%m-%d"), (newest.revision or "")[:8]
+        known = any(state.commit.hash == newest.revision for state in shown.states)
+        tiles.append(tile(moment(newest.time, when), f"last measured, at {name}", "fresh",
+                          f"#commit-{name}" if known else "#rows"))
     if shown.states:
         failed = sum(state.word == "failed" for state in shown.states)
         measured = sum(state.word == "measured" for state in shown.states)

@@ -90,7 +90,7 @@ def items(w: Workload) -> tuple[int, str]:
     return (w.batch * w.n if unit == "tokens" else w.batch), unit
 
 
-def places(results: Path, history: History, most: int = 3) -> dict[tuple[str, str], Place]:
+def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, str], Place]:
     """The last `most` environments of each machine of the history, by machine and environment; the newest first."""
     newest: dict[tuple[str, str], Row] = {}
     for row in history.rows:

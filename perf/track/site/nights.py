@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from perf.report.page.markup import Markup, join, tag
 from perf.report.units import UNKNOWN
 from perf.report.verdicts import counts
 from perf.track.night import Finding, Night, load
+from perf.track.site.parts import commit, moment, table
 from perf.track.site.spark import sparkline
 from perf.track.site.words import change, figure_name, figure_text
 
@@ -38,15 +39,15 @@ def read(folder: Path) -> tuple[list[Night], list[str]]:
     return sorted(found.values(), key=lambda night: night.time, reverse=True), problems
 
 
-def section(nights: Sequence[Night], named: Named) -> Markup:
-    """All nights' verdicts; says so if there are none."""
+def section(nights: Sequence[Night], named: Named, commits: Collection[str]) -> Markup:
+    """All nights' verdicts; says so if there are none. `commits` are on the page, by eight digits."""
     if not nights:
         return tag("section", tag("h2", "Last night"), tag("p", "No night has been recorded yet.", class_="note"),
                    id="night")
-    return tag("section", tag("h2", "Last night"), *(_night(night, named) for night in nights), id="night")
+    return tag("section", tag("h2", "Last night"), *(_night(night, named, commits) for night in nights), id="night")
 
 
-def _night(night: Night, named: Named) -> Markup:
+def _night(night: Night, named: Named, commits: Collection[str]) -> Markup:
     shown = sorted(night.findings, key=lambda found: (ORDER.index(found.word), -(found.ratio or 1)))
     loud = [found for found in shown if found.word not in FOLDED]
     quiet = [found for found in shown if found.word in FOLDED]
@@ -57,23 +58,17 @@ def _night(night: Night, named: Named) -> Markup:
         "div",
         tag("h3", counts(night.findings)),
         tag("p", moment(night.time, night.date), f" on {night.hardware}" + (f", {versions}" if versions else "") + ": ",
-            tag("a", night.head[:8], href=f"#commit-{night.head[:8]}"), " against ",
-            tag("a", night.base[:8], href=f"#commit-{night.base[:8]}"), class_="note"),
+            commit(night.head, commits), " against ", commit(night.base, commits), class_="note"),
         *(tag("p", note) for note in night.notes),
         _list("Steps that did not end well", [f"{s.name}: {s.outcome}{': ' + s.reason if s.reason else ''}"
                                               for s in broken]),
-        _table(night, loud, named, "What changed or could not be told") if loud else None,
+        _table(night, loud, named, commits, "What changed or could not be told") if loud else None,
         _list("Could not be measured", [f"{_short(failed.what)}: {failed.reason}" for failed in night.failed]),
         _list("Vanished", night.vanished),
         tag("details", tag("summary", f"{len(quiet)} without a change"),
-            _table(night, quiet, named, "Without a change")) if quiet else None,
+            _table(night, quiet, named, commits, "Without a change")) if quiet else None,
         tag("p", "Measure it again: ", tag("code", night.command), class_="note") if night.command else None,
         class_="night")
-
-
-def moment(seconds: float, text: str) -> Markup:
-    """A time, beside which the page's script says how long ago that is."""
-    return tag("time", text, data_t=f"{seconds:.0f}")
 
 
 def _short(what: str) -> str:
@@ -85,15 +80,12 @@ def _list(name: str, lines: Sequence[str]) -> Markup | None:
     return join([tag("p", tag("b", name)), tag("ul", *(tag("li", line) for line in lines))]) if lines else None
 
 
-def _table(night: Night, found: Sequence[Finding], named: Named, label: str) -> Markup:
-    head = tag("tr", *(tag("th", name, scope="col", class_="num" if name in NUMBERS else None) for name in HEADS))
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *(_row(night, one, named) for one in found))),
-               class_="scroll", tabindex="0", role="region", aria_label=label)
+def _table(night: Night, found: Sequence[Finding], named: Named, commits: Collection[str], label: str) -> Markup:
+    return table(label, HEADS, (_row(night, one, named, commits) for one in found), numbers=NUMBERS)
 
 
-def _row(night: Night, one: Finding, named: Named) -> Markup:
-    since = [tag("a", one.since[:8], href=f"#commit-{one.since[:8]}"),
-             f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
+def _row(night: Night, one: Finding, named: Named, commits: Collection[str]) -> Markup:
+    since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
     text, address = named(night, one)
     cells = (tag("td", tag("span", one.word, class_=f"word {one.word}")), tag("td", _change(one), class_="num"),
              tag("th", tag("a", text, href=address) if address else text,

@@ -18,8 +18,8 @@ def sparkline(values: Sequence[float]) -> Markup | None:
         return None
     middle = statistics.median(shown)
     low, high = min(*shown, middle * (1 - CALM)), max(*shown, middle * (1 + CALM))
-    across, up = (WIDTH - 2 * EDGE) / (len(shown) - 1), (HEIGHT - 2 * EDGE) / ((high - low) or 1)
-    points = [(f"{EDGE + across * i:.1f}", f"{HEIGHT - EDGE - up * (value - low):.1f}")
+    across, up, span = (WIDTH - 2 * EDGE) / (len(shown) - 1), HEIGHT - 2 * EDGE, (high - low) or 1
+    points = [(f"{EDGE + across * i:.0f}", f"{HEIGHT - EDGE - up * ((value - low) / span):.1f}")
               for i, value in enumerate(shown)]
     x, y = points[-1]
     return tag("svg", tag("polyline", points=" ".join(map(",".join, points))), tag("circle", cx=x, cy=y, r="2.4"),

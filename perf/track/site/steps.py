@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -14,7 +14,10 @@ from perf.report.units import UNKNOWN
 from perf.track.series import Series
 from perf.track.site.graphs import Graphs
 from perf.track.site.latest import Place
+from perf.track.site.parts import commit, table
 from perf.track.site.words import change, figure_name, figure_text, full_title
+
+HEADS = ("what", "figure", "measured on", "since", "before", "after", "change")
 
 
 @dataclass(frozen=True)
@@ -63,25 +66,21 @@ def _workload(benchmark: Mapping, cell: int) -> Workload:
     return w
 
 
-def section(found: Sequence[Step], graphs: Graphs) -> Markup | None:
-    """The table; None if there is no step."""
+def section(found: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
+    """The table; None if there is no step. `commits` are on the page, by eight digits."""
     if not found:
         return None
-    heads = ("what", "figure", "measured on", "since", "before", "after", "change")
-    head = tag("tr", *(tag("th", name, scope="col", class_="num" if name in heads[4:] else None) for name in heads))
     return tag("section", tag("h2", "Steps up in the history"),
                tag("p", "Found by asv's step detection in all of the history, the largest first. "
                         "Lower is better in every figure.", class_="note"),
-               tag("div", tag("table", tag("thead", head), tag("tbody", *(_row(step, graphs) for step in found))),
-                   class_="scroll", tabindex="0", role="region", aria_label="Steps up"), id="steps")
+               table("Steps up", HEADS, (_row(step, graphs, commits) for step in found), numbers=HEADS[4:]), id="steps")
 
 
-def _row(step: Step, graphs: Graphs) -> Markup:
+def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
     w, place = step.workload, step.place
-    commits = [f"{step.before}-{step.after}" if step.before else step.after]
-    link = graphs.link(w, step.figure, place.properties if place else {}, commits=commits)
-    since = join([f"after {step.before[:8]}, by " if step.before else "",
-                  tag("a", step.after[:8], href=f"#commit-{step.after[:8]}")])
+    marked = [f"{step.before}-{step.after}" if step.before else step.after]
+    link = graphs.link(w, step.figure, place.properties if place else {}, commits=marked)
+    since = join([f"after {step.before[:8]}, by " if step.before else "", commit(step.after, commits)])
     cells = (tag("th", tag("a", full_title(w), href=link), scope="row"), tag("td", figure_name(step.figure)),
              tag("td", f"{place.hardware}, {place.versions}" if place else UNKNOWN), tag("td", since),
              *(tag("td", figure_text(value, step.unit), class_="num") for value in (step.old, step.new)),
