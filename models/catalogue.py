@@ -42,4 +42,5 @@ _vit("vit-b16", heads=12, head_dim=64, layers=12)
 _vit("vit-l16", heads=16, head_dim=64, layers=24, classes=102)
 
 _tft("tft-tiny", heads=4, head_dim=4, context=12, horizon=4, variable=8, static=(5, 3), known=3, observed=2)
+_tft("tft-monthly", heads=2, head_dim=40, context=36, horizon=12, variable=16, static=(3,), known=3)
 _tft("tft-160", heads=4, head_dim=40)

@@ -7,13 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import gpt2
+from models import gpt2, tft
 from models.registry import Preset
 
 
 def loss(model: nn.Module, preset: Preset, inputs: dict[str, Any], target: torch.Tensor,
          label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of classes or next tokens, in float32. Raises ValueError for a family not known here."""
+    """Cross-entropy of classes or next tokens, or quantile loss, in float32.
+
+    Raises ValueError for a family not known here.
+    """
     if preset.family not in LOSSES:
         raise ValueError(f"no loss is known for the family {preset.family}; families with one: {', '.join(LOSSES)}")
     return LOSSES[preset.family](model, inputs, target, label_smoothing)
@@ -28,4 +31,8 @@ def _tokens(model: Any, inputs: dict[str, Any], following_BN: torch.Tensor, smoo
     return functional.cross_entropy(logits.flatten(0, 1), following_BN.flatten(), label_smoothing=smoothing)
 
 
-LOSSES = {"vit": _classes, "gpt2": _tokens}
+def _quantiles(model: Any, inputs: dict[str, Any], target_BN: torch.Tensor, smoothing: float) -> torch.Tensor:
+    return tft.quantile_loss(model(**inputs).float(), target_BN, model.quantiles)
+
+
+LOSSES = {"vit": _classes, "gpt2": _tokens, "tft": _quantiles}

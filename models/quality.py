@@ -20,7 +20,7 @@ from models.data import docstrings, split
 from models.figures import Change, Figure, compare, join
 from models.registry import Preset, get
 
-__all__ = ["Change", "Figure", "compare", "evaluate", "join"]
+__all__ = ["Change", "Figure", "compare", "evaluate", "join", "seasonal_naive"]
 
 
 # How summaries are generated: the study's beams and no repeated bigram; a first line is shorter than its 100 tokens.
@@ -33,7 +33,8 @@ def evaluate(model: nn.Module, preset: str | Preset, data: Any = None, *, batch:
     """Figures by name over `data`, or the preset's held-out part of its embedded data.
 
     ViT: top1, top5, f1. GPT-2: loss, perplexity, rouge1, rouge2, rougeL, bleu (see `summaries`, whose options
-    are given here). `limit` takes the first so many items. The model is left as it is.
+    are given here). TFT: quantile_loss, rmse, mase, smape. `limit` takes the first so many items. The model
+    is left as it is.
     Raises ValueError for a family without figures, and for outputs that are not finite.
     """
     preset = get(preset)
@@ -101,10 +102,48 @@ def continuations(model: Any, data: Any, items: torch.Tensor, **generation: Any)
     return data.decode(tokens[:, prompts["input_ids"].shape[1]:].tolist())
 
 
-FAMILIES: dict[str, Callable[..., dict[str, Figure]]] = {"vit": images, "gpt2": summaries}
+def forecasts(model: Any, data: Any, batches: Sequence[torch.Tensor]) -> dict[str, Figure]:
+    """Of a TFT, in each series' own unit, but for the quantile loss and RMSE: they are of scaled series, so that
+    one series doesn't drown the others. Quantiles are sorted first, so they never cross."""
+    dtype, quantiles = _place(model)[1], model.quantiles
+    middle = quantiles.index(0.5)
+    parts = []
+    for items in batches:
+        inputs, target_BN = data.batch(items)
+        inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+        forecast_BNQ = model(**inputs).float().sort(-1).values
+        parts.append((*_scores(data, items, forecast_BNQ[..., middle], target_BN),
+                      metrics.pinball(_numpy(forecast_BNQ), _numpy(target_BN), quantiles)))
+    squared, mase, smape, pinball = (np.concatenate(scores) for scores in zip(*parts, strict=True))
+    return {"quantile_loss": Figure("quantile_loss", "", "lower", pinball), **_point_figures(squared, mase, smape)}
+
+
+def seasonal_naive(data: Any) -> dict[str, Figure]:
+    """RMSE, MASE and sMAPE of the forecast that repeats the last season, on all of `data`: what to be better than."""
+    items = torch.arange(len(data))
+    return _point_figures(*_scores(data, items, data.seasonal_naive(items), data.batch(items)[1]))
+
+
+def _scores(data: Any, items: torch.Tensor, forecast_BN: torch.Tensor,
+            target_BN: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    forecast, target = (_numpy(data.unscaled(items, x)) for x in (forecast_BN, target_BN))
+    return (metrics.squared_error(_numpy(forecast_BN), _numpy(target_BN)),
+            metrics.mase(forecast, target, _numpy(data.naive_error(items))), metrics.smape(forecast, target))
+
+
+def _point_figures(squared: np.ndarray, mase: np.ndarray, smape: np.ndarray) -> dict[str, Figure]:
+    return {"rmse": Figure("rmse", "", "lower", squared, "root-mean"), "mase": Figure("mase", "", "lower", mase),
+            "smape": Figure("smape", "%", "lower", smape)}
+
+
+def _numpy(x: torch.Tensor) -> np.ndarray:
+    return x.double().cpu().numpy()
 
 
 def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where a model's inputs go; of a quantised one, the dtype of the weights that stayed."""
     weights = [weight for weight in model.parameters() if weight.is_floating_point()]
     return weights[0].device, weights[0].dtype
+
+
+FAMILIES: dict[str, Callable[..., dict[str, Figure]]] = {"vit": images, "gpt2": summaries, "tft": forecasts}

@@ -34,10 +34,12 @@ class Recipe:
 RECIPES = {
     "vit-digits": Recipe(steps=600, batch=64, learning_rate=7e-4, label_smoothing=0.1, augment=True),
     "gpt2-docstrings": Recipe(steps=400, batch=16, learning_rate=3e-3),
+    "tft-monthly": Recipe(steps=300, batch=64, learning_rate=2e-3),
 }
 # Of a family's other presets: a large ViT from random weights in a minute of one GPU, the smallest in a test.
 FAMILIES = {
     "gpt2": Recipe(steps=400, batch=16, learning_rate=5e-4),
+    "tft": Recipe(steps=1000, batch=64, learning_rate=1e-3),
     "vit": Recipe(steps=400, batch=128, learning_rate=1.5e-4, warmup=0.15, label_smoothing=0.1, augment=True),
 }
 

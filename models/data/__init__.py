@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `digits` | 1797 images of handwritten digits, two photographs | scikit-learn |
 | `docstrings` | text and its first line, a tokenizer | Python's standard library |
+| `series` | three monthly series, windows over any | statsmodels |
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from models.registry import Preset, get
 
-MODULES = {"vit": "digits", "gpt2": "docstrings"}  # of a family, the module with `split(preset)`
+MODULES = {"vit": "digits", "gpt2": "docstrings", "tft": "series"}  # of a family, the module with `split(preset)`
 
 
 def module(preset: str | Preset) -> ModuleType:

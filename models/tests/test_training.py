@@ -223,3 +223,13 @@ def test_gpt2_learns_far_more_than_how_often_a_token_is(tmp_path):
     found = quality.evaluate(model, "gpt2-docstrings", limit=100)
     assert found["loss"].value < docstrings.unigram_entropy(train, held_out) - 1.2
     assert found["rouge1"].value > 2
+
+
+@pytest.mark.slow
+def test_the_tft_forecasts_better_than_the_last_season_repeated(tmp_path):
+    pytest.importorskip("statsmodels", reason="statsmodels is not installed")
+    model = trained.trained("tft-monthly", folder=tmp_path)
+    found = quality.evaluate(model, "tft-monthly")
+    naive = quality.seasonal_naive(data.split("tft-monthly")[1])
+    assert found["mase"].value < 0.8 * naive["mase"].value
+    assert quality.compare(naive["mase"], found["mase"]).verdict == "better"
