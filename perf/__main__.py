@@ -87,10 +87,17 @@ def accept(arguments: Sequence[str]) -> None:
     main(arguments)
 
 
+def history(arguments: Sequence[str]) -> int:
+    """The history of every commit: add evidence to it, show its changes, push, pull and prune its branch."""
+    from perf.track.command import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "machine": machine, "variants": variants, "plot": plot, "report": report,
     "repeatability": repeatability, "bisect": bisect, "selftest": selftest, "site": site,
-    "alert": alert, "accept": accept}
+    "alert": alert, "accept": accept, "history": history}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from asv.environment import EnvironmentUnavailable
 
 from perf import workloads
 from perf.track import asv_environment, matrix
+from perf.track.history import load
 from perf.track.series import FIGURES
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +119,54 @@ def test_each_commit_is_measured_by_its_own_code(repository):
     kept = figures(tree, commits["right"])
     assert len(known(kept[f"{SERIES}.track_error"])) == 2
     assert known(kept[f"{SERIES}.time_call"]) == known(right[f"{SERIES}.time_call"])
+
+
+@pytest.mark.slow
+def test_pytest_and_asv_run_fill_the_same_file_and_asv_reads_it(repository):
+    """One cell by each; then pytest's evidence as the next commit's, and asv's own commands over both."""
+    tree, home, commits = repository
+    clone = home / "clone"
+    command("git", "clone", "--quiet", str(tree), str(clone), cwd=home, home=home)
+    command("git", "checkout", "--quiet", "-B", "main", commits["right"], cwd=clone, home=home)
+    asv("run", f"{commits['right']}^!", "--quick", "--bench", BENCH, cwd=clone, home=home)
+    evidence = clone / ".asv" / "evidence.jsonl"
+    measured = command(sys.executable, "-m", "pytest", "perf/test_attention.py", "--benchmark-only",
+                       "--perf-unfit=keep", "--perf-grid=quick", "--perf-functions=softmax", "--perf-backends=sdpa",
+                       "--perf-seqlens=512", f"--perf-evidence={evidence}", "--perf-history", "-p", "no:cacheprovider",
+                       cwd=clone, home=home)
+    assert f"numbers in {clone}/.asv/results" in measured.stdout
+    # This machine may be busy, and have no times then: they are what is tested, so it is taken for fit.
+    lines = [json.loads(line) for line in evidence.read_text().splitlines()]
+    evidence.write_text("\n".join(json.dumps(line | ({"reason": None} if "reason" in line else {})) for line in lines))
+    added = command(sys.executable, "-m", "perf", "history", "add", str(evidence), cwd=clone, home=home)
+    assert added.stdout.startswith(f"{evidence}: ")
+
+    (path,) = (clone / ".asv" / "results").glob("*/*-links-*.json")  # one machine, commit and environment
+    assert path.name.startswith(commits["right"][:8])
+    found = load(clone / ".asv" / "results")
+    assert not found.problems
+    told = {row.workload.backend: row for row in found.rows if row.figure == "time_call"}
+    assert set(told) == {"eager", "sdpa"}
+    assert len(told["sdpa"].samples) >= 3
+    peaks = {row.workload.backend for row in found.rows if row.figure == "track_peak_bytes"}
+    assert peaks == {"eager", "sdpa"}
+
+    (clone / "note").write_text("another commit")
+    command("git", "add", "note", cwd=clone, home=home)
+    command("git", "commit", "--quiet", "-m", "another", cwd=clone, home=home)
+    after = command("git", "rev-parse", "HEAD", cwd=clone, home=home).stdout.strip()
+    command(sys.executable, "-m", "perf", "history", "add", str(evidence), "--commit", after, cwd=clone, home=home)
+    shown = asv("show", "--details", commits["right"], cwd=clone, home=home).stdout
+    assert f"{SERIES}.time_call" in shown
+    compared = asv("compare", commits["right"], after, cwd=clone, home=home).stdout
+    (line,) = [line for line in compared.splitlines() if "time_call" in line and "'sdpa'" in line and "1.00" in line]
+    assert SERIES in line
+    asv("publish", cwd=clone, home=home)
+    graphs = list((clone / ".asv" / "html" / "graphs").rglob(f"{SERIES}.time_call.json"))
+    points = [json.loads(graph.read_text()) for graph in graphs if "summary" not in graph.parts]
+    numbers = [value for (of_one,) in [points] for _, values in of_one for value in values if value is not None]
+    assert len(numbers) == 3  # eager at one commit, sdpa at both
+    assert told["sdpa"].value in numbers
 
 
 @pytest.mark.parametrize(("setting", "message"), [

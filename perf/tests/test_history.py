@@ -136,7 +136,7 @@ def test_a_dirty_tree_goes_in_as_such_or_not_at_all(tmp_path):
     refused = write(tmp_path, dirty)
     assert not refused.files
     assert refused.notes == ["1 row measured with uncommitted changes, so not in the history; commit them, or ask for "
-                             "a series of its own with --perf-history-dirty"]
+                             "a series of its own (--perf-history-dirty; history add --dirty)"]
     write(tmp_path, OK)
     write(tmp_path, dirty, dirty=True)
     assert figures(tmp_path)[W, "track_peak_bytes"] == 7

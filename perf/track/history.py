@@ -22,12 +22,11 @@ from asv.benchmarks import Benchmarks
 from asv.results import Results
 
 from perf.cells import Workload
+from perf.track.merge import NOT_RESULTS, UNREADABLE
 from perf.track.record import DIRTY, Written, write
 from perf.track.series import FIGURES, VERSION, Series
 
 AXES = tuple(one.name for one in fields(Workload) if one.default is MISSING)  # of a series that needs no others
-NOT_RESULTS = ("machine.json", "benchmarks.json")
-UNREADABLE = (util.UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
 
 ROOT = Path(__file__).resolve().parents[2]
-ASK = "ask for a series of its own with --perf-history-dirty"
+ASK = "ask for a series of its own (--perf-history-dirty; history add --dirty)"
 DIRTY = {"TREE": "dirty"}  # an environment variable to asv: its series is none of the commit's
 TIMES = ("host_time", "compile_cold", "compile_warm")
 NAMES = tuple(one.name for one in fields(figures.Figures) if one.name not in ("reason", "wrong"))
@@ -146,8 +146,8 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
         measured = datetime.fromtimestamp(max(row.time for row in rows), UTC)
         _add(results, listed[name], cells, measured)
     if results.get_all_result_keys():
-        _save_json(folder / machine["machine"] / "machine.json", machine, Machine.api_version)
-        with _beside(folder) as new:
+        save_json(folder / machine["machine"] / "machine.json", machine, Machine.api_version)
+        with beside(folder) as new:
             results.save(str(new))
             os.replace(new / results._filename, path)
         written.files.append(path)
@@ -191,7 +191,7 @@ def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[st
     """Replaces these cells of a benchmark and leaves its others."""
     name, params = benchmark["name"], benchmark["params"]
     if name in results.get_all_result_keys():
-        params = _widened(results.get_result_params(name), params)
+        params = widened(results.get_result_params(name), params)
     elif not any(value is not None or samples is not None for value, samples, _ in cells.values()):
         return  # nothing to withdraw
     places = {values: number for number, values in enumerate(itertools.product(*params))}
@@ -205,7 +205,7 @@ def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[st
                        selected_idx={places[values] for values in cells})
 
 
-def _widened(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
+def widened(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
     """The new axes, and what only the old ones have behind it: a number that was measured stays."""
     if len(old) != len(new):
         return [list(values) for values in new]
@@ -222,23 +222,23 @@ def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
     now = dict(descriptions(known))
     for name, benchmark in now.items():
         if before.get(name, {}).get("version") == benchmark["version"]:
-            benchmark["params"] = _widened(before[name]["params"], benchmark["params"])
+            benchmark["params"] = widened(before[name]["params"], benchmark["params"])
     listed = {**before, **now}
     if listed != before:
-        _save_json(path, listed, Benchmarks.api_version)
+        save_json(path, listed, Benchmarks.api_version)
     return listed
 
 
-def _save_json(path: Path, content: Mapping[str, Any], version: int) -> None:
+def save_json(path: Path, content: Mapping[str, Any], version: int) -> None:
     """Whoever reads meanwhile sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path.parent) as folder:
+    with beside(path.parent) as folder:
         util.write_json(str(folder / path.name), content, version)
         os.replace(folder / path.name, path)
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def beside(folder: Path) -> Iterator[Path]:
     """A folder on the same disk that is gone afterwards."""
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
