@@ -43,9 +43,9 @@ class Images:
     def batch(self, items: torch.Tensor, generator: torch.Generator | None = None,
               ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Inputs of a ViT and labels of these items, where the images are; augmented if there is a generator."""
-        items = items.to(self.labels_N.device)
+        items = items.to(self.labels_N.device, non_blocking=True)  # a GPU is not waited for
         images = self.images_NHW[items]
-        moves = None if generator is None else _moves(len(images), generator).to(images.device)
+        moves = None if generator is None else _moves(len(images), generator).to(images.device, non_blocking=True)
         return {"pixel_values": pixels(images, self.side, moves)}, self.labels_N[items]
 
 

@@ -1,0 +1,91 @@
+"""UCI electricity (LD2011_2014.txt): 370 clients, kilowatts every 15 minutes, made hourly as the TFT's authors do.
+
+The file: semicolons, a decimal comma, a first row of names; each row a time and one number a client. An hour is
+the mean of the four quarters that end in it. Known ahead: hour of the day and day of the week, each as sine and
+cosine, so that `tft-160` (4 known variables, up to 369 series) reads it.
+Source: Trindade, UCI Machine Learning Repository (2015), doi 10.24432/C58C86.
+"""
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from models.data.packages import needs
+from models.data.series import Series, Windows, windows
+from models.data.wrong import wrong
+
+QUARTERS = 4
+SEASON = 24
+FORMAT = "%Y-%m-%d %H:%M:%S"
+
+
+def read(path: str | Path, clients: int | None = None) -> tuple[Series, ...]:
+    """The hourly series of the first `clients` (all) columns, from the first hour in which each used anything.
+
+    Raises ValueError naming file, line and what was expected there; FileNotFoundError; ImportError without pandas.
+    """
+    path = Path(path)
+    every = _names(path)
+    names = every[:clients]
+    with needs("pandas", "to read the electricity file"):
+        import pandas
+    try:
+        table = pandas.read_csv(path, sep=";", decimal=",", header=0, index_col=0, parse_dates=True, date_format=FORMAT,
+                                dtype=dict.fromkeys(every, np.float64))[names]
+        clean = isinstance(table.index, pandas.DatetimeIndex) and bool(np.isfinite(table.to_numpy()).all())
+    except (ValueError, UnicodeDecodeError):  # which line it was, pandas doesn't say
+        clean = False
+    if not clean:
+        raise _first_wrong_row(path)
+    if (steps := np.diff(table.index.to_numpy()).astype("timedelta64[s]")).size and len(odd := np.unique(steps)) > 1:
+        row = int(np.argmax(steps != steps[0])) + 3  # the header, and the row that comes after the step
+        raise wrong(path, "rows of equal steps in time", f"steps of {odd[0]} and {odd[-1]}", row)
+    hourly = table.resample("1h", closed="right", label="left").mean()
+    return tuple(_series(str(name), hourly[name]) for name in names)
+
+
+def split(path: str | Path, *, context: int = 168, horizon: int = 24, clients: int | None = None,
+          stride: int = 24) -> tuple[Windows, Windows]:
+    """Training and held-out windows of the file, as `series.windows`; raises what `read` and it raise."""
+    return windows(read(path, clients), context=context, horizon=horizon, season=SEASON, stride=stride)
+
+
+def _series(name: str, hourly: object) -> Series:
+    values, times = hourly.to_numpy(), hourly.index  # type: ignore[attr-defined]
+    first = int(np.argmax(values > 0))  # before it, the client was not there yet
+    hour, day = 2 * np.pi * times.hour / 24, 2 * np.pi * times.dayofweek / 7
+    known = np.stack([np.sin(hour), np.cos(hour), np.sin(day), np.cos(day)], axis=1)
+    return Series(name, values[first:], known[first:])
+
+
+def _names(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        header = lines.readline().rstrip("\r\n")
+    names = [name.strip('"') for name in header.split(";")]
+    if len(names) < 2 or names[0] or not all(names[1:]):
+        raise wrong(path, 'a first row "";"MT_001";... of client names between semicolons', header, 1)
+    return names[1:]
+
+
+def _first_wrong_row(path: Path) -> ValueError:
+    """What is wrong with the first bad row; every row is looked at, so only after pandas has failed."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        width = len(lines.readline().split(";"))
+        for number, line in enumerate(lines, 2):
+            time, *values = line.rstrip("\r\n").split(";")
+            if len(values) != width - 1:
+                return wrong(path, f"a time and {width - 1} numbers between semicolons", f"{len(values)} numbers",
+                             number)
+            try:
+                datetime.strptime(time.strip('"'), FORMAT)
+            except ValueError:
+                return wrong(path, 'a time like "2011-01-01 00:15:00"', time, number)
+            for value in values:
+                try:
+                    if not np.isfinite(float(value.replace(",", "."))):
+                        raise ValueError
+                except ValueError:
+                    return wrong(path, "a number with a decimal comma, like 3,17", value or "nothing", number)
+    return wrong(path, "rows of a time and numbers", "none that can be read")
