@@ -36,6 +36,7 @@ HEAD_DIMS = {"cuda": (64, 128), "cpu": (64,)}
 BATCHES = {"cuda": (1, 2, 4, 8, 16, 32), "cpu": (1, 4)}
 DTYPE = {"cuda": "bf16", "cpu": "fp32"}
 TRAINING = "train-step"
+COMPILED = ("flex", "fused")  # seconds a shape
 CORE = ("softmax", "alibi", "sliding-window")  # measured in full; of other functions a few cells tell enough
 
 # model, phase, batches, lengths, keys (None: m = n), causal
@@ -186,7 +187,7 @@ def _cuda_default(w: Workload) -> bool:
     if w.batch * w.m != TOKENS["cuda"]:
         return False
     if w.function not in CORE:
-        return w.m in ((4096,) if w.backend in ("flex", "eager") else SOME)
+        return w.m in ((4096,) if w.backend in ("eager", *COMPILED) else SOME)
     if w.backend == "checkpointed":
         return w.n == 2048 and w.phase == "forward-backward"
     if w.backend in ("sdpa-math", "tiled"):
@@ -212,7 +213,7 @@ def _cpu_default(w: Workload) -> bool:
     if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
         return False
     if w.function not in CORE:
-        return w.m == 512 and w.backend != "flex"
+        return w.m == 512 and w.backend not in COMPILED
     if w.backend == "checkpointed":
         return w.causal and w.n == 1024 and w.phase == "forward-backward"
     if w.function == "softmax" and w.phase == "forward":

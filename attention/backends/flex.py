@@ -1,18 +1,17 @@
 """FlexAttention, always compiled (Dong et al., arXiv 2412.05496).
 
-Past its recompile limit torch.compile runs the dense fallback without a word. Here every caller has
-a code object of its own, so a cache of its own, and `fullgraph=True` turns the limit into an error.
+Past its recompile limit torch.compile runs the dense fallback without a word: see `compiling` for what stops it here.
 """
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from attention import masks
-from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels, Unsupported
+from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels
+from attention.backends.compiling import compiled, no_compiler, refusals
 from attention.backends.sinks import with_sinks
 
 # On the CPU, where it has no backward pass, the profiler names the compiled graph, not the C++ kernel in it.
@@ -27,9 +26,7 @@ class Flex(Backend):
     kernels = KERNELS
 
     def missing(self, device: torch.device) -> str | None:
-        if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-            return "compiled FlexAttention needs a C++ compiler here; install g++"
-        return super().missing(device)
+        return no_compiler(device) or super().missing(device)
 
     def refuses(self, case: Case) -> str | None:
         if case.dtype == torch.float64:
@@ -43,15 +40,10 @@ class Flex(Backend):
 
 
 def _compiled(device: torch.device) -> Callable[..., torch.Tensor]:
-    """flex_attention, compiled, with a cache that no other caller fills."""
     from torch.nn.attention.flex_attention import flex_attention  # brings torch._dynamo, two seconds
 
-    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
-        return flex_attention(q, k, v, **options)
-
-    kernel.__code__ = kernel.__code__.replace()  # a copy: dynamo counts recompiles by code object
     # With dynamic shapes the C++ that inductor writes for the CPU does not compile (torch 2.11, 2.13).
-    return torch.compile(kernel, fullgraph=True, dynamic=False if device.type == "cpu" else None)
+    return compiled(flex_attention, dynamic=False if device.type == "cpu" else None)
 
 
 class Attend:
@@ -66,9 +58,6 @@ class Attend:
                  band: masks.Band = masks.FULL, visible: masks.Visible | None = None,
                  bias: Callable | None = None, key_mask: torch.Tensor | None = None,
                  softcap: float | None = None, sinks_H: torch.Tensor | None = None) -> torch.Tensor:
-        from torch._dynamo.exc import FailOnRecompileLimitHit
-        from torch._inductor.exc import InductorError
-
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         self.kernel = self.kernel or _compiled(q_BHND.device)
         key = (n, m, band, visible, bias, softcap, q_BHND.device)
@@ -76,20 +65,12 @@ class Attend:
             self.options = _express(q_BHND, m, band, visible, bias, key_mask, softcap)
             self.key = None if key_mask is not None else key
         gqa = q_BHND.shape[1] != k_BGMD.shape[1]
-        try:
+        with refusals("flex", q_BHND, k_BGMD):
             if sinks_H is None:
                 return self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale, enable_gqa=gqa, **self.options)
             out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale, enable_gqa=gqa, return_aux=_sums(),
                                    **self.options)
             return with_sinks(out, aux.lse, sinks_H)
-        except FailOnRecompileLimitHit as error:
-            limit = torch._dynamo.config.recompile_limit
-            raise RuntimeError(f"flex: one module was called in more than {limit} shapes, each compiled anew; "
-                               "build one module a shape, or use another backend") from error
-        except InductorError as error:
-            why = str(error).splitlines()[0].removeprefix("LoweringException: ")
-            raise Unsupported(f"flex: torch.compile has no kernel for q {tuple(q_BHND.shape)}, "
-                              f"k {tuple(k_BGMD.shape)} in {q_BHND.dtype}: {why}") from error
 
 
 def _sums() -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import elu
 
 from attention.backends.eager import eager
+from attention.backends.fused import fused, whole
 from attention.backends.plain import chunked
 from attention.functions import _linear
 from attention.functions._weighted import weighted_mean
@@ -52,3 +53,6 @@ def by_chunks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     """φ(k)ᵀ v once for all queries, or chunk by chunk."""
     compute = _linear.causal if causal else _linear.full
     return compute(*_features(q, k, v, key_mask)).to(q.dtype)
+
+
+register("linear", backends=[fused], peak_bytes=lambda case: _linear.peak_bytes(case, case.head_dim))(whole(by_chunks))

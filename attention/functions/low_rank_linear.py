@@ -13,6 +13,7 @@ import torch
 
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
+from attention.backends.fused import fused, whole
 from attention.backends.plain import chunked
 from attention.function import Parameters
 from attention.functions import low_rank
@@ -76,3 +77,6 @@ def by_products(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Ten
     rho_q, rho_k = _normalised(q, k, params["F"], scale, key_mask)
     means = rho_k.mT @ v.to(rho_k.dtype)
     return (rho_q.unflatten(1, (k.shape[1], -1)) @ means.unsqueeze(2)).flatten(1, 2).to(q.dtype)
+
+
+register("low-rank-linear", backends=[fused], peak_bytes=peak_bytes)(whole(by_products))

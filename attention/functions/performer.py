@@ -15,6 +15,7 @@ import torch
 
 from attention.backends.base import Case
 from attention.backends.eager import eager
+from attention.backends.fused import fused, whole
 from attention.backends.plain import chunked
 from attention.function import Parameters
 from attention.functions import _linear
@@ -123,3 +124,6 @@ def by_chunks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     phi_q, phi_k, wide, log = _features(q, k, v, params["projection"], causal=causal, scale=scale, key_mask=key_mask)
     out = _linear.full(phi_q, phi_k, wide) if log is None else _linear.causal(phi_q, phi_k, wide, log)
     return out.to(q.dtype)
+
+
+register("performer", backends=[fused], peak_bytes=peak_bytes)(whole(by_chunks))

@@ -17,6 +17,7 @@ from attention import masks
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.flex import flex
+from attention.backends.fused import fused, whole
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
 from attention.function import Parameters
@@ -82,3 +83,6 @@ def primer(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, 
            key_mask: torch.Tensor | None, width: int, params: Parameters) -> torch.Tensor:
     q, k, v = (convolve(x, params[name], key_mask) for x, name in ((q, "conv_q"), (k, "conv_k"), (v, "conv_v")))
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)
+
+
+register("primer", backends=[fused])(whole(primer, sdpa))

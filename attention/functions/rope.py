@@ -17,6 +17,7 @@ from attention import masks
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.flex import flex
+from attention.backends.fused import fused, whole
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
 from attention.functions.softmax import pairs as all_pairs
@@ -87,3 +88,6 @@ def rope(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *,
          key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
     q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)
+
+
+register("rope", backends=[fused])(whole(rope, sdpa))

@@ -1,0 +1,56 @@
+"""A variant in plain PyTorch, compiled whole (torch.compile; Ansel et al., PyTorch 2, ASPLOS 2024).
+
+What stands before, between and behind a function's products (rotations, feature maps, prefix sums, changes of dtype)
+becomes a few kernels instead of one an operation. Compiled once a shape.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from attention.backends.base import SOFTMAX, Backend, Kernels
+from attention.backends.compiling import compiled, no_compiler, refusals
+
+# On the CPU the profiler names the compiled graph, not the kernels in it.
+_GRAPH, _OWN = ("^CompiledFxGraph$",), (r"^triton_(?!tem)",)
+KERNELS = {"cpu": Kernels(_GRAPH, _GRAPH, never=(SOFTMAX["cpu"],)),
+           "cuda": Kernels(_OWN, _OWN, never=(SOFTMAX["cuda"],))}
+
+
+class Fused(Backend):
+    name = "fused"
+    compiled = True
+    kernels = KERNELS
+
+    def missing(self, device: torch.device) -> str | None:
+        return no_compiler(device) or super().missing(device)
+
+    def attend(self) -> Callable[..., torch.Tensor]:
+        return Whole()
+
+
+class Whole:
+    """One caller's compiled function."""
+
+    def __init__(self) -> None:
+        self.function: Callable[..., torch.Tensor] | None = None
+
+    def __call__(self, compute: Callable[..., torch.Tensor], inner: Backend | None, q: torch.Tensor, k: torch.Tensor,
+                 v: torch.Tensor, **told: object) -> torch.Tensor:
+        if self.function is None:
+            attend = None if inner is None else inner.attend()
+            self.function = compiled(lambda *qkv, **told: compute(attend, *qkv, **told), dynamic=False)
+        with refusals("fused", q, k):
+            return self.function(q, k, v, **told)
+
+
+def whole(compute: Callable[..., torch.Tensor], inner: Backend | None = None) -> Callable[..., torch.Tensor]:
+    """What `fused` registers of a variant's function: `compute`, with the kernel of `inner` if it has one."""
+    def call(attend: Whole, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **told: object) -> torch.Tensor:
+        return attend(compute, inner, q, k, v, **told)
+
+    return call
+
+
+fused = Fused()
