@@ -23,7 +23,7 @@ def _layers() -> tuple[type[Any], type[Any]]:
     import bitsandbytes as bnb
 
     class Int8Linear(bnb.nn.Linear8bitLt):
-        """Linear8bitLt that survives inputs beyond fp16's range and moves after use."""
+        """Linear8bitLt that takes inputs beyond fp16's range, moves and loads after use, and loads nothing but int8."""
 
         weight: Any
 
@@ -39,11 +39,22 @@ def _layers() -> tuple[type[Any], type[Any]]:
             return out if self.bias is None else out + self.bias
 
         def _apply(self, fn: Any, recurse: bool = True) -> Any:
-            # After the first use the library keeps the scales where `model.to` doesn't look.
+            self._as_before_use()
+            return super()._apply(fn, recurse)
+
+        def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+            weight, errors = state_dict.get(prefix + "weight"), args[-1]
+            if weight is not None and weight.dtype != torch.int8:  # the library would round it to zeros
+                errors.append(f"{prefix}weight is not quantised: load it into an unquantised model, then quantise that")
+                return
+            self._as_before_use()
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
+        def _as_before_use(self) -> None:
+            # Once used, the library keeps the scales where neither `to` nor `load_state_dict` looks.
             if self.state.CB is not None:
                 self.weight.CB, self.weight.SCB = self.state.CB, self.state.SCB
                 self.state.CB = self.state.SCB = None
-            return super()._apply(fn, recurse)
 
         def __setstate__(self, state: dict[str, Any]) -> None:
             # In a copy the library has the codes twice, until its first use.

@@ -54,7 +54,14 @@ def apply(model: nn.Module, plan: Quantized) -> nn.Module:
     for name in plan.layers:
         layers.replace(model, name, plan.method)
     model.quantization = plan  # type: ignore[assignment]
+    if plan.layers and hasattr(model, "save_pretrained"):
+        model.save_pretrained = _refuse_to_save  # type: ignore[assignment]
     return model
+
+
+def _refuse_to_save(*args: Any, **kwargs: Any) -> None:
+    """transformers would write the codes, and `from_pretrained` would take them for weights."""
+    raise RuntimeError("save_pretrained doesn't know what this model was quantised with: use models.quantization.save")
 
 
 def quantized_layers(model: nn.Module) -> list[str]:

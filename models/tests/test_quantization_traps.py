@@ -97,6 +97,35 @@ def test_nothing_is_kept_that_is_not_counted(preset, name, device):
     assert reachable(model) == quantization.model_bytes(model) + sum(buffers.values())
 
 
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+@pytest.mark.parametrize(("preset", "name", "device"), quantized.cases(presets=("vit-tiny",)))
+def test_load_state_dict_is_right_or_refused(preset, name, device, used):
+    """bitsandbytes' int8 rounds a float checkpoint to zeros, and its 4-bit types don't read what they wrote."""
+    source = quantized.create(preset, name, device)
+    for theirs, expected in ((source, source), (quantized.plain(preset, name, device), None)):
+        model = quantized.create(preset, name, device, seed=1)
+        if used:
+            quantized.answers(model, preset)
+        if expected is not None and not name.startswith(("bnb-nf4", "bnb-fp4")):
+            model.load_state_dict(theirs.state_dict())
+            assert torch.equal(quantized.answers(model, preset), quantized.answers(expected, preset))
+        else:
+            with pytest.raises((RuntimeError, KeyError)):
+                model.load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", ["bnb-int8", "bnb-nf4", "ao-int8-weight", "ptq-int8"])
+def test_save_pretrained_is_refused(name, tmp_path):
+    """What transformers writes of bitsandbytes' int8, its from_pretrained reads as weights."""
+    model = quantized.create("vit-tiny", name)
+    for saved in (model, copy.deepcopy(model)):
+        with pytest.raises(RuntimeError, match=r"use models\.quantization\.save"):
+            saved.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    quantized.create("vit-tiny", "bf16").save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("preset", "name", "device"), TRAINS)
 def test_training_after_use_lowers_the_loss_and_leaves_the_quantised_weights(preset, name, device):
     model = quantized.create(preset, name, device)
