@@ -38,7 +38,7 @@ _forgotten = 0  # times
 
 
 def forget() -> None:
-    """Has torch.compile forget all that it compiled, its counts and seconds too.
+    """Has torch.compile forget all that it compiled, and its seconds.
 
     Code compiled for one shape would be made dynamic for the next; and past a number of recompilations of one
     function it is run eagerly without a word, where all models of a family are one function.
@@ -57,9 +57,8 @@ def compiling() -> Iterator[Compiled]:
     found, before, forgotten = Compiled(), _so_far(), _forgotten
     yield found
     after = _so_far()
-    if _forgotten != forgotten:  # it is done before anything is compiled
-        before = _SoFar()
-    found.seconds = after.seconds - before.seconds
+    # Forgetting, done before anything is compiled, begins the seconds anew; the other counts go on.
+    found.seconds = after.seconds - (before.seconds if _forgotten == forgotten else 0.0)
     found.graphs = after.graphs - before.graphs
     found.cold = after.misses > before.misses
 

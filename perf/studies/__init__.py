@@ -1,0 +1,1 @@
+"""Studies: measured only where they are named."""

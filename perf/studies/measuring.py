@@ -1,0 +1,154 @@
+"""What the studies share: a workload timed by all of the harness's clocks at once, and a file of raw records."""
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perf.cells import Workload
+from perf.measure import counters, machine
+from perf.measure.clocks import clock
+from perf.measure.compiling import compiling
+from perf.measure.fitness import Watch, unfit
+from perf.measure.precompile import precompile
+from perf.measure.sampling import sample
+from perf.prepare import Prepared, Preparer
+from perf.treatments import not_compiled
+
+ROUNDS = (5, 50)  # of a stopwatch: the fewest, and the most
+STOPWATCH = 0.5  # seconds of it
+PRECISION = 0.005
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one call: `gpu` by the clock (replay of its CUDA graph, else events), the median of `samples`; `eager`
+    by a stopwatch around the call and the wait for the device, as a user's loop sees it; `replay` by one around a
+    replay of its graph. A CPU has one time, by the clock and by the stopwatch."""
+
+    workload: Workload
+    gpu: float
+    interval: float
+    clock: str
+    eager: float
+    replay: float | None
+    host: float | None
+    no_graph: str | None
+    weights: int
+    error: float
+    allowed: float
+    counters: dict[str, int] = field(default_factory=dict)
+    compiled: dict[str, float] = field(default_factory=dict)
+    unfit: str | None = None
+    samples: tuple[float, ...] = ()
+
+    @property
+    def best(self) -> float:
+        """By the stopwatch, with a graph where there is one."""
+        return self.replay if self.replay is not None else self.eager
+
+
+class Study:
+    """Measures on one device and writes every record as soon as it is known; a part that fails is one of them."""
+
+    def __init__(self, device: torch.device, out: Path, seconds: float = float("inf")) -> None:
+        self.device, self.out = device, out
+        self.preparer, self.watch = Preparer(device), Watch(device)
+        self.known: dict[Workload, Timed] = {}
+        self.failures: list[str] = []
+        self.started, self.seconds = time.monotonic(), seconds
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self.write("machine", {"id": machine.identity(), "revision": machine.revision(), **machine.fingerprint()})
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        with self.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "at": round(time.monotonic() - self.started, 1), **record}) + "\n")
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What fails inside is recorded, and the rest goes on."""
+        try:
+            yield
+        except Exception as error:  # of compilers and libraries: any
+            said = f"{name}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+            self.failures.append(said)
+            self.write("failed", {"part": name, "reason": said})
+            print(f"  FAILED {said}", flush=True)
+
+    def compile_ahead(self, workloads: Sequence[Workload]) -> None:
+        """Fills the compiler's caches by processes side by side; on a GPU, for one compiles a model after the other."""
+        figures, failed = precompile(workloads, self.device)
+        for name, seconds in figures.items():
+            self.write("compiled", {"id": name, **seconds})
+            print(f"  {name}: " + ", ".join(f"{kind} {value:.1f}" for kind, value in seconds.items()), flush=True)
+        for said in failed:
+            self.write("failed", {"part": "compiling ahead", "reason": said})
+            print(f"  {said}", flush=True)
+
+    def prepared(self, w: Workload) -> Prepared:
+        """Ready and called once. Raises ValueError, in one line, for what can't run here, and TimeoutError where the
+        study's seconds are spent."""
+        if (spent := time.monotonic() - self.started) > self.seconds:
+            raise TimeoutError(f"not begun: {spent:.0f} s are spent")
+        if reason := self.preparer.why_not(w):
+            raise ValueError(reason)
+        made = self.preparer.prepare(w)
+        made.call()
+        return made
+
+    def timed(self, w: Workload) -> Timed:
+        """Checked, then timed; each workload once. Raises ValueError for one that is wrong."""
+        if w not in self.known:
+            self.known[w] = self._timed(w)
+            self.write("timed", {"id": w.id, **asdict(self.known[w])})
+            print(f"  {line(self.known[w])}", flush=True)
+        return self.known[w]
+
+    def _timed(self, w: Workload) -> Timed:
+        with compiling() as compiled:
+            made = self.prepared(w)
+            report = made.check()
+        if not report.ok:
+            raise ValueError(report.message)
+        counted = counters.count(made.call, self.device).counters
+        if reason := not_compiled(counted, w):
+            raise ValueError(reason)
+        eager = stopwatch(made.call, self.device)
+        ticking = clock(self.device)
+        plan = ticking.prepare(made.call)
+        self.watch.begin()
+        found = sample(ticking, plan, precision=PRECISION, watch=self.watch.sample)
+        reason = unfit(self.watch.end())
+        replay = stopwatch(plan.call, self.device) if self.device.type == "cuda" and not plan.no_graph else None
+        worst = max(report.errors, key=lambda x: report.errors[x] / report.bounds[x] if report.bounds[x] else 0.0)
+        return Timed(w, found.median, found.interval, plan.clock, eager, replay, plan.host, plan.no_graph, made.kept(),
+                     report.errors[worst], report.bounds[worst], counted, compiled.figures(), reason, found.seconds)
+
+
+def stopwatch(call: Callable[[], Any], device: torch.device) -> float:
+    """Median seconds of a call and the wait for its end."""
+    seconds: list[float] = []
+    end = time.perf_counter() + STOPWATCH
+    while len(seconds) < ROUNDS[0] or (time.perf_counter() < end and len(seconds) < ROUNDS[1]):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def line(t: Timed) -> str:
+    """A measurement, in a line."""
+    replay = "" if t.replay is None else f", replayed {1e3 * t.replay:.3f}"
+    how = "graph" if t.clock.startswith("cuda graph") else t.clock.partition(",")[0]
+    return (f"{t.workload.id}: {1e3 * t.gpu:.3f} ms ({how}), stopwatch {1e3 * t.eager:.3f}{replay}, "
+            f"{t.weights / 1e6:.0f} MB" + "".join(f", {name} {value:.1f} s" for name, value in t.compiled.items()
+                                                  if name != "graphs") + (f" UNFIT: {t.unfit}" if t.unfit else ""))

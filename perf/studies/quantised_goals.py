@@ -1,0 +1,232 @@
+"""The goals of quantised and compiled models, each claim beside what this run measured. For a GPU of 80 GB.
+
+    python -m perf.studies.quantised_goals --out goals.jsonl                 # about 5 minutes
+    python -m perf.studies.quantised_goals --out goals.jsonl --folds 2 --fold-seconds 60     # quality too
+    python -m perf.studies.quantised_goals --out tiny.jsonl --tiny --device cpu --folds 2    # the same code, no goal
+
+Ratios are of one run. Times: `stopwatch` is a user's loop (call, wait), `graph` the device's time by CUDA-graph
+replay from a cold L2. Every measurement is a line of the file, checked before it was timed; what fails is a line too.
+"""
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attention
+import models
+from perf.cells import Workload
+from perf.studies.measuring import Study, Timed
+from perf.studies.where_time_goes import Where, where
+
+BLOCKS = {"vit": "vit.layers", "gpt2": "transformer.h"}
+FASTEST = ("ao-fp8-dynamic", "ao-int8-dynamic", "ao-int8-weight")  # of those that gain from a large batch
+LEAST, SMALLEST, FASTER, POINTS, BLOCKS_SMALLER = 2.5, 0.51, 1.3, 0.5, 3.5
+
+
+@dataclass(frozen=True)
+class Models:
+    """The presets that stand for ViT-L/16 and GPT-2, tokens of a short and a long prompt, the two batches."""
+
+    vit: str = "vit-l16"
+    gpts: tuple[str, ...] = ("gpt2", "distilgpt2")
+    short: int = 256
+    long: int = 1024
+    batch: int = 32
+    half: str = "fp16"
+
+
+TINY = Models("vit-tiny", ("gpt2-tiny",), 16, 32, 4, "bf16")
+
+
+def image(m: Models, batch: int, dtype: str, quantization: str = "none", compiled: bool = False) -> Workload:
+    preset = models.get(m.vit)
+    n = models.family(preset).tokens(preset)
+    return Workload(m.vit, "softmax", "sdpa", "forward", False, batch, preset.heads, preset.kv_heads, n, n,
+                    preset.head_dim, dtype, quantization, compiled)
+
+
+def text(m: Models, name: str, phase: str, n: int, compiled: bool = False) -> Workload:
+    preset = models.get(name)
+    return Workload(name, "softmax", "sdpa", phase, True, 1, preset.heads, preset.kv_heads,
+                    1 if phase == "decode" else n, n, preset.head_dim, m.half, compiled=compiled)
+
+
+class Goals:
+    """The parts, each of which claims something."""
+
+    def __init__(self, study: Study, m: Models) -> None:
+        self.study, self.m = study, m
+        self.claims: list[str] = []
+
+    def claim(self, said: str, measured: str, holds: bool) -> None:
+        self.claims.append(f"{'holds ' if holds else 'FAILS '} {said}: {measured}")
+        self.study.write("claim", {"claim": said, "measured": measured, "holds": holds})
+
+    def pairs(self) -> Iterator[tuple[str, Workload, Workload]]:
+        """What is compared at batch 1: eager and compiled."""
+        yield "ViT", image(self.m, 1, self.m.half), image(self.m, 1, self.m.half, compiled=True)
+        for name in self.m.gpts:
+            for phase, n in (("prefill", self.m.short), ("decode", self.m.long - 1)):
+                yield f"{name} {phase}", text(self.m, name, phase, n), text(self.m, name, phase, n, True)
+
+    def compiled(self) -> list[Workload]:
+        """All that the parts compile."""
+        batch = self.m.batch
+        return [*(new for _, _, new in self.pairs()),
+                *(image(self.m, b, self.m.half, "bnb-nf4", True) for b in (1, batch)),
+                *(image(self.m, batch, "bf16", method, True) for method in ("none", *FASTEST))]
+
+    def graphs(self) -> None:
+        """torch.compile and a CUDA graph against eager half precision at batch 1."""
+        for name, eager, compiled in self.pairs():
+            with self.study.part(f"compiled {name}"):
+                old, new = self.study.timed(eager), self.study.timed(compiled)
+                self.claim(f"{name}, {self.m.half}, batch 1: compile + CUDA graph >= {LEAST}x as fast as eager",
+                           f"{old.eager / new.best:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
+                           f"{old.gpu / new.gpu:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); the host "
+                           f"launches the eager call in {ms(old.host)}; a CUDA graph alone gives "
+                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", old.eager / new.best >= LEAST)
+
+    def blocks(self) -> None:
+        """NF4 against half precision on the blocks: how much smaller, how much slower."""
+        for batch in (1, self.m.batch):
+            with self.study.part(f"NF4 at batch {batch}"):
+                plain = self.study.timed(image(self.m, batch, self.m.half))
+                slow = []
+                for compiled in (False, True):
+                    with self.study.part(f"bnb-nf4{' compiled' * compiled} at batch {batch}"):
+                        found = self.study.timed(image(self.m, batch, self.m.half, "bnb-nf4", compiled))
+                        replayed = f", replayed {found.replay / plain.eager:.2f}x" if found.replay else ""
+                        slow.append(f"{'compiled' if compiled else 'eager'} {found.eager / plain.eager:.2f}x the time "
+                                    f"by the stopwatch, {found.gpu / plain.gpu:.2f}x by the device's{replayed}")
+                self.claim(f"NF4 at batch {batch}: its slowdown against {self.m.half} eager is printed",
+                           "; ".join(slow), bool(slow))
+        for name in (self.m.vit, self.m.gpts[0]):
+            for method in ("bnb-nf4", "bnb-nf4-dq"):
+                with self.study.part(f"bytes of {method} in {name}"):
+                    old, new = (self._block_bytes(name, quantization) for quantization in (None, method))
+                    self.claim(f"{method} on the blocks of {name} >= {BLOCKS_SMALLER}x smaller than fp16",
+                               f"{old / new:.2f}x ({old / 1e6:.1f} -> {new / 1e6:.1f} MB)", old / new >= BLOCKS_SMALLER)
+
+    def _block_bytes(self, name: str, method: str | None) -> int:
+        model = models.create(name, quantization=method, dtype=torch.float16, device=self.study.device)
+        return models.quantization.model_bytes(model, BLOCKS[models.get(name).family])
+
+    def fastest(self) -> str | None:
+        """The fastest quantised ViT at the large batch against bf16, both compiled; its method."""
+        with self.study.part("bf16 compiled"):
+            plain = self.study.timed(image(self.m, self.m.batch, "bf16", compiled=True))
+            found: dict[str, Timed] = {}
+            for method in FASTEST:
+                with self.study.part(f"{method} compiled"):
+                    found[method] = self.study.timed(image(self.m, self.m.batch, "bf16", method, True))
+            if not found:
+                raise ValueError("no method could be timed")
+            best = min(found, key=lambda method: found[method].gpu)
+            told = "; ".join(f"{method} {plain.gpu / t.gpu:.2f}x, {t.weights / plain.weights:.3f} of its size, "
+                             f"{compile_seconds(t)}" for method, t in found.items())
+            self.claim(f"the fastest quantised ViT at batch {self.m.batch} >= {FASTER}x as fast as bf16 compiled",
+                       f"{best}: {plain.gpu / found[best].gpu:.2f}x ({ms(plain.gpu)} -> {ms(found[best].gpu)}, by "
+                       f"{found[best].clock}; stopwatch {ms(plain.best)} -> {ms(found[best].best)}). All: {told}",
+                       plain.gpu / found[best].gpu >= FASTER)
+            size = found[best].weights / plain.weights
+            self.claim(f"and at most {SMALLEST} of its size", f"{size:.3f}", size <= SMALLEST)
+            return best
+        return None
+
+    def quality(self, method: str, folds: int, seconds: float) -> None:
+        """Paired and out-of-fold over all digits: bf16, and the same weights quantised."""
+        from models.folds import out_of_fold
+        from models.quality import compare, evaluate, join
+
+        device, base, new = self.study.device, [], []
+        with self.study.part(f"quality of {method}"):
+            for model, held_out in out_of_fold(self.m.vit, folds, device=device, seconds=seconds,
+                                               dtype=torch.bfloat16 if device.type == "cuda" else torch.float32):
+                half = model.to(torch.bfloat16)
+                base.append(evaluate(half, self.m.vit, held_out))
+                models.quantization.quantize(half, method, dtype=torch.bfloat16)
+                new.append(evaluate(half, self.m.vit, held_out))
+                told = " -> ".join(f"{found[-1]['top1'].value:.2f}" for found in (base, new))
+                print(f"  fold {len(base)} of {folds}: top1 {told}", flush=True)
+                del model, half
+                gc.collect()
+            change = compare(join(base)["top1"], join(new)["top1"])
+            self.study.write("quality", {"method": method, "folds": folds, "seconds": seconds, **asdict(change)})
+            self.claim(f"quality within {POINTS} points of bf16, out-of-fold, the paired interval excluding -{POINTS}",
+                       str(change), change.within(POINTS) is True)
+
+    def time_of_bitsandbytes(self) -> None:
+        """What bitsandbytes spends its time on."""
+        print("\nWhere the time goes:", flush=True)
+        for batch in (1, self.m.batch):
+            plain: Where | None = None
+            for method in ("none", "bnb-int8", "bnb-nf4"):
+                with self.study.part(f"where {method} spends its time at batch {batch}"):
+                    made = self.study.prepared(image(self.m, batch, self.m.half, method))
+                    found = where(made.call, self.study.device)
+                    self.study.write("where", {"method": method, "batch": batch, **found.record()})
+                    name = f"{self.m.vit}, batch {batch}, {self.m.half if method == 'none' else method}"
+                    times = f" That is {found.wall / plain.wall:.2f}x the time of {self.m.half}." if plain else ""
+                    print(f"- {found.text(name)}{times}", flush=True)
+                    plain = plain or found
+
+
+def ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.3f} ms"
+
+
+def compile_seconds(t: Timed) -> str:
+    told = [f"{kind} {t.compiled[kind]:.0f} s" for kind in ("cold", "warm") if kind in t.compiled]
+    return f"compiled in {' / '.join(told) or 'no time'}"
+
+
+def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str]) -> None:
+    """Those named, or all, in the order that builds each model once."""
+    steps: dict[str, Callable[[], Any]] = {
+        "graphs": goals.graphs, "blocks": goals.blocks, "where": goals.time_of_bitsandbytes, "fastest": goals.fastest}
+    chosen = list(only) or list(steps)
+    method = None
+    if not only:
+        with goals.study.part("compiling ahead"):
+            goals.study.compile_ahead(goals.compiled())
+    for name, step in steps.items():
+        if name in chosen:
+            print(f"{name}: {(step.__doc__ or '').splitlines()[0]}", flush=True)
+            with goals.study.part(name):
+                found = step()
+                method = found if name == "fastest" else method
+    if folds:
+        goals.study.seconds = float("inf")
+        goals.quality(method or ("ao-fp8-dynamic" if goals.study.device.type == "cuda" else "ao-int8-dynamic"), folds,
+                      seconds)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints what was measured, then each claim; 1 if one fails or a part could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m perf.studies.quantised_goals", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--part", action="append", default=[], choices=("graphs", "blocks", "where", "fastest"))
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun (default: 8)")
+    parser.add_argument("--folds", type=int, default=0, help="models to train, to measure quality by (default: none)")
+    parser.add_argument("--fold-seconds", type=float, default=60.0, help="of training, each (default: 60)")
+    parser.add_argument("--tiny", action="store_true", help="tiny presets: shows that it runs, and no goal")
+    given = parser.parse_args(arguments)
+    attention.names()
+    study = Study(torch.device(given.device), given.out, 60 * given.minutes)
+    goals = Goals(study, TINY if given.tiny else Models())
+    parts(goals, given.folds, given.fold_seconds, given.part)
+    print("\nClaims:", *goals.claims, *(f"FAILED {said}" for said in study.failures), f"records: {given.out}", sep="\n")
+    return 1 if study.failures or any(claim.startswith("FAILS") for claim in goals.claims) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
