@@ -15,6 +15,10 @@ That is exact for normal ratios of unknown spread.
 Against the odd bad pair, the middle is a trimmed mean with the Winsorized variance of Tukey and McLaughlin
 (Sankhya A 25 (1963) 331; Yuen, Biometrika 61 (1974) 165): the pairs that are kept take the place of n. That is an
 approximation, which perf/tests/simulation.py checks. Below 8 pairs nothing is trimmed: bad pairs widen the interval.
+
+What history has learned of the spread (`Learned`) is the prior of its variance, worth so many pairs more: with v =
+n - 1 and that many degrees of freedom, n - 1 above becomes v, and n in the exponent v + 1. Then one pair has an
+interval too, and the chance of a miss is one over benchmarks whose spread is as uncertain as said.
 """
 from __future__ import annotations
 
@@ -29,24 +33,38 @@ FINEST = 1e-3  # no spread is believed to be smaller: clocks tick, and three pai
 
 
 @dataclass(frozen=True)
+class Learned:
+    """The spread (standard deviation) of one pair's log ratio that history tells, worth as many pairs as `weight`."""
+
+    spread: float = 0.0
+    weight: float = 0.0
+
+
+NOTHING = Learned()
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """Of `kept` pairs: the trimmed mean of their log ratios, and the spread (standard deviation) of one."""
+    """Of `kept` pairs: the trimmed mean of their log ratios, and the spread (standard deviation) of one; `known` are
+    the degrees of freedom of that spread that stem from history."""
 
     middle: float
     spread: float
     kept: int
+    known: float = 0.0
 
     def half_width(self, error: float, pairs: int | None = None) -> float:
         """Half the interval, in log ratios, that misses with the chance `error` at all looks together; may be
         infinite. With `pairs`: what it would be after so many pairs of the same spread."""
         kept = self.kept if pairs is None else pairs - 2 * (pairs // PART)
-        return self.spread / math.sqrt(kept) * critical(kept, error)
+        return self.spread / math.sqrt(kept) * critical(kept, error, self.known)
 
 
-def estimate(pairs: Sequence[float]) -> Estimate:
-    """Of log ratios, two at least. Raises ValueError, in one line, for fewer or one that is not finite."""
+def estimate(pairs: Sequence[float], learned: Learned = NOTHING) -> Estimate:
+    """Of log ratios, two at least, or one where a spread is learned. Raises ValueError, in one line, for fewer or one
+    that is not finite."""
     n = len(pairs)
-    if n < 2:
+    if n < (1 if learned.weight else 2):
         raise ValueError(f"{n} launch pairs have no spread: two at least")
     for i, ratio in enumerate(pairs, 1):
         if not math.isfinite(ratio):
@@ -56,15 +74,20 @@ def estimate(pairs: Sequence[float]) -> Estimate:
     inner = ordered[cut:n - cut]
     winsorized = [inner[0]] * cut + inner + [inner[-1]] * cut
     mean = math.fsum(winsorized) / n
-    variance = math.fsum((ratio - mean) ** 2 for ratio in winsorized) / (len(inner) - 1)
-    return Estimate(math.fsum(inner) / len(inner), max(math.sqrt(variance), FINEST), len(inner))
+    squares = math.fsum((ratio - mean) ** 2 for ratio in winsorized) + learned.weight * learned.spread ** 2
+    variance = squares / (len(inner) - 1 + learned.weight)
+    return Estimate(math.fsum(inner) / len(inner), max(math.sqrt(variance), FINEST), len(inner), learned.weight)
 
 
 @functools.lru_cache(maxsize=4096)
-def critical(n: int, error: float) -> float:
-    """The |t| of n normal pairs at which B reaches 1/error; infinite where no t does, because n is too small."""
-    grown = 1 + n * PRIOR
-    needed = (math.sqrt(grown) / error) ** (2 / n)
+def critical(n: int, error: float, known: float = 0.0) -> float:
+    """The |t| of n normal pairs at which B reaches 1/error; infinite where no t does, because n is too small.
+
+    `known`: the degrees of freedom of the spread beside those of the pairs."""
+    freedom, grown = n - 1 + known, 1 + n * PRIOR
+    if not freedom:
+        return math.inf
+    needed = (math.sqrt(grown) / error) ** (2 / (freedom + 1))
     if needed >= grown:
         return math.inf
-    return math.sqrt((n - 1) * (needed - 1) / (1 - needed / grown))
+    return math.sqrt(freedom * (needed - 1) / (1 - needed / grown))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from perf.decide.intervals import Learned
+
 ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compared together is called changed
 
 
@@ -23,7 +25,10 @@ class Thresholds:
     confidence    of the interval, at all looks together
     alarm         the largest chance that a benchmark that takes the same time is called slower; the same for faster
     least_pairs   before which nothing is decided
+    least_change  before which no change of time is called, so that one bad pair does not make one
     most_pairs    after which sampling ends
+    spread        of one pair's log ratio, as history tells it (perf/decide/learn.py)
+    weight        as many pairs that knowledge is worth; 0: nothing is learned
     memory        bytes gate from this rise on; smaller ones are told
     error_factor  the head's error gates from this many times the base's on
     """
@@ -33,7 +38,10 @@ class Thresholds:
     confidence: float = 0.98
     alarm: float = 1e-4
     least_pairs: int = 3
+    least_change: int = 3
     most_pairs: int = 32
+    spread: float = 0.0
+    weight: float = 0.0
     memory: float = 0.01
     error_factor: float = 1.5
 
@@ -42,7 +50,7 @@ class Thresholds:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{field.name} = {value!r}: not a number")
-        for name in ("least_pairs", "most_pairs"):
+        for name in ("least_pairs", "least_change", "most_pairs"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name} = {getattr(self, name)}: not a whole number")
         if not 0 <= self.noise < self.effect:
@@ -50,11 +58,19 @@ class Thresholds:
         if not 0 < self.alarm <= (1 - self.confidence) / 2 < 0.5:
             raise ValueError(f"confidence = {self.confidence}, alarm = {self.alarm}: must lie between 0 and 1, and "
                              "alarm must be at most half of what confidence leaves")
-        if not 2 <= self.least_pairs <= self.most_pairs:
-            raise ValueError(f"least_pairs = {self.least_pairs}: must be at least 2 and at most "
+        fewest = 1 if self.weight > 0 else 2
+        if not fewest <= self.least_pairs <= self.most_pairs:
+            raise ValueError(f"least_pairs = {self.least_pairs}: must be at least {fewest} and at most "
                              f"most_pairs = {self.most_pairs}")
+        if self.weight < 0 or (self.weight and self.spread <= 0):
+            raise ValueError(f"spread = {self.spread}, weight = {self.weight}: a weight must be at least 0, and the "
+                             "spread that has one above 0")
         if self.memory < 0 or self.error_factor < 1:
             raise ValueError(f"memory = {self.memory}, error_factor = {self.error_factor}: must be at least 0, and 1")
+
+    @property
+    def learned(self) -> Learned:
+        return Learned(self.spread, self.weight)
 
     def among(self, count: int) -> Thresholds:
         """The settings for one of `count` benchmarks compared in one run, so that their number does not multiply

@@ -60,9 +60,9 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     if known := _without_time(base, head):
         return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
     found = changes(base, head, memory=t.memory, error_factor=t.error_factor)
-    if len(pairs) < 2:
+    if len(pairs) < (1 if t.weight else 2):
         return _untimed(pairs, found, t)
-    seen = estimate(pairs)
+    seen = estimate(pairs, t.learned)
     half = seen.half_width(1 - t.confidence)
     timed = _word(seen, len(pairs), t)
     word = _with_counters(timed, found)
@@ -85,7 +85,7 @@ def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
         return False
     if n >= t.most_pairs:
         return True
-    seen = estimate(pairs)
+    seen = estimate(pairs, t.learned)
     if _word(seen, n, t) != "inconclusive":
         return True
     far = HOPELESS * t.most_pairs
@@ -151,7 +151,7 @@ def _word(seen: Estimate, n: int, t: Thresholds) -> str:
     half = seen.half_width(1 - t.confidence, n)
     if away + half < math.log1p(t.effect):
         return "ok"
-    if away - half > math.log1p(t.noise) and away > seen.half_width(2 * t.alarm, n):
+    if n >= t.least_change and away - half > math.log1p(t.noise) and away > seen.half_width(2 * t.alarm, n):
         return "regressed" if seen.middle > 0 else "improved"
     return "inconclusive"
 
