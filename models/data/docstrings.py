@@ -158,7 +158,12 @@ def texts(found: Sequence[tuple[str, str]], words: Tokenizer, positions: int) ->
 
 def split(preset: Preset) -> tuple[Texts, Texts]:
     """Training and held-out texts, in tokens of the preset's vocabulary."""
-    words, positions = tokenizer(preset.sizes["vocabulary"]), preset.sizes["positions"]
+    return _split(preset.sizes["vocabulary"], preset.sizes["positions"])
+
+
+@functools.lru_cache(maxsize=4)
+def _split(vocabulary: int, positions: int) -> tuple[Texts, Texts]:
+    words = tokenizer(vocabulary)
     train, held_out = ([pair[1:] for pair in pairs() if _held_out(pair) == held] for held in (False, True))
     return texts(train, words, positions), texts(held_out, words, positions)
 
