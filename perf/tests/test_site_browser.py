@@ -116,6 +116,24 @@ def test_graph_draws_and_switches_its_parameters(calm, address):
     assert calm.errors() == []
 
 
+def test_a_graph_that_is_not_seen_is_drawn_when_it_is(calm, address):
+    fresh(calm, address + "asv/index.html")
+    calm.wait("return document.querySelectorAll('.benchmark-plot canvas').length > 0")
+    calm.run("location.hash = arguments[0]", f"#{SERIES}")
+    calm.wait(DRAWN)
+    calm.run("location.hash = '#/'")
+    calm.wait("return document.querySelector('#graph-display').style.display === 'none'")
+    calm.run("window.dispatchEvent(new Event('resize'))")
+    calm.run("""
+        $('body').append('<div id="hidden" style="display: none"><div style="height: 50px"></div></div>');
+        $.plot($('#hidden div'), [[[0, 1], [1, 2]]], {});
+    """)
+    assert not calm.run("return $('#hidden canvas').length")
+    calm.run("$('#hidden').show()")
+    calm.wait("return $('#hidden canvas').length")
+    assert calm.errors() == []
+
+
 def test_length_is_an_axis_of_asvs_graph(calm, address):
     fresh(calm, f"{address}index.html")
     calm.run("document.querySelector('#sweeps details').open = true")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from perf.report.page.document import digest
 from perf.tests import published
 from perf.track.history import load
-from perf.track.site import asv_pages, build, commits, contents, links, nights
+from perf.track.site import asv_pages, build, commits, contents, links, nights, steps
 from perf.track.site.front import Contents, page
 from perf.track.site.graphs import Graphs
 from perf.track.site.latest import items, latest, places
@@ -72,15 +73,17 @@ def shown(site):
 
 def test_what_regressed_comes_first(shown):
     assert [one for one in shown.order if one] == ["summary", "night", "steps", "sweeps", "rows", "commits"]
-    words = re.findall(r"\b(wrong|regressed|invalid|missing|inconclusive|improved|new)\b(?= [-+])", shown.text["night"])
-    assert words == ["wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new"]
+    words = [(attributes["class"] or "").removeprefix("word ") for _, attributes in shown.elements
+             if (attributes.get("class") or "").startswith("word ")]
+    assert words == ["wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged",
+                     "skipped"]
 
 
 def test_last_nights_verdicts(shown, tree):
     _, hashes = tree
     night = shown.text["night"]
     assert "10 benchmarks: 1 wrong, 1 regressed" in night
-    assert "+40.0% [+39.1%, +41.2%]" in re.sub(r"\s+", " ", night)
+    assert "regressed +40.0% [+39.1%, +41.2%]" in re.sub(r"\s+", " ", night)
     assert f"{hashes[published.SLOW_FROM][:8]}  Ada Example: change 7 <b>&amp;" in night
     assert "603.6 us" in night
     assert f"{hashes[published.NOTHING][:8]}: the GPU fell off the bus <u>" in night
@@ -96,6 +99,40 @@ def test_the_step_of_the_history(shown, tree):
     assert told.count("fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8") == 1
     assert f"time NVIDIA H200, torch 2.11.0, python 3.12 {hashes[published.SLOW_FROM][:8]}" in told
     assert "+40.3%" in told
+
+
+def test_larger_steps_come_first(site, tree, tmp_path):
+    for name in ("index.json", "regressions.json"):
+        shutil.copy(site / "asv" / name, tmp_path)
+    (one,) = json.loads((tmp_path / "regressions.json").read_text())["regressions"]
+    before, after, old, new = one[6][0]
+    other = [*one[:6], [[after - 1, after, old, 2 * new], [before, after, old, 1.1 * old]]]
+    (tmp_path / "regressions.json").write_text(json.dumps({"regressions": [one, other, [*one[:6], None]]}))
+    found = steps.steps(tmp_path, [])
+    assert [round(step.new / step.old, 2) for step in found] == [2.81, 1.4, 1.1]
+    assert [step.before for step in found] == [tree[1][published.SLOW_FROM - 1], None, None]
+    assert {step.after for step in found} == {tree[1][published.SLOW_FROM]}
+    assert steps.steps(tmp_path / "none", []) == []
+
+
+def test_larger_regressions_come_first(tree):
+    night = published.night(tree[1])
+    found = [replace(night.findings[0], benchmark=f"of {ratio}", ratio=ratio) for ratio in (1.2, 3.0, 1.5)]
+    said = Page(page(Contents("p", NO_GRAPHS, nights=[replace(night, findings=tuple(found))])))
+    assert re.findall(r"of (\d\.\d)", said.text["night"]) == ["3.0", "1.5", "1.2"]
+
+
+def test_a_chart_is_of_one_place(shown):
+    place, drawn = None, []
+    rows = {a["id"]: (a["data-hardware"], a["data-versions"]) for name, a in shown.elements
+            if name == "tr" and "data-hardware" in a}
+    for name, attributes in shown.elements:
+        if name == "div" and "data-hardware" in attributes:
+            place = (attributes["data-hardware"], attributes["data-versions"])
+        if attributes.get("class") == "pt":
+            drawn.append(place)
+            assert rows[f"r{attributes['data-r']}"] == place
+    assert len(drawn) == 2 * (len(published.SOFTMAX) + len(published.ON_CPU))
 
 
 def test_freshness(shown, tree):
@@ -149,6 +186,15 @@ def rows_of(text: str) -> list[list[str]]:
     table = text.partition('id="table"')[2].partition("</table>")[0]
     cells = (re.findall(r"<t[hd].*?</t[hd]>", row) for row in table.split("<tr"))
     return [[re.sub(r"<[^>]+>", " ", cell).replace("tokens", "").strip() for cell in row] for row in cells]
+
+
+def test_a_figure_of_an_earlier_commit_than_the_time_is_not_shown_beside_it(tree):
+    history = load(tree[0] / "results")
+    row = latest(history, places(tree[0] / "results", history))[0]
+    older = {**row.lines, "track_peak_bytes": row.lines["track_peak_bytes"][:-1]}
+    assert row.value("track_peak_bytes") == 10 ** 6 * row.workload.n
+    assert replace(row, lines=older).value("track_peak_bytes") is None
+    assert row.value("track_none") is None
 
 
 def test_lines_do_not_go_over_versions(tree):

@@ -17,8 +17,8 @@ from perf.track.site.words import change, figure_name, figure_text
 ORDER = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
 FOLDED = ("ok", "unchanged", "skipped")
 BAD = ("wrong", "regressed")
-HEADS = ("verdict", "change", "what", "figure", "base", "head", "trend", "since")
-NUMBERS = ("change", "base", "head")
+HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
+NUMBERS = ("base", "head")
 
 Named = Callable[[Night, Finding], tuple[str, str | None]]  # a benchmark in words, and the address of its graph
 
@@ -87,7 +87,7 @@ def _table(night: Night, found: Sequence[Finding], named: Named, commits: Collec
 def _row(night: Night, one: Finding, named: Named, commits: Collection[str]) -> Markup:
     since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
     text, address = named(night, one)
-    cells = (tag("td", tag("span", one.word, class_=f"word {one.word}")), tag("td", _change(one), class_="num"),
+    cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),
              tag("th", tag("a", text, href=address) if address else text,
                  tag("p", one.why, class_="note") if one.why else None, scope="row"),
              tag("td", _named(one.figure)),
@@ -101,10 +101,9 @@ def _named(figure: str) -> str:
     return figure_name(f"track_{figure}")
 
 
-def _change(one: Finding) -> str:
+def _change(one: Finding) -> list[Markup]:
+    """Below the verdict: the change, and its interval, as far as they are known."""
     if one.ratio is None:
-        return UNKNOWN
-    if one.low is None or one.high is None:
-        return change(one.ratio)
-    interval = f"[{change(one.low)}, {change(one.high)}]"
-    return join([change(one.ratio), tag("br"), tag("small", interval)])
+        return []
+    interval = f"[{change(one.low)}, {change(one.high)}]" if one.low is not None and one.high is not None else None
+    return [tag("br"), join([change(one.ratio)]), *([tag("br"), tag("small", interval)] if interval else [])]
