@@ -150,7 +150,7 @@ def score(name: str, detect: Detector, injected: Injected, *, histories: int, se
 
 
 def tune(histories: int = 150) -> None:
-    for penalty, sure in itertools.product((3, 4, 5, 6, 8), (4, 5, 6)):
+    for penalty, sure in itertools.product((3, 4, 5, 6), (3.5, 4.5)):
         detect = ours(penalty=penalty, sure=sure)
         found = [score("", detect, world, histories=histories, seed=1) for world in WORLDS]
         print(f"penalty {penalty} sure {sure}: false {found[0].false_alarms:.2f};",

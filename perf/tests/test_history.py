@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.track import history, matrix, record
+from perf.track.asv_results import MergedResults
 from perf.track.record import _date as date
 from perf.track.series import FIGURES, VERSION, common
 
@@ -66,9 +67,7 @@ def test_all_figures_of_a_row(tmp_path):
 
 
 def test_a_model_has_its_bytes_and_quality_is_tracked_as_what_it_lacks(tmp_path):
-    row = replace(OK, workload=MODEL)
-    object.__setattr__(row, "quality", 0.875)
-    write(tmp_path, row)
+    write(tmp_path, replace(OK, workload=MODEL, quality={"metric": "accuracy", "unit": "points", "new": 87.5}))
     found = figures(tmp_path)
     assert found[MODEL, "track_model_bytes"] == 5
     assert found[MODEL, "track_quality_loss"] == 0.125
@@ -177,6 +176,30 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
         run.join(60)
     assert [run.exitcode for run in runs] == [0, 0]
     assert len({workload for workload, figure in figures(tmp_path) if figure == "time_call"}) == 12
+
+
+def as_asv_runs(folder, path):
+    """asv's object of a commit's file, loaded as before measuring."""
+    plain = Results.load(str(path))
+    results = MergedResults(plain.params, {}, plain.commit_hash, plain.date, "3.12", plain.env_name, {})
+    results.load_data(str(folder))
+    return results
+
+
+def test_asv_run_keeps_what_others_wrote_meanwhile(tmp_path):
+    (path,) = write(tmp_path, OK, replace(OK, workload=replace(W, n=1024, m=1024), peak_bytes=70)).files
+    asv = as_asv_runs(tmp_path, path)
+    sdpa = replace(W, backend="sdpa")
+    write(tmp_path, replace(OK, workload=sdpa), replace(OK, workload=replace(W, n=1024, m=1024), peak_bytes=71))
+    name = f"{SERIES[common(W)].benchmark}.track_peak_bytes"
+    at = SERIES[common(W)].index(W)
+    asv._results[name][at] = 8  # what it measured itself
+    asv.save(str(tmp_path))
+    found = figures(tmp_path)
+    assert found[W, "track_peak_bytes"] == 8
+    assert found[sdpa, "track_peak_bytes"] == 7
+    assert found[replace(W, n=1024, m=1024), "track_peak_bytes"] == 71
+    assert found[sdpa, "time_call"] == 2e-3
 
 
 def test_axes_that_were_longer_stay(tmp_path):

@@ -19,6 +19,7 @@ from asv.commands import run
 from asv.console import log
 
 from perf.track import asv_selection, figures, matrix, place
+from perf.track.asv_results import MergedResults
 
 HARNESS = Path(__file__).resolve().parents[2]
 
@@ -30,6 +31,7 @@ def setup() -> None:
     """asv calls this when it has loaded the plugin."""
     asv_selection.install()
     run.Machine = Machine
+    run.Results = MergedResults
 
 
 @functools.cache

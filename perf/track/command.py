@@ -1,6 +1,7 @@
 """`python -m perf history`: what is done with the history outside a run.
 
     add FILE...   puts evidence there, of the commits that it names, or of --commit
+    backfill A..B measures commits of the past; pytest's options after --
     show          what there is, what could not be read, and where each line stepped or creeps
     push, pull    the folder to the branch perf-history, merged; the branch into the folder
     prune         forgets the old of the folder, and of the branch unless --no-branch
@@ -20,10 +21,15 @@ from perf.report.command import Parser, read
 from perf.track import branch, merge
 from perf.track.history import Row, load, write
 
+VERBS = ("add", "backfill", "show", "push", "pull", "prune")
+
 
 def main(arguments: Sequence[str]) -> int:
     """1 if something could not be read or kept. Raises ValueError, in one line, for what can't be done."""
-    chosen = _parser().parse_args(arguments)
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen = _parser().parse_args(arguments[:cut])
+    if arguments[cut:] and chosen.verb != "backfill":
+        raise ValueError(f"-- begins pytest's options, which {chosen.verb} has none of")
     root = Path.cwd()
     folder = chosen.folder
     if folder is None:
@@ -34,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     problems: list[str]
     if chosen.verb == "add":
         problems = _add(chosen, folder)
+    elif chosen.verb == "backfill":
+        problems = _backfill(chosen, folder, root, arguments[cut + 1:])
     elif chosen.verb == "show":
         problems = _show(folder)
     elif chosen.verb == "prune":
@@ -48,8 +56,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m perf history", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="add|show|push|pull|prune")
-    for verb in ("add", "show", "push", "pull", "prune"):
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
+    for verb in VERBS:
         of_verb = verbs.add_parser(verb)
         of_verb.add_argument("--folder", type=Path, help="asv's results (default: the results_dir of asv.conf.json)")
         of_verb.add_argument("--remote", default="origin", help="of the branch; none: this repository's own branch")
@@ -58,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
             of_verb.add_argument("--commit", help="full hash of the commit that was measured, whatever evidence says")
             of_verb.add_argument("--repository", type=Path, default=Path(), help="that has the commits")
             of_verb.add_argument("--dirty", action="store_true", help="rows with uncommitted changes too, as such")
+        if verb == "backfill":
+            of_verb.add_argument("revisions", help="a range, such as HEAD~10..HEAD")
+            of_verb.add_argument("--most", type=int, default=5, help="commits, evenly spread (default: 5)")
+            of_verb.add_argument("--rounds", type=int, default=1, help="each adds its samples (default: 1)")
+            of_verb.add_argument("--seconds", type=float, default=math.inf, help="no commit is begun that ends later")
         if verb == "prune":
             of_verb.add_argument("--days", type=float, default=math.inf, help="age of commits that are forgotten")
             of_verb.add_argument("--sample-days", type=float, default=30.0,
@@ -76,6 +89,17 @@ def _add(chosen: argparse.Namespace, folder: Path) -> list[str]:
         print(f"{path}: {written.numbers} numbers in {', '.join(map(str, written.files)) or 'no file'}")
         notes += [f"{path}: {note}" for note in written.notes]
     return notes
+
+
+def _backfill(chosen: argparse.Namespace, folder: Path, root: Path, options: Sequence[str]) -> list[str]:
+    from perf.track import backfill
+
+    if chosen.most < 1 or chosen.rounds < 1:
+        raise ValueError("--most and --rounds are at least 1")
+    plan = backfill.Plan(backfill.commits(root, chosen.revisions, chosen.most), chosen.rounds, chosen.seconds, options)
+    for line in backfill.backfill(plan, root, folder):
+        print(line, flush=True)
+    return []
 
 
 def _dirty(row: Evidence) -> str:

@@ -92,9 +92,9 @@ def merge(one: Results, other: Results) -> Results:
 def _merge_cells(first: Results, second: Results, name: str, into: Results) -> None:
     """The cells of `first`, and where it has none those of `second`."""
     params = widened(second.get_result_params(name), first.get_result_params(name))
-    cells = list(itertools.product(*params))
-    found = [_cells(results, name) for results in (first, second)]
-    chosen = [next((of[cell] for of in found if cell in of), (math.nan, None, None)) for cell in cells]
+    found = [cells(results, name) for results in (first, second)]
+    chosen = [next((of[cell] for of in found if cell in of), (math.nan, None, None))
+              for cell in itertools.product(*params)]
     for column, values in zip(COLUMNS, zip(*chosen, strict=True), strict=True):
         getattr(into, column)[name] = list(values)
     into._benchmark_params[name] = params
@@ -102,11 +102,11 @@ def _merge_cells(first: Results, second: Results, name: str, into: Results) -> N
         _copy(first, into, column, name)
 
 
-def _cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
+def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
     """Parameters -> value, samples, statistics, but for cells that were not measured."""
-    cells = list(itertools.product(*results.get_result_params(name)))
-    columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(cells) for column in COLUMNS]
-    return {cell: told for cell, *told in zip(cells, *columns, strict=True)
+    places = list(itertools.product(*results.get_result_params(name)))
+    columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(places) for column in COLUMNS]
+    return {place: tuple(told) for place, *told in zip(places, *columns, strict=True)
             if not (isinstance(told[0], float) and math.isnan(told[0]))}
 
 

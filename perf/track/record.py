@@ -73,12 +73,13 @@ class Key:
 
 
 def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapping[str, Any]], root: Path = ROOT,
-          dirty: bool = False) -> Written:
+          dirty: bool = False, append: bool = False) -> Written:
     """Writes rows into asv's results folder; `machines` are fingerprints by the id that evidence carries.
 
     A commit's date is asked of the repository at `root`. Rows of a working tree with uncommitted changes are left out,
-    unless `dirty` asks for them: then they get an environment of their own. Runs that write at the same time wait for
-    one another. Raises ValueError, in one line, for a commit that the repository lacks.
+    unless `dirty` asks for them: then they get an environment of their own. With `append` a time's samples are added to
+    those that the commit has. Runs that write at the same time wait for one another. Raises ValueError, in one line,
+    for a commit that the repository lacks.
     """
     rows, written = list(rows), Written()
     timed = next(filter(None, map(_device_type, rows)), None)
@@ -100,7 +101,7 @@ def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapp
             measured = {common(row.workload) for of_key in groups.values() for row in of_key}
             listed = _listed(folder, [known[shared] for shared in measured if shared in known])
             for key, of_key in sorted(groups.items()):
-                _one_file(folder, key, of_key, machines[key.machine], dates[key.commit], known, listed, written)
+                _one_file(folder, key, of_key, machines[key.machine], dates[key.commit], known, listed, written, append)
     return written
 
 
@@ -128,7 +129,8 @@ def _date(root: Path, commit: str) -> int:
 
 
 def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping[str, Any], date: int,
-              known: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], written: Written) -> None:
+              known: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], written: Written,
+              append: bool) -> None:
     machine = place.machine(fingerprint, key.device_type)
     versions, python = place.requirements(fingerprint, key.device_type), place.python(fingerprint)
     variables = DIRTY if key.dirty else {}
@@ -144,7 +146,7 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
     for name, cells in _cells(rows, known, written).items():
         written.numbers += sum(value is not None or samples is not None for value, samples, _ in cells.values())
         measured = datetime.fromtimestamp(max(row.time for row in rows), UTC)
-        _add(results, listed[name], cells, measured)
+        _add(results, listed[name], cells, measured, append)
     if results.get_all_result_keys():
         save_json(folder / machine["machine"] / "machine.json", machine, Machine.api_version)
         with beside(folder) as new:
@@ -187,8 +189,8 @@ def _numbers(row: Evidence) -> Iterator[tuple[str, Number]]:
 
 
 def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[str, ...], Number],
-         measured: datetime) -> None:
-    """Replaces these cells of a benchmark and leaves its others."""
+         measured: datetime, append: bool) -> None:
+    """Replaces these cells of a benchmark, or appends to them, and leaves its others."""
     name, params = benchmark["name"], benchmark["params"]
     if name in results.get_all_result_keys():
         params = widened(results.get_result_params(name), params)
@@ -202,7 +204,7 @@ def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[st
         new.result[at] = math.inf if samples is not None else value  # asv takes the median in its place
         new.samples[at], new.number[at] = samples, number
     results.add_result({**benchmark, "params": params}, new, started_at=measured, record_samples=True,
-                       selected_idx={places[values] for values in cells})
+                       append_samples=append, selected_idx={places[values] for values in cells})
 
 
 def widened(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
