@@ -32,9 +32,9 @@ def evaluate(model: nn.Module, preset: str | Preset, data: Any = None, *, batch:
              limit: int | None = None, **options: Any) -> dict[str, Figure]:
     """Figures by name over `data`, or the preset's held-out part of its embedded data.
 
-    ViT: top1, top5, f1. GPT-2: loss, perplexity, rouge1, rouge2, rougeL, bleu (see `summaries`, whose options
-    are given here). TFT: quantile_loss, rmse, mase, smape. `limit` takes the first so many items. The model
-    is left as it is.
+    ViT: top1, top5, f1. GPT-2: loss, perplexity, and with `generate=True` rouge1, rouge2, rougeL, bleu (see
+    `summaries`, whose options are given here). TFT: quantile_loss, rmse, mase, smape. `limit` takes the first
+    so many items. The model is left as it is.
     Raises ValueError for a family without figures, and for outputs that are not finite.
     """
     preset = get(preset)
@@ -71,12 +71,12 @@ def classification(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, Fig
     return {figure.name: figure for figure in found}
 
 
-def summaries(model: Any, data: Any, batches: Sequence[torch.Tensor], *, generate: bool = True,
+def summaries(model: Any, data: Any, batches: Sequence[torch.Tensor], *, generate: bool = False,
               **generation: Any) -> dict[str, Figure]:
-    """Of a language model: the loss of its held-out tokens in nats, an item's being the mean of its tokens, and
-    ROUGE and BLEU of the summaries that it writes behind the prompts (the prompts are no part of them).
+    """Of a language model: the loss of its held-out tokens in nats, an item's being the mean of its tokens.
 
-    `generate=False` leaves the second out; `generation` changes GENERATION.
+    With `generate=True`, which takes far longer, also ROUGE and BLEU of the summaries that it writes behind the
+    prompts (the prompts are no part of them); `generation` changes GENERATION.
     """
     losses = np.concatenate([_token_losses(model, data, items) for items in batches])
     found = [Figure("loss", "nats", "lower", losses), Figure("perplexity", "", "lower", losses, "exp-mean")]

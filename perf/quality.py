@@ -17,7 +17,8 @@ from perf.cells import UNQUANTISED, Workload
 from perf.decide.budgets import budget, doubt, lost
 
 # family -> its trained preset, and the figure of it that gates
-TRAINED = {"vit": ("vit-digits", "top1"), "gpt2": ("gpt2-docstrings", "perplexity"), "tft": ("tft-months", "loss")}
+TRAINED = {"vit": ("vit-digits", "top1"), "gpt2": ("gpt2-docstrings", "perplexity"),
+           "tft": ("tft-monthly", "quantile_loss")}
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_only_the_continuation_is_scored(monkeypatch):
             return torch.cat([input_ids, torch.tensor(rows)], dim=1)
 
         monkeypatch.setattr(model, "generate", generate)
-        found = quality.evaluate(model, preset, limit=10, batch=5)
+        found = quality.evaluate(model, preset, limit=10, batch=5, generate=True)
         assert found["rougeL"].value == pytest.approx(score)
         assert found["rouge1"].items.tolist() == pytest.approx([score] * 10)
 
@@ -124,7 +124,7 @@ def test_the_loss_of_an_item_is_the_mean_of_its_tokens_whatever_it_is_batched_wi
     preset = models.get("gpt2-docstrings")
     _, texts = data.split(preset)
     model: Any = models.create(preset, attention="alibi:sdpa", initializer_range=0.3)
-    found = quality.evaluate(model, preset, limit=6, batch=4, generate=False)
+    found = quality.evaluate(model, preset, limit=6, batch=4)
     assert set(found) == {"loss", "perplexity"}
     for item in range(6):
         tokens = texts.batch(torch.tensor([item]))[0]

@@ -13,12 +13,13 @@ import torch
 import models
 from models import quality, quantization
 from models.figures import Figure, compare
+from models.recipes import RECIPES
 from perf.cells import Workload
 from perf.decide.budgets import Budget, budget, budgets, doubt, lost, parsed
 from perf.measure.evidence import load
 from perf.measure.roofline import Ceilings
 from perf.options import Settings
-from perf.quality import Judge, Quality
+from perf.quality import TRAINED, Judge, Quality
 from perf.replay import Script
 from perf.session import Session
 from perf.workloads import quantizations
@@ -127,6 +128,15 @@ def test_a_row_that_loses_quality_fails_and_gets_no_time(tmp_path, monkeypatch, 
     of_plain, of_quantised = load(settings.evidence)
     assert of_plain.quality["new"] == of_quantised.quality["base"] == pytest.approx(100 * 1750 / 1797)
     assert (of_quantised.outcome, of_quantised.median is None) == (("wrong", True) if fails else ("ok", False))
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_what_gates_is_trained_and_has_its_figure(family):
+    name, figure = TRAINED[family]
+    pytest.importorskip({"vit": "sklearn", "gpt2": "tokenizers", "tft": "statsmodels"}[family])
+    assert name in RECIPES
+    found = quality.evaluate(models.create(name), name, limit=3)[figure]
+    assert (models.get(name).family, len(found.items)) == (family, 3)
 
 
 def test_quality_that_cannot_be_had_is_a_reason(tmp_path):
