@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import gpt2, metrics
+from models import gpt2, metrics, tft
 from models.data import docstrings, split
 from models.figures import Change, Figure, compare, join
 from models.registry import Preset, get
@@ -111,7 +111,7 @@ def forecasts(model: Any, data: Any, batches: Sequence[torch.Tensor]) -> dict[st
     for items in batches:
         inputs, target_BN = data.batch(items)
         inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
-        forecast_BNQ = model(**inputs).float().sort(-1).values
+        forecast_BNQ = tft.forecast(model, inputs).float()
         parts.append((*_scores(data, items, forecast_BNQ[..., middle], target_BN),
                       metrics.pinball(_numpy(forecast_BNQ), _numpy(target_BN), quantiles)))
     squared, mase, smape, pinball = (np.concatenate(scores) for scores in zip(*parts, strict=True))

@@ -40,7 +40,7 @@ def trained(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int 
         done = training.train(preset, attention=_trainer(attention), attention_options=attention_options, seed=seed,
                               checkpoint=file.with_suffix(".part"), progress=progress)
         checkpoints.write(file, {"what": file.stem, "weights": done.state_dict()})
-        file.with_suffix(".part").unlink()
+        file.with_suffix(".part").unlink(missing_ok=True)  # another process may have trained it too
     model.load_state_dict(checkpoints.read(file, KEYS)["weights"])
     return model
 

@@ -114,6 +114,16 @@ def given(config: pytest.Config, name: str) -> Any:
     return value if value is not None else (config.getini(f"perf_{name}") or None)
 
 
+def said(config: pytest.Config, *, but: Sequence[str] = (), **instead: str) -> list[str]:
+    """The options that the command line has, each as a word of a command; some left out, some with another value."""
+    words = []
+    for name in (*AXES, *OTHERS, *SWITCHES):
+        value = instead.get(name, config.getoption(f"perf_{name}"))
+        if value is not None and name not in but:
+            words.append(_flag(name) if value is True else f"{_flag(name)}={value}")
+    return words
+
+
 def any_given(config: pytest.Config) -> bool:
     return any(given(config, name) is not None for name in (*AXES, *OTHERS, *SWITCHES))
 

@@ -53,7 +53,7 @@ def test_a_budget_is_kept_broken_or_not_to_be_told(lost, within):
     assert compare(top1(base), top1(new)).within(1.0) is within
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.0006, 0.003, 0.02])
+@pytest.mark.parametrize("rate", [0.0006, 0.02])
 def test_intervals_of_rare_paired_changes_hold_the_truth(rate):
     """At least as often as they say, for 1797 items of which few change: each direction with `rate`."""
     random = np.random.default_rng(3)

@@ -8,6 +8,7 @@
 | compiled_regions | a rise of what was compiled before: a graph break makes two regions of one |
 | peak_bytes, kept_bytes, flops, bytes | from `Thresholds.memory` on: an allocator's rounding is real and no matter |
 | error | from `Thresholds.error_factor` on: atomics add in any order |
+| compile_seconds | from `Thresholds.compile_factor` times and `compile_seconds` more on: cold, measured once |
 | autograd_nodes, operators of a GPU | never: told. What they make the device do is counted as launches, or timed |
 
 A rise is worse. More work for the device (the first two rows) is forgiven where the time is certain to have
@@ -21,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from perf.decide.words import counted, error_change, size_change
+from perf.decide.words import compile_change, counted, error_change, size_change
 
 DEVICE = ("launches", "memcpys", "memsets")
 ANY = ("host_syncs", "graph_breaks", "recompiles")
@@ -58,6 +59,7 @@ class Side:
     invalid: str | None = None
     wrong: str | None = None
     kernels: Mapping[str, int] = field(default_factory=dict)
+    compile_seconds: float | None = None  # of a compiled model, cold
 
     @property
     def figures(self) -> dict[str, int]:
@@ -74,11 +76,13 @@ class Change:
     work: bool = False
 
 
-def changes(base: Side, head: Side, *, memory: float, error_factor: float) -> list[Change]:
+def changes(base: Side, head: Side, *, memory: float, error_factor: float, compile_factor: float = 1.5,
+            compile_seconds: float = 5.0) -> list[Change]:
     """Between two sides that both ran; what only one of them counted is not compared. What is worse comes first."""
     old, new = base.figures, head.figures
     both = {name: (old[name], new[name]) for name in old if name in new}
-    found = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor)]
+    found = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
+             *_compiling(base, head, compile_factor, compile_seconds)]
     return sorted(found, key=lambda change: (1, -1, 0).index(change.sign))
 
 
@@ -143,6 +147,17 @@ def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
         yield Change(error_change(base.error, head.error), 1)
     elif times <= 1 / factor:
         yield Change(error_change(base.error, head.error), 0)
+
+
+def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[Change]:
+    """Apart from run time, which forgives none of it: who starts a process pays it first."""
+    old, new = base.compile_seconds, head.compile_seconds
+    if old is None or new is None:
+        return
+    if new >= factor * old and new - old >= least:
+        yield Change(compile_change(old, new), 1)
+    elif old >= factor * new and old - new >= least:
+        yield Change(compile_change(old, new), -1)
 
 
 def _sign(difference: int) -> int:

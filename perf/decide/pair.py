@@ -117,4 +117,4 @@ def _side(answer: Mapping[str, Any], failed: str) -> Side:
     if reason := answer.get("failed"):
         reasons[failed] = reason
     return Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
-                kernels=answer.get("kernels", {}))
+                kernels=answer.get("kernels", {}), compile_seconds=answer.get("compile_seconds"))

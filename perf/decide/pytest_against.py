@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from perf import options
 from perf.cells import FIELDS, Workload
 from perf.decide import accepted
 from perf.decide.against import Against
@@ -153,11 +154,17 @@ class Comparison:
         from perf.measure import machine
         from perf.track.night import Finding, Night
 
-        words = ["python", "-m", "pytest", *self.config.invocation_params.args]
         Night(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit,
-              machine.revision() or "not committed", shlex.join(map(str, words)),
+              machine.revision() or "not committed", self._again(),
               tuple(map(Finding.of, self.rows.values())),
               notes=(*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))).save(path)
+
+    def _again(self) -> str:
+        """The command that makes this comparison again, whatever the base is called by then."""
+        named = self.config.args if self.config.args_source is pytest.Config.ArgsSource.ARGS else ["perf/"]
+        keywords = ["-k", self.config.option.keyword] if self.config.option.keyword else []
+        return shlex.join(["python", "-m", "pytest", *named, "--benchmark-only", *keywords,
+                           *options.said(self.config, but=("verdicts",), against=self.against.commit)])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:

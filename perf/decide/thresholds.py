@@ -31,6 +31,8 @@ class Thresholds:
     weight        as many pairs that knowledge is worth; 0: nothing is learned
     memory        bytes gate from this rise on; smaller ones are told
     error_factor  the head's error gates from this many times the base's on
+    compile_factor, compile_seconds   seconds of compilation gate, apart from run time, from this many times the
+                  base's on, if they are so many more as well
     """
 
     effect: float = 0.05
@@ -44,6 +46,8 @@ class Thresholds:
     weight: float = 0.0
     memory: float = 0.01
     error_factor: float = 1.5
+    compile_factor: float = 1.5
+    compile_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -67,6 +71,9 @@ class Thresholds:
                              "spread that has one above 0")
         if self.memory < 0 or self.error_factor < 1:
             raise ValueError(f"memory = {self.memory}, error_factor = {self.error_factor}: must be at least 0, and 1")
+        if self.compile_factor < 1 or self.compile_seconds < 0:
+            raise ValueError(f"compile_factor = {self.compile_factor}, compile_seconds = {self.compile_seconds}: must "
+                             "be at least 1, and 0")
 
     @property
     def learned(self) -> Learned:

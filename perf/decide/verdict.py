@@ -59,7 +59,8 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     t = thresholds
     if known := _without_time(base, head):
         return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
-    found = changes(base, head, memory=t.memory, error_factor=t.error_factor)
+    found = changes(base, head, memory=t.memory, error_factor=t.error_factor, compile_factor=t.compile_factor,
+                    compile_seconds=t.compile_seconds)
     if len(pairs) < (1 if t.weight else 2):
         return _untimed(pairs, found, t)
     seen = estimate(pairs, t.learned)

@@ -4,7 +4,8 @@
 JSON, a request on stdin and its answer on stdout:
 
     {"prepare": workload's fields, "check": bool}
-        {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes"}
+        {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes", and of a compiled model
+        "compile_seconds", cold}
         {"missing": reason}   it can't be done here: no such variant, no such package, no memory
         {"wrong": reason}     the oracle says otherwise, or the kernel that ran is not the one declared
         {"failed": reason}    anything else that was raised
@@ -22,6 +23,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -75,6 +77,7 @@ class Worker:
 
         import attention
         from perf.cells import Workload
+        from perf.measure.compiling import cold
 
         self.prepared = self.made = None
         gc.enable()
@@ -85,13 +88,15 @@ class Worker:
                 return {"missing": f"{w.variant} is not registered"}
             if reason := self.preparer.why_not(w):
                 return {"missing": reason}
-            try:
-                prepared = self.preparer.prepare(w)
-            except (ValueError, ImportError) as error:
-                return {"missing": line(error)}
-            self.prepared = prepared = _injected(prepared)
-            prepared.call()  # compilers and libraries make their plans
-            return self._checked(w, prepared) if check else {"ready": True}
+            with cold() if w.compiled and check else nullcontext() as compiled:
+                try:
+                    prepared = self.preparer.prepare(w)
+                except (ValueError, ImportError) as error:
+                    return {"missing": line(error)}
+                self.prepared = prepared = _injected(prepared)
+                prepared.call()  # compilers and libraries make their plans
+            seconds = {"compile_seconds": compiled.seconds} if compiled else {}
+            return self._checked(w, prepared) | seconds if check else {"ready": True}
         except attention.Unsupported as error:
             return {"missing": line(error)}
         except torch.OutOfMemoryError as error:

@@ -63,6 +63,15 @@ def compiling() -> Iterator[Compiled]:
     found.cold = after.misses > before.misses
 
 
+@contextmanager
+def cold() -> Iterator[Compiled]:
+    """As `compiling`, in disk caches of its own, so that it is cold whatever was compiled before or is meanwhile."""
+    from torch._inductor.utils import fresh_cache
+
+    with fresh_cache(), compiling() as found:
+        yield found
+
+
 @dataclass
 class _SoFar:
     seconds: float = 0.0

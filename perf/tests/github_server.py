@@ -44,6 +44,7 @@ class State:
     url: str = ""
     login: str | None = None  # of a personal token; None is a workflow's, which may not ask
     assignable: tuple[str, ...] = ("ada",)
+    labelling: bool = True  # whether the account may set labels; if not they are dropped, as GitHub does
     issues: dict[int, dict[str, Any]] = field(default_factory=dict)
     comments: dict[int, dict[str, Any]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
@@ -107,7 +108,8 @@ class State:
     def _made(self, given: dict[str, Any]) -> Answer:
         if unknown := [name for name in given.get("assignees", ()) if name not in self.assignable]:
             return 422, {"message": "Validation Failed", "errors": [{"field": "assignees", "value": unknown[0]}]}, {}
-        number = self.add(given["body"], self.login or BOT, tuple(given.get("labels", ())), title=given["title"],
+        labels = tuple(given.get("labels", ())) if self.labelling else ()
+        number = self.add(given["body"], self.login or BOT, labels, title=given["title"],
                           assignees=[{"login": name} for name in given.get("assignees", ())])
         return 201, self.issues[number], {}
 

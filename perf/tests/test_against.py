@@ -245,15 +245,19 @@ def test_ini_twins(compared, pytester):
 
 def test_verdicts_are_kept_for_alerts(compared, monkeypatch):
     monkeypatch.setattr(machine, "revision", lambda: "89abcdef" * 5)
-    assert compared.run("--perf-verdicts=out/verdicts.json", sdpa="regressed", tiled="missing").ret == 1
+    words = ("--perf-verdicts=out/verdicts.json", "--junitxml=out.xml", "-k", "sdpa or tiled or eager")
+    assert compared.run(*words, sdpa="regressed", tiled="missing").ret == 1
     kept = night.load(compared.path / "out" / "verdicts.json")
-    words = {(f.benchmark.partition("-")[0], f.word) for f in kept.findings}
-    assert words == {("softmax:eager", "unchanged"), ("softmax:sdpa", "regressed"), ("softmax:tiled", "missing")}
+    found = {(f.benchmark.partition("-")[0], f.word) for f in kept.findings}
+    assert found == {("softmax:eager", "unchanged"), ("softmax:sdpa", "regressed"), ("softmax:tiled", "missing")}
     first = next(f for f in kept.findings if f.word == "regressed")
     assert (first.base, first.head, first.low, first.high) == (1e-3, 1.072e-3, 1.061, 1.084)
     assert (kept.base, kept.head, kept.notes) == (Fake.commit, "89abcdef" * 5, ("a note",))
     assert kept.fingerprint["torch"]
-    assert kept.command.startswith("python -m pytest -p no:hypothesispytest --perf-device=cpu")
+    assert kept.command == (
+        "python -m pytest perf/ --benchmark-only -k 'sdpa or tiled or eager' --perf-functions=softmax "
+        "--perf-backends=sdpa,tiled,eager --perf-seqlens=64 --perf-heads=2 --perf-causal=both --perf-device=cpu "
+        f"--perf-grid=quick --perf-against={Fake.commit}")
 
 
 def test_an_accepted_regression_passes(compared, monkeypatch):

@@ -70,7 +70,7 @@ def cases(tree):
 def test_a_slower_backend_is_a_failed_test(tree):
     edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
     before = command("git", "status", "--porcelain", cwd=tree).stdout
-    done = against(tree, "--junitxml=out.xml", "--perf-backends=eager,sdpa")
+    done = against(tree, "--junitxml=out.xml", "--perf-backends=eager,tiled", "--perf-verdicts=.perf/verdicts.json")
     text = done.stdout + done.stderr
     assert done.returncode == 1, text
     found = cases(tree)
@@ -86,6 +86,10 @@ def test_a_slower_backend_is_a_failed_test(tree):
     assert max(map(len, text.partition("perf: quick grid on cpu")[2].partition("== short")[0].splitlines())) <= 120
     assert command("git", "status", "--porcelain", cwd=tree).stdout.replace("?? out.xml\n", "") == before
     assert not list(tree.parent.glob("perf-base-*"))
+    told = command(sys.executable, "-m", "perf", "alert", ".perf/verdicts.json", cwd=tree).stdout
+    assert told.startswith("### Performance: 1 benchmark regressed\n")
+    assert "% slower [" in told
+    assert "```sh\npython -m pytest perf/ --benchmark-only --perf-functions=softmax --perf-backends=eager,tiled" in told
 
 
 @pytest.mark.slow

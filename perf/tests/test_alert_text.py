@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.decide.row import WORDS
+from perf.tests.markdown_tokens import tokens
 from perf.tests.nights import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, finding, night, nobody
 from perf.track.alerts import actions, exports, issue, sets, webhook
 from perf.track.alerts.client import LONGEST
@@ -24,6 +26,7 @@ from perf.track.owners import Owners, read
 GOLDEN = Path(__file__).with_name("comment.golden.md")
 OTHERS = [SDPA.replace("n512", f"n{n}") for n in range(1, 40)]
 OWNED, _ = read('["*"]\nowner = "whoever"\n["softmax:*"]\nowner = "kernels"\nmention = ["@o/k"]\nassignees = ["ada"]\n')
+OUR_HTML = re.compile(r"(</?details>|<summary>[\w ]+</summary>|<!-- attention-perf [^<>]+-->|\s)+")
 HOSTILE = "](http://e) @everyone | `x` </details> <!-- -->\n\n::error::\u202e#1"
 
 
@@ -175,10 +178,17 @@ def test_what_others_wrote_means_nothing():
     for said in texts(made):
         assert "\u202e" not in said
         assert "\n::" not in said
-        for line in said.splitlines():
-            if "@everyone" in line and not line.startswith('{"text"'):
-                outside = line.replace("``](http://e) @everyone ¦ `x` </details> <!-- --> ::error:: #1``", "")
-                assert not set(outside) & set("@<#")
+        if said.startswith('{"text"'):
+            continue
+        seen = tokens(said)
+        assert any("@everyone" in content for kind, content in seen if kind == "code_inline")
+        for kind, content in seen:
+            assert kind in ("text", "code_inline", "html_block", "html_inline", "fence", "softbreak", "strong_open",
+                            "strong_close")
+            if kind != "code_inline":
+                assert not any(word in content for word in ("everyone", "error", "http", "`x`", "#1"))
+            if kind.startswith("html"):
+                assert OUR_HTML.fullmatch(content)
     [error] = [line for line in actions.annotated(made, nobody) if line.startswith("::error")]
     assert "\n" not in error
     assert "&lt;!-- --&gt;" in webhook.payload(made, nobody)["text"]

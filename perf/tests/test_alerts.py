@@ -130,6 +130,13 @@ def test_an_owner_that_github_refuses_is_told(alert, github, tmp_path):
     assert len(github.open) == 1
 
 
+def test_a_label_that_github_drops_is_told(alert, github):
+    github.labelling = False
+    code, out, _ = alert(night(finding()), "--issues")
+    assert code == 0
+    assert f"note: issue 1 has no label {LABEL}: put it on, or the next night opens another one" in out
+
+
 def test_an_accepted_change_opens_nothing(alert, github, tmp_path):
     (tmp_path / "accepted.toml").write_text(
         '[[accepted]]\nworkload = "softmax:*"\ncommit = "any"\nreason = "worth it"\nuntil = 2999-01-01\n'

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perf.decide import exact
-from perf.decide.verdict import Side
+from perf.decide.verdict import Side, Thresholds, decide
 from perf.decide.words import short
 from perf.tests.sides import CPU, GPU, ON_CPU, SIDE, around, decided, with_counter
 
@@ -40,6 +40,19 @@ def test_every_exact_counter_is_compared_and_none_is_made_up():
         one, other = (replace(SIDE, counters={**GPU, name: value}, peak_bytes=None) for value in (5, 9))
         assert exact.changes(one, other, memory=0.01, error_factor=1.5), name
         assert not exact.changes(one, one, memory=0.01, error_factor=1.5), name
+
+
+@pytest.mark.parametrize(("old", "new", "word"), [
+    (20.0, 41.0, "regressed"), (20.0, 29.0, "ok"), (1.0, 3.0, "ok"), (41.0, 20.0, "improved"), (None, 90.0, "ok")])
+def test_compile_seconds_gate_apart_from_run_time(old, new, word):
+    base, head = replace(SIDE, compile_seconds=old), replace(SIDE, compile_seconds=new)
+    found = decide(around(0.0), base, head, Thresholds())
+    assert found.word == word
+    assert ("compiles in" in found.why) == (word != "ok")
+    if word == "regressed":
+        assert found.why.endswith("compiles in 41.0 s, was 20.0 s (2.05x)")
+        assert decide(around(-0.5), base, head, Thresholds()).word == "regressed"  # no faster run pays for it
+        assert decide(around(0.0), base, head, Thresholds(compile_factor=3.0)).word == "ok"
 
 
 def test_fewer_is_an_improvement_once_the_time_is_known_to_be_no_worse():

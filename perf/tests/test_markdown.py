@@ -1,12 +1,11 @@
 """Text of others in Markdown: shown, never interpreted."""
 from __future__ import annotations
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perf.tests.markdown_tokens import tokens
 from perf.track.alerts.markdown import BARS, LONGEST, code, plain, shown, sparkline, table
 
 HOSTILE = ["`", "``a`", "a|b\\|c", "\\", "a\nb", "a\r\n\n# b", "@everyone", "<!-- x -->", "</details>", "[a](http://b)",
@@ -14,35 +13,18 @@ HOSTILE = ["`", "``a`", "a|b\\|c", "\\", "a\nb", "a\r\n\n# b", "@everyone", "<!-
 texts = st.text() | st.sampled_from(HOSTILE) | st.lists(st.sampled_from(HOSTILE)).map("".join)
 
 
-def inside(span: str) -> str:
-    """What GitHub shows of a code span, which has to be all of it (CommonMark 0.31, section 6.1)."""
-    fence = re.match("`+", span)
-    assert fence
-    assert span.endswith(fence[0])
-    content = span[len(fence[0]):-len(fence[0])]
-    assert not content.startswith("`")
-    assert not content.endswith("`")
-    assert fence[0] not in re.findall("`+", content)  # no run of as many backticks ends it early
-    if content[0] == content[-1] == " " and content.strip():
-        content = content[1:-1]
-    return content
+@given(texts, texts)
+def test_a_code_span_shows_all_of_the_text_and_nothing_else(text, other):
+    wanted = [("code_inline", plain(one).replace("|", "¦")) if plain(one) else ("text", "-") for one in (text, other)]
+    assert tokens(f"before {code(text)} after")[1:2] == wanted[:1] or wanted[0][0] == "text"
+    rows = tokens(table(("a", "b"), [(code(text), code(other))]))
+    assert [cell for cell in rows if cell[1] not in ("a", "b") or cell[0] != "text"] == wanted
 
 
 @given(texts)
-def test_a_code_span_holds_all_of_the_text(text):
-    span = code(text)
-    if span == "-":
-        assert not plain(text)
-    else:
-        assert inside(span) == plain(text).replace("|", "¦")
-
-
-@given(texts)
-def test_nothing_ends_a_row_or_a_cell(text):
-    span = code(text)
-    assert "|" not in span
-    assert span.isprintable()
-    assert len(span.splitlines()) == 1
+def test_a_text_is_one_line_without_what_can_t_be_seen(text):
+    assert "|" not in code(text)
+    assert code(text).isprintable()
     assert len(plain(text)) <= LONGEST
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from perf.report.page.document import digest
 from perf.tests import published
-from perf.track.history import load
+from perf.track.history import History, load
 from perf.track.site import asv_pages, build, commits, contents, links, nights, steps
 from perf.track.site.front import Contents, page
 from perf.track.site.graphs import Graphs
@@ -157,6 +157,22 @@ def test_why_a_commit_has_no_figures_if_no_night_says(tree):
         "failed", "it has no attention/")
     assert states["1" * 40].word == "not measured"
     assert states[hashes[0]].word == "measured"
+
+
+def test_what_was_measured_with_uncommitted_changes_is_not_the_commits(tree):
+    folder, hashes = tree
+    history = load(folder / "results")
+    rows = tuple(replace(row, dirty=row.commit == hashes[3]) for row in history.rows)
+    found = commits.states(commits.log(folder), History(rows, ()), folder / "results", (), folder)
+    words = {state.commit.hash: state.word for state in found}
+    assert (words[hashes[3]], words[hashes[2]]) == ("not measured", "measured")
+
+
+def test_odd_characters_in_a_subject_are_no_end_of_it(tmp_path):
+    published.git(tmp_path, "init", "--quiet")
+    published.git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "a\u2028b\x0bc\x85d\x1ce")
+    (one,) = commits.log(tmp_path)
+    assert (one.author, one.subject) == ("Ada Example", "a\u2028b\x0bc\x85d\x1ce")
 
 
 def test_git_that_fails_is_one_line(tmp_path):

@@ -51,6 +51,16 @@ def answers(*requests: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in told.getvalue().splitlines()]
 
 
+def test_a_compiled_model_s_seconds_are_cold_each_time() -> None:
+    vit = Workload("vit-tiny", "softmax", "sdpa", "forward", False, 1, 4, 4, 17, 17, 16, "fp32", compiled=True)
+    request = {"prepare": asdict(vit), "check": True}
+    first, again = answers(request, {"prepare": asdict(SMALL), "check": True}, request)[::2]
+    assert min(first["compile_seconds"], again["compile_seconds"]) > 1
+    assert first["counters"]["compiled_regions"] == again["counters"]["compiled_regions"] == 1
+    (unchecked,) = answers({**request, "check": False})
+    assert unchecked == {"ready": True}
+
+
 def test_a_workload_is_checked_counted_and_timed() -> None:
     ready, plan, rounds, state = answers(CHECKED, PLAN, {"rounds": 5}, {"state": True})
     assert ready["ready"] is True

@@ -138,7 +138,7 @@ def test_the_gpu_machine_runs_no_fork_and_can_write_nothing():
         assert job["permissions"] == {"contents": "read"}
         assert "secrets." not in json.dumps(job)
         wanted = ("github.event.pull_request.head.repo.full_name == github.repository" if workflow == "perf-pr"
-                  else "github.ref_name == github.event.repository.default_branch")
+                  else "github.ref == 'refs/heads/main'")
         assert wanted in job["if"]
         assert "||" not in job["if"]
 

@@ -79,15 +79,21 @@ class GitHub:
 
             fields: dict[str, Any] = {"title": title, "body": _fitting(body), "labels": [LABEL]}
             try:
-                return self._repository.create_issue(**fields, assignees=list(assignees)).number
+                return self._made(self._repository.create_issue(**fields, assignees=list(assignees)))
             except GithubException as error:
                 if error.status != 422 or not assignees:
                     raise
-                number = self._repository.create_issue(**fields).number
+                number = self._made(self._repository.create_issue(**fields))
                 self.notes.append(f"issue {number} is assigned to nobody: GitHub refused {', '.join(assignees)}")
                 return number
 
         return self._patiently("open an issue", make)
+
+    def _made(self, issue: Issue) -> int:
+        if LABEL not in [label.name for label in issue.labels]:  # GitHub drops what the account may not set, and is mum
+            self.notes.append(f"issue {issue.number} has no label {LABEL}: put it on, or the next night opens another "
+                              "one; the token needs the right to")
+        return issue.number
 
     def update(self, number: int, title: str, body: str) -> None:
         self._patiently(f"update issue {number}",

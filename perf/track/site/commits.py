@@ -51,7 +51,7 @@ def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
     if done.returncode:
         said = (done.stderr.strip() or "git failed").splitlines()[0]
         raise ValueError(f"{repository}: its commits can't be listed: {said}")
-    parts = (line.split("\0", 3) for line in done.stdout.splitlines())
+    parts = (line.split("\0", 3) for line in done.stdout.split("\n") if line)
     return [Commit(name, float(when), author, subject) for name, when, author, subject in parts]
 
 
@@ -59,19 +59,24 @@ def states(commits: Sequence[Commit], history: History, results: Path, nights: S
            repository: Path) -> list[State]:
     """Of the commits since the first that was tried, the newest first, at most `MOST`."""
     figures: dict[str, dict[tuple[str, str], int]] = {}
+    unclean = {row.commit for row in history.rows if row.dirty}  # of uncommitted changes, so not of the commit
     for row in history.rows:
+        if row.dirty:
+            continue
         of_place = figures.setdefault(row.commit, {})
         of_place[row.machine, row.environment] = of_place.get((row.machine, row.environment), 0) + 1
-    tried = {path.name[:8] for path in results.glob("*/*.json")} | {commit[:8] for commit in figures}
+    tried = {path.name[:8] for path in results.glob("*/*.json")} - {commit[:8] for commit in unclean}
+    tried |= {commit[:8] for commit in figures}
     told = {failed.what: failed.reason for night in nights for failed in night.failed}
-    known = [i for i, commit in enumerate(commits) if commit.hash[:8] in tried]
-    return [State(commit, figures.get(commit.hash, {}),
-                  "" if commit.hash in figures or commit.hash[:8] not in tried | set(_short(told)) else
-                  _reason(commit, told, repository)) for commit in commits[:min(known[-1] + 1, MOST) if known else 0]]
+    failed = tried | {what[:8] for what in told}
 
+    def state(commit: Commit) -> State:
+        if commit.hash in figures or commit.hash[:8] not in failed:
+            return State(commit, figures.get(commit.hash, {}))
+        return State(commit, {}, _reason(commit, told, repository))
 
-def _short(told: Mapping[str, str]) -> list[str]:
-    return [what[:8] for what in told]
+    first = max((i for i, commit in enumerate(commits) if commit.hash[:8] in tried), default=-1)
+    return [state(commit) for commit in commits[:min(first + 1, MOST)]]
 
 
 def _reason(commit: Commit, told: Mapping[str, str], repository: Path) -> str:
