@@ -3,7 +3,8 @@
 A *set* is what regressed since one commit, on one kind of machine; what is not bisected is one set. An open issue
 carries its members in a hidden marker, so a set that shares a member with it is the same one, though it grew, shrank
 or was bisected meanwhile. A member on which a night says nothing (invalid, inconclusive, not measured) stays in its
-issue: only a verdict of `CLEAR` takes it out. That holds as long as nights compare with the last good commit.
+issue: only a verdict of `CLEAR` takes it out, and only if its figure is nearer to the good one of the night that
+raised the alarm than to the bad one. So an issue stays open though later nights compare with a newer, slow commit.
 
 A night's own trouble (steps that failed, commits without a measurement, benchmarks that vanished) is one more set.
 """
@@ -14,12 +15,12 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perf.track.alerts.table import ALARMS, ordered
 from perf.track.night import Finding, Night
 
-CLEAR = ("ok", "improved", "unchanged")
+CLEAR = ("ok", "improved")
 REGRESSIONS, TROUBLE = "regressions", "trouble"
 MARKER = re.compile(r"<!-- attention-perf set: ([A-Za-z0-9+/=]+) -->")
 LARGEST = 4_000_000  # bytes of a marker
@@ -29,14 +30,15 @@ Why = Callable[[Finding], str | None]
 
 @dataclass(frozen=True)
 class Marker:
-    """What an issue is about: its kind, the hardware, and the benchmark and figure of each member."""
+    """What an issue is about: its kind, the hardware, and the benchmark and figure of each member, with the value
+    below which it is good again (None where no value is known)."""
 
     kind: str
     hardware: str
-    members: frozenset[str] = frozenset()
+    members: Mapping[str, float | None] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        record = json.dumps([self.kind, self.hardware, sorted(self.members)])
+        record = json.dumps([self.kind, self.hardware, self.members], sort_keys=True)
         packed = base64.b64encode(zlib.compress(record.encode(), 9)).decode()
         return f"<!-- attention-perf set: {packed} -->"
 
@@ -48,24 +50,29 @@ class Marker:
         try:
             unpacked = zlib.decompressobj().decompress(base64.b64decode(found[1], validate=True), LARGEST)
             kind, hardware, members = json.loads(unpacked)
-            return cls(str(kind), str(hardware), frozenset(map(str, members)))
-        except (ValueError, TypeError, zlib.error):
+            return cls(str(kind), str(hardware), {
+                name: None if limit is None else float(limit) for name, limit in members.items()})
+        except (AttributeError, ValueError, TypeError, zlib.error):
             return None
 
 
 @dataclass(frozen=True)
 class Set:
-    """Findings that regressed for one reason, the worst first; `pending` regressed before and are undecided tonight."""
+    """Findings that regressed for one reason, the worst first; `pending` regressed before and are undecided tonight.
+    `known` are the members of the issue that it has already."""
 
     findings: tuple[Finding, ...]
     pending: tuple[str, ...] = ()
+    known: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def since(self) -> str | None:
         return self.findings[0].since
 
     def marker(self, hardware: str) -> Marker:
-        return Marker(REGRESSIONS, hardware, frozenset((*map(key, self.findings), *self.pending)))
+        """What was good when the alarm was raised stays what is good."""
+        found = {key(f): limit(f) for f in self.findings} | dict.fromkeys(self.pending)
+        return Marker(REGRESSIONS, hardware, {name: self.known.get(name, value) for name, value in found.items()})
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,13 @@ def key(f: Finding) -> str:
     return f"{f.benchmark} {f.figure}"
 
 
+def limit(f: Finding) -> float | None:
+    """Half way between the good value and the bad one, to four digits."""
+    if f.base is None or f.head is None or f.head <= f.base:
+        return None
+    return float(f"{f.base / 2 + f.head / 2:.4g}")
+
+
 def alarms(night: Night, accepted: Why) -> list[Finding]:
     """What regressed and is not accepted. A wrong result can't be."""
     return ordered(f for f in night.findings if f.word in ALARMS and (f.word == "wrong" or accepted(f) is None))
@@ -119,20 +133,28 @@ def plan(night: Night, opened: Mapping[int, Marker], accepted: Why) -> list[Acti
 def _regressions(night: Night, opened: Mapping[int, Marker], accepted: Why) -> Iterator[Action]:
     found = alarms(night, accepted)
     alarmed = frozenset(map(key, found))
-    cleared = frozenset(key(f) for f in night.findings if f.word in CLEAR) - alarmed
+    good = {key(f): f.head for f in night.findings if f.word in CLEAR and key(f) not in alarmed}
     taken = frozenset(key(f) for f in night.findings if f.word in ALARMS) - alarmed
     free = dict(opened)
     for group in _groups(found):
         members = frozenset(map(key, group))
-        number = max(free, key=lambda number: len(free[number].members & members), default=None)
-        if number is None or not free[number].members & members:
+        number = max(free, key=lambda number: len(free[number].members.keys() & members), default=None)
+        if number is None or not free[number].members.keys() & members:
             yield Action(None, Set(tuple(group)))
             continue
-        pending = free.pop(number).members - alarmed - cleared - taken
-        yield Action(number, Set(tuple(group), tuple(sorted(pending))))
+        marker = free.pop(number)
+        pending = marker.members.keys() - alarmed - _recovered(marker, good) - taken
+        yield Action(number, Set(tuple(group), tuple(sorted(pending)), marker.members))
     for number, marker in free.items():
-        if not marker.members - alarmed - cleared - taken:  # what is in another issue now does not keep this one open
-            yield Action(number, None, tuple(sorted(marker.members & cleared)), tuple(sorted(marker.members & taken)))
+        recovered, silenced = _recovered(marker, good), marker.members.keys() & taken
+        if not marker.members.keys() - alarmed - recovered - taken:  # what is in another issue now keeps none open
+            yield Action(number, None, tuple(sorted(recovered)), tuple(sorted(silenced)))
+
+
+def _recovered(marker: Marker, good: Mapping[str, float | None]) -> set[str]:
+    """The members whose figure is told to be good, and is below its limit where both are known."""
+    return {name for name, most in marker.members.items()
+            if name in good and (most is None or (seen := good[name]) is None or seen < most)}
 
 
 def _trouble(night: Night, opened: Iterable[int]) -> Iterator[Action]:
