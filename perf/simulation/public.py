@@ -1,8 +1,8 @@
 """The rules of public tools in a simulated world, each fed with 20 rounds of one launch a night. Where a tool has code
 for its decision, that code decides.
 
-    compare-fail, previous   pytest-benchmark --benchmark-compare-fail=median:5% against the night before
-    compare-fail, fixed      the same, against the last night before those that are scored
+    compare-fail previous   pytest-benchmark --benchmark-compare-fail=median:5% against the night before
+    compare-fail fixed      the same, against the last night before those that are scored
     asv compare 1.1          asv.commands.compare._is_result_better, adjacent nights, a Mann-Whitney test of the rounds
     asv continuous 1.03      the same function; both commits the same night, 2 launches of 10 rounds each: cost 2
     asv regressions          asv.step_detect, threshold 0.05, on the series up to the night
@@ -145,7 +145,7 @@ def otava(world: World) -> Rule:
     from otava.analysis import compute_change_points
 
     def named(seconds: Array) -> list[int]:
-        found, _ = compute_change_points(seconds)
+        found, _ = compute_change_points(seconds.tolist())  # it takes an array for a window of one
         return [one.index for one in found if one.stats.mean_2 > one.stats.mean_1]
 
     return _over_series(world, named)
@@ -200,7 +200,7 @@ def _p_values(logs: Array, night: int) -> Array:
 
 
 RULES: dict[str, Callable[[World], Rule]] = {
-    "compare-fail, previous": compare_fail_previous, "compare-fail, fixed": compare_fail_fixed,
+    "compare-fail previous": compare_fail_previous, "compare-fail fixed": compare_fail_fixed,
     "asv compare 1.1": asv_compare, "asv continuous 1.03": asv_continuous, "asv regressions": asv_regressions,
     "Apache Otava": otava, "robust z + BH": robust_z,
 }

@@ -38,7 +38,7 @@ class Noise:
     ragged_layout: float = 0.01
     bimodal: float = 0.06  # share of benchmarks
     mode: float = 0.013
-    spikes: float = 0.02  # share of launches
+    spikes: float = 0.005  # share of launches
     drift: float = 0.0003  # a night
     wander: float = 0.0
 
@@ -47,8 +47,9 @@ WORLDS = {
     "mixed": Noise(),
     "layout 1 %": Noise(layout=0.01),
     "layout 1 % of a tenth": Noise(ragged=0.1),
+    "frequent spikes": Noise(spikes=0.02),
     "twice the noise": Noise(within=(0.01, 0.1), run=(0.006, 0.04), machine=0.02, layout=0.006, mode=0.026,
-                             spikes=0.04, drift=0.0006),
+                             spikes=0.01, drift=0.0006),
     "correlated drift": Noise(machine=0.02, memory=0.95, drift=0.001, wander=0.01),
 }
 
