@@ -13,7 +13,7 @@ from typing import Any
 
 from perf.decide.intervals import Learned
 
-ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compared together is called changed
+ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compared together is called slower
 
 
 @dataclass(frozen=True)
