@@ -7,7 +7,7 @@ least 3); no two backends share a marker either.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,24 @@ OTHERS = (  # of other packages
     Look("#857a00", "#c9c95a", "*", "--"),
     Look("#117733", "#6fd08c", "d", "--"),
 )
+
+# Of what was done to a model, in the colours of backends, beside which they never stand.
+METHODS = {
+    "fp64": LOOKS["eager"], "fp32": LOOKS["eager"], "bf16": LOOKS["eager"], "fp16": LOOKS["tiled"],
+    "bnb-int8": LOOKS["sdpa-flash"], "bnb-nf4": LOOKS["sdpa-efficient"], "bnb-nf4-dq": OTHERS[0],
+    "bnb-fp4": LOOKS["sdpa-math"], "ao-int8-weight": LOOKS["fa2"], "ao-int8-dynamic": LOOKS["flex"],
+    "ao-int4-weight": LOOKS["sdpa-cudnn"], "ao-fp8-dynamic": OTHERS[1], "ptq-int8": OTHERS[2],
+}
+COMPILED = " compiled"
+
+
+def treatments(names: Collection[str]) -> dict[str, Look]:
+    """The look of each treatment ("bf16", "bnb-int8 compiled"), in a fixed order: a compiled model is filled, an
+    uncompiled one hollow."""
+    ordered = [name for method in METHODS for name in (method, method + COMPILED) if name in names]
+    known = {name: METHODS[name.removesuffix(COMPILED)] for name in ordered}
+    known |= dict.fromkeys(sorted(set(names) - set(known)), OTHERS[-1])
+    return {name: replace(look, line="-" if name.endswith(COMPILED) else ":") for name, look in known.items()}
 
 
 def looks(backends: Collection[str]) -> dict[str, Look]:

@@ -41,7 +41,8 @@ def compiling(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
     for row in rows:
         if row.compiled:
             model = "" if row.workload.bare else f"{row.workload.model}: "
-            found.setdefault(f"{model}{row.workload.variant} {row.workload.phase}", []).append(row.compiled)
+            name = " ".join((f"{model}{row.workload.variant}", row.workload.phase, *row.workload.treatment))
+            found.setdefault(name, []).append(row.compiled)
     return found
 
 

@@ -34,3 +34,15 @@ ROWS = [
     row("sdpa-math", outcome="skipped", reason="needs 26 GB, 9 GB are free"),
     row("sdpa-math", 1024, outcome="skipped", reason="needs 104 GB, 9 GB are free"),
 ]
+
+# ViT-L/16, made up but for their order of size.
+VIT = Workload("vit-l16", "softmax", "sdpa", "forward", False, 32, 16, 16, 197, 197, 64, "bf16")
+_TREATED = (("none", False, 9.7e-3, 608), ("none", True, 6.1e-3, 608), ("bnb-int8", False, 19.9e-3, 306),
+            ("bnb-nf4", False, 16.9e-3, 174), ("ao-int8-dynamic", True, 5.2e-3, 307),
+            ("ao-fp8-dynamic", True, 4.4e-3, 307))
+TREATED = [
+    Evidence(replace(VIT, batch=batch, quantization=method, compiled=compiled), "ok",
+             median=median / (33 - batch) ** 0.1, samples=(median,) * 5, kept_bytes=megabytes * 10 ** 6,
+             peak_bytes=(megabytes + 90) * 10 ** 6,
+             compiled={"cold": 41.0, "warm": 3.1} if compiled else {}, machine="gpu", time=1e9, error=1e-2, bound=2e-2)
+    for batch in (1, 32) for method, compiled, median, megabytes in _TREATED]

@@ -14,7 +14,7 @@ from perf.report.page.charts import decades
 from perf.report.page.document import digest
 from perf.report.page.header import header, while_timed
 from perf.report.page.markup import Markup, tag
-from perf.tests.page_rows import GPU, ROWS, STATE, row
+from perf.tests.page_rows import GPU, ROWS, STATE, TREATED, row
 
 HOSTILE = '</script><script>alert(1)</script>"\'><img src=x onerror=alert(1)> & http://evil.example/'
 
@@ -223,3 +223,21 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
         report([str(tmp_path / "x.html")])
     with pytest.raises(ValueError, match="No such file or directory; give an evidence file"):
         report([str(tmp_path / "none.jsonl")])
+
+
+def test_speed_stands_against_size_for_treated_models():
+    text = page([*ROWS, *TREATED], {"gpu": GPU})
+    section = text.partition('id="treated"')[0].rpartition("<section>")[2] + text.partition('id="treated"')[2]
+    assert "Speed against size" in text
+    assert text.count("vit-l16, forward, batch 32") >= 2  # its caption, and its chart's label
+    for name in ("bf16 compiled", "bnb-nf4", "ao-fp8-dynamic compiled"):
+        assert f'aria-label="{name}: ' in text
+    assert "2.0x smaller, 1.4x faster, compile 41.0/3.1 s" in section
+    assert "the model as it is" in section
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_without_treated_models_there_is_no_such_chart():
+    assert "Speed against size" not in page(ROWS, {"gpu": GPU})
+    assert "Speed against size" not in page(TREATED[:1], {"gpu": GPU})

@@ -16,8 +16,8 @@ from typing import Any
 from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.report.command import Parser, read
-from perf.report.looks import Look, looks
-from perf.report.page import charts, header, reasons, rows_table, summary, sweeps
+from perf.report.looks import Look, looks, treatments
+from perf.report.page import charts, header, reasons, rows_table, summary, sweeps, treated
 from perf.report.page.document import document
 from perf.report.page.markup import tag
 from perf.report.table import Datasheet
@@ -36,11 +36,13 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
     if not rows:
         raise ValueError("nothing to report: no evidence; run pytest perf/ --benchmark-only first")
     shown = latest(rows)
-    known = looks({row.workload.backend for row in shown})
+    backends = looks({row.workload.backend for row in shown})
+    known = {**backends, **treatments(treated.names(shown))}  # a class of colour each
     numbers = {row.workload: i for i, row in enumerate(shown)}
     problems = reasons.problems(shown, numbers)
     main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), fitness, title, command),
-            summary.summary(shown, known), problems, sweeps.sweeps(shown, known, numbers),
+            summary.summary(shown, known), problems, sweeps.sweeps(shown, backends, numbers),
+            treated.section(shown, known, numbers),
             rows_table.section(shown, known, datasheet), reasons.skips(shown), reasons.compiled(shown),
             reasons.kernels(shown))
     return document(title, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),

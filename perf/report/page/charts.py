@@ -98,7 +98,8 @@ def symbol(look: Look) -> str:
 
 def symbols(looks: Mapping[str, Look]) -> Markup:
     """The markers that the charts use, drawn nowhere yet."""
-    shapes = (tag("path", d=MARKERS[look.marker], id=symbol(look)) for look in dict.fromkeys(looks.values()))
+    shapes = (tag("path", d=MARKERS[marker], id=f"m{ord(marker)}")
+              for marker in dict.fromkeys(look.marker for look in looks.values()))
     return tag("svg", tag("defs", *shapes), class_="defs", width="0", height="0", aria_hidden="true")
 
 

@@ -50,7 +50,7 @@ def tile(figure: object, text: str, kind: str, href: str) -> Markup:
 def _largest(rows: Sequence[Evidence]) -> list[list[Evidence]]:
     """The group of each model, function and phase that the summary speaks of."""
     found: dict[tuple[str, str, str], list[Evidence]] = {}
-    for group in groups(row for row in rows if row.outcome == "ok" and row.median):
+    for group in groups(row for row in rows if row.outcome == "ok" and row.median and not row.workload.treatment):
         w = group[0].workload
         name = (w.model, w.function, w.phase)
         if name not in found or _rank(w) > _rank(found[name][0].workload):

@@ -28,7 +28,7 @@ def blocks(rows: Sequence[Evidence], known: Mapping[str, Look],
            numbers: Mapping[Workload, int]) -> tuple[list[Markup], set[str]]:
     """A block of panels a function or model, all with the same axes; and the backends that are drawn."""
     shown: dict[str, dict[Workload, Lines]] = {}
-    for w, lines in shapes(rows).items():
+    for w, lines in shapes(row for row in rows if not row.workload.treatment).items():
         shown.setdefault(w.function if w.bare else f"{w.model}: {w.function}", {})[w] = lines
     approximate = _approximate(rows)
     drawn = {backend for panels in shown.values() for lines in panels.values() for backend in lines}
