@@ -146,6 +146,7 @@ def test_trouble_is_told_with_its_reasons():
                  steps=(Step("tests", "failed", "2 failed"),))
     about = sets.trouble(made)
     assert about is not None
+    assert "This went unwatched:\n\n| what | why |" in summary(made, nobody)
     assert issue.title(made, about) == "Performance is not fully watched on NVIDIA H200: 3 reasons"
     assert "| `step tests` | `2 failed` |\n| `3333` | `can't be imported` |" in issue.body(made, about, OWNED, nobody)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from perf.decide.words import many
 from perf.track.alerts import markdown
-from perf.track.alerts.issue import accepting
+from perf.track.alerts.issue import accepting, reasons
 from perf.track.alerts.markdown import code
-from perf.track.alerts.sets import Why, alarms
+from perf.track.alerts.sets import Why, alarms, trouble
 from perf.track.alerts.table import ALARMS, counts, mean, ordered, table
 from perf.track.night import Night
 
@@ -59,6 +59,8 @@ def _parts(night: Night, accepted: Why) -> Iterator[str]:
     yield "\n".join(f"- {code(note)}" for note in night.notes)
     yield "\n".join(f"- accepted: {code(f.benchmark)}: {code(reason)}" for f in ordered(night.findings)
                     if f.word == "regressed" and (reason := accepted(f)))
+    if about := trouble(night):
+        yield f"This went unwatched:\n\n{reasons(about)}"
     if block := markdown.shown(night.command):
         yield f"To reproduce:\n\n{block}"
     if block := next((accepting(f, "any") for f in alarms(night, accepted) if f.word == "regressed"), None):

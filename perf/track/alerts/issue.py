@@ -84,11 +84,16 @@ def _set(night: Night, about: Set, owners: Owners, accepted: Why) -> Iterator[st
 
 def _trouble(night: Night, about: Trouble) -> Iterator[str]:
     yield f"On {code(night.hardware)}, {night.date}, {code(night.base)} to {code(night.head)}, this went unwatched:"
-    yield markdown.table(("what", "why"), [(code(what), code(why)) for what, why in about.reasons[:NAMED]])
-    if len(about.reasons) > NAMED:
-        yield f"and {len(about.reasons) - NAMED} more, in the record."
+    yield reasons(about)
     yield _again(night)
     yield _machine(night)
+
+
+def reasons(about: Trouble) -> str:
+    """What went unwatched and why, as a table."""
+    said = markdown.table(("what", "why"), [(code(what), code(why)) for what, why in about.reasons[:NAMED]])
+    more = len(about.reasons) - NAMED
+    return f"{said}\n\nand {more} more, in the record." if more > 0 else said
 
 
 def _since(f: Finding, night: Night) -> str:
