@@ -80,6 +80,13 @@ def alert(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def nightly(arguments: Sequence[str]) -> int:
+    """One night: fit machine, tests, benchmarks, verdict, bisection, alert, site."""
+    from perf.nightly.command import main
+
+    return main(arguments)
+
+
 def accept(arguments: Sequence[str]) -> None:
     """Accepts a change for the worse, so that nobody is alerted to it."""
     from perf.decide.accept import main
@@ -97,7 +104,7 @@ def history(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "machine": machine, "variants": variants, "plot": plot, "report": report,
     "repeatability": repeatability, "bisect": bisect, "selftest": selftest, "site": site,
-    "alert": alert, "accept": accept, "history": history}
+    "alert": alert, "accept": accept, "nightly": nightly, "history": history}
 
 
 def main(arguments: Sequence[str]) -> int:

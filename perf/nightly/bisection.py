@@ -1,0 +1,68 @@
+"""The step that finds since which commit each benchmark is slower, as far as the night's time goes."""
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from perf.nightly import compare, folder, verdict
+from perf.nightly.process import status
+from perf.nightly.steps import Skipped
+from perf.nightly.tonight import Tonight, acceptance
+from perf.track.night import Finding
+
+LATE = "not bisected: the night's time for it had ended"
+
+
+def results(night: Tonight) -> Path:
+    return night.folder.path / "bisected.jsonl"
+
+
+def bisection(night: Tonight) -> None:
+    against, why = verdict.base(night), acceptance()
+    slower = [one for one in compare.found(verdict.results(night)).values()
+              if one.word == "regressed" and why(one) is None]
+    if not slower or against is None:
+        raise Skipped("nothing regressed")
+    spent = sum(line["seconds"] for line in folder.lines(verdict.results(night)))
+    request = night.folder.path / "bisect.json"
+    folder.write(request, {"device": night.device, "good": against, "bad": night.head,
+                           "seconds": max(night.options.budget - spent, 0.0),
+                           "benchmarks": [one.benchmark for one in
+                                          sorted(slower, key=lambda one: one.ratio or 1.0, reverse=True)]})
+    code = night.run("bisection", "perf.nightly.blame", str(request), str(results(night)))
+    if code:
+        raise ValueError(f"{status(code)}: {night.last_line('bisection')}; {night.folder.log('bisection')}")
+
+
+def found(night: Tonight) -> dict[str, dict[str, Any]]:
+    """By benchmark: `since` and `why`, and of the commit `author` and `subject`."""
+    known = {}
+    for line in folder.lines(results(night)):
+        known[line["benchmark"]] = line | (_described(night.root, line["since"]) if line["since"] else {})
+    return known
+
+
+def with_commits(findings: list[Finding], known: Mapping[str, Mapping[str, Any]], lacking: str) -> list[Finding]:
+    """The findings, those that regressed with the commit that did it, or why it isn't known. Pure."""
+    told = []
+    for one in findings:
+        line = known.get(one.benchmark)
+        if one.word != "regressed":
+            told.append(one)
+        elif line is None:
+            told.append(replace(one, why=f"{one.why}; {lacking}"))
+        else:
+            why = "; ".join(filter(None, (one.why, line["why"])))
+            told.append(replace(one, why=why, since=line["since"], author=line.get("author"),
+                                subject=line.get("subject")))
+    return told
+
+
+def _described(root: Path, commit: str) -> dict[str, str]:
+    done = subprocess.run(["git", "-C", str(root), "show", "--no-patch", "--no-show-signature", "--format=%an%x00%s",
+                           commit], capture_output=True, text=True, errors="replace", check=False)
+    author, _, subject = done.stdout.strip().partition("\0")
+    return {} if done.returncode else {"author": author, "subject": subject}

@@ -1,0 +1,176 @@
+"""`python -m perf nightly` over a small repository, against a GitHub on loopback: a quiet night; one with a regression,
+killed midway and taken up again; and another that finds the same."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from perf.nightly.folder import lines
+from perf.tests.github_server import REPOSITORY, TOKEN, serve
+from perf.track.history import load as load_history
+from perf.track.night import load
+
+ROOT = Path(__file__).parents[2]
+CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
+EAGER, TILED = (f"softmax:{backend}-forward-causal-b1-h8-kv8-n512-m512-d64-fp32" for backend in ("eager", "tiled"))
+SCORES = "    scores = ((q * scale)"
+LIMIT = 540  # seconds until something is seen
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A repository with everything committed, on a machine that counts as fit: other tests may run beside this one."""
+    tree = tmp_path / "tree"
+    for package in ("attention", "models", "perf"):
+        ignored = shutil.ignore_patterns("__pycache__", "tests", "records")
+        shutil.copytree(ROOT / package, tree / package, ignore=ignored)
+    for name in ("conftest.py", "pyproject.toml", ".gitignore", "asv.conf.json"):
+        shutil.copy(ROOT / name, tree)
+    edit(tree / "perf/measure/unfit.py", "    if not states:\n", "    if True:\n")
+    edit(tree / "perf/decide/company.py", "found <= idle + TOLERATED", "found <= 1000")
+    (tree / "attention/tests").mkdir()
+    (tree / "attention/tests/test_fine.py").write_text("def test_fine():\n    assert True\n")
+    git(tree, "init", "--quiet", "--initial-branch=main")
+    commit(tree, "fine")
+    return tree
+
+
+def git(tree, *words):
+    names = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    return subprocess.run(["git", "-C", str(tree), *names, *words], capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+
+def commit(tree, subject):
+    git(tree, "add", "--all")
+    git(tree, "commit", "--quiet", "--message", subject)
+    return git(tree, "rev-parse", "HEAD")
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+def measured(path):
+    return [line for line in lines(path) if line.get("kind") != "machine"]
+
+
+class Nightly:
+    """Runs it in the tree."""
+
+    def __init__(self, tree, github):
+        self.tree = tree
+        kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        self.variables = {**kept, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "COLUMNS": "120",
+                          "HOME": str(tree.parent), "TMPDIR": str(tree.parent), "GITHUB_API_URL": github.url,
+                          "GITHUB_TOKEN": TOKEN, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        self.words = [sys.executable, "-m", "perf", "nightly", "--device=cpu", "--grid=quick", "--budget=200",
+                      f"--lock={tree.parent / 'lock'}", f"--repository={REPOSITORY}"]
+
+    def start(self, *options):
+        self.out = (self.tree.parent / "out.txt").open("w+")
+        return subprocess.Popen([*self.words, *options, "--", *CHOSEN], cwd=self.tree, env=self.variables,
+                                stdout=self.out, stderr=subprocess.STDOUT)
+
+    def run(self, *options):
+        """The exit code, and what was printed."""
+        code = self.start(*options).wait(LIMIT)
+        self.out.seek(0)
+        return code, self.out.read()
+
+    def kill_when(self, night, file):
+        """SIGKILL as soon as `file`, of the `night`-th, tells of something measured."""
+        process = self.start()
+        end = time.monotonic() + LIMIT
+        while len(self.folders) < night or not measured(self.folder / file):
+            assert process.poll() is None, (self.tree.parent / "out.txt").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+    @property
+    def folders(self):
+        return sorted((self.tree / ".perf/nightly").glob("*/"))
+
+    @property
+    def folder(self):
+        return self.folders[-1]
+
+    @property
+    def records(self):
+        return sorted(map(load, (self.tree / ".perf/nights").glob("*.json")), key=lambda night: night.time)
+
+
+@pytest.mark.slow
+def test_nights_speak_up_once(tree):
+    first = git(tree, "rev-parse", "HEAD")
+    with serve() as github:
+        nightly = Nightly(tree, github)
+
+        code, said = nightly.run()  # nothing to compare with
+        assert code == 0, said
+        [night] = nightly.records
+        assert {(one.benchmark, one.word) for one in night.findings} == {(EAGER, "new"), (TILED, "new")}
+        assert {step.name: step.outcome for step in night.steps} == {
+            "machine": "ok", "tests": "ok", "benchmarks": "ok", "verdict": "skipped", "bisection": "skipped",
+            "alert": "ok", "site": "ok"}, said
+        assert github.issues == {}
+        history = load_history(tree / ".asv/results")
+        assert {row.commit for row in history.rows} == {first}
+        assert {row.workload.id for row in history.rows} == {EAGER, TILED}
+
+        with (tree / "attention/masks.py").open("a") as file:
+            file.write("# words\n")
+        commit(tree, "words")
+        edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
+        slow = commit(tree, "Clone, and clone again")
+        nightly.kill_when(2, "evidence.jsonl")  # the first time while it measures
+        [kept] = measured(nightly.folder / "evidence.jsonl")
+        nightly.kill_when(2, "compared.jsonl")  # the second time while it compares
+        assert github.issues == {}
+        assert len(nightly.records) == 1
+        code, said = nightly.run()
+        assert code == 1, said
+        assert "tests: done before" in said
+        assert "benchmarks: done before" in said
+        rows = measured(nightly.folder / "evidence.jsonl")
+        assert len(rows) == 2  # nothing was measured twice
+        assert rows[0] == kept
+        assert set(Counter(line["finding"]["benchmark"] for line in
+                           lines(nightly.folder / "compared.jsonl")).values()) == {1}
+        night = nightly.records[-1]
+        found = {one.benchmark: one for one in night.findings}
+        assert {name: one.word for name, one in found.items()} == {EAGER: "regressed", TILED: "unchanged"}
+        assert (night.base, night.head) == (first, slow)
+        assert (found[EAGER].since, found[EAGER].author) == (slow, "Ada")
+        assert found[EAGER].subject == "Clone, and clone again"
+        assert "20 more operators: aten::clone" in found[EAGER].why
+        assert [commit for commit, _ in found[EAGER].samples] == [first, slow]
+        assert len(nightly.folders) == 2
+        [issue] = github.open
+        assert slow[:8] in issue["body"]
+        assert EAGER in issue["body"]
+        page = (tree / ".site/index.html").read_text()
+        assert "Clone, and clone again" in page
+
+        code, said = nightly.run()  # the night is over: this is another one, of the same commit
+        assert code == 1, said
+        assert len(nightly.folders) == len(nightly.records) == 3
+        assert nightly.records[-1].base == first  # what regressed is not the base of the next night
+        assert [issue["number"] for issue in github.open] == [1]
+        assert len(github.issues) == 1
+        assert github.comments == {}
+        assert not list(tree.parent.glob("perf-base-*"))
+        assert json.loads((nightly.folder / "steps/alert.json").read_text())["outcome"] == "ok"
