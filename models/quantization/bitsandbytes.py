@@ -40,7 +40,11 @@ def _layers() -> tuple[type[Any], type[Any]]:
 
         def _apply(self, fn: Any, recurse: bool = True) -> Any:
             self._as_before_use()
-            return super()._apply(fn, recurse)
+            super()._apply(fn, recurse)
+            # A parameter moves by changing its data: what the library hung on it stays where it was.
+            self.weight.CB = self.weight.data
+            self.weight.SCB = self.weight.SCB.to(self.weight.device)
+            return self
 
         def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
             weight, errors = state_dict.get(prefix + "weight"), args[-1]

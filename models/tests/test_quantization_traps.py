@@ -217,12 +217,20 @@ def test_int8_of_bitsandbytes_leaves_the_dtype_of_biases(preset):
     assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize(("preset", "name", "device"), quantized.cases(presets=("vit-tiny",)))
-def test_a_model_moves_after_use(preset, name, device):
+@pytest.mark.parametrize(("preset", "name", "device"), VISIBLE)
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_a_model_moves(preset, name, device, used):
+    """Every tensor into another place, which is how a model goes to another device."""
     model = quantized.create(preset, name, device)
-    before = quantized.answers(model, preset)
-    model.to(device=device).to("cpu" if "cpu" in quantization.get(name).devices else device).to(device)
-    assert torch.equal(quantized.answers(model, preset), before)
+    before, size = quantized.answers(copy.deepcopy(model), preset), quantization.model_bytes(model)
+    if used:
+        quantized.answers(model, preset)
+    reached = reachable(model)
+    model._apply(torch.clone)
+    for moved in (model, copy.deepcopy(model)):
+        assert torch.equal(quantized.answers(moved, preset), before)
+        assert quantization.model_bytes(moved) == size
+    assert reachable(model) == reached
 
 
 def test_zeros_are_zeros_in_float8():
