@@ -60,14 +60,6 @@ def _layers() -> tuple[type[Any], type[Any]]:
                 self.weight.CB, self.weight.SCB = self.state.CB, self.state.SCB
                 self.state.CB = self.state.SCB = None
 
-        def __setstate__(self, state: dict[str, Any]) -> None:
-            # In a copy the library has the codes twice, until its first use.
-            super().__setstate__(state)
-            if self.state.CB is not None:
-                self.weight.data = self.state.CB
-            else:
-                self.weight.CB = self.weight.data
-
     class FourBitLinear(bnb.nn.Linear4bit):
         """Linear4bit that never repacks its weights: repacked, a copy or a saved file of them is wrong."""
 

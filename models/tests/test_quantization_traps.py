@@ -155,7 +155,7 @@ def test_the_gradient_is_that_of_the_decoded_weights(method, device):
     x = torch.randn(5, 64, device=device)
     found, expected = (torch.autograd.grad(model(y).square().sum(), y)[0]
                        for model, y in ((m, x.clone().requires_grad_()) for m in (after, before)))
-    assert quantized.distance(found, expected) < (0.02 if method.name == "bnb-int8" else 1e-5)
+    assert quantized.distance(found, expected) < (0.03 if method.name == "bnb-int8" else 1e-5)
 
 
 @pytest.mark.parametrize(("preset", "name", "device"), INFERENCE)
