@@ -19,12 +19,12 @@ from perf.cells import Workload
 from perf.track.night import Failed, Finding, Night, Step
 from perf.track.series import FIGURES, VERSION, Series, common, series
 
-COMMITS = 12
-SLOW_FROM = 7  # this commit makes softmax:fa2 at n = 2048 slower
+COMMITS = 16
+SLOW_FROM = 9  # this commit makes softmax:fa2 at n = 2048 slower
 START = 1_790_000_000
 DAY = 86_400
-UPGRADE = 5  # the first commit measured with the newer torch
-NOTHING = 9  # nothing could be measured at this commit
+UPGRADE = 4  # the first commit measured with the newer torch
+NOTHING = 12  # nothing could be measured at this commit
 STEP = 1.4
 H200, CPU = "nvidia-h200-1a2b3c", "amd-epyc-4d5e6f"
 MACHINES = {
@@ -140,7 +140,7 @@ def night(hashes: list[str], **fields: Any) -> Night:
     base, head = seconds(slow, SLOW_FROM - 1), seconds(slow, COMMITS - 1)
     findings = [Finding(slow.id, "time", "seconds", "regressed", base, head, STEP, 1.391, 1.412, 12,
                         "regressed: 40.2 % slower [39.1, 41.2], 12 pairs", 0.012, hashes[SLOW_FROM], "Ada Example",
-                        "change 7 <b>&amp;", samples)]
+                        f"change {SLOW_FROM} <b>&amp;", samples)]
     others = (w for w in [*SOFTMAX, *OTHERS] if w != slow)
     findings += [Finding(w.id, "time", "seconds", word, why=f"said of {word} <i>", **numbers)
                  for w, (word, numbers) in zip(others, WORDS.items(), strict=False)]

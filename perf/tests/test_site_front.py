@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -84,8 +83,8 @@ def test_last_nights_verdicts(shown, tree):
     night = shown.text["night"]
     assert "10 benchmarks: 1 wrong, 1 regressed" in night
     assert "regressed +40.0% [+39.1%, +41.2%]" in re.sub(r"\s+", " ", night)
-    assert f"{hashes[published.SLOW_FROM][:8]}  Ada Example: change 7 <b>&amp;" in night
-    assert "603.6 us" in night
+    assert f"{hashes[published.SLOW_FROM][:8]}  Ada Example: change {published.SLOW_FROM} <b>&amp;" in night
+    assert "607.2 us" in night
     assert f"{hashes[published.NOTHING][:8]}: the GPU fell off the bus <u>" in night
     assert "softmax:gone-forward" in night
     assert "bisect: failed: no time was left" in night
@@ -97,22 +96,44 @@ def test_the_step_of_the_history(shown, tree):
     _, hashes = tree
     told = re.sub(r"\s+", " ", shown.text["steps"])
     assert told.count("fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8") == 1
-    assert f"time NVIDIA H200, torch 2.11.0, python 3.12 {hashes[published.SLOW_FROM][:8]}" in told
-    assert "+40.3%" in told
+    slow, before = hashes[published.SLOW_FROM][:8], hashes[published.SLOW_FROM - 1][:8]
+    assert f"time NVIDIA H200, torch 2.11.0, python 3.12 {slow} after {before} " in told
+    assert re.findall(r"[-+]\d+\.\d%", told) == ["+40.5%"]
 
 
-def test_larger_steps_come_first(site, tree, tmp_path):
-    for name in ("index.json", "regressions.json"):
-        shutil.copy(site / "asv" / name, tmp_path)
-    (one,) = json.loads((tmp_path / "regressions.json").read_text())["regressions"]
-    before, after, old, new = one[6][0]
-    other = [*one[:6], [[after - 1, after, old, 2 * new], [before, after, old, 1.1 * old]]]
-    (tmp_path / "regressions.json").write_text(json.dumps({"regressions": [one, other, [*one[:6], None]]}))
-    found = steps.steps(tmp_path, [])
-    assert [round(step.new / step.old, 2) for step in found] == [2.81, 1.4, 1.1]
-    assert [step.before for step in found] == [tree[1][published.SLOW_FROM - 1], None, None]
-    assert {step.after for step in found} == {tree[1][published.SLOW_FROM]}
-    assert steps.steps(tmp_path / "none", []) == []
+def made_up(tree, values, figure="time_call"):
+    """A row whose line of `figure` has these values."""
+    history = load(tree[0] / "results")
+    row = next(row for row in latest(history, places(tree[0] / "results", history)) if row.workload.bare)
+    first = row.lines["time_call"][0]
+    line = [replace(first, value=value, commit=f"{number:040d}", figure=figure) for number, value in enumerate(values)]
+    return replace(row, lines={"time_call": row.lines["time_call"], figure: line})
+
+
+def test_larger_steps_come_first(tree):
+    rows = [made_up(tree, [1.0] * 8 + [ratio] * 8) for ratio in (1.2, 3.0, 1.5)]
+    assert [step.ratio for step in steps.steps(rows)] == pytest.approx([3.0, 1.5, 1.2])
+
+
+def test_what_came_back_is_no_step(tree):
+    def found(values, figure="time_call"):
+        return [(step.before[-2:], step.after[-2:], round(step.ratio, 2), step.nights)
+                for step in steps.steps([made_up(tree, values, figure)]) if step.figure == figure]
+
+    assert found([1.0] * 8 + [1.5] * 8) == [("07", "08", 1.5, 0)]
+    assert found([1.0] * 8 + [1.5] * 8 + [1.0] * 8) == []
+    assert found([1.5] * 8 + [1.0] * 8) == []
+    assert found([1.0] * 16) == []
+    assert found([3] * 8 + [4] * 8, "track_launches") == [("07", "08", 1.33, 0)]
+
+
+def test_a_creep_is_told_as_one(tree, monkeypatch):
+    monkeypatch.setattr(steps.drift, "steps", lambda values: [])
+    row = made_up(tree, [(1 + 8e-4 * max(0, night - 60)) * (1 + 0.001 * (-1) ** night) for night in range(100)])
+    (found,) = steps.steps([row])
+    assert (found.before, found.after, found.nights) == ("", "", 30)
+    said = Page(page(Contents("p", NO_GRAPHS, [row], {("", ""): row.place}, steps=[found]))).text["steps"]
+    assert "a creep over the last 30" in said
 
 
 def test_larger_regressions_come_first(tree):
@@ -266,7 +287,8 @@ def test_links_choose_what_asv_offers(shown, site):
                 assert set(values) <= set(params[key[2:]])
             else:
                 assert key in (*index["params"], "x-axis", "y-axis-scale", "commits")
-        assert set(chosen.get("commits", ())) <= set(index["revision_to_hash"].values())
+        marked = {one for commits in chosen.get("commits", ()) for one in (commits or "").split("-")}
+        assert marked <= set(index["revision_to_hash"].values())
         assert {f"p-{name}" for name, values in params.items() if len(values) > 1} <= set(chosen)
 
 

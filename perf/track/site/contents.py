@@ -32,5 +32,5 @@ def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_night
         states = commits.states(commits.log(repository), history, results, recorded, repository)
     except (ValueError, OSError) as error:
         said.append(str(error))
-    return Contents(project, graphs, latest(history, found), found, states,
-                    steps.steps(published, list(found.values())), recorded, said)
+    rows = latest(history, found)
+    return Contents(project, graphs, rows, found, states, steps.steps(rows), recorded, said)
