@@ -105,6 +105,23 @@ def test_pruning_leaves_one_commit_of_what_is_young(clones, tmp_path, monkeypatc
     assert kept[0].statistics is not None
 
 
+def test_what_else_is_on_the_branch_stays(clones, tmp_path):
+    """As the nightly workflow keeps its nights there."""
+    one, two = clones
+    git(two, "checkout", "--quiet", "--orphan", "perf-history")
+    (two / "nights").mkdir()
+    (two / "nights" / "first.json").write_text("{}")
+    git(two, "add", "--force", "nights")
+    git(two, "commit", "--quiet", "-m", "a night")
+    git(two, "push", "--quiet", "origin", "perf-history")
+    write(tmp_path / "a", OK)
+    branch.push(tmp_path / "a", one)
+    branch.prune(one, days=1e6, sample_days=1e6)
+    names = git(tmp_path / "origin.git", "ls-tree", "-r", "--name-only", "perf-history").split()
+    assert "nights/first.json" in names
+    assert "results/benchmarks.json" in names
+
+
 def test_a_broken_file_stays_at_home(clones, tmp_path):
     (path,) = write(tmp_path / "a", OK).files
     (broken,) = write(tmp_path / "a", replace(OK, revision=OTHER)).files
@@ -112,7 +129,8 @@ def test_a_broken_file_stays_at_home(clones, tmp_path):
     (problem,) = branch.push(tmp_path / "a", clones[0])
     assert str(broken) in problem
     assert git(tmp_path / "origin.git", "ls-tree", "-r", "--name-only", "perf-history").split() == [
-        "benchmarks.json", f"{path.parent.name}/{path.name}", f"{path.parent.name}/machine.json"]
+        "results/benchmarks.json", f"results/{path.parent.name}/{path.name}",
+        f"results/{path.parent.name}/machine.json"]
 
 
 def test_what_git_refuses_is_one_line(clones, tmp_path):

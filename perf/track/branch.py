@@ -4,8 +4,8 @@
     pull(folder, root)     # what the branch has, merged into the folder
     prune(root, ...)       # the branch as one commit of what is left: git forgets the rest
 
-The branch shares no commit with any other: its root is asv's results folder. Without a remote the branch is the
-repository's own.
+The branch shares no commit with any other. asv's results are in its folder results/; what else it has (the nights'
+records) stays as it is. Without a remote the branch is the repository's own.
 """
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from perf.track import merge
 
 BRANCH = "perf-history"
 REF = f"refs/heads/{BRANCH}"
+RESULTS = "results"  # on the branch
 TRIES = 10
 NOBODY = {"NAME": "perf history", "EMAIL": "perf-history@localhost"}  # where git knows no name
 
 
 def push(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
     """Returns what of `folder` could not be read. Raises ValueError, in one line, for what git refuses."""
-    return _changed(root, remote, f"History of {folder.name}", lambda tree: merge.merge_folders(folder, tree))
+    return _changed(root, remote, f"History of {folder.name}", lambda tree: merge.merge_folders(folder, tree / RESULTS))
 
 
 def pull(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
@@ -34,7 +35,7 @@ def pull(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
     with _checked_out(root, tip := _tip(root, remote)) as tree:
         if tip is None:
             raise ValueError(f"there is no branch {BRANCH} {'at ' + remote if remote else 'here'} yet; push makes one")
-        return merge.merge_folders(tree, folder)
+        return merge.merge_folders(tree / RESULTS, folder)
 
 
 def prune(root: Path, remote: str | None = "origin", *, days: float, sample_days: float) -> tuple[int, int, list[str]]:
@@ -43,7 +44,8 @@ def prune(root: Path, remote: str | None = "origin", *, days: float, sample_days
 
     def change(tree: Path) -> list[str]:
         nonlocal told
-        told = merge.prune(tree, days=days, sample_days=sample_days)
+        (tree / RESULTS).mkdir(exist_ok=True)
+        told = merge.prune(tree / RESULTS, days=days, sample_days=sample_days)
         return told[2]
 
     _changed(root, remote, f"History of the last {days:g} days", change, past=False)
