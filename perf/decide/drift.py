@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-PENALTY = 6.0  # of a further level, in log(nights) x noise variance: what a step must explain
+PENALTY = 5.0  # of a further level, in log(nights) x noise variance: what a step must explain
 SHORTEST = 3  # nights of a level
 CLIP = 3.0  # standard deviations that a night may lie off the median around it
 AROUND = 3  # nights on either side, of which that median is
@@ -29,7 +29,7 @@ LEAST = 0.01  # a smaller change is nobody's concern: 0.01 is 1 %
 QUIETEST = 1e-4  # noise that is taken for granted, or a constant history would step at the first rounding
 RECENT = (7, 30)  # nights
 BEFORE = 30
-SURE = 5.0  # standard errors of a creep
+SURE = 3.5  # standard errors of a creep
 TO_SIGMA = 1.4826  # median absolute deviation -> standard deviation of a normal distribution
 PERCENTILE_80 = 1.2816  # of the absolute value of a normal distribution with standard deviation 1
 MEDIAN_ERROR = 1.2533  # standard error of a median, in those of a mean
