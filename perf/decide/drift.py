@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-PENALTY = 5.0  # of a further level, in log(nights) x noise variance: what a step must explain
+PENALTY = 6.0  # of a further level, in log(nights) x noise variance: what a step must explain
 SHORTEST = 3  # nights of a level
 CLIP = 3.0  # standard deviations that a night may lie off the median around it
 AROUND = 3  # nights on either side, of which that median is
