@@ -57,13 +57,13 @@ CREPT = ("week", "month")  # suspects for what more nights than tonight show
 
 @dataclass(frozen=True)
 class Suspect:
-    """One benchmark to be compared: `why` is the screen's word, or "audit"; `base` the commit to compare with."""
+    """One benchmark to be compared: `why` is the screen's word, or "audit"; `base` the commit to compare with;
+    `thresholds` has the rounds of a pair too."""
 
     benchmark: str
     why: str
     base: str
     thresholds: Thresholds
-    rounds: int  # of each side of a pair
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_grou
             cleared[name] = _cleared(found, b, plans[b], base)
         if base and (why[b] or b in turn):
             settled = plan(committed[b], float(spread[b]), float(layout[b]), strong=why[b] in STRONG).thresholds
-            suspect = Suspect(name, str(why[b]) or "audit", base, settled, int(chosen[b]))
+            suspect = Suspect(name, str(why[b]) or "audit", base, replace(settled, rounds=int(chosen[b])))
             (suspects if why[b] else audited).append(suspect)
     again = tuple(one.benchmark for one in suspects
                   if one.why != "new" and len(nights[-1].launches[one.benchmark]) < AGAIN)

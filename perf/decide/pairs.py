@@ -48,7 +48,7 @@ class Found:
         self.checked = True
         if not (_able(base) and _able(head)):
             return
-        ratio = pair.log_ratio(self.workload)
+        ratio = pair.log_ratio(self.workload, self.thresholds.rounds or None)
         if pair.times.unfit:
             self.unfit.append(pair.times.unfit)
             return

@@ -29,6 +29,7 @@ class Thresholds:
     most_pairs    after which sampling ends
     spread        of one pair's log ratio, as history tells it (perf/decide/learn.py)
     weight        as many pairs that knowledge is worth; 0: nothing is learned
+    rounds        of each side of a pair, a few turns at least; 0: as many as its time allows (perf/decide/pair.py)
     memory        bytes gate from this rise on; smaller ones are told
     error_factor  the head's error gates from this many times the base's on
     compile_factor, compile_seconds   seconds of compilation gate, apart from run time, from this many times the
@@ -44,6 +45,7 @@ class Thresholds:
     most_pairs: int = 32
     spread: float = 0.0
     weight: float = 0.0
+    rounds: int = 0
     memory: float = 0.01
     error_factor: float = 1.5
     compile_factor: float = 1.5
@@ -54,7 +56,7 @@ class Thresholds:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{field.name} = {value!r}: not a number")
-        for name in ("least_pairs", "least_change", "most_pairs"):
+        for name in ("least_pairs", "least_change", "most_pairs", "rounds"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name} = {getattr(self, name)}: not a whole number")
         if not 0 <= self.noise < self.effect:
@@ -69,6 +71,8 @@ class Thresholds:
         if self.weight < 0 or (self.weight and self.spread <= 0):
             raise ValueError(f"spread = {self.spread}, weight = {self.weight}: a weight must be at least 0, and the "
                              "spread that has one above 0")
+        if self.rounds < 0:
+            raise ValueError(f"rounds = {self.rounds}: must be at least 0")
         if self.memory < 0 or self.error_factor < 1:
             raise ValueError(f"memory = {self.memory}, error_factor = {self.error_factor}: must be at least 0, and 1")
         if self.compile_factor < 1 or self.compile_seconds < 0:

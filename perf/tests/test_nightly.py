@@ -72,6 +72,7 @@ def test_a_slower_benchmark_is_measured_again_and_compared_with_a_commit_of_a_we
     assert suspect.base == "commit42"
     assert suspect.thresholds.weight > 0
     assert 0.0125 <= suspect.thresholds.noise < 0.03
+    assert 3 <= suspect.thresholds.rounds <= 8
     assert "b3" not in found.cleared
     history[-1] = slower(history[-1], 1.0, ["b3"], launches=4)
     assert not looked(history).again
@@ -160,7 +161,7 @@ def test_quiet_benchmarks_are_audited():
 
 
 def test_what_a_night_records():
-    suspect = Suspect("b1", "slower", "commit42", Thresholds(least_pairs=1, spread=0.01, weight=15.0), 5)
+    suspect = Suspect("b1", "slower", "commit42", Thresholds(least_pairs=1, spread=0.01, weight=15.0))
     verdict = Verdict("ok", 1.0, 0.99, 1.01, 2, "", 0)
     kept = compared(suspect, [0.01, -0.01], verdict)
     assert kept is not None

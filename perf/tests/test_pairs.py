@@ -311,6 +311,13 @@ def test_thresholds_may_differ_by_benchmark(sides: Sides) -> None:
         assert words[OTHER.id] == "ok"
 
 
+def test_rounds_that_history_chose_are_taken(sides: Sides) -> None:
+    folders = sides({"seconds": 0.02}, {"seconds": 0.02})
+    _, found = verdicts(*folders, SMALL, OTHER, thresholds=lambda w: replace(CLEAR, rounds=5 if w == SMALL else 0))
+    chosen, timed = (len(found[w.id].head_seconds) / len(found[w.id].ratios) for w in (SMALL, OTHER))
+    assert (chosen, timed) == (6, 26)  # turns are even in number; a second for both sides
+
+
 def test_breaking_off_ends_the_workers(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> float:
         raise KeyboardInterrupt

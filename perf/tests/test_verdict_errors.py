@@ -77,7 +77,7 @@ def test_one_bad_pair_makes_no_change_however_quiet_the_history():
 
 
 @pytest.mark.parametrize("settings", [{"least_pairs": 1}, {"weight": 5.0}, {"weight": -1.0, "spread": 0.01},
-                                      {"least_change": 2.5}])
+                                      {"least_change": 2.5}, {"rounds": -1}, {"rounds": 0.5}])
 def test_learned_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(ValueError, match=r"least_pairs|spread|least_change"):
+    with pytest.raises(ValueError, match=r"least_pairs|spread|least_change|rounds"):
         Thresholds(**settings)
