@@ -45,10 +45,11 @@ class Said:
 
 
 class Ours:
-    """Looks at one night after the other; `compared` is what it has learned from."""
+    """Looks at one night after the other; `compared` is what it has learned from. `plain`: suspects are confirmed by
+    the committed settings alone, as `--perf-against` does."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, *, plain: bool = False) -> None:
+        self.world, self.plain = world, plain
         self.settings = [Thresholds()] * world.benchmarks
         self.passes, self.controls = world.passes(AGAIN, ROUNDS), world.controls(LAUNCHES, ROUNDS).mean(axis=2)
         self.within = world.within * np.exp(world.rng.normal(0, 0.05, world.benchmarks))  # as 300 rounds tell it
@@ -111,6 +112,8 @@ class Ours:
         base = max(0, night - (MONTH if why in nightly.CREPT else WEEK))
         t = plan(self.settings[b], float(known.pair[b]), float(known.layout[b]),
                  strong=why in nightly.STRONG).thresholds
+        if self.plain:
+            t = self.settings[b]
         change = 0.0 if steps is None else steps[night, b] - steps[base, b]
         ratios: list[float] = []
         for ratio in (self.world.pairs(b, night, base, t.most_pairs, int(known.rounds[b])) + change).tolist():

@@ -73,12 +73,14 @@ def steps_at(at: NDArray[np.int64], size: float) -> Array:
     return np.where(np.arange(HISTORY + NIGHTS)[:, None] >= at, np.log1p(size), 0.0)
 
 
-def of_ours(seeds: Iterable[int], noise: Noise, *, benchmarks: int = 300, nights: int = NIGHTS) -> Score:
-    """Screen and confirm, in each seed's world as it is and with a step of each size put into every benchmark."""
+def of_ours(seeds: Iterable[int], noise: Noise, *, benchmarks: int = 300, nights: int = NIGHTS,
+            plain: bool = False) -> Score:
+    """Screen and confirm (`plain`: by the committed settings alone), in each seed's world as it is and with a step of
+    each size put into every benchmark."""
     total = Score()
     for seed in seeds:
         world = World(seed, noise, nights=HISTORY + NIGHTS, benchmarks=benchmarks)
-        ours = Ours(world)
+        ours = Ours(world, plain=plain)
         at = step_nights(world)
         after = {size: np.full(benchmarks, NEVER) for size in SIZES}
         certified_at = np.zeros(benchmarks, bool)
