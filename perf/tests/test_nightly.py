@@ -78,6 +78,15 @@ def test_a_slower_benchmark_is_measured_again_and_compared_with_a_commit_of_a_we
     assert not looked(history).again
 
 
+def test_what_only_the_week_shows_is_compared_with_a_commit_of_a_month_ago_once_a_week():
+    history = nights()
+    history[-7:] = [slower(night, 1.022, ["b6"]) for night in history[-7:-1]] + [slower(history[-1], 1.012, ["b6"])]
+    found = looked(history)
+    assert words(found) == {"b6": "week"}
+    assert found.suspects[0].base == "commit19"
+    assert not looked([history[0], *history]).suspects  # a night later in its turn
+
+
 def test_what_all_benchmarks_and_the_controls_share_is_the_machine():
     history = nights()
     history[-1] = slower(history[-1], 1.05)
