@@ -25,7 +25,7 @@ from models.recipes import Recipe
 from models.registry import Preset
 
 RANK, ALPHA = 8, 32
-RECIPE = Recipe(steps=60, batch=64, learning_rate=1e-3, weight_decay=0.0, label_smoothing=0.1, augment=True)
+RECIPE = Recipe(steps=120, batch=64, learning_rate=3e-3, weight_decay=0.0, label_smoothing=0.1, augment=True)
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 

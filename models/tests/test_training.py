@@ -97,6 +97,21 @@ def test_a_checkpoint_of_another_training_is_refused_and_stays(tmp_path):
     assert file.read_bytes() == before
 
 
+def test_a_checkpoint_that_can_not_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    file = tmp_path / "run.pt"
+    checkpoints.write(file, {"step": 1})
+
+    def full(content, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoints.write(file, {"step": 2})
+    assert checkpoints.read(file, ("step",)) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize("damage", [lambda whole: whole[:len(whole) // 2], lambda _: b"", lambda _: b"text"],
                          ids=["truncated", "empty", "text"])
 def test_a_damaged_checkpoint_is_refused_and_stays(tmp_path, damage):
@@ -134,6 +149,18 @@ def test_the_rate_warms_up_and_goes_down_to_nothing():
     assert rates[20:] == sorted(rates[20:], reverse=True)
     assert rates[0] > 0
     assert rates[100] == 0
+
+
+def test_embeddings_may_learn_faster_than_matrices():
+    def moved(name, times):
+        model = models.create(TINY)
+        before = model.get_parameter(name).detach().clone()
+        training.fit(model, TINY, digits.split(TINY)[0], replace(SHORT, steps=1, embeddings=times, warmup=1.0,
+                                                                 weight_decay=0.0))
+        return (model.get_parameter(name) - before).abs().median().item()
+
+    for name, times in (("vit.embeddings.position_embeddings", 4), ("vit.layers.0.mlp.fc1.weight", 1)):
+        assert moved(name, 4.0) == pytest.approx(times * moved(name, 1.0), rel=0.05)
 
 
 def test_only_what_wants_a_gradient_is_trained():
