@@ -183,7 +183,7 @@ def _cuda_default(w: Workload) -> bool:
     """Fixed tokens. What is slow to run or to compile is measured where it tells most; `full` has it all."""
     if not w.bare:
         once = w.treatment or w.phase == TRAINING or w.model == "gpt2" or w.dtype != DTYPE["cuda"]
-        if w.compiled and not _cuda_compiled(w):
+        if w.compiled:  # a minute and a half to compile each: --perf-compiled yes
             return False
         return w.backend in (("sdpa",) if once else ("eager", "sdpa", "sdpa-flash", "fa2"))
     if w.batch * w.m != TOKENS["cuda"]:
@@ -194,18 +194,12 @@ def _cuda_default(w: Workload) -> bool:
         return w.n == 2048 and w.phase == "forward-backward"
     if w.backend in ("sdpa-math", "tiled"):
         return w.n == 2048 and w.phase == "forward"
-    if w.n not in SOME and not (w.causal and w.head_dim == HEAD_DIMS["cuda"][0]):
+    thin = not w.causal or w.head_dim != HEAD_DIMS["cuda"][0]
+    if thin and w.n not in (SOME[1:2] if w.phase == "backward" else SOME):
         return False
     if w.backend == "flex":
         return w.causal and (w.phase == "forward" or (w.head_dim == HEAD_DIMS["cuda"][0] and w.n in SOME))
     return w.backend != "eager" or w.phase == "forward" or w.n <= 4096
-
-
-def _cuda_compiled(w: Workload) -> bool:
-    """A compiled model is traced anew by every run, ten seconds of it: where compiling and 8 bits could pay."""
-    if w.quantization == UNQUANTISED:
-        return w.batch == 1 or w.model == "vit-l16"
-    return w.model == "vit-l16" and w.batch == 32 and w.quantization in ("ao-int8-dynamic", "ao-fp8-dynamic")
 
 
 def _cuda_quick(w: Workload) -> bool:

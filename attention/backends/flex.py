@@ -122,9 +122,6 @@ def _express(q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible |
             return score if bias is None else score + bias(h, position(i), j)
 
         options["score_mod"] = score_mod
-    if getattr(bias, "gathers", False) and q.is_cuda:
-        # Each stage of the pipeline holds a tile of the bias as well: three need more shared memory than an H100 has.
-        options["kernel_options"] = {"num_stages": 2}
     return options
 
 

@@ -62,8 +62,6 @@ def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int
 class Bias:
     """bias(h, i, j) = `values_HR`[h, j - i]: a row a head, distances 0 and up, then the negative ones from its end."""
 
-    gathers = True
-
     def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
         self.values_HR, self.n, self.m = values_HR, n, m
 
@@ -143,7 +141,11 @@ _kept: weakref.WeakKeyDictionary[Callable, Bias] = weakref.WeakKeyDictionary()
 def compiled(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: torch.Tensor | None, buckets: int, max_distance: int,
              params: dict[str, torch.Tensor]) -> torch.Tensor:
-    """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call."""
+    """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call.
+
+    On an H100 (torch 2.11) inductor's kernel asks for more shared memory than there is, each stage of its pipeline
+    holding a tile of the bias; with two stages instead of three the result was wrong.
+    """
     n, m = q.shape[2], k.shape[2]
     values = by_distance(params["table"], n, m, causal, buckets, max_distance)
     bias = _kept.setdefault(attend, Bias(values, n, m))

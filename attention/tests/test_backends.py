@@ -1,7 +1,6 @@
 """What single backends promise beyond the contract."""
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from attention.backends.base import Case
 from attention.backends.fa2 import fa2
 from attention.backends.flex import _express
 from attention.functions.document import Documents
-from attention.functions.relative_bias import Bias
 from attention.functions.varlen import Packed
 from attention.testing import check, inputs
 
@@ -138,11 +136,3 @@ def test_flex_makes_one_block_mask_for_all_heads_that_see_the_same(visible: mask
     q = torch.zeros(2, 3, 8, 16)
     blocks = _express(q, 8, masks.CAUSAL, visible, None, None, None)["block_mask"]
     assert blocks.shape == (1, 1, 8, 8)
-
-
-def test_flex_holds_fewer_tiles_of_a_bias_that_it_reads_from_memory() -> None:
-    """On the GPU only; with three stages there was no kernel for relative-bias on an H100."""
-    q: Any = SimpleNamespace(shape=(1, 2, 8, 16), device=torch.device("cpu"), is_cuda=True)
-    biases = Bias(torch.zeros(2, 15), 8, 8), lambda h, i, j: h * (j - i)
-    stages = [_express(q, 8, masks.FULL, None, bias, None, None).get("kernel_options") for bias in biases]
-    assert stages == [{"num_stages": 2}, None]
