@@ -1,4 +1,4 @@
-"""The table of variants that the README shows, from the registry: `python -m perf variants [EVIDENCE.jsonl]`."""
+"""The table of variants that the README shows, from the registry: `python -m perf variants [EVIDENCE.jsonl ...]`."""
 from __future__ import annotations
 
 import re
@@ -9,7 +9,7 @@ import attention
 from attention.registry import Function, functions
 from perf.measure.evidence import Evidence, load
 
-RECORD = Path(__file__).parents[1] / "records" / "h200-2026-11-23" / "field.jsonl"  # what "faster" is read from
+RECORD = Path(__file__).parents[1] / "records" / "h100-2026-11-25"  # what "faster" is read from, all of one machine
 HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax")
 
 
@@ -60,10 +60,9 @@ def _linked(paper: str) -> str:
 
 
 def variants(arguments: Sequence[str]) -> None:
-    """Prints the table. Raises ValueError for more than one file, or one that isn't evidence."""
-    if len(arguments) > 1:
-        raise ValueError(f"unknown argument {arguments[1]!r}; it takes one evidence file at most")
-    path = Path(arguments[0]) if arguments else RECORD
-    if arguments and not path.is_file():
-        raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
-    print(table(load(path) if path.is_file() else ()))
+    """Prints the table, by the record or by these evidence files. Raises ValueError for one that isn't evidence."""
+    paths = [Path(argument) for argument in arguments] or sorted(RECORD.glob("*.jsonl"))
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
+    print(table([row for path in paths for row in load(path)]))

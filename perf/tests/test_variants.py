@@ -65,7 +65,7 @@ def test_a_wrong_row_wins_nothing():
 
 
 def test_the_command_reads_the_record_or_a_file(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(variants, "RECORD", tmp_path / "none.jsonl")
+    monkeypatch.setattr(variants, "RECORD", tmp_path / "none")
     assert main(["variants"]) == 0
     assert capsys.readouterr().out == table() + "\n"
     path = tmp_path / "some.jsonl"
@@ -76,6 +76,7 @@ def test_the_command_reads_the_record_or_a_file(capsys, tmp_path, monkeypatch):
     assert "from 512: 2.0x at 512" in capsys.readouterr().out
     assert main(["variants", str(tmp_path / "other")]) == 2
     assert "no such file" in capsys.readouterr().err
-    assert main(["variants", str(path), "all"]) == 2
-    assert capsys.readouterr().err == ("python -m perf variants: unknown argument 'all'; it takes one evidence file at "
-                                       "most\n")
+    writer = Writer(tmp_path / "faster.jsonl")
+    writer.append(row("linear", "chunked", 2048, 0.25))
+    assert main(["variants", str(path), str(writer.path)]) == 0
+    assert "from 512: 4.0x at 2048" in capsys.readouterr().out
