@@ -7,6 +7,7 @@ the machine's lock (process.py, lock.py).
 | step | file |
 |---|---|
 | machine, tests, benchmarks | measuring.py |
+| launches, screen, learn | screening.py; controls.py measures, nights.py remembers |
 | verdict | verdict.py asks, compare.py measures |
 | bisection | bisection.py asks, blame.py measures |
 | alert, site | telling.py; what they tell is record.py's |

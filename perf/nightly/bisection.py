@@ -21,17 +21,19 @@ def results(night: Tonight) -> Path:
 
 
 def bisection(night: Tonight) -> None:
-    against, why = verdict.base(night), acceptance()
-    slower = [one for one in compare.found(verdict.results(night)).values()
-              if one.word == "regressed" and why(one) is None]
-    if not slower or against is None:
+    slower, why, spent = {}, acceptance(), 0.0
+    for line in folder.lines(verdict.results(night)):
+        spent += line["seconds"]
+        one = compare.finding(line)
+        if one.word == "regressed" and why(one) is None:
+            slower[one.benchmark] = one.ratio or 1.0, line["base"]
+    if not slower:
         raise Skipped("nothing regressed")
-    spent = sum(line["seconds"] for line in folder.lines(verdict.results(night)))
     request = night.folder.path / "bisect.json"
-    folder.write(request, {"device": night.device, "good": against, "bad": night.head,
+    folder.write(request, {"device": night.device, "bad": night.head,
                            "seconds": max(night.options.budget - spent, 0.0),
-                           "benchmarks": [one.benchmark for one in
-                                          sorted(slower, key=lambda one: one.ratio or 1.0, reverse=True)]})
+                           "wanted": [{"benchmark": name, "good": base} for name, (_, base) in
+                                      sorted(slower.items(), key=lambda item: item[1][0], reverse=True)]})
     code = night.run("bisection", "perf.nightly.blame", str(request), str(results(night)))
     if code:
         raise ValueError(f"{status(code)}: {night.last_line('bisection')}; {night.folder.log('bisection')}")

@@ -1,6 +1,7 @@
 """`python -m perf.nightly.blame REQUEST RESULTS`: which commit made each benchmark of a night slower.
 
-REQUEST is JSON: the device, the seconds for all of it, the commits `good` and `bad`, and `benchmarks`, the worst first.
+REQUEST is JSON: the device, the seconds for all of it, the commit `bad`, and what is `wanted`, the worst first: a
+benchmark, and a commit at which it was good.
 A line goes to RESULTS as soon as a commit is found; what has a line there is not searched again. Commits that leave the
 code that a benchmark runs as it was (perf/decide/closure.py) are not asked; if one alone is left, nothing is measured.
 A commit that made one benchmark slower is the first to be asked of the next.
@@ -22,7 +23,7 @@ from perf.decide.bisect import SECONDS, Compare, Measuring, between, comparing
 from perf.decide.closure import fingerprint
 from perf.decide.search import Found, Step, search
 from perf.decide.tree import ROOT, checkout
-from perf.nightly.compare import arguments, ended
+from perf.nightly.compare import arguments, by, ended
 from perf.nightly.folder import append, lines
 
 TOLD = 3  # commits that are named beside the first
@@ -45,15 +46,22 @@ def main(request: Path, results: Path, root: Path = ROOT) -> None:
     known = {line["benchmark"]: line for line in lines(results)}
     device = live.device(asked["device"])
     end = time.monotonic() + asked["seconds"] - sum(line["seconds"] for line in known.values())
-    left = {name: live.workload(name) for name in asked["benchmarks"] if name not in known}
-    commits = changing(list(left.values()), asked["good"], between(root, asked["good"], asked["bad"]), root)
+    wanted = [(one["good"], live.workload(one["benchmark"])) for one in asked["wanted"]
+              if one["benchmark"] not in known]
+    commits, refused = {}, {}
+    for good, these in by(wanted, lambda one: one[0]).items():
+        try:
+            commits[good] = changing([w for _, w in these], good, between(root, good, asked["bad"]), root)
+        except ValueError as error:  # it is no ancestor, or nothing lies between the two
+            refused[good] = Blame(None, f"not bisected: {error}")
     before = [line["since"] for line in known.values() if line["since"]]
-    for name, w in left.items():
+    for good, w in wanted:
+        name = w.id
         print(name, flush=True)
         began = time.monotonic()
         compare = until(end, comparing(w, device))
         try:
-            one = blamed(commits[name], asked["good"], compare, SECONDS[device.type], root, before)
+            one = refused.get(good) or blamed(commits[good][name], good, compare, SECONDS[device.type], root, before)
         except Late:
             return
         append(results, {"benchmark": name, "since": one.since, "why": one.why, "seconds": time.monotonic() - began})

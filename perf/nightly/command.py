@@ -1,7 +1,7 @@
 """`python -m perf nightly`: one night, from a fit machine to an alert.
 
-A look at the machine; the tests; the benchmarks, kept in the history; each against the last good commit by live pairs
-of processes; the commit since which it is slower, as far as --budget goes; an alert on GitHub; the site.
+A look at the machine; the tests; the benchmarks, kept in the history; suspects against a good commit by live pairs of
+processes; the commit since which each is slower, as far as --budget goes; an alert on GitHub; the site.
 Called again after it was killed, or after a step failed, it goes on where it was. What stands behind -- goes to pytest
 and chooses what is measured:
 
@@ -31,6 +31,7 @@ from perf.nightly import lock, measuring, record
 from perf.nightly.bisection import bisection
 from perf.nightly.compare import ended
 from perf.nightly.folder import Done, take
+from perf.nightly.screening import launches, learn, screen
 from perf.nightly.steps import Job, run
 from perf.nightly.telling import alert, site
 from perf.nightly.tonight import Look, Options, Tonight, acceptance
@@ -47,12 +48,15 @@ JOBS: tuple[Job[Tonight], ...] = (
     Job("machine", measuring.machine, always=True),  # fitness is of the moment
     Job("tests", measuring.tests),
     Job("benchmarks", measuring.benchmarks, needs=("machine",)),
-    Job("verdict", verdict, needs=("machine", "benchmarks")),
+    Job("launches", launches, needs=("machine", "benchmarks")),
+    Job("screen", screen, needs=("machine", "launches")),
+    Job("verdict", verdict, needs=("machine", "benchmarks"), after=("screen",)),
     Job("bisection", bisection, needs=("machine", "verdict")),
+    Job("learn", learn, needs=("launches",), after=("verdict",)),
     Job("alert", alert, last=True),
     Job("site", site, last=True),
 )
-MEASURE = ("benchmarks", "verdict", "bisection")
+MEASURE = ("benchmarks", "launches", "screen", "verdict", "bisection")
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:

@@ -1,8 +1,7 @@
 """`python -m perf.nightly.compare REQUEST RESULTS`: live pairs of each benchmark that a night wants compared.
 
-REQUEST is JSON: the device, the seconds for all of it, and `wanted`: benchmark and base commit of each. A line goes to
-RESULTS as soon as a verdict is known; what has a line there is not measured again. With the same sources on both sides
-a benchmark is not timed.
+REQUEST is JSON: the device, the seconds for all of it, and what is `wanted`, the most pressing first. A line goes to
+RESULTS as soon as a verdict is known; what has a line there is not measured again.
 """
 from __future__ import annotations
 
@@ -10,78 +9,98 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from perf.cells import Workload
 from perf.decide import live, pairs
 from perf.decide.against import BENCHMARK, BUDGET, SAME, row
 from perf.decide.closure import unchanged
 from perf.decide.row import Row
+from perf.decide.thresholds import Thresholds
 from perf.decide.tree import ROOT, checkout, head_folder
 from perf.nightly.folder import append, lines
 from perf.track.night import Finding
 
+T = TypeVar("T")
+Compared = tuple[Finding, Sequence[float], float]  # with the log ratios of its pairs, and the seconds it took
 AGAIN = "invalid"  # the word of what the machine spoiled
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A benchmark by its id, and the commit to compare tonight's with. `thresholds` as `Thresholds` has them; None: the
+    committed ones. With the same sources on both sides it is timed only if that is asked for: `timed`."""
+
+    benchmark: str
+    base: str
+    thresholds: Mapping[str, Any] | None = None
+    timed: bool = False
 
 
 def main(request: Path, results: Path, root: Path = ROOT) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     known = found(results)
     spent = sum(line["seconds"] for line in lines(results))
-    wanted = [(one["base"], live.workload(one["benchmark"])) for one in asked["wanted"]
-              if one["benchmark"] not in known or known[one["benchmark"]].word == AGAIN]
-    for verdict, seconds in compared(wanted, asked["device"], asked["seconds"] - spent, root):
-        append(results, {"finding": asdict(verdict), "seconds": seconds})
-        print(f"{verdict.benchmark}: {verdict.word}: {verdict.why}", flush=True)
+    wanted = [each for told in asked["wanted"] if (each := Wanted(**told)).benchmark not in known
+              or known[each.benchmark].word == AGAIN]
+    bases = {each.benchmark: each.base for each in wanted}
+    for one, ratios, seconds in compared(wanted, asked["device"], asked["seconds"] - spent, root):
+        append(results, {"finding": asdict(one), "base": bases[one.benchmark], "ratios": list(ratios),
+                         "seconds": seconds})
+        print(f"{one.benchmark}: {one.word}: {one.why}", flush=True)
 
 
 def found(results: Path) -> dict[str, Finding]:
     """By benchmark."""
-    each = (Finding(**line["finding"] | {"samples": ()}) for line in lines(results))
-    return {one.benchmark: one for one in each}
+    return {one.benchmark: one for one in map(finding, lines(results))}
 
 
-def compared(wanted: Sequence[tuple[str, Workload]], device: str, seconds: float, root: Path,
-             clock: Callable[[], float] = time.monotonic) -> Iterator[tuple[Finding, float]]:
-    """Each finding, and the seconds it took. What the seconds don't suffice for is left out."""
+def finding(line: Mapping[str, Any]) -> Finding:
+    return Finding(**line["finding"] | {"samples": ()})
+
+
+def compared(wanted: Sequence[Wanted], device: str, seconds: float, root: Path,
+             clock: Callable[[], float] = time.monotonic) -> Iterator[Compared]:
+    """Each as soon as it is decided. What the seconds don't suffice for is left out."""
     end = clock() + seconds
-    for base, of_base in groupby(sorted(wanted, key=lambda one: (one[0], one[1].id)), key=lambda one: one[0]):
+    for base, of_base in by(wanted, lambda one: one.base).items():
         with checkout(base, root) as folder:
             timed = []
-            for w in [w for _, w in of_base]:
-                if unchanged(w, folder, head_folder(root)):
-                    yield Finding.of(Row(w, SAME, "unchanged")), 0.0
+            for one in of_base:
+                w = live.workload(one.benchmark)
+                if not one.timed and unchanged(w, folder, head_folder(root)):
+                    yield Finding.of(Row(w, SAME, "unchanged")), (), 0.0
                 else:
-                    timed.append(w)
-            for together in by_variant(timed):
+                    timed.append((w, one))
+            for together in by(timed, lambda each: each[0].variant).values():  # they share their launches
                 left = end - clock()
                 if left <= 0:
                     return
-                began = clock()
                 most = min(left, max(BUDGET[device.partition(":")[0]], BENCHMARK * len(together)))
-                for one in _pairs(together, folder, head_folder(root), device, most, len(timed)):
-                    yield one, clock() - began
-                    began = clock()
+                yield from _pairs(together, folder, head_folder(root), device, most, len(timed), clock)
 
 
-def by_variant(workloads: Sequence[Workload]) -> list[list[Workload]]:
-    """They share their launches."""
-    groups: dict[str, list[Workload]] = {}
-    for w in workloads:
-        groups.setdefault(w.variant, []).append(w)
-    return list(groups.values())
+def by(these: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """In groups, in the order of each one's first."""
+    groups: dict[str, list[T]] = {}
+    for one in these:
+        groups.setdefault(key(one), []).append(one)
+    return groups
 
 
-def _pairs(together: Sequence[Workload], base: Path, head: Path, device: str, seconds: float,
-           among: int) -> Iterator[Finding]:
+def _pairs(together: Sequence[tuple[Workload, Wanted]], base: Path, head: Path, device: str, seconds: float,
+           among: int, clock: Callable[[], float]) -> Iterator[Compared]:
+    settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, among)
+                for w, one in together}
     known: dict[str, pairs.Found] = {}
-    for w, verdict in pairs.compare(together, base, head, device, lambda w: live.settings(w, among), seconds,
+    began = clock()
+    for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
                                     lambda line: print(f"  {line}", flush=True), found=known):
-        yield Finding.of(row(verdict, known[w.id]))
+        yield Finding.of(row(verdict, known[w.id])), known[w.id].ratios, clock() - began
+        began = clock()
 
 
 def ended(signum: int, frame: Any) -> None:

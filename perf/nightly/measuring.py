@@ -4,13 +4,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from perf.measure.evidence import Evidence, load
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped, Unfit
-from perf.nightly.tonight import Look, Tonight, look
+from perf.nightly.tonight import Look, Tonight, chosen, look
 
 LOOKS, PAUSE = 3, 30.0  # at the machine, and seconds between them: what disturbs it may end
 UNFIT, NO_TESTS = 10, 5  # exit codes of pytest, the first one this project's
@@ -51,15 +51,8 @@ def tests(night: Tonight) -> None:
 
 def benchmarks(night: Tonight) -> None:
     """What was measured before a kill is not measured again. A benchmark that fails is a finding, not the step's."""
-    code = night.run("benchmarks", "pytest", "perf/", "--benchmark-only", f"--perf-device={night.device}",
-                     f"--perf-grid={night.options.grid}", f"--perf-evidence={night.evidence}",
-                     f"--perf-history={night.options.results}", "--perf-resume", *night.options.more)
-    log = night.folder.log("benchmarks")
-    if code == UNFIT:
-        raise Unfit(f"the machine was unfit for all that was tried; {log}")
-    if code not in (0, 1):
-        raise ValueError(f"{status(code)}: {night.last_line('benchmarks')}; {log}")
-    rows = measured(night.evidence)
+    one_pass(night, "benchmarks", 1)
+    log, rows = night.folder.log("benchmarks"), measured(night.evidence)
     if not any(row.outcome in ("ok", "wrong") for row in rows.values()):
         if reason := next((row.reason for row in rows.values() if row.outcome == "invalid"), None):
             raise Unfit(reason)
@@ -67,6 +60,20 @@ def benchmarks(night: Tonight) -> None:
     said = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].splitlines()
     if lost := next((line for line in said if line.startswith(NO_HISTORY)), None):
         raise ValueError(f"{lost}; {log}")
+
+
+def one_pass(night: Tonight, step: str, number: int, only: Collection[str] = ()) -> None:
+    """The `number`-th launch of tonight's benchmarks, or of `only` these; the first goes into the history. Raises Unfit
+    or ValueError where nothing could be measured."""
+    history = [f"--perf-history={night.options.results}"] if number == 1 else []
+    named = ["-k", " or ".join(only)] if only else []  # ids are words to -k
+    code = night.run(step, "pytest", "perf/", "--benchmark-only", *chosen(night.device, night.options),
+                     f"--perf-evidence={night.evidence_of(number)}",
+                     "--perf-resume", *history, *named)
+    if code == UNFIT:
+        raise Unfit(f"the machine was unfit for all that was tried; {night.folder.log(step)}")
+    if code not in (0, 1):
+        raise ValueError(f"{status(code)}: {night.last_line(step)}; {night.folder.log(step)}")
 
 
 def measured(evidence: Path) -> dict[str, Evidence]:

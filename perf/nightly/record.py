@@ -8,7 +8,8 @@ from perf.decide.verdict import Verdict, family
 from perf.nightly import bisection, compare, verdict
 from perf.nightly.folder import Done
 from perf.nightly.measuring import measured
-from perf.nightly.tonight import Tonight
+from perf.nightly.screening import looked
+from perf.nightly.tonight import Tonight, asked, command
 from perf.track import place
 from perf.track.history import load
 from perf.track.night import Finding, Night
@@ -33,25 +34,29 @@ def record(night: Tonight, done: Sequence[Done]) -> Night:
     lacking = (decided.reason if decided and decided.outcome != "ok" else None) or "not compared: the night's time " \
                                                                                  "for it had ended"
     rows = measured(night.evidence)
-    found = verdict.findings(rows, compare.found(verdict.results(night)), lacking, first=first)
+    look = looked(night)
+    found = verdict.findings(rows, compare.found(verdict.results(night)), lacking, first=first,
+                             cleared=look["cleared"] if look else {})
     late = f"not bisected: {searched.reason}" if searched and searched.outcome == "failed" else bisection.LATE
     found = bisection.with_commits(found, bisection.found(night), late)
     device_type = night.device.partition(":")[0]
     environment = place.environment(night.look.fingerprint, device_type)
     earlier = night.earlier()
     try:
-        base = verdict.base(night) or NOTHING
+        base = verdict.base(night)
     except ValueError:  # the step has said so
-        base = night.options.last_good or NOTHING
-    return Night(night.folder.began, night.look.id, night.look.fingerprint, environment, base, night.head,
-                 night.command, tuple(_with_samples(night, found, device_type, environment)),
-                 tuple(verdict.failed(rows)), tuple(vanished(earlier, rows, night.command) if rows else ()),
-                 tuple(one.told for one in done), tuple(family(_verdicts(found))))
+        base = night.options.last_good
+    again = command(night.device, night.options, base)
+    return Night(night.folder.began, night.look.id, night.look.fingerprint, environment, base or NOTHING,
+                 night.head, again, tuple(_with_samples(night, found, device_type, environment)),
+                 tuple(verdict.failed(rows)), tuple(vanished(earlier, rows, again) if rows else ()),
+                 tuple(one.told for one in done), (*(look["notes"] if look else ()), *family(_verdicts(found))))
 
 
-def vanished(earlier: Sequence[Night], tonight: Iterable[str], command: str) -> list[str]:
+def vanished(earlier: Sequence[Night], tonight: Iterable[str], typed: str) -> list[str]:
     """What the last night that measured by the same command had, and tonight, being asked the same, has not. Pure."""
-    before = next((one for one in earlier if one.command == command and one.findings), None)
+    words = asked(Night(0.0, "", {}, "", "", "", typed))
+    before = next((one for one in earlier if asked(one) == words and one.findings), None)
     here = set(tonight)
     return sorted({one.benchmark for one in before.findings} - here) if before else []
 

@@ -22,7 +22,8 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """A step: `do` raises Skipped, or for a failure ValueError or OSError. It runs if all that it `needs` are ok.
+    """A step: `do` raises Skipped, or for a failure ValueError or OSError. It runs if all that it `needs` are ok; and
+    again if one of these ran, or of those it comes `after`, whatever became of them.
 
     `always`: each time the night is taken up, which alone makes nothing else run again. `last`: it tells of the others,
     so it runs whatever became of them, and again whenever one of them did.
@@ -31,6 +32,7 @@ class Job(Generic[T]):
     name: str
     do: Callable[[T], None]
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     always: bool = False
     last: bool = False
 
@@ -41,7 +43,7 @@ def run(jobs: Sequence[Job[T]], night: T, folder: Folder, say: Callable[[str], N
     ran: set[str] = set()
     for job in jobs:
         before = folder.done(job.name)
-        again = bool(ran) if job.last else bool(ran.intersection(job.needs))
+        again = bool(ran) if job.last else bool(ran.intersection((*job.needs, *job.after)))
         if before and before.outcome == "ok" and not again and not job.always:
             done[job.name] = before
             say(f"{job.name}: done before")

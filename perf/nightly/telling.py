@@ -8,7 +8,7 @@ from perf.nightly.process import status
 from perf.nightly.steps import Skipped
 from perf.nightly.tonight import Tonight
 
-MEASURING = ("machine", "tests", "benchmarks", "verdict", "bisection")
+MEASURING = ("machine", "tests", "benchmarks", "launches", "screen", "verdict", "bisection", "learn")
 
 
 def alert(night: Tonight) -> None:

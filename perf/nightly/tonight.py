@@ -1,6 +1,7 @@
 """What a night is asked to do, and what its steps know of it."""
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -63,13 +64,12 @@ class Tonight:
     lock: int | None = None
 
     @property
-    def command(self) -> str:
-        """What measures the same again, whatever the time."""
-        return shlex.join(["python", "-m", "perf", "nightly", *chosen(self.device, self.options)])
-
-    @property
     def evidence(self) -> Path:
-        return self.folder.path / "evidence.jsonl"
+        """Of the first launch."""
+        return self.evidence_of(1)
+
+    def evidence_of(self, launch: int) -> Path:
+        return self.folder.path / ("evidence.jsonl" if launch == 1 else f"evidence-{launch}.jsonl")
 
     @property
     def record(self) -> Path:
@@ -89,28 +89,44 @@ class Tonight:
         names it."""
         found = []
         for path in self.options.nights.glob("**/*.json"):
-            try:
-                night = load_night(path)
-            except ValueError:
-                continue
-            if night.time < self.folder.began and device_of(night) == self.device:
+            night = _record(path, path.stat().st_mtime_ns)
+            if night and night.time < self.folder.began and device_of(night) == self.device:
                 found.append(night)
         hardware = Night(0.0, "", self.look.fingerprint, "", "", "", "").hardware
         return sorted((one for one in found if one.hardware == hardware), key=lambda one: one.time, reverse=True)
 
 
+@functools.cache
+def _record(path: Path, changed: int) -> Night | None:
+    """Read once: several steps ask for years of them."""
+    try:
+        return load_night(path)
+    except ValueError:
+        return None
+
+
 def chosen(device: str, options: Options) -> list[str]:
-    """The options that say what is measured."""
-    return [f"--device={device}", f"--grid={options.grid}", *(["--", *options.more] if options.more else [])]
+    """The options of pytest that say what is measured."""
+    return [f"--perf-device={device}", f"--perf-grid={options.grid}", *options.more]
+
+
+def command(device: str, options: Options, against: str | None) -> str:
+    """What whoever hears of the night types: the same benchmarks, against the same commit."""
+    base = [f"--perf-against={against}"] if against else []
+    return shlex.join(["python", "-m", "pytest", "perf/", "--benchmark-only", *chosen(device, options), *base])
 
 
 def device_of(night: Night) -> str | None:
-    """By its command, as `Tonight.command` writes it; None of a record that no night wrote."""
+    """By its command; None of a record that no night wrote."""
+    return next((word.partition("=")[2] for word in asked(night) if word.startswith("--perf-device=")), None)
+
+
+def asked(night: Night) -> list[str]:
+    """The words of a night's command, whatever it was compared with."""
     try:
-        words = shlex.split(night.command)
+        return [word for word in shlex.split(night.command) if not word.startswith("--perf-against=")]
     except ValueError:
-        return None
-    return next((word.partition("=")[2] for word in words if word.startswith("--device=")), None)
+        return []
 
 
 def look(text: str) -> Look:

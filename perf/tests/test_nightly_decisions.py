@@ -18,11 +18,12 @@ from perf.measure.evidence import Evidence, Writer
 from perf.nightly import blame, command, compare, measuring, record, tonight
 from perf.nightly.bisection import LATE, with_commits
 from perf.nightly.command import exit_code
-from perf.nightly.folder import Done, append
+from perf.nightly.folder import Done, append, lines
 from perf.nightly.good import last_good
 from perf.nightly.verdict import failed, findings
 from perf.tests.nights import FA2, SDPA, SINCE, bisected, finding, night, nobody
 from perf.track import night as nights
+from perf.track.alerts.markdown import shown
 
 ROOT = Path(__file__).parents[2]
 CELL = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "bf16")
@@ -114,9 +115,10 @@ def test_the_help_names_every_exit_code():
 
 
 def test_what_vanished():
-    before = night(finding("ok"), finding("ok", FA2), command="python -m perf nightly --grid=quick")
-    of_another = night(finding("ok", "other"), command="python -m perf nightly --grid=full")
+    before = night(finding("ok"), finding("ok", FA2), command="python -m pytest --perf-grid=quick --perf-against=1")
+    of_another = night(finding("ok", "other"), command="python -m pytest --perf-grid=full")
     assert record.vanished([of_another, before], {SDPA}, before.command) == [FA2]
+    assert record.vanished([before], {SDPA}, before.command.replace("=1", "=2")) == [FA2]  # against another commit
     assert record.vanished([of_another, before], {SDPA, FA2, "more"}, before.command) == []
     assert record.vanished([of_another], {SDPA}, before.command) == []
     assert record.vanished([], {SDPA}, before.command) == []
@@ -125,10 +127,12 @@ def test_what_vanished():
 def test_a_night_says_its_device():
     here = Path(".")
     options = tonight.Options(None, "quick", here, here, here, 1.0, None, None, more=("--perf-seqlens=512",))
-    words = tonight.chosen("cuda:1", options)
-    made = night(command=f"python -m perf nightly {' '.join(words)}")
-    assert tonight.device_of(made) == "cuda:1"
-    assert words == ["--device=cuda:1", "--grid=quick", "--", "--perf-seqlens=512"]
+    typed = tonight.command("cuda:1", options, "1" * 40)
+    assert typed == ("python -m pytest perf/ --benchmark-only --perf-device=cuda:1 --perf-grid=quick "
+                     f"--perf-seqlens=512 --perf-against={'1' * 40}")
+    assert shown(typed)  # alerts take it for a command of ours
+    assert tonight.device_of(night(command=typed)) == "cuda:1"
+    assert "--perf-against" not in tonight.command("cpu", options, None)
     assert tonight.device_of(night(command="an unclosed 'quote")) is None
 
 
@@ -255,6 +259,21 @@ def test_commits_that_do_not_touch_a_benchmark_s_code_are_not_asked(tmp_path):
     assert {made[3], made[4]} <= set(found[eager.id])  # what can't be read may be the one
     gone = replace(CELL, backend="gone")
     assert blame.changing([gone], good, commits[:3], tmp_path) == {gone.id: commits[:3]}
+
+
+def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path, commits, monkeypatch, capsys):
+    """Of the first the commit is found; the second's good commit is the bad one itself."""
+    monkeypatch.setattr(blame, "comparing", lambda w, device: Levels())
+    other = replace(CELL, n=1024, m=1024)
+    request, results = tmp_path / "bisect.json", tmp_path / "bisected.jsonl"
+    wanted = [{"benchmark": CELL.id, "good": commits[0]}, {"benchmark": other.id, "good": commits[7]}]
+    request.write_text(json.dumps({"device": "cpu", "seconds": 60.0, "bad": commits[7], "wanted": wanted}))
+    blame.main(request, results, tmp_path)
+    blame.main(request, results, tmp_path)  # all is known
+    first, second = lines(results)
+    assert (first["benchmark"], first["since"], first["why"]) == (CELL.id, commits[5], "")
+    assert (second["benchmark"], second["since"]) == (other.id, None)
+    assert second["why"].startswith("not bisected: no commit of")
 
 
 def test_a_regression_that_is_not_seen_again_has_no_commit(tmp_path, commits, capsys):

@@ -100,6 +100,18 @@ class Nightly:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
 
+    def remembered(self):
+        """What the newest night left for later ones."""
+        return json.loads((self.tree / f".perf/nights/{self.folder.name}.measured").read_text())["night"]
+
+    def remember(self, count):
+        """As many nights before the first, each like it."""
+        [first, *_] = sorted((self.tree / ".perf/nights").glob("*.measured"))
+        told = json.loads(first.read_text())
+        for i in range(1, count + 1):
+            before = told | {"began": told["began"] - i * 86400}
+            first.with_name(f"before-{i}.measured").write_text(json.dumps(before))
+
     @property
     def folders(self):
         return sorted((self.tree / ".perf/nightly").glob("*/"))
@@ -124,8 +136,8 @@ def test_nights_speak_up_once(tree):
         [night] = nightly.records
         assert {(one.benchmark, one.word) for one in night.findings} == {(EAGER, "new"), (TILED, "new")}
         assert {step.name: step.outcome for step in night.steps} == {
-            "machine": "ok", "tests": "ok", "benchmarks": "ok", "verdict": "skipped", "bisection": "skipped",
-            "alert": "ok", "site": "ok"}, said
+            "machine": "ok", "tests": "ok", "benchmarks": "ok", "launches": "ok", "screen": "skipped",
+            "verdict": "skipped", "bisection": "skipped", "learn": "ok", "alert": "ok", "site": "ok"}, said
         assert github.issues == {}
         history = load_history(tree / ".asv/results")
         assert {row.commit for row in history.rows} == {first}
@@ -165,8 +177,11 @@ def test_nights_speak_up_once(tree):
         page = (tree / ".site/index.html").read_text()
         assert "Clone, and clone again" in page
 
+        nightly.remember(12)
         code, said = nightly.run()  # the night is over: this is another one, of the same commit
         assert code == 1, said
+        assert [step.outcome for step in nightly.records[-1].steps if step.name == "screen"] == ["ok"], said
+        assert set(nightly.remembered()["launches"]) == {TILED}  # what regressed is found again tomorrow
         assert len(nightly.folders) == len(nightly.records) == 3
         assert nightly.records[-1].base == first  # what regressed is not the base of the next night
         assert [issue["number"] for issue in github.open] == [1]

@@ -1,0 +1,53 @@
+"""`python -m perf.nightly.controls DEVICE LAUNCH RESULTS`: one launch of the frozen controls (perf/decide/controls.py).
+
+A line goes to RESULTS for each; what has one of this launch is not measured again.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from perf.decide import controls
+from perf.measure.clocks import clock
+from perf.measure.fitness import Watch, unfit
+from perf.measure.sampling import sample
+from perf.nightly.folder import append, lines
+
+PRECISION = {"cuda": 0.002, "cpu": 0.01}
+
+
+def main(device: torch.device, launch: int, results: Path, wanted: Sequence[controls.Control]) -> None:
+    """What can't be measured, or only by an unfit machine, is left out: the decision does with fewer."""
+    known = {(line["control"], line["launch"]) for line in lines(results)}
+    timer, watch = clock(device), Watch(device)
+    for control in wanted:
+        if (control.name, launch) in known:
+            continue
+        try:
+            plan = timer.prepare(control.make(device))
+            watch.begin()
+            found = sample(timer, plan, precision=PRECISION[device.type], watch=watch.sample)
+        except (RuntimeError, ValueError) as error:
+            print(f"{control.name}: {error}".splitlines()[0], flush=True)
+            continue
+        if reason := unfit(watch.end()):
+            print(f"{control.name}: {reason}", flush=True)
+            continue
+        append(results, {"control": control.name, "launch": launch, "seconds": found.median})
+        print(f"{control.name}: {found.median:.3e} s", flush=True)
+
+
+def launches(results: Path) -> dict[str, list[float]]:
+    """By name, the medians of its launches."""
+    found: dict[str, list[float]] = {}
+    for line in lines(results):
+        found.setdefault(line["control"], []).append(line["seconds"])
+    return found
+
+
+if __name__ == "__main__":
+    _device = torch.device(sys.argv[1])
+    main(_device, int(sys.argv[2]), Path(sys.argv[3]), controls.of(_device.type))
