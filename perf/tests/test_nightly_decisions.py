@@ -235,6 +235,7 @@ def test_the_only_commit_needs_no_measuring(tmp_path, commits):
     assert blame.blamed(commits[-1:], commits[0], never, 1.0, tmp_path) == blame.Blame(commits[-1])
 
 
+@pytest.mark.slow
 def test_commits_that_do_not_touch_a_benchmark_s_code_are_not_asked(tmp_path):
     """A repository whose only backends are the project's own files, and another that a commit breaks."""
     for package in ("attention", "models"):
@@ -257,6 +258,10 @@ def test_commits_that_do_not_touch_a_benchmark_s_code_are_not_asked(tmp_path):
     assert made[1] in found[tiled.id]
     assert made[2] not in found[tiled.id]
     assert {made[3], made[4]} <= set(found[eager.id])  # what can't be read may be the one
+    git(tmp_path, "rm", "-r", "--quiet", "attention")
+    git(tmp_path, "commit", "--quiet", "--message", "without attention/")
+    without = git(tmp_path, "rev-parse", "HEAD")
+    assert blame.changing([eager], good, [made[1], without], tmp_path) == {eager.id: [without]}
     gone = replace(CELL, backend="gone")
     assert blame.changing([gone], good, commits[:3], tmp_path) == {gone.id: commits[:3]}
 

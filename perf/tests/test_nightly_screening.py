@@ -56,7 +56,7 @@ def test_what_an_unfit_machine_measured_is_not_remembered(bad):
 
 
 def suspect(name=A, why="slower", thresholds=LEARNED):
-    return Suspect(name, why, GOOD, thresholds, 3)
+    return Suspect(name, why, GOOD, thresholds)
 
 
 MEASURED = Measured(HEAD, {"torch": "2.13"}, {A: (1e-3, 1e-3), B: (2e-3, 2e-3)}, {A: 0.01, B: 0.01}, {})

@@ -5,7 +5,7 @@ import functools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf.nightly.folder import Done, Folder, append, lines, take
@@ -152,6 +152,7 @@ def test_a_broken_folder_is_no_night(tmp_path):
         assert take(tmp_path, KEY, NAMES, 1e9 + 60).path != first.path
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(kept=st.lists(st.dictionaries(st.text(), st.integers()), max_size=4), cut=st.integers(0, 40))
 def test_half_a_line_takes_no_other_with_it(tmp_path_factory, kept, cut):
     path = tmp_path_factory.mktemp("lines") / "compared.jsonl"
