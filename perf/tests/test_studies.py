@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf.studies import quantised_goals
+from perf.decide.budgets import budget
+from perf.studies import quantisation_errors, quantised_goals
 from perf.studies.measuring import Study
 from perf.studies.where_time_goes import Where, where
+from perf.workloads import quantizations
 
 CPU = torch.device("cpu")
 
@@ -74,3 +76,12 @@ def test_every_goal_is_claimed_beside_its_measurement(tmp_path, capsys):
     assert failed == {"ao-fp8-dynamic compiled"}  # which a CPU can't
     told = capsys.readouterr().out
     assert all(claim in told for claim in claims)
+
+
+def test_errors_are_measured_of_each_method(capsys):
+    quantisation_errors.main(["--device", "cpu", "--models", "vit-tiny"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 2 * len(quantizations())
+    (nf4,) = [line.split() for line in lines if line.startswith("vit-tiny    fp32  bnb-nf4 ")]
+    assert 0.05 < float(nf4[5]) < budget("bnb-nf4").layer
+    assert any(line.endswith("ao-fp8-dynamic runs on cuda, not on cpu") for line in lines)
