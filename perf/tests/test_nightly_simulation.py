@@ -125,14 +125,22 @@ def test_the_goal():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", ["layout 1 %", "frequent spikes", "twice the noise", "correlated drift"])
-def test_harsher_worlds_are_promised_less_not_lied_to(world):
+@pytest.mark.parametrize("world", ["layout 1 %", "twice the noise"])
+def test_where_it_is_too_noisy_for_5_percent_it_abstains(world):
     found = of_ours(range(SCORING + 100, SCORING + 103), WORLDS[world])
-    assert found.certified_nights < 0.8 * found.nights
-    assert found.certified_alarms <= 1e-4 * max(found.certified_nights, 20_000)
-    if found.certified_steps[0.05]:
-        assert found.share(0.05, 1, certified=True) >= 0.98
-        assert found.share(0.05, 3, certified=True) >= 0.995
+    assert found.certified_nights < 0.01 * found.nights
+    assert found.alarms <= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "first_night"), [("frequent spikes", 0.985), ("correlated drift", 0.97)])
+def test_spikes_and_drift(world, first_night):
+    """What docs/nightly.md says of them, less two standard errors of 700 steps: a drift that no control sees costs some
+    of the first nights."""
+    found = of_ours(range(SCORING + 100, SCORING + 103), WORLDS[world])
+    assert found.certified_alarms <= 5
+    assert found.share(0.05, 1, certified=True) >= first_night
+    assert found.share(0.05, 3, certified=True) >= 0.995
 
 
 @pytest.mark.slow
