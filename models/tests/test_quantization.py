@@ -91,6 +91,10 @@ def test_a_layer_in_two_places_stays_one():
     model = quantized.create("tft-tiny", "ptq-int8")
     assert model.post_lstm_gate_encoder.fc is model.post_lstm_gate_decoder.fc
     assert {"lstm_encoder", "lstm_decoder"} <= set(quantization.quantized_layers(model))
+    layer = nn.Linear(32, 32)
+    twice: Any = quantization.quantize(nn.Sequential(layer, nn.Sequential(layer)), "bnb-nf4")
+    assert twice[0] is twice[1][0]
+    assert quantization.quantized_layers(twice) == ["0"]
 
 
 @pytest.mark.parametrize(("skip", "kept"), [

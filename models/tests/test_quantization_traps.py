@@ -69,6 +69,11 @@ def storages(model: nn.Module) -> set[int]:
     return {x.data_ptr() for _, x in list(storage.stored(model))}
 
 
+def codes(model: nn.Module) -> list[torch.Tensor]:
+    """The quantised weights themselves."""
+    return [x.detach() for name, x in storage.stored(model) if name.endswith((".weight", ".qdata"))]
+
+
 def reachable(model: nn.Module) -> int:
     """Bytes of all tensors that Python finds in a model, whatever holds them: what model_bytes might overlook."""
     found: dict[int, int] = {}
@@ -225,12 +230,13 @@ def test_a_model_moves(preset, name, device, used):
     before, size = quantized.answers(copy.deepcopy(model), preset), quantization.model_bytes(model)
     if used:
         quantized.answers(model, preset)
-    reached = reachable(model)
+    reached, old = reachable(model), codes(model)
     model._apply(torch.clone)
-    for moved in (model, copy.deepcopy(model)):
+    assert reachable(model) == reached
+    for moved in (copy.deepcopy(model), model):
         assert torch.equal(quantized.answers(moved, preset), before)
         assert quantization.model_bytes(moved) == size
-    assert reachable(model) == reached
+        assert {x.data_ptr() for x in codes(moved)}.isdisjoint(x.data_ptr() for x in old)
 
 
 def test_zeros_are_zeros_in_float8():
