@@ -1,8 +1,12 @@
 """What `--perf-history` refuses before anything is measured, in one line."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from perf import plugin
 from perf.track import destination
 
 
@@ -50,3 +54,16 @@ def test_what_is_of_no_commit_is_refused(revision, message, root, monkeypatch):
 def test_a_dirty_tree_may_be_asked_for(root, monkeypatch):
     monkeypatch.setattr(destination.machine, "revision", lambda: "b" * 40 + "+dirty")
     assert destination.folder(None, root, dirty=True)
+
+
+def test_a_history_that_can_not_be_written_is_said_and_fails_the_run(tmp_path, monkeypatch):
+    """Nothing is lost: the evidence is there to be added."""
+    def full(*args, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("perf.track.history.write", full)
+    asked = SimpleNamespace(history=tmp_path, history_dirty=False, evidence=tmp_path / "evidence.jsonl")
+    session: Any = SimpleNamespace(settings=asked, rows=[], notes=[])
+    assert not plugin._kept(session)
+    assert session.notes == [f"no history: No space left on device; add it later: python -m perf history add "
+                             f"{tmp_path}/evidence.jsonl"]
