@@ -30,7 +30,7 @@ from perf.decide.tree import ROOT, resolve
 from perf.nightly import lock, measuring, record
 from perf.nightly.bisection import bisection
 from perf.nightly.compare import ended
-from perf.nightly.folder import Done, take
+from perf.nightly.folder import Done, Folder, take
 from perf.nightly.screening import launches, learn, screen
 from perf.nightly.steps import Job, run
 from perf.nightly.telling import alert, site
@@ -89,12 +89,18 @@ def through(root: Path, options: Options, head: str, held: int, *,
     look = measuring.looked(root, options.device)
     device = options.device or look.device
     folder = take(options.work, key(head, look, device, options), [job.name for job in JOBS], time.time(), fresh=fresh)
-    if all((one := folder.done(name)) and one.outcome != "failed" for name in MEASURE):
-        look = Look(look.id, look.fingerprint, None)  # there is nothing left to measure
+    if whole(folder):
+        look = Look(look.id, look.fingerprint, None)  # fit or not, nothing is left to measure
     night = Tonight(root, options, folder, head, look, device, held)
     say(f"night {folder.path.name}: {head[:8]} on {device}, in {folder.path}")
     done = run(JOBS, night, folder, say)
     return night, record.save(night, [job.name for job in JOBS]), done
+
+
+def whole(folder: Folder) -> bool:
+    """Whether all that is measured was: on a fit machine, for without one the steps are skipped."""
+    done = [folder.done(name) for name in ("machine", *MEASURE)]
+    return all(one is not None and one.outcome != "failed" for one in done)
 
 
 def key(head: str, look: Look, device: str, options: Options) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from perf.measure.evidence import Evidence, Writer
 from perf.nightly import blame, command, compare, measuring, record, tonight
 from perf.nightly.bisection import LATE, with_commits
 from perf.nightly.command import exit_code
-from perf.nightly.folder import Done, append, lines
+from perf.nightly.folder import Done, Folder, append, lines
 from perf.nightly.good import last_good
 from perf.nightly.verdict import failed, findings
 from perf.tests.nights import FA2, SDPA, SINCE, bisected, finding, night, nobody
@@ -106,6 +106,18 @@ def test_exit_codes(outcomes, words, code):
 
 def test_an_accepted_regression_is_a_quiet_night():
     assert exit_code({}, night(finding()), lambda found: "worth it") == 0
+
+
+@pytest.mark.parametrize(("became", "whole"), [
+    ({}, True), ({"screen": "skipped", "verdict": "skipped"}, True),
+    ({"machine": "failed", **dict.fromkeys(command.MEASURE, "skipped")}, False),  # an unfit night is not over
+    ({"launches": "failed", "screen": "skipped"}, False), ({"verdict": None}, False)])
+def test_whether_anything_is_left_to_measure(tmp_path, became, whole):
+    folder = Folder(tmp_path, 1e9)
+    for name, outcome in (dict.fromkeys(("machine", *command.MEASURE), "ok") | became).items():
+        if outcome:
+            folder.keep(Done(name, outcome))
+    assert command.whole(folder) is whole
 
 
 def test_the_help_names_every_exit_code():
