@@ -12,8 +12,6 @@ class Recipe:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with a linear warm-up and a cosine down to nothing.
 
     `steps` of `batch` items each; `warmup` is a part of them. `clip` is the largest norm of all gradients.
-    `embeddings` multiplies the rate of what embeds patches, tokens and positions: wide models want a lower rate
-    for their matrices, but not there (Yang et al., arXiv 2203.03466).
     """
 
     steps: int
@@ -25,7 +23,6 @@ class Recipe:
     clip: float = 1.0
     label_smoothing: float = 0.0
     augment: bool = False
-    embeddings: float = 1.0
 
     def rate(self, done: float) -> float:
         """The learning rate after the part `done` (0 to 1) of the training."""
@@ -43,8 +40,7 @@ RECIPES = {
 FAMILIES = {
     "gpt2": Recipe(steps=400, batch=16, learning_rate=5e-4),
     "tft": Recipe(steps=1000, batch=64, learning_rate=1e-3),
-    "vit": Recipe(steps=400, batch=128, learning_rate=1.5e-4, warmup=0.15, label_smoothing=0.1, augment=True,
-                  embeddings=4.0),
+    "vit": Recipe(steps=400, batch=128, learning_rate=1.5e-4, warmup=0.15, label_smoothing=0.1, augment=True),
 }
 
 

@@ -32,7 +32,6 @@ class Data(Protocol):
     def batch(self, items: torch.Tensor, generator: torch.Generator | None = None) -> tuple[dict[str, Any], Any]: ...
 
 
-EMBEDDINGS = {"embeddings", "wte", "wpe", "input_embeddings"}  # modules of ViT, GPT-2 and the TFT
 Progress = Callable[[int, int, float, float], None]
 
 
@@ -72,7 +71,7 @@ def fit(model: nn.Module, preset: Preset, data: Data, how: Recipe, *, seed: int 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     device = weights[0].device
     data = data.to(device)
-    optimizer = _optimizer(model, how)
+    optimizer = _optimizer(weights, how)
     first = checkpoints.resume(checkpoint, what, model, optimizer) if checkpoint else 0
     started = time.monotonic()
     model.train()
@@ -98,7 +97,7 @@ def _step(model: nn.Module, preset: Preset, data: Data, how: Recipe, optimizer: 
     torch.manual_seed(_mixed(seed, "dropout", step))  # dropout draws from the device's own generator
     rate = how.rate(done)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["times"]
+        group["lr"] = rate
     inputs, target = data.batch(_items(len(data), how.batch, seed, step), random if how.augment else None)
     device = weights[0].device.type
     lower = torch.autocast(device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
@@ -119,17 +118,11 @@ def _items(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
     return order[place * batch:(place + 1) * batch]
 
 
-def _optimizer(model: nn.Module, how: Recipe) -> torch.optim.Optimizer:
+def _optimizer(weights: list[nn.Parameter], how: Recipe) -> torch.optim.Optimizer:
     """No decay of what is no matrix: biases and norms."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            decay = how.weight_decay if weight.dim() > 1 else 0.0
-            times = how.embeddings if EMBEDDINGS & set(name.split(".")) else 1.0
-            groups.setdefault((decay, times), []).append(weight)
-    return torch.optim.AdamW([{"params": weights, "weight_decay": decay, "times": times}
-                              for (decay, times), weights in groups.items()],
-                             lr=how.learning_rate, betas=how.betas, fused=True)
+    groups = [{"params": [w for w in weights if w.dim() > 1], "weight_decay": how.weight_decay},
+              {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=how.learning_rate, betas=how.betas, fused=True)
 
 
 def _mixed(seed: int, *parts: Any) -> int:
