@@ -211,7 +211,7 @@ def _cpu_default(w: Workload) -> bool:
     """Forward over n, a backward pass at one n; one flex shape a function: each costs 5 to 7 s to compile."""
     if not w.bare:
         once = w.treatment or w.phase == TRAINING
-        slow = w.compiled or (w.phase == TRAINING and w.model == "vit-b16")  # half a minute each
+        slow = w.compiled or (w.phase == TRAINING and w.model != "tft-160")  # 10 seconds to half a minute each
         return w.batch == 1 and not slow and w.backend in (("sdpa",) if once else ("eager", "sdpa", "tiled"))
     if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
         return False

@@ -2,6 +2,7 @@
 
     python -m perf.studies.quantised_goals --out goals.jsonl                 # about 5 minutes
     python -m perf.studies.quantised_goals --out goals.jsonl --folds 2 --fold-seconds 60     # quality too
+    python -m perf.studies.quantised_goals --out goals.jsonl --part quality --method ao-fp8-dynamic
     python -m perf.studies.quantised_goals --out tiny.jsonl --tiny --device cpu --folds 2    # the same code, no goal
 
 Ratios are of one run. Times: `stopwatch` is a user's loop (call, wait), `graph` the device's time by CUDA-graph
@@ -187,12 +188,11 @@ def compile_seconds(t: Timed) -> str:
     return f"compiled in {' / '.join(told) or 'no time'}"
 
 
-def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str]) -> None:
+def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str], method: str | None) -> None:
     """Those named, or all, in the order that builds each model once."""
     steps: dict[str, Callable[[], Any]] = {
         "graphs": goals.graphs, "blocks": goals.blocks, "where": goals.time_of_bitsandbytes, "fastest": goals.fastest}
     chosen = list(only) or list(steps)
-    method = None
     if not only:
         with goals.study.part("compiling ahead"):
             goals.study.compile_ahead(goals.compiled())
@@ -201,11 +201,11 @@ def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str]) -> None
             print(f"{name}: {(step.__doc__ or '').splitlines()[0]}", flush=True)
             with goals.study.part(name):
                 found = step()
-                method = found if name == "fastest" else method
-    if folds:
+                method = method or (found if name == "fastest" else None)
+    if folds or "quality" in chosen:
         goals.study.seconds = float("inf")
-        goals.quality(method or ("ao-fp8-dynamic" if goals.study.device.type == "cuda" else "ao-int8-dynamic"), folds,
-                      seconds)
+        usual = "ao-fp8-dynamic" if goals.study.device.type == "cuda" else "ao-int8-dynamic"
+        goals.quality(method or usual, folds or 2, seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,7 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--part", action="append", default=[], choices=("graphs", "blocks", "where", "fastest"))
+    parser.add_argument("--part", action="append", default=[], help="only this part; may be repeated",
+                        choices=("graphs", "blocks", "where", "fastest", "quality"))
+    parser.add_argument("--method", help="whose quality is measured (default: the fastest's)")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun (default: 8)")
     parser.add_argument("--folds", type=int, default=0, help="models to train, to measure quality by (default: none)")
     parser.add_argument("--fold-seconds", type=float, default=60.0, help="of training, each (default: 60)")
@@ -223,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     attention.names()
     study = Study(torch.device(given.device), given.out, 60 * given.minutes)
     goals = Goals(study, TINY if given.tiny else Models())
-    parts(goals, given.folds, given.fold_seconds, given.part)
+    parts(goals, given.folds, given.fold_seconds, given.part, given.method)
     print("\nClaims:", *goals.claims, *(f"FAILED {said}" for said in study.failures), f"records: {given.out}", sep="\n")
     return 1 if study.failures or any(claim.startswith("FAILS") for claim in goals.claims) else 0
 
