@@ -93,11 +93,17 @@ def test_evidence_from_before_there_were_quantised_models_is_read():
     assert Evidence.from_dict(record) == replace(ROW, schema=2)
 
 
-@pytest.mark.parametrize("path", sorted(RECORDS.glob("*/*.jsonl")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def kept() -> list[Path]:
+    """Evidence among the records: its first line tells the machine and the schema."""
+    firsts = {path: json.loads(path.open(encoding="utf-8").readline()) for path in RECORDS.glob("*/*.jsonl")}
+    return sorted(path for path, first in firsts.items() if first.get("kind") == "machine" and "schema" in first)
+
+
+@pytest.mark.parametrize("path", kept(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_the_records_of_the_readme_are_read(path):
     rows = load(path)
     assert rows
-    assert not any(row.workload.treatment for row in rows)
+    assert not any(row.workload.treatment for row in rows if row.schema < 3)
 
 
 def test_the_schema_before_is_still_read():
