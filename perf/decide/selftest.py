@@ -176,14 +176,14 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     """The figures that are published. Changes are shares: 0.04 is 4 %."""
     same = [trial for trial in trials if trial.fault is None and trial.told]
     due = [trial for trial in trials if trial.must_be_caught]
-    certified = sorted(v for trial in same if (v := trial.verdict.certified) is not None)
+    certified = sorted(v for trial in same if (v := trial.verdict.within_reach) is not None)
     alarms = sum(trial.alarm for trial in same)
     return {
         "compared": len(same), "false_alarms": alarms, "false_alarms_at_most": at_most(alarms, len(same)),
         "caught": sum(trial.verdict.word == "regressed" for trial in due), "due": len(due),
         "undecided": sum(trial.verdict.word in ("inconclusive", "invalid") for trial in due),
         "certified": {"half": _part(certified, 0.5), "nine in ten": _part(certified, 0.9), "all": _part(certified, 1)},
-        "certified_at_effect": sum((trial.verdict.certified or math.inf) <= trial.thresholds.effect for trial in same)}
+        "certified_at_effect": sum((t.verdict.within_reach or math.inf) <= t.thresholds.effect for t in same)}
 
 
 def at_most(events: int, trials: int, confidence: float = 0.95) -> float:
@@ -209,8 +209,8 @@ def said(found: dict[str, Any]) -> list[str]:
     return [
         f"A/A: {many(found['compared'], 'benchmark')}, {many(found['false_alarms'], 'false alarm')}: at most "
         f"{found['false_alarms_at_most']:.1%} of benchmarks (95 % confidence)",
-        f"smallest change that is certified: of the benchmarks {certified or 'none'}; "
-        f"{found['certified_at_effect']} of {found['compared']} certify what matters",
+        f"smallest change that the most pairs would certify: of the benchmarks {certified or 'none'}",
+        f"{found['certified_at_effect']} of {found['compared']} benchmarks certify what matters",
         f"faults that matter: {found['caught']} of {found['due']} caught, {found['undecided']} undecided"]
 
 

@@ -42,7 +42,8 @@ SHARED = 0.6  # part of the benchmarks: as many changes of one sign are one find
 class Verdict:
     """Of `ratio`, head over base, and its interval from `low` to `high`; None where nothing was timed, and an interval
     from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not "inconclusive".
-    `certified` is the smallest change that as many pairs of this spread tell from none: 0.04 is 4 %."""
+    `certified` is the smallest change that as many pairs of this spread tell from none (0.04 is 4 %), `within_reach`
+    the smallest that the most pairs would tell."""
 
     word: str
     ratio: float | None
@@ -52,6 +53,7 @@ class Verdict:
     why: str
     more_pairs: int
     certified: float | None = None
+    within_reach: float | None = None
 
 
 def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Thresholds) -> Verdict:
@@ -73,7 +75,7 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     if word == "inconclusive":
         why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
     return Verdict(word, _ratio(seen.middle), _ratio(seen.middle - half), _ratio(seen.middle + half), len(pairs),
-                   "; ".join(why), more, certified)
+                   "; ".join(why), more, certified, _certified(seen, t, t.most_pairs))
 
 
 def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
@@ -163,9 +165,10 @@ def _more_pairs(seen: Estimate, pairs: int, t: Thresholds, most: int = MANY) -> 
     return next(deciding, pairs + most) - pairs
 
 
-def _certified(seen: Estimate, t: Thresholds) -> float | None:
-    """The smallest change that would be called one where the estimate is just that; None: none yet."""
-    half, alarm = seen.half_width(1 - t.confidence), seen.half_width(2 * t.alarm)
+def _certified(seen: Estimate, t: Thresholds, pairs: int | None = None) -> float | None:
+    """The smallest change that would be called one where the estimate is just that, after as many `pairs` of this
+    spread (those seen, unless given); None: none yet."""
+    half, alarm = seen.half_width(1 - t.confidence, pairs), seen.half_width(2 * t.alarm, pairs)
     least = max(half + math.log1p(t.noise), alarm)
     return math.expm1(least) if least < 50 else None
 

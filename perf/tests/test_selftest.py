@@ -21,7 +21,7 @@ TILED = replace(SDPA, backend="tiled")
 
 
 def verdict(word: str, certified: float | None = 0.03) -> Verdict:
-    return Verdict(word, 1.01, 0.98, 1.03, 4, "1.0 % slower [-2.0, 3.0], 4 pairs", 0, certified)
+    return Verdict(word, 1.01, 0.98, 1.03, 4, "1.0 % slower [-2.0, 3.0], 4 pairs", 0, 0.2, certified)
 
 
 def trial(fault: str | None, word: str, certified: float | None = 0.03) -> Trial:

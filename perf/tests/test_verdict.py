@@ -85,6 +85,15 @@ def test_what_is_certified_is_called_a_change_where_it_is_one(spread):
     assert decided(SIDE, around(certified * 0.97, spread), t=close).word != "regressed"
 
 
+def test_within_reach_is_what_the_most_pairs_of_the_spread_seen_would_certify():
+    few = decided(SIDE, around(0, 0.02, 5), t=replace(T, most_pairs=12))
+    many = [ratio * estimate(around(0, 0.02, 5)).spread / estimate(around(0, 0.02)).spread for ratio in around(0, 0.02)]
+    assert few.within_reach == pytest.approx(decided(SIDE, many).certified)
+    assert few.within_reach is not None
+    assert few.certified is not None
+    assert few.within_reach < 0.5 * few.certified
+
+
 def test_a_certain_change_below_the_smallest_that_matters_is_ok():
     found = decided(SIDE, around(0.03, 0.0005, 32))
     assert span(found)[0] > 1.0125
