@@ -108,7 +108,7 @@ def test_the_summary_counts():
     text = "\n".join(said(found))
     assert "5 benchmarks, 1 false alarm:" in text
     assert "half 2.0 %, nine in ten 6.0 %, all 6.0 %" in text.replace("%", " %")
-    assert "3 of 5 certify what matters" in text
+    assert "3 of 5 benchmarks certify what matters" in text
     assert "1 of 2 caught, 1 undecided" in text
 
 
