@@ -152,3 +152,11 @@ def night(hashes: list[str], **fields: Any) -> Night:
             "vanished": ("softmax:gone-forward",), "notes": ("one finding: look for what they share",),
             "steps": (Step("tests", "ok", None, 60.0), Step("bisect", "failed", "no time was left", 1800.0))}
     return Night(**told | fields)
+
+
+def tree(folder: Path) -> list[str]:
+    """A repository with a history and last night's record; its commits."""
+    hashes = repository(folder)
+    history(folder, hashes)
+    night(hashes).save(folder / "nights" / "last.json")
+    return hashes

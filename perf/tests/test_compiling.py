@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from perf.cells import Workload
+from perf.measure import compiling as measured
 from perf.measure import machine, precompile
 from perf.measure.compiling import Ledger, compiling
 
@@ -46,6 +47,18 @@ def test_nothing_compiled_is_no_figure():
     with compiling() as found:
         torch.randn(3).sin()
     assert found.figures() == {}
+
+
+def test_a_reset_meanwhile_takes_nothing_off(monkeypatch):
+    """The shape before is forgotten while the next is prepared, and its seconds with it: they were subtracted once."""
+    torch.compile(lambda x: (x.sin() + 1).cos(), backend="eager")(torch.randn(8))
+    before = measured._so_far()
+    assert before.seconds > 0
+    with compiling() as found:
+        measured.forget()
+        torch.compile(lambda x: x.cos() + 2, backend="eager")(torch.randn(8))
+    assert found.seconds == measured._so_far().seconds > 0
+    assert found.graphs == 1
 
 
 def test_the_ledger_keeps_both(tmp_path):

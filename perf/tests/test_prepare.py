@@ -1,7 +1,9 @@
 """From a workload to something that can be called, checked and timed."""
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -54,6 +56,20 @@ def test_cells_of_one_shape_share_the_reference(monkeypatch):
     assert len(made) == 1
     preparer.prepare(replace(KERNEL, n=16))
     assert len(made) == 2
+
+
+def test_the_shape_before_is_freed_whatever_was_imported_meanwhile():
+    """Also where it stands in a reference cycle, and the garbage collector was told to skip what there was."""
+    preparer = Preparer(CPU)
+    for n in (16, 24, 32):
+        preparer.prepare(replace(KERNEL, n=n))
+        shared = cast(Any, preparer._shared)
+        shared.itself = shared
+        gone = weakref.ref(shared)
+        del shared
+        preparer._imported = 0  # as if modules had come
+        preparer.prepare(replace(KERNEL, n=n + 1))
+        assert gone() is None
 
 
 def test_one_check_serves_both_gradient_phases():

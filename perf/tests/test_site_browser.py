@@ -49,9 +49,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
-    hashes = published.repository(folder)
-    published.history(folder, hashes)
-    published.night(hashes).save(folder / "nights" / "last.json")
+    hashes = published.tree(folder)
     return folder, hashes
 
 

@@ -51,9 +51,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
-    hashes = published.repository(folder)
-    published.history(folder, hashes)
-    published.night(hashes).save(folder / "nights" / "last.json")
+    hashes = published.tree(folder)
     published.night(hashes, time=published.START).save(folder / "nights" / "first.json")
     return folder, hashes
 

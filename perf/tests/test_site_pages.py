@@ -21,9 +21,7 @@ TEMPLATE = Path(asv.__file__).parent / "www"
 def tree(tmp_path_factory):
     """A folder with the repository and its history, and its commits."""
     folder = tmp_path_factory.mktemp("tree")
-    hashes = published.repository(folder)
-    published.history(folder, hashes)
-    published.night(hashes).save(folder / "nights" / "last.json")
+    hashes = published.tree(folder)
     return folder, hashes
 
 
