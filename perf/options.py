@@ -40,7 +40,7 @@ AXES = {
 OTHERS = {
     "device": "device to measure on (default: cuda if there is one, else cpu)",
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
-    "precision": "stop sampling when the median's 95 % interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
+    "precision": "stop sampling when the median's 95 %% interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
     "unfit": "what becomes of a row measured on an unfit machine: invalid, or keep it with a mark (default: invalid)",
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
     "report": "file that a page of the results is written to, HTML",

@@ -1,6 +1,7 @@
 """Bad input stops pytest at once, in one line that names the choices; ini twins work."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import models
 import perf.plugin
 import perf.session
+from perf.options import AXES, OTHERS, SWITCHES
 
 pytest_plugins = "pytester"
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,15 @@ def project(pytester, monkeypatch):
     pytester.makeconftest((ROOT / "conftest.py").read_text())
     pytester.makepyfile(TEST)
     return pytester
+
+
+def test_help_names_every_option(project):
+    """argparse reads a lone % in a text as a format, and fails when the help is asked for, not before."""
+    result = project.runpytest_inprocess("--help")
+    assert result.ret == pytest.ExitCode.OK
+    named = set(re.findall(r"--perf-[a-z-]+", result.stdout.str()))
+    assert {f"--perf-{name.replace('_', '-')}" for name in (*AXES, *OTHERS, *SWITCHES)} <= named
+    assert "95 % interval" in " ".join(result.stdout.str().split())
 
 
 @pytest.mark.parametrize(("option", "message"), BAD.items(), ids=BAD)
