@@ -141,7 +141,7 @@ class Kernels:
                                                        head_dim=w.head_dim, seq_len=w.m, causal=w.causal,
                                                        device=self.device, dtype=attention.DTYPES[w.dtype])
         if w.phase == "backward":
-            _keep_buffers()
+            keep_buffers()
         return Prepared(self._call(w), lambda: self._report(w), lambda: self._reference(w),
                         self.modules[w.variant].kept_bytes)
 
@@ -179,7 +179,7 @@ class _Backward:
         return torch.autograd.grad(self.out, self.leaves, self.grad_out, retain_graph=True, allow_unused=True)
 
 
-def _keep_buffers() -> None:
+def keep_buffers() -> None:
     """Compiled code may give saved tensors away during its backward pass; a graph that is kept forbids it."""
     import torch._functorch.config as compiler
 
