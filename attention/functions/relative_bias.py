@@ -60,20 +60,25 @@ def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int
 
 
 class Bias:
-    """bias(h, i, j) = `values_HR`[h, j - i]: a row a head, distances 0 and up, then the negative ones from its end."""
+    """bias(h, i, j) = `values_HR`[h, j - i + m - 1]: a row a head, in the order of `distances`.
+
+    No index is below zero: in a kernel of flex such a one is not counted from the end (torch 2.11 and 2.13), but reads
+    the row of the head before, or what is not the tensor's.
+    """
 
     def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
         self.values_HR, self.n, self.m = values_HR, n, m
+        self.zero: int | torch.Tensor = m - 1  # where distance 0 stands
 
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         if i.shape == (self.n, 1) and j.shape == (1, self.m):  # the whole matrix, a window of the row for each query
-            return self.values_HR.roll(self.m - 1, -1).unfold(-1, self.m, 1).flip(-2)
-        return self.values_HR[h, j - i]
+            return self.values_HR.unfold(-1, self.m, 1).flip(-2)
+        return self.values_HR[h, j - i + self.zero]
 
 
 def distances(n: int, m: int, device: torch.device) -> torch.Tensor:
-    """All the distances of n queries and m keys, in `Bias`'s order: 0 ... n - 1 and 1 - m ... -1 where n = m."""
-    return torch.cat([torch.arange(n, device=device), torch.arange(1 - m, 0, device=device)])
+    """All the distances of n queries, the last of them at the last of m keys: 1 - m ... n - 1."""
+    return torch.arange(1 - m, n, device=device)
 
 
 def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
@@ -148,6 +153,9 @@ def compiled(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     """
     n, m = q.shape[2], k.shape[2]
     values = by_distance(params["table"], n, m, causal, buckets, max_distance)
-    bias = _kept.setdefault(attend, Bias(values, n, m))
-    bias.values_HR, bias.n, bias.m = values, n, m
+    bias = _kept.get(attend)
+    if bias is None or (bias.n, bias.m, bias.values_HR.device) != (n, m, values.device):
+        bias = _kept[attend] = Bias(values, n, m)
+        bias.zero = torch.full((), m - 1, device=values.device)  # a number would be compiled in, length by length
+    bias.values_HR = values
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, bias=bias)
