@@ -82,10 +82,14 @@ def distances(n: int, m: int, device: torch.device) -> torch.Tensor:
 
 
 def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
-    """The bias of each distance (H, R), in float32 or wider: many scores add their gradients to one number."""
+    """The bias of each distance (H, R), in float32 or wider: many scores add their gradients to one number.
+
+    An embedding: no product with a one-hot matrix, and in its backward pass, where thousands of distances share a
+    bucket, a GPU sums a bucket in parts (an index's would add them one by one).
+    """
     wide = torch.promote_types(table.dtype, torch.float32)
-    one_hot = torch.nn.functional.one_hot(bucket(distances(n, m, table.device), causal, buckets, max_distance), buckets)
-    return table.to(wide).T @ one_hot.to(wide).T
+    number = bucket(distances(n, m, table.device), causal, buckets, max_distance)
+    return torch.nn.functional.embedding(number, table.to(wide)).T.contiguous()
 
 
 def oracle_bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
