@@ -46,8 +46,8 @@ def ran(w: Workload, attend=None) -> set[str]:
                      dtype=attention.DTYPES[w.dtype], device=DEVICE, grad=w.phase != "forward")
     if w.phase == "backward":
         keep_buffers()
-    out = module(q, k, v)
-    if w.phase == "backward":
+        out = module(q, k, v)
+
         def call():
             return torch.autograd.grad(out, (q, k, v), torch.ones_like(q), retain_graph=True, allow_unused=True)
     elif w.phase == "forward-backward":
