@@ -62,7 +62,7 @@ def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int
 class Bias:
     """bias(h, i, j) = `values_HR`[h, j - i + m - 1]: a row a head, in the order of `distances`.
 
-    No index is below zero: in a kernel of flex such a one is not counted from the end (torch 2.11 and 2.13), but reads
+    No index is below zero: in a kernel of flex such a one is not counted from the end (inductor ignores `wrap_neg` there), but reads
     the row of the head before, or what is not the tensor's.
     """
 
@@ -153,7 +153,8 @@ def compiled(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call.
 
     On an H100 (torch 2.11) inductor's kernel asks for more shared memory than there is, each stage of its pipeline
-    holding a tile of the bias; with two stages instead of three the result was wrong.
+    holding a tile of the bias. Two stages instead of three had room and were wrong, with indices below zero (see
+    `Bias`); without those, not tried yet.
     """
     n, m = q.shape[2], k.shape[2]
     values = by_distance(params["table"], n, m, causal, buckets, max_distance)
