@@ -62,8 +62,8 @@ def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int
 class Bias:
     """bias(h, i, j) = `values_HR`[h, j - i + m - 1]: a row a head, in the order of `distances`.
 
-    No index is below zero: in a kernel of flex such a one is not counted from the end (inductor ignores `wrap_neg` there), but reads
-    the row of the head before, or what is not the tensor's.
+    No index is below zero: a GPU kernel of flex does not count such a one from the end (inductor's ModificationWrapper
+    ignores `wrap_neg`), but reads the row of the head before, or what is not the tensor's.
     """
 
     def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
