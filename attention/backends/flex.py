@@ -122,6 +122,8 @@ def _express(q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible |
             return score if bias is None else score + bias(h, position(i), j)
 
         options["score_mod"] = score_mod
+    if q.is_cuda and q.itemsize == 2 and (kernel := getattr(bias, "kernel_options", None)):
+        options["kernel_options"] = kernel
     return options
 
 

@@ -11,6 +11,7 @@ import contextlib
 import math
 import weakref
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -65,6 +66,9 @@ class Bias:
     No index is below zero: a GPU kernel of flex does not count such a one from the end (inductor's ModificationWrapper
     ignores `wrap_neg`), but reads the row of the head before, or what is not the tensor's.
     """
+
+    # Each stage of the pipeline holds a tile of the bias: inductor's own, of 128 queries, needs more than an H100 has.
+    kernel_options: ClassVar = {"fwd_BLOCK_M": 64}
 
     def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
         self.values_HR, self.n, self.m = values_HR, n, m
@@ -150,12 +154,7 @@ _kept: weakref.WeakKeyDictionary[Callable, Bias] = weakref.WeakKeyDictionary()
 def compiled(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: torch.Tensor | None, buckets: int, max_distance: int,
              params: dict[str, torch.Tensor]) -> torch.Tensor:
-    """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call.
-
-    On an H100 (torch 2.11) inductor's kernel asks for more shared memory than there is, each stage of its pipeline
-    holding a tile of the bias. Two stages instead of three had room and were wrong, with indices below zero (see
-    `Bias`); without those, not tried yet.
-    """
+    """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call."""
     n, m = q.shape[2], k.shape[2]
     values = by_distance(params["table"], n, m, causal, buckets, max_distance)
     bias = _kept.get(attend)
