@@ -12,6 +12,8 @@ from models.quantization.method import MIN_SIDE, Method
 
 # The last layer turns features into the answer. LLM.int8() and QLoRA keep it, and fine-tuning trains it.
 HEADS = ("lm_head", "classifier", "score", "output_layer")
+# What these put out is read by an attention kernel, which can't take in anything that is done to it before.
+ATTENTION_INPUTS = ("q_proj", "k_proj", "v_proj", "qkv", "c_attn", "query", "key", "value")
 
 
 def choose(model: nn.Module, method: Method, skip: Iterable[str]) -> tuple[list[str], dict[str, str]]:
@@ -50,6 +52,7 @@ def replace(model: nn.Module, name: str, method: Method) -> None:
     old = model.get_submodule(name)
     new = method.quantized(as_linear(old))
     new.quantized_by = method  # type: ignore[assignment]
+    new.feeds_attention = name.rpartition(".")[2] in ATTENTION_INPUTS  # type: ignore[assignment]
     for place, module in list(model.named_modules(remove_duplicate=False)):
         if module is old:
             parent, _, child = place.rpartition(".")

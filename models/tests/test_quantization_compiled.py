@@ -101,10 +101,14 @@ def test_a_whole_model_compiled_gives_the_same_numbers(preset, name, device):
     expected = quantized.answers(quantized.create(preset, name, device), preset)
     found = quantized.answers(quantized.create(preset, name, device, compile=True), preset)
     plain = quantized.answers(quantized.plain(preset, name, device), preset)
-    # Compiled, sums are taken in another order, and what is rounded to 8 bits may fall to the other side.
-    assert quantized.distance(found, expected) < 0.02
-    assert quantized.distance(found, expected) < quantized.distance(plain, expected) or name not in (
-        "bnb-nf4", "bnb-nf4-dq", "bnb-fp4")
+    # Compiled, sums are taken in another order, and what is rounded to 8 bits may fall to the other side. A step of
+    # float8 is an eighth of the number, so these two differ by as much as quantising costs, which must stay the same.
+    cost = quantized.distance(expected, plain)
+    if name == "ao-fp8-dynamic":
+        assert 0.8 * cost < quantized.distance(found, plain) < 1.25 * cost
+    else:
+        assert quantized.distance(found, expected) < 0.02
+    assert quantized.distance(found, expected) < cost or name not in ("bnb-nf4", "bnb-nf4-dq", "bnb-fp4")
     if name not in BREAKS:
         assert not counters["graph_break"]
 
@@ -175,3 +179,20 @@ def test_compiled_int8_weights_run_a_matrix_product_of_the_library():
     names = [event.key for event in profile.key_averages()]
     assert any(re.search("nvjet|gemm|cutlass", name) for name in names), names
     assert not any("int8pack" in name for name in names)
+
+
+@cuda
+@pytest.mark.slow
+@pytest.mark.skipif(quantization.why_not("ao-fp8-dynamic", device="cuda") is not None, reason="the GPU has no float8")
+def test_a_row_is_scaled_in_the_pass_that_finds_its_largest_value():
+    layer = quantization.quantize(nn.Sequential(nn.GELU(), nn.Linear(4096, 64)).cuda(), "ao-fp8-dynamic")
+    model = torch.compile(layer, dynamic=False, options=dict(quantization.get("ao-fp8-dynamic").inductor))
+    x = torch.randn(512, 4096, device="cuda", dtype=torch.bfloat16)
+    with torch.no_grad():
+        model(x)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            model(x)
+            torch.cuda.synchronize()
+    names = [event.key for event in profile.key_averages()]
+    assert any("triton_per" in name for name in names), names  # persistent
+    assert not any("triton_red" in name for name in names), names  # a loop over the row

@@ -195,13 +195,17 @@ def test_out_of_fold_every_item_is_judged_once_by_a_model_that_has_not_seen_it(m
 
 
 def test_what_trains_a_large_vit_on_a_gpu_runs_on_a_small_one_here():
-    """Folds, bfloat16 products, a fused kernel and a budget of seconds at once; the recipe is vit-l16's own."""
+    """Folds, bfloat16 products, a fused kernel and a budget of seconds at once."""
     parts = []
     for model, held_out in folds.out_of_fold(TINY, 2, attention="softmax:sdpa-flash", dtype=torch.bfloat16,
                                              seconds=0.3):
         parts.append(quality.evaluate(model.bfloat16(), TINY, held_out))
     assert len(quality.join(parts)["top1"].items) == 1797
-    assert recipes.recipe(TINY) == recipes.recipe(models.get("vit-l16"))
+
+
+def test_a_vit_is_trained_alike_with_one_product_for_queries_keys_and_values():
+    assert recipes.recipe(models.get("vit-l16")) == recipes.recipe(models.get("vit-l16-qkv"))
+    assert recipes.recipe(models.get("vit-l16")) != recipes.recipe(models.get("vit-b16"))
 
 
 def test_trained_weights_are_kept_and_read_by_every_backend(tmp_path, monkeypatch):

@@ -36,3 +36,12 @@ def test_a_training_step_reaches_every_weight_and_lowers_the_loss():
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert vit.loss(model, x) < before
+
+
+@pytest.mark.parametrize("attention", ["softmax:eager", "softmax:sdpa"])
+def test_one_product_for_queries_keys_and_values_gives_the_same(attention):
+    separate, fused = (cases.create(name, attention) for name in (TINY, TINY + "-qkv"))
+    assert sum(x.numel() for x in separate.parameters()) == sum(x.numel() for x in fused.parameters())
+    assert not any(name.endswith(("q_proj", "k_proj", "v_proj")) for name, _ in fused.named_modules())
+    x = vit.inputs(TINY, batch=3)
+    assert torch.allclose(fused(**x).logits, separate(**x).logits, rtol=1e-5, atol=1e-6)

@@ -77,7 +77,7 @@ class Study:
         try:
             yield
         except Exception as error:  # of compilers and libraries: any
-            said = f"{name}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+            said = f"{name}: {type(error).__name__}: {_reason(error)}"
             self.failures.append(said)
             self.write("failed", {"part": name, "reason": said})
             print(f"  FAILED {said}", flush=True)
@@ -143,6 +143,12 @@ def stopwatch(call: Callable[[], Any], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
+
+
+def _reason(error: Exception) -> str:
+    """In one line. Of what "raised:" announces (torch.compile of its backend) the next line is the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["-"]
+    return " ".join(lines[:2] if lines[0].endswith("raised:") else lines[:1])
 
 
 def line(t: Timed) -> str:

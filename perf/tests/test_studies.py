@@ -33,16 +33,23 @@ def test_a_part_that_fails_is_recorded_and_the_rest_goes_on(tmp_path):
     assert study.failures == ["first: RuntimeError: no kernel"]
 
 
+def test_a_compilers_error_keeps_its_reason(tmp_path):
+    study = Study(CPU, tmp_path / "out.jsonl")
+    with study.part("compiled"):
+        raise RuntimeError("backend='inductor' raised:\nAssertionError: no kernel\n\nSet TORCHDYNAMO_VERBOSE=1")
+    assert study.failures == ["compiled: RuntimeError: backend='inductor' raised: AssertionError: no kernel"]
+
+
 def test_past_its_time_nothing_is_begun(tmp_path):
     study = Study(CPU, tmp_path / "out.jsonl", seconds=-1)
     with study.part("late"):
-        study.timed(quantised_goals.image(quantised_goals.TINY, 1, "fp32"))
+        study.timed(quantised_goals.image("vit-tiny", 1, "fp32"))
     assert [said.partition(": not begun")[0] for said in study.failures] == ["late: TimeoutError"]
     assert study.known == {}
 
 
 def test_where_the_time_of_a_call_goes():
-    x = torch.randn(256, 256)
+    x = torch.randn(640, 640)  # a product that outlasts whatever a busy machine does
     found = where(lambda: (x @ x).relu(), CPU)
     assert max(found.kernels, key=lambda name: found.kernels[name]) == "aten::mm"
     assert {"aten::matmul", "aten::relu"} <= set(found.kernels)

@@ -1,0 +1,45 @@
+"""One product for queries, keys and values where transformers' ViT has three: the same numbers, fewer kernels.
+
+At 6304 rows (32 images of 197 tokens) a GPU fills its last wave of tiles better with one product of 3 x 1024 columns.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.vit.modeling_vit import ALL_ATTENTION_FUNCTIONS, ViTAttention, eager_attention_forward
+
+
+class FusedAttention(nn.Module):
+    """`separate` with its three projections stacked in `qkv`: rows of queries, then of keys, then of values."""
+
+    def __init__(self, separate: ViTAttention) -> None:
+        super().__init__()
+        self.config, self.head_dim, self.scaling = separate.config, separate.head_dim, separate.scaling
+        self.is_causal, self.attention_dropout = separate.is_causal, separate.attention_dropout
+        self.o_proj = separate.o_proj
+        three = (separate.q_proj, separate.k_proj, separate.v_proj)
+        self.qkv = nn.Linear(three[0].in_features, sum(one.out_features for one in three), device="meta",
+                             bias=three[0].bias is not None)
+        self.qkv.weight = nn.Parameter(torch.cat([one.weight.detach() for one in three]))
+        if three[0].bias is not None:
+            self.qkv.bias = nn.Parameter(torch.cat([one.bias.detach() for one in three]))
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None,
+                **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, N, hidden) -> the same shape, and what the attention says of its weights."""
+        shape = hidden_states.shape[:-1]
+        q, k, v = (one.transpose(1, 2) for one in self.qkv(hidden_states).view(*shape, 3, -1, self.head_dim).unbind(-3))
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        out, weights = attend(self, q, k, v, attention_mask, scaling=self.scaling,
+                              dropout=self.attention_dropout if self.training else 0.0, **kwargs)
+        return self.o_proj(out.reshape(*shape, -1).contiguous()), weights
+
+
+def fuse(model: nn.Module) -> None:
+    """Puts a FusedAttention in the place of each ViTAttention."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, ViTAttention):
+                setattr(module, name, FusedAttention(child))
