@@ -9,7 +9,8 @@ import attention
 from attention.registry import Function, functions
 from perf.measure.evidence import Evidence, load
 
-RECORD = Path(__file__).parents[1] / "records" / "h100-2026-11-25"  # what "faster" is read from, all of one machine
+RECORDS = Path(__file__).parents[1] / "records"  # what "faster" is read from, all of one kind of machine
+EVIDENCE = ("h100-*/default-grid*.jsonl", "h100-*/field*.jsonl")
 HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax")
 
 
@@ -61,7 +62,8 @@ def _linked(paper: str) -> str:
 
 def variants(arguments: Sequence[str]) -> None:
     """Prints the table, by the record or by these evidence files. Raises ValueError for one that isn't evidence."""
-    paths = [Path(argument) for argument in arguments] or sorted(RECORD.glob("*.jsonl"))
+    recorded = [path for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern))]
+    paths = [Path(argument) for argument in arguments] or recorded
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,18 +17,26 @@ from attention.testing import inputs
 from attention.tests.options import FIXED
 from perf.cells import Workload
 from perf.measure.counters import count
+from perf.measure.evidence import load
 from perf.measure.kernels import wrong_kernel
 from perf.prepare import keep_buffers
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PHASES = ("forward", "backward", "forward-backward")
-CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 2, 2, 64, 64, 32,
+RECORD = Path(__file__).parents[1] / "records" / "h100-2026-11-26"  # names that a GPU showed
+CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 2, 2, 64, 64, 64,
                 "bf16" if DEVICE.type == "cuda" else "fp32")
 NAMES = attention.names(device=DEVICE.type)
 SAME = {"sdpa-math": ("backward",), "checkpointed": ("forward", "forward-backward")}  # names as eager's
-# Told from eager by its names; an approximation, and a function with weights, has products of its own.
-OWN = [name for name in NAMES if variant(name).backend.kernels is not PLAIN
-       and variant(name).function.kind != "approximate" and variant(name).function.parameters is None]
+
+
+def own(names):
+    """Those told from eager by what they run: an approximation, or a function with weights, has products of its own."""
+    return [name for name in names if variant(name).backend.kernels is not PLAIN
+            and variant(name).function.kind != "approximate" and variant(name).function.parameters is None]
+
+
+OWN, OWN_ON_A_GPU = own(NAMES), own(attention.names())
 
 
 def each(names):
@@ -71,7 +80,7 @@ def eager_for(w: Workload):
 def cell(name: str, phase: str) -> Workload:
     """The workload of a variant, or a skip where it can't be."""
     function, _, backend = name.partition(":")
-    w = replace(CELL, function=function, backend=backend, phase=phase,
+    w = replace(CELL, function=function, backend=backend, phase=phase, n=1 if function == "decode" else CELL.n,
                 causal=attention.registry.function(function).causal)
     if reason := attention.why_not(name, device=DEVICE, dtype=attention.DTYPES[w.dtype], heads=w.heads,
                                    head_dim=w.head_dim, n=w.n, causal=w.causal, grad=phase != "forward",
@@ -257,3 +266,20 @@ def test_many_names_are_cut_short():
 def test_a_backend_that_declares_nothing_is_left_alone(monkeypatch):
     monkeypatch.setattr(type(eager), "kernels", {})
     assert wrong_kernel(["anything"], CELL, DEVICE.type) is None
+
+
+def test_what_a_gpu_ran_is_told_from_its_eager():
+    """The names in the record of an H100, each row's own and eager's in its place, flash-attn's kernels included."""
+    rows = [row for name in ("default-grid", "field-3") for row in load(RECORD / f"{name}.jsonl")
+            if row.outcome == "ok" and row.workload.bare]
+    eagers = {(row.workload.function, row.workload.phase): set(row.kernels) for row in rows
+              if row.workload.backend == "eager"}
+    swapped = set()
+    for row in rows:
+        w, names = row.workload, eagers.get((row.workload.function, row.workload.phase))
+        assert wrong_kernel(set(row.kernels), w, "cuda") is None
+        if names and w.variant in OWN_ON_A_GPU and w.phase not in SAME.get(w.backend, ()):
+            assert wrong_kernel(names, w, "cuda") is not None, w.id
+            swapped.add(w.backend)
+    assert swapped >= {"sdpa", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn", "sdpa-math", "flex", "fa2", "fa2-paged",
+                       "tiled", "nested", "fused"}

@@ -65,7 +65,7 @@ def test_a_wrong_row_wins_nothing():
 
 
 def test_the_command_reads_the_record_or_a_file(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(variants, "RECORD", tmp_path / "none")
+    monkeypatch.setattr(variants, "RECORDS", tmp_path / "none")
     assert main(["variants"]) == 0
     assert capsys.readouterr().out == table() + "\n"
     path = tmp_path / "some.jsonl"
