@@ -3,7 +3,7 @@
 GPT-2: Radford et al. 2019 (12 layers, 124 M), and DistilGPT-2, its 6-layer student (Sanh et al.,
 arXiv 1910.01108). ViT: Dosovitskiy et al., arXiv 2010.11929, with 102 classes (Flowers-102) for L/16.
 TFT: Lim et al., arXiv 1912.09363, at width 160 for hourly electricity: 369 series, 168 hours to 24.
-Each has a tiny twin for tests. A ViT named -qkv is the same model with one product for queries, keys and values.
+Each has a tiny twin for tests. A ViT named -fused is the same model in fewer, larger products.
 """
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _gpt2("distilgpt2", heads=12, head_dim=64, layers=6)
 _gpt2("gpt2", heads=12, head_dim=64, layers=12)
 
 _vit("vit-tiny", heads=4, head_dim=16, layers=2, image=32, patch=8, classes=10)
-_vit("vit-tiny-qkv", heads=4, head_dim=16, layers=2, image=32, patch=8, classes=10, fused_qkv=True)
+_vit("vit-tiny-fused", heads=4, head_dim=16, layers=2, image=32, patch=8, classes=10, fused=True)
 _vit("vit-digits", heads=2, head_dim=64, layers=4, image=32, patch=8, classes=10)
 _vit("vit-b16", heads=12, head_dim=64, layers=12)
 _vit("vit-l16", heads=16, head_dim=64, layers=24, classes=102)
-_vit("vit-l16-qkv", heads=16, head_dim=64, layers=24, classes=102, fused_qkv=True)
+_vit("vit-l16-fused", heads=16, head_dim=64, layers=24, classes=102, fused=True)
 
 _tft("tft-tiny", heads=4, head_dim=4, context=12, horizon=4, variable=8, static=(5, 3), known=3, observed=2)
 _tft("tft-monthly", heads=2, head_dim=40, context=36, horizon=12, variable=16, static=(3,), known=3)

@@ -36,7 +36,7 @@ RECIPES = {
     "gpt2-docstrings": Recipe(steps=400, batch=16, learning_rate=3e-3),
     "tft-monthly": Recipe(steps=300, batch=64, learning_rate=2e-3),
 }
-RECIPES |= dict.fromkeys(("vit-l16", "vit-l16-qkv"),  # two minutes of an H100 on half of the digits
+RECIPES |= dict.fromkeys(("vit-l16", "vit-l16-fused"),  # two minutes of an H100 on half of the digits
                          Recipe(steps=1700, batch=64, learning_rate=2e-4, label_smoothing=0.1, augment=True))
 # Of a family's other presets: a large ViT from random weights in a minute of one GPU, the smallest in a test.
 FAMILIES = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
-from models import fused_qkv, transformers_attention
+from models import transformers_attention, vit_fused
 from models.registry import Preset, get, require
 
 
@@ -39,8 +39,8 @@ def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int =
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = ViTForImageClassification(config)
-    if sizes.get("fused_qkv"):
-        fused_qkv.fuse(model)
+    if sizes.get("fused"):
+        vit_fused.fuse(model)
     transformers_attention.attach(model, preset, attention, options)
     return model.to(device=device, dtype=dtype).eval()
 

@@ -203,8 +203,8 @@ def test_what_trains_a_large_vit_on_a_gpu_runs_on_a_small_one_here():
     assert len(quality.join(parts)["top1"].items) == 1797
 
 
-def test_a_vit_is_trained_alike_with_one_product_for_queries_keys_and_values():
-    assert recipes.recipe(models.get("vit-l16")) == recipes.recipe(models.get("vit-l16-qkv"))
+def test_a_vit_is_trained_alike_in_fewer_products():
+    assert recipes.recipe(models.get("vit-l16")) == recipes.recipe(models.get("vit-l16-fused"))
     assert recipes.recipe(models.get("vit-l16")) != recipes.recipe(models.get("vit-b16"))
 
 

@@ -1,6 +1,8 @@
-"""One product for queries, keys and values where transformers' ViT has three: the same numbers, fewer kernels.
+"""transformers' ViT with fewer and larger products: the same weights, the same numbers.
 
-At 6304 rows (32 images of 197 tokens) a GPU fills its last wave of tiles better with one product of 3 x 1024 columns.
+Queries, keys and values come of one product where there are three: at 6304 rows (32 images of 197 tokens) a GPU fills
+its last wave of tiles better with 3 x 1024 columns. Patches, which do not overlap, are rows of a product, not a
+convolution, for which cuDNN would turn the image round first.
 """
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.models.vit.modeling_vit import ALL_ATTENTION_FUNCTIONS, ViTAttention, eager_attention_forward
+from torch.nn import functional
+from transformers.models.vit.modeling_vit import (
+    ALL_ATTENTION_FUNCTIONS,
+    ViTAttention,
+    ViTPatchEmbeddings,
+    eager_attention_forward,
+)
 
 
 class FusedAttention(nn.Module):
@@ -37,9 +45,29 @@ class FusedAttention(nn.Module):
         return self.o_proj(out.reshape(*shape, -1).contiguous()), weights
 
 
+class PatchProjection(nn.Module):
+    """`convolution`, whose kernels lie side by side (stride = size), as a product."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.size = convolution.kernel_size
+        self.weight = nn.Parameter(convolution.weight.detach().flatten(1))  # (hidden, channels x height x width)
+        self.bias = convolution.bias
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, channels, H, W) -> (B, hidden, H / height, W / width), as the convolution gives it."""
+        height, width = self.size
+        patches = images.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # B C rows height columns width
+        rows = patches.permute(0, 2, 4, 1, 3, 5)
+        return functional.linear(rows.flatten(3), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
 def fuse(model: nn.Module) -> None:
-    """Puts a FusedAttention in the place of each ViTAttention."""
+    """Puts a FusedAttention in the place of each ViTAttention, a PatchProjection in that of the convolution."""
     for module in list(model.modules()):
+        if isinstance(module, ViTPatchEmbeddings):
+            convolution: Any = module.projection
+            module.projection = PatchProjection(convolution)  # type: ignore[assignment]
         for name, child in list(module.named_children()):
             if isinstance(child, ViTAttention):
                 setattr(module, name, FusedAttention(child))
