@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.cells import Workload
+from perf.decide.launcher import Launcher
 from perf.decide.pair import Pair, Times
 from perf.decide.process import Died
 from perf.decide.verdict import Side, Thresholds, Verdict, decide, settled
@@ -91,24 +92,26 @@ def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path,
     undecided = [known[w.id] for w in workloads]
     started = time.monotonic()
     launched, took = 0, 0.0
-    while undecided and (not launched or time.monotonic() - started + took <= budget_seconds):
-        begun = time.monotonic()
-        _launch(undecided, base_folder, head_folder, str(device), head_first=launched % 2 == 1)
-        launched, took = launched + 1, time.monotonic() - begun
-        decided = [one for one in undecided if one.done]
-        undecided = [one for one in undecided if not one.done]
-        for one in decided:
-            yield one.workload, one.verdict()
-        progress(f"pair {launched}, {time.monotonic() - started:.0f} s: {len(undecided)} of {len(workloads)} undecided")
+    with Launcher(base_folder, head_folder, str(device)) as launcher:
+        while undecided and (not launched or time.monotonic() - started + took <= budget_seconds):
+            begun = time.monotonic()
+            _launch(undecided, launcher, head_first=launched % 2 == 1)
+            launched, took = launched + 1, time.monotonic() - begun
+            decided = [one for one in undecided if one.done]
+            undecided = [one for one in undecided if not one.done]
+            for one in decided:
+                yield one.workload, one.verdict()
+            spent = time.monotonic() - started
+            progress(f"pair {launched}, {spent:.0f} s: {len(undecided)} of {len(workloads)} undecided")
     for one in undecided:
         yield one.workload, one.verdict()
 
 
-def _launch(undecided: Sequence[Found], base_folder: Path, head_folder: Path, device: str, *, head_first: bool) -> None:
+def _launch(undecided: Sequence[Found], launcher: Launcher, *, head_first: bool) -> None:
     """One pair for all; a worker that dies takes along the pair, and the benchmark that it died of."""
     left = list(undecided)
     while left:
-        with Pair(base_folder, head_folder, device, head_first=head_first) as pair:
+        with launcher.pair(head_first=head_first) as pair:
             try:
                 while left:
                     left[0].measure(pair)

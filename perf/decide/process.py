@@ -95,20 +95,28 @@ class Process:
     def close(self) -> None:
         """Ends it, and waits until it is gone."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(b'{"quit": true}\n')
-            self._process.stdin.close()
         try:
-            self._process.wait(QUIT)
-        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(b'{"quit": true}\n')
+                self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(QUIT)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends it at once, if it has not ended, and waits until it is gone."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-        finally:
-            self._process.stdout.close()
-            self._waiting.close()
-            os.close(self._errors)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._waiting.close()
+        os.close(self._errors)
 
 
 def variables(side: str, folder: Path, device: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ import pytest
 from perf.cells import BARE, Workload
 from perf.decide import company, pair, process
 from perf.decide.company import Company, choose_core, cores_allowed
+from perf.decide.launcher import Launcher
 from perf.decide.pair import Pair, schedule
 from perf.decide.pairs import Found, compare
 from perf.decide.process import Died, variables
@@ -316,6 +317,31 @@ def test_rounds_that_history_chose_are_taken(sides: Sides) -> None:
     _, found = verdicts(*folders, SMALL, OTHER, thresholds=lambda w: replace(CLEAR, rounds=5 if w == SMALL else 0))
     chosen, timed = (len(found[w.id].head_seconds) / len(found[w.id].ratios) for w in (SMALL, OTHER))
     assert (chosen, timed) == (6, 26)  # turns are even in number; a second for both sides
+
+
+def test_with_cores_to_spare_the_next_pair_waits_while_one_is_timed(sides: Sides) -> None:
+    base, head = sides()
+    started = []
+    with Launcher(base, head, "cpu", ahead=True) as launcher:
+        for head_first in (False, True, False):
+            with launcher.pair(head_first=head_first) as made:
+                assert made.head_first is head_first
+                assert [made.base.side, made.head.side] == ["base", "head"]
+                waiting = launcher._waiting
+                assert waiting is not None
+                pids = [made.base.pid, made.head.pid, waiting.base.pid, waiting.head.pid]
+                assert all(psutil.pid_exists(pid) for pid in pids)
+                made.prepare(SMALL)
+                made.log_ratio(SMALL, rounds=4)
+            started.append(pids)
+    assert [late[:2] for late in started[1:]] == [early[2:] for early in started[:-1]]  # that it waited is who serves
+    assert not any(psutil.pid_exists(pid) for pids in started for pid in pids)
+
+
+def test_a_cpu_has_nobody_waiting_beside_the_pair_that_is_timed(sides: Sides) -> None:
+    with Launcher(*sides(), "cpu") as launcher, launcher.pair(head_first=False):
+        assert launcher._waiting is None
+    assert Launcher(*sides(), "cuda").ahead is ((os.cpu_count() or 1) >= 6)
 
 
 def test_breaking_off_ends_the_workers(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
