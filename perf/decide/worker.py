@@ -23,7 +23,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -203,15 +203,6 @@ def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def import_ahead() -> None:
-    """What every worker needs, before it is asked for anything: a launcher may have started it early. No context on
-    a GPU."""
-    import attention
-    from perf import prepare  # noqa: F401
-
-    attention.names()
-
-
 def _start(device: str) -> Worker:
     import torch
 
@@ -224,8 +215,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Keeps stdout for answers: what writes to it from here on, C libraries included, writes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with suppress(Exception):  # the first answer says what is wrong
-        import_ahead()
+    import torch  # noqa: F401  # before it is asked for anything, since a launcher may have started it early
+
     serve(arguments[0], sys.stdin, answers)
     sys.stderr.flush()
     os._exit(0)  # the interpreter takes a second to take torch apart

@@ -1,0 +1,29 @@
+"""Keeps an editable install of this project from lending its modules to another revision of it.
+
+setuptools' import hook finds each module of an installed package by itself: where a revision's `attention/` stands
+first on the path and lacks a file, Python would take that one file from the working tree, without a word.
+"""
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+MEASURED = ("attention", "models")
+
+
+def keep_apart() -> None:
+    """Takes the packages that are found elsewhere than they are installed out of the hook's reach."""
+    for finder in sys.meta_path:
+        mapping = getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", None)
+        if not isinstance(mapping, dict):
+            continue
+        for name in MEASURED:
+            if name in mapping and not _found_in(name, Path(mapping[name])):
+                del mapping[name]
+
+
+def _found_in(name: str, folder: Path) -> bool:
+    loaded = sys.modules.get(name)
+    origin = getattr(loaded, "__file__", None) or getattr(importlib.util.find_spec(name), "origin", None)
+    return origin is None or Path(origin).resolve().is_relative_to(folder.resolve())
