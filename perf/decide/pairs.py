@@ -18,11 +18,12 @@ from perf.cells import Workload
 from perf.decide.launcher import Launcher
 from perf.decide.pair import Pair, Times
 from perf.decide.process import Died
-from perf.decide.verdict import Side, Thresholds, Verdict, decide, settled
+from perf.decide.verdict import Side, Thresholds, Verdict, counted, decide, settled
 
 __all__ = ["Died", "Found", "Pair", "Times", "compare"]
 
 UNFIT = 3  # pairs on an unfit machine before a benchmark with no other is invalid
+TOLD = 6  # pairs that say about how much slower it is, where counters have said that it is regressed
 UNKNOWN = Side({}, None, None)
 
 
@@ -69,6 +70,8 @@ class Found:
     @property
     def done(self) -> bool:
         if not (_able(self.base) and _able(self.head)):
+            return True
+        if len(self.ratios) >= TOLD and counted(self.base, self.head, self.thresholds):
             return True
         return settled(self.ratios, self.thresholds) or (not self.ratios and len(self.unfit) >= UNFIT)
 

@@ -30,7 +30,7 @@ from perf.decide.intervals import FINEST, Estimate, estimate
 from perf.decide.thresholds import Thresholds, thresholds
 from perf.decide.words import times, undecided
 
-__all__ = ["WORDS", "Side", "Thresholds", "Verdict", "decide", "family", "settled", "thresholds"]
+__all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counted", "decide", "family", "settled", "thresholds"]
 
 WORDS = ("wrong", "invalid", "missing", "new", "regressed", "improved", "ok", "inconclusive")
 MANY = 1000  # pairs; beyond it nobody waits
@@ -61,8 +61,7 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     t = thresholds
     if known := _without_time(base, head):
         return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
-    found = changes(base, head, memory=t.memory, error_factor=t.error_factor, compile_factor=t.compile_factor,
-                    compile_seconds=t.compile_seconds)
+    found = _changes(base, head, t)
     if len(pairs) < (1 if t.weight else 2):
         return _untimed(pairs, found, t)
     seen = estimate(pairs, t.learned)
@@ -76,6 +75,11 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
         why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
     return Verdict(word, _ratio(seen.middle), _ratio(seen.middle - half), _ratio(seen.middle + half), len(pairs),
                    "; ".join(why), more, certified, _certified(seen, t, t.most_pairs))
+
+
+def counted(base: Side, head: Side, thresholds: Thresholds) -> bool:
+    """Whether counters alone make it regressed, whatever the time."""
+    return any(change.sign > 0 and not change.work for change in _changes(base, head, thresholds))
 
 
 def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
@@ -109,6 +113,11 @@ def family(verdicts: Mapping[str, Verdict]) -> list[str]:
             said.append(f"one finding: {len(ratios)} of {len(timed)} benchmarks {word}, {mean:.3f}x the base's time "
                         "(geometric mean); look for what they share")
     return said
+
+
+def _changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
+    return changes(base, head, memory=t.memory, error_factor=t.error_factor, compile_factor=t.compile_factor,
+                   compile_seconds=t.compile_seconds)
 
 
 def _without_time(base: Side, head: Side) -> tuple[str, str] | None:

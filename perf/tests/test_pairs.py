@@ -22,7 +22,7 @@ from perf.decide.launcher import Launcher
 from perf.decide.pair import Pair, schedule
 from perf.decide.pairs import Found, compare
 from perf.decide.process import Died, variables
-from perf.decide.verdict import Thresholds
+from perf.decide.verdict import Side, Thresholds
 from perf.measure import nvml
 
 pytestmark = pytest.mark.slow  # starts processes
@@ -284,6 +284,19 @@ def _launches(entries: list[list[Any]]) -> list[list[list[Any]]]:
     """Entries of each pair: a new one begins where the first benchmark is prepared."""
     starts = [i for i, (name, kind, n, *_) in enumerate(entries) if (kind, n) == ("prepare", SMALL.n)][::2]
     return [entries[start:end] for start, end in zip(starts, [*starts[1:], len(entries)], strict=True)]
+
+
+def test_where_counters_have_decided_six_pairs_tell_how_much() -> None:
+    """What took 24 pairs on a busy machine to narrow, when the peak memory had said it after one."""
+    patient = replace(CLEAR, most_pairs=64)
+    ratios = [0.3, -0.1, 0.2, 0.0, 0.25, -0.05]
+    same, larger = Side({"operators": 3}, 1e-6, 1000), Side({"operators": 3}, 1e-6, 2000)
+    assert Found(SMALL, patient, same, larger, ratios, checked=True).done
+    assert not Found(SMALL, patient, same, larger, ratios[:5], checked=True).done
+    assert not Found(SMALL, patient, same, same, ratios, checked=True).done
+    assert Found(SMALL, patient, same, larger, ratios, checked=True).verdict().word == "regressed"
+    slower_by_launches = Side({"operators": 4}, 1e-6, 1000)  # forgiven where the time improves, so time has to tell
+    assert not Found(SMALL, patient, same, slower_by_launches, ratios, checked=True).done
 
 
 @pytest.mark.parametrize(("base_told", "head_told", "word"), [
