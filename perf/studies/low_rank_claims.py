@@ -1,0 +1,151 @@
+"""What study 003 claims, and its measures of success, held against what was measured."""
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+import attention
+from attention.testing import inputs
+from perf.report import units
+from perf.studies.calls import bounded, change
+from perf.studies.claims import Claims
+from perf.studies.low_rank_kernels import Cost, Kernels
+from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, Row, low_rank
+
+LESS_MEMORY, LESS_TIME, ACCURACY, PROBABILITY, MSE = 0.7, 1 / 1.2, 0.95, 1e-3, 2.1e-4
+QUADRATIC = 1.9  # a power of n from which on FLOPs count as quadratic; n log n has 1.07 at 16K
+SOFTMAX = (BASELINE.name, EXACT.name)
+
+
+def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Any) -> None:
+    """Of costs and errors."""
+    others = [row for row in rows if row.name not in SOFTMAX]
+    own = low_rank(size.own)
+    dtype, half = size.dtypes[0], size.dtypes[-1]
+    lengths = [n for n in size.lengths if n >= 1024] or list(size.lengths)
+    for row in others:
+        power = growth(row, kernels.heads, kernels.head_dim)
+        claims.add(f"003: {row.name}: FLOPs grow less than quadratically", "sub-quadratic, n log n",
+                   f"n^{power:.2f} from 16K to 32K tokens", power < QUADRATIC)
+    for row in others:
+        _of_ratios(kernels, claims, ("at least 30 % less memory than softmax attention, n >= 1024", "-30 %"), row,
+                   lengths, dtype, lambda cost: float(cost.timed.peak), LESS_MEMORY)
+    for row in others:
+        _of_ratios(kernels, claims, (f"at least 20 % more throughput in {half}", "+20 % (-16.7 % time)"), row,
+                   lengths, half, lambda cost: cost.timed.seconds, LESS_TIME)
+    for row in others:
+        if found := kernels.weights.get(row.name):
+            claims.add(f"003: {row.name}: attention probabilities within 1e-3", "within 1e-3",
+                       f"the largest difference is {found.worst:.1e}", found.worst <= PROBABILITY)
+    _published(kernels, claims, own, dtype)
+    drop_in(claims, others, kernels)
+    claims.add("003: gradcheck of low-rank attention passes", "passes", *_gradcheck(kernels))
+    claims.add("003: none of it needs Triton", "no Triton dependencies", _triton(kernels),
+               True if importlib.util.find_spec("triton") is None and kernels.costs else None)
+    claims.add("003: it works for n from 512 to 16K", "512 to 16K",
+               f"n = {', '.join(map(units.length, sorted({n for _, n, _ in kernels.costs})))} here",
+               True if {512, 16384} <= {n for name, n, _ in kernels.costs if name == own.name} else None)
+
+
+def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
+    """The table of the study's first results, for its own row."""
+    if found := kernels.costs.get((own.name, 1024, dtype)):
+        seen = kernels.weights.get(own.name)
+        of_weights = f"; of the weights {seen.mse:.1e}, where zeros have {seen.zeros:.1e}" if seen else ""
+        claims.add(f"003: {own.name}: MSE against softmax attention at n=1024, d={kernels.head_dim}", "2.1e-4",
+                   f"{found.mse:.1e} of the outputs, {found.relative:.2g} of what zeros have{of_weights}",
+                   found.mse <= MSE)
+    for n, memory, time in ((2048, ("12.1 -> 7.8 GB (-35.5 %)", 7.8 / 12.1), ("142 -> 118 ms (-16.9 %)", 118 / 142)),
+                            (4096, ("-27 %", 0.73), ("9 % slower", 1.09))):
+        base, found = kernels.baseline(n, dtype), kernels.costs.get((own.name, n, dtype))
+        if base and found:
+            claims.add(f"003: {own.name}: memory of a forward pass at n={n}", memory[0],
+                       f"{change(base.timed.peak, found.timed.peak)} ({units.size(base.timed.peak)} -> "
+                       f"{units.size(found.timed.peak)})", found.timed.peak <= memory[1] * base.timed.peak)
+            claims.add(f"003: {own.name}: time of a forward pass at n={n}", time[0],
+                       f"{change(base.timed.seconds, found.timed.seconds)} ({units.seconds(base.timed.seconds)} -> "
+                       f"{units.seconds(found.timed.seconds)})", found.timed.seconds <= time[1] * base.timed.seconds)
+
+
+def of_text(text: Any, claims: Claims, size: Any) -> None:
+    """Of what the small GPT-2 reads; accuracy is that of next tokens, there being no GLUE here."""
+    base = text.read.get((BASELINE.name, "trained"))
+    if base is None:
+        return
+    for (name, how), found in text.read.items():
+        if name in SOFTMAX or name == TILED.name:
+            continue
+        part = found.accuracy / base.accuracy if base.accuracy else math.nan
+        retrained = "no retraining" if how == "swapped in" else "trained with it"
+        claims.add(f"003: {name}, {retrained}: at least 95 % of softmax attention's accuracy",
+                   "95 %; perplexity 22.3 -> 23.1 (+3.6 %)",
+                   f"{100 * part:.1f} % ({base.accuracy:.2f} -> {found.accuracy:.2f} points "
+                   f"of next tokens); perplexity {base.perplexity:.2f} -> {found.perplexity:.2f} "
+                   f"({change(base.perplexity, found.perplexity)})", None if math.isnan(part) else part >= ACCURACY)
+    own = low_rank(size.own).name
+    if own in text.parameters:
+        old, new = text.parameters[BASELINE.name], text.parameters[own]
+        claims.add(f"003: {own}: parameters", "+0.4 %", f"{change(old, new)} ({old} -> {new})", new <= 1.004 * old)
+
+
+def growth(row: Row, heads: int, head_dim: int, n: int = 16384) -> float:
+    """The power of n by which FLOPs grow from n to 2n."""
+    return math.log2(row.flops(heads, head_dim, 2 * n) / row.flops(heads, head_dim, n))
+
+
+def drop_in(claims: Claims, rows: Sequence[Row], kernels: Kernels) -> None:
+    """Each row in the middle of `nn.MultiheadAttention`: its weights loaded, then called as it is called."""
+    n, width = 2 * max(kernels.head_dim, max((row.options.get("rank", 1) for row in rows), default=1)), kernels.head_dim
+    x = torch.randn(2, n, 2 * width, generator=torch.Generator().manual_seed(0))
+    padding = (torch.arange(n) >= n - 1).expand(2, n)
+    theirs = torch.nn.MultiheadAttention(2 * width, 2, batch_first=True)
+    calls: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {
+        "self": (x, {}), "cross": (x[:, :n // 2], {}), "padding": (x, {"key_padding_mask": padding}),
+        "causal": (x, {"is_causal": True})}
+    for row in rows:
+        refused = {}
+        with kernels.study.part(f"{row.name} in nn.MultiheadAttention"), torch.no_grad():
+            ours = attention.MultiheadAttention(2 * width, 2, batch_first=True, attention=row.variant, seq_len=n,
+                                                **row.options)
+            ours.load_state_dict(theirs.state_dict(), strict=False)
+            for name, (query, given) in calls.items():
+                try:
+                    ours(query, x, x, need_weights=False, **given)
+                except ValueError as reason:
+                    refused[name] = str(reason).partition(": ")[2]
+            told = "; ".join(f"not {name}: {why}" for name, why in refused.items())
+            claims.add(f"003: {row.name} works where nn.MultiheadAttention does", "compatible",
+                       told or ", ".join(calls), not refused)
+
+
+def _gradcheck(kernels: Kernels) -> tuple[str, bool | None]:
+    q, k, v = (x.double().requires_grad_() for x in inputs(batch=1, heads=1, n=4, head_dim=4, dtype=torch.float64))
+    attend = low_rank(2).create(1, 4, 4, torch.float64)
+    with kernels.study.part("gradcheck"), bounded(kernels.limit):
+        passes = torch.autograd.gradcheck(lambda *x: torch.func.functional_call(attend, {"F": x[3]}, x[:3]),
+                                          (q, k, v, *attend.parameters()))
+        return "of q, k, v and F: it does", passes
+    return "it does not", False
+
+
+def _triton(kernels: Kernels) -> str:
+    if importlib.util.find_spec("triton"):
+        return "it is installed here, so this run can't tell"
+    return f"it is not installed here; {len({name for name, _, _ in kernels.costs})} rows ran"
+
+
+def _of_ratios(kernels: Kernels, claims: Claims, said: tuple[str, str], row: Row, lengths: Sequence[int], dtype: str,
+               of: Callable[[Cost], float], bound: float) -> None:
+    """The row's figure over that of softmax attention on eager, by length, and the error at which it was had."""
+    told, ratios = [], []
+    for n in lengths:
+        cost, base = kernels.costs.get((row.name, n, dtype)), kernels.baseline(n, dtype)
+        if cost and base:
+            ratios.append(of(cost) / of(base))
+            told.append(f"{change(1, ratios[-1])} at {units.length(n)} (error {cost.relative:.2g} of zeros')")
+    if ratios:
+        claims.add(f"003: {row.name}: {said[0]}", said[1], ", ".join(told), all(ratio <= bound for ratio in ratios))

@@ -1,0 +1,127 @@
+"""003, the kernels: error against softmax attention, time, memory, FLOPs, parameters by length; weights and inits."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from attention import DTYPES, Attention
+from attention.testing import inputs
+from perf.report import units
+from perf.studies.calls import Measured, bounded, measured
+from perf.studies.claims import Cell, table
+from perf.studies.low_rank_rows import BASELINE, EXACT, INITS, Row, initialise, weights
+from perf.studies.measuring import Study
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a forward pass. `mse`: mean squared difference to softmax attention's output in float32; `relative`: as a
+    part of the mean square of that output, 1 being what zeros would have."""
+
+    timed: Measured
+    mse: float
+    relative: float
+    flops: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the n x n weights against softmax's: the largest difference, and mean squared ones; `zeros`: with no weights
+    at all."""
+
+    worst: float
+    mse: float
+    zeros: float
+
+
+class Kernels:
+    """Measured on standard normal q, k, v of one batch; `costs` by (row's name, n, dtype)."""
+
+    def __init__(self, study: Study, heads: int, head_dim: int, limit: float) -> None:
+        self.study, self.heads, self.head_dim, self.limit = study, heads, head_dim, limit
+        self.costs: dict[tuple[str, int, str], Cost] = {}
+        self.weights: dict[str, Weights] = {}
+
+    def measure(self, rows: Sequence[Row], n: int, dtype: str) -> None:
+        """A table of all rows at a length."""
+        told: list[dict[str, Cell]] = []
+        with self.study.part(f"softmax attention, n={n}, {dtype}"):
+            qkv = self._inputs(n, dtype)
+            wide = [x.float() for x in qkv]
+            exact = self._built(EXACT, n, "fp32")(*wide)
+            for row in rows:
+                if self._skipped(row, n, dtype):
+                    continue
+                with self.study.part(f"{row.name}, n={n}, {dtype}"), torch.no_grad():
+                    told.append(self._cost(row, n, dtype, qkv, exact))
+        print(table(f"n={n}, {dtype}, {self.heads} heads x {self.head_dim}", told), flush=True)
+
+    def _cost(self, row: Row, n: int, dtype: str, qkv: list[torch.Tensor], exact: torch.Tensor) -> dict[str, Cell]:
+        attend = self._built(row, n, dtype)
+        timed = measured(lambda: attend(*qkv), self.study.device, self.limit)
+        mse = (attend(*qkv).float() - exact).square().mean().item()
+        found = Cost(timed, mse, mse / exact.square().mean().item(), row.flops(self.heads, self.head_dim, n),
+                     sum(p.numel() for p in attend.parameters()))
+        self.costs[row.name, n, dtype] = found
+        self.study.write("003", {"row": row.name, "variant": row.variant, "options": dict(row.options), "n": n,
+                                 "dtype": dtype, "heads": self.heads, "head_dim": self.head_dim, **asdict(found)})
+        return {"attention": row.name, "MSE": f"{mse:.1e}", "of zeros'": f"{found.relative:.2g}",
+                "ms": f"{1e3 * timed.seconds:.2f}", "±": units.percent(timed.interval),
+                "peak MB": f"{timed.peak / 1e6:.1f}", "GFLOP": f"{found.flops / 1e9:.3f}",
+                "parameters": str(found.parameters)}
+
+    def look_at_weights(self, rows: Sequence[Row], n: int) -> None:
+        """Against the probabilities of softmax attention, in float32."""
+        told: list[dict[str, Cell]] = []
+        q, k, _ = self._inputs(n, "fp32")
+        with torch.no_grad(), self.study.part(f"weights, n={n}"):
+            exact = weights(self._built(EXACT, n, "fp32"), q, k)
+            zeros = exact.square().mean().item()
+            for row in rows:
+                if row.why_not(self.heads, self.head_dim, n, device=self.study.device):
+                    continue
+                with self.study.part(f"weights of {row.name}, n={n}"), bounded(self.limit):
+                    difference = weights(self._built(row, n, "fp32"), q, k) - exact
+                    found = Weights(difference.abs().max().item(), difference.square().mean().item(), zeros)
+                    self.weights[row.name] = found
+                    self.study.write("weights", {"row": row.name, "n": n, **asdict(found)})
+                    told.append({"attention": row.name, "largest difference": f"{found.worst:.1e}",
+                                 "MSE": f"{found.mse:.1e}", "MSE of zeros": f"{zeros:.1e}"})
+        print(table(f"weights, n={n}, fp32", told), flush=True)
+
+    def look_at_inits(self, rows: Sequence[Row], n: int) -> None:
+        """The error of what has parameters, by how they are started."""
+        told: list[dict[str, Cell]] = []
+        with torch.no_grad(), self.study.part(f"inits, n={n}"):
+            qkv = self._inputs(n, "fp32")
+            exact = self._built(EXACT, n, "fp32")(*qkv)
+            for row in rows:
+                if row.why_not(self.heads, self.head_dim, n, device=self.study.device):
+                    continue
+                attend = self._built(row, n, "fp32")
+                if next(attend.parameters(), None) is None:
+                    continue
+                errors = {how: (initialise(attend, how)(*qkv) - exact).square().mean().item() for how in INITS}
+                self.study.write("inits", {"row": row.name, "n": n, "mse": errors})
+                told.append({"MSE by init": row.name, **{how: f"{mse:.1e}" for how, mse in errors.items()}})
+        print(table(f"inits, n={n}, fp32", told), flush=True)
+
+    def baseline(self, n: int, dtype: str) -> Cost | None:
+        return self.costs.get((BASELINE.name, n, dtype))
+
+    def _skipped(self, row: Row, n: int, dtype: str) -> bool:
+        reason = row.why_not(self.heads, self.head_dim, n, device=self.study.device, dtype=DTYPES[dtype])
+        if reason:
+            self.study.write("skipped", {"part": f"{row.name}, n={n}, {dtype}", "reason": reason})
+            print(f"  {row.name}, n={n}, {dtype}: n/a, {reason}", flush=True)
+        return reason is not None
+
+    def _built(self, row: Row, n: int, dtype: str) -> Attention:
+        return row.create(self.heads, self.head_dim, n, DTYPES[dtype], self.study.device)
+
+    def _inputs(self, n: int, dtype: str) -> list[torch.Tensor]:
+        return list(inputs(batch=1, heads=self.heads, n=n, head_dim=self.head_dim, dtype=DTYPES[dtype],
+                           device=self.study.device))

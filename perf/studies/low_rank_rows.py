@@ -1,0 +1,82 @@
+"""The rows of study 003: softmax attention, what the study puts in its place, and how to look at their weights."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+import attention
+from attention.registry import variant
+
+INITS = ("as registered", "orthogonal", "xavier", "normal")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant with its options, `k` being the study's knob: a rank, or a number of features."""
+
+    name: str
+    variant: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def create(self, heads: int, head_dim: int, n: int, dtype: torch.dtype = torch.float32,
+               device: torch.device | str = "cpu", causal: bool = False) -> attention.Attention:
+        return attention.create(self.variant, heads=heads, head_dim=head_dim, seq_len=n, causal=causal, dtype=dtype,
+                                device=device, **self.options)
+
+    def why_not(self, heads: int, head_dim: int, n: int, **case: Any) -> str | None:
+        return attention.why_not(self.variant, heads=heads, head_dim=head_dim, n=n, **case, **self.options)
+
+    def flops(self, heads: int, head_dim: int, n: int, causal: bool = False) -> int:
+        """Of one forward pass, by the registry's formulas: products alone."""
+        function = variant(self.variant).function
+        return heads * function.forward_flops(n, n, head_dim, causal, **function.complete(self.options))
+
+
+BASELINE = Row("softmax", "softmax:eager")
+EXACT = Row("softmax, fused", "softmax:sdpa")
+TILED = Row("softmax, tiled", "softmax:tiled")
+BLOCKS = Row("block-sparse", "block-sparse:chunked")
+
+
+def low_rank(k: int) -> Row:
+    """The study's: softmax over n x n scores of rank k, on the backend of the baseline."""
+    return Row(f"low-rank k={k}", "low-rank:eager", {"rank": k})
+
+
+def rows(ranks: tuple[int, ...], linear: int, projected: tuple[int, ...]) -> list[Row]:
+    """All: `ranks` of the study's projection, at most the head's width; that of its version without n x n scores;
+    `projected` lengths or features."""
+    return [BASELINE, EXACT, *(low_rank(k) for k in ranks),
+            Row(f"low-rank, linear k={linear}", "low-rank-linear:chunked", {"rank": linear}),
+            *(Row(f"Linformer k={k}", "linformer:eager", {"rank": k}) for k in projected),
+            *(Row(f"Performer k={k}", "performer:chunked", {"features": k}) for k in projected), TILED, BLOCKS]
+
+
+def initialise(attend: attention.Attention, how: str) -> attention.Attention:
+    """The learned parameters, each head's matrix by itself, started in another of the study's ways."""
+    ways = {"orthogonal": nn.init.orthogonal_, "xavier": nn.init.xavier_uniform_,
+            "normal": lambda matrix: nn.init.normal_(matrix, std=matrix.shape[-1] ** -0.5)}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in attend.parameters() if how in ways else ():
+            for matrix in parameter:
+                started = torch.empty(matrix.shape)
+                ways[how](started)
+                matrix.copy_(started)
+    return attend
+
+
+def weights(attend: attention.Attention, q_BHND: torch.Tensor, k_BHMD: torch.Tensor) -> torch.Tensor:
+    """What each query takes of each value (B, H, N, M): the variant on the identity's columns as values, head_dim at
+    a time. Every row here is linear in its values; Linformer's are no probabilities."""
+    m, width = k_BHMD.shape[2], k_BHMD.shape[3]
+    identity = torch.eye(m, dtype=q_BHND.dtype, device=q_BHND.device)
+    parts = []
+    for first in range(0, m, width):
+        columns = nn.functional.pad(identity[:, first:first + width], (0, max(0, first + width - m)))
+        parts.append(attend(q_BHND, k_BHMD, columns.expand(*k_BHMD.shape[:2], m, width)))
+    return torch.cat(parts, -1)[..., :m]

@@ -1,0 +1,162 @@
+"""000a: softmax attention in a TFT on eager, sdpa and flash, in one dtype at a time, and the study's faulty one."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import nn
+
+import attention
+from attention import DTYPES
+from models.data import split
+from models.quality import Figure, compare, seasonal_naive
+from models.registry import Preset
+from perf.report import units
+from perf.studies import tft_faults, tft_training
+from perf.studies.calls import Measured, Ratio, change, in_turns, measured
+from perf.studies.claims import Cell, Claims, table
+from perf.studies.measuring import Study
+from perf.studies.tft_faults import ALL, NONE, SLOW
+
+STUDY = "as the study ran it"
+KINDS = {"eager": ("softmax:eager", NONE), "sdpa": ("softmax:sdpa", NONE), "flash": ("softmax:sdpa-flash", NONE),
+         "fa2": ("softmax:fa2", NONE), "flash, every step asks": ("softmax:sdpa-flash", SLOW),
+         STUDY: ("softmax:sdpa-flash", ALL)}
+TRAINED = ("eager", "sdpa", "flash", "fa2", STUDY)
+FIGURES = ("rmse", "mase", "smape")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`attention` is one of KINDS."""
+
+    attention: str
+    dtype: str
+    batch: int
+    heads: int
+
+    def __str__(self) -> str:
+        return f"{self.attention} {self.dtype}, batch {self.batch}, {self.heads} heads"
+
+
+class Kernels:
+    """Rows measured and trained on one device."""
+
+    def __init__(self, study: Study, size: Any, limit: float) -> None:
+        self.study, self.size, self.limit = study, size, limit
+        self.times: dict[Row, tuple[Measured, Measured]] = {}
+        self.figures: dict[str, dict[str, Figure]] = {}
+        self.rows: list[dict[str, Cell]] = []
+
+    def why_not(self, row: Row) -> str | None:
+        preset = self._preset(row)
+        n, m = preset.sizes["horizon"], preset.sizes["context"] + preset.sizes["horizon"]
+        return attention.why_not(KINDS[row.attention][0], device=self.study.device, dtype=DTYPES[row.dtype],
+                                 heads=row.heads, head_dim=preset.head_dim, n=n, m=m, causal=True, grad=True)
+
+    def row(self, row: Row, train: bool = False) -> None:
+        """Times a step and a forecast; then trains, where asked, and measures what that gave."""
+        if reason := self.why_not(row):
+            self.study.write("skipped", {"part": str(row), "reason": reason})
+            print(f"  {row}: n/a, {reason}", flush=True)
+            return
+        with self.study.part(str(row)):
+            model, preset = self._model(row)
+            step, forecast = (measured(make(model, preset, row.batch, row.dtype), self.study.device, self.limit)
+                              for make in (tft_training.step, tft_training.forecast))
+            self.times[row] = step, forecast
+            trained: dict[str, float] = {}
+            if train:
+                trained = tft_training.train(model, preset, self.size.steps, row.batch, row.dtype, self.limit)
+                self.figures[row.attention] = tft_training.figures(model, preset, row.dtype)
+            self._keep(row, preset, trained)
+
+    def _keep(self, row: Row, preset: Preset, trained: dict[str, float]) -> None:
+        faults = KINDS[row.attention][1]
+        step, forecast = self.times[row]
+        steps = preset.sizes["horizon"] + (preset.sizes["context"] if faults.all_queries else 0)
+        found = self.figures[row.attention] if trained else {}
+        self.study.write("000a", {**asdict(row), "faults": str(faults), "queries": steps, "step": asdict(step),
+                                  "forecast": asdict(forecast), "training": trained,
+                                  **{name: found[name].value for name in FIGURES if found}})
+        self.rows.append({
+            "attention": row.attention, "dtype": row.dtype, "batch": row.batch, "heads": row.heads, "queries": steps,
+            "train s/step": f"{step.seconds:.4f}",
+            "±": units.percent(step.interval), "inference s": f"{forecast.seconds:.4f}",
+            "peak MB": f"{step.peak / 1e6:.1f}", **{name.upper().replace("SMAPE", "sMAPE %"): f"{found[name].value:.3f}"
+                                                   if found else "-" for name in FIGURES}})
+        print(f"  {row}: {units.seconds(step.seconds)} a step", flush=True)
+
+    def in_turns(self, first: Row, second: Row) -> Ratio:
+        """Training steps of two rows, the second's seconds over the first's."""
+        old, new = (tft_training.step(*self._model(row), row.batch, row.dtype) for row in (first, second))
+        return in_turns(old, new, self.study.device, self.limit)
+
+    def _model(self, row: Row) -> tuple[nn.Module, Preset]:
+        variant, faults = KINDS[row.attention]
+        return tft_faults.create(self._preset(row), variant, faults, device=self.study.device), self._preset(row)
+
+    def _preset(self, row: Row) -> Preset:
+        return self.size.small.resized(heads=row.heads)
+
+
+def measure(study: Study, claims: Claims, size: Any, limit: float) -> None:
+    """All rows, those of the grid too, then what the study claims of them."""
+    print(f"000a: {size.small.name}, hidden {size.small.hidden}, {size.small.sizes['context']} steps to "
+          f"{size.small.sizes['horizon']}, {size.steps} steps of training in {size.dtypes[0]}", flush=True)
+    kernels, heads = Kernels(study, size, limit), size.heads[-1]
+    for dtype in size.dtypes:
+        for kind in KINDS:
+            kernels.row(Row(kind, dtype, size.batch, heads), train=dtype == size.dtypes[0] and kind in TRAINED)
+    for batch in size.batches:
+        for count in size.heads:
+            for kind in ("eager", "flash"):
+                if (row := Row(kind, size.dtypes[0], batch, count)) not in kernels.times:
+                    kernels.row(row)
+    naive = seasonal_naive(split(size.small)[1])
+    study.write("seasonal naive", {name: naive[name].value for name in FIGURES})
+    naive_row = {"attention": "the last season repeated", **{name.upper().replace("SMAPE", "sMAPE %"):
+                                                            f"{naive[name].value:.3f}" for name in FIGURES}}
+    print(table("000a", [*kernels.rows, naive_row]), flush=True)
+    _claims(kernels, claims, heads)
+    _quality(kernels, claims, naive)
+
+
+def _claims(kernels: Kernels, claims: Claims, heads: int) -> None:
+    """Times of a few percent are compared in turns, each side being prepared anew."""
+    size, batches = kernels.size, kernels.size.batches
+    dtype, wide = size.dtypes[0], batches[min(1, len(batches) - 1)]
+    eager, flash = (Row(kind, dtype, size.batch, heads) for kind in ("eager", "flash"))
+    pairs = (("flash trains faster than eager attention by default", "-3 %", eager, flash, 0.97),
+             (f"flash trains 10.9 % faster than eager attention at batch {wide} with {heads} heads",
+              "6332.7 -> 5644.3 s (-10.9 %)", replace(eager, batch=wide), replace(flash, batch=wide), 1 - 0.109),
+             ("the study's pair, eager in fp32 and its faulty flash in bf16: 3 % faster", "-3 %",
+              replace(eager, dtype="fp32"), Row(STUDY, "bf16", size.batch, heads), 0.97))
+    for said, published, old, new, most in pairs:
+        if old in kernels.times and new in kernels.times:
+            with kernels.study.part(said):
+                ratio = kernels.in_turns(old, new)
+                claims.add(f"000a: {said}", published, f"{ratio} ({old.dtype}, {new.dtype})", ratio.at_most(most))
+    with kernels.study.part("the same baseline twice"):
+        ratio = kernels.in_turns(eager, eager)
+        claims.add("000a: the same baseline, timed twice, is the same within the 3 % claimed",
+                   "44.1 and 56.1 s (+27.2 %)", str(ratio), ratio.within(0.03))
+    plain, fused = (kernels.times.get(replace(row, batch=wide)) for row in (eager, flash))
+    if plain and fused:
+        claims.add(f"000a: flash takes 35.3 % less memory at batch {wide} with {heads} heads", "697 -> 451 MB",
+                   f"{change(plain[0].peak, fused[0].peak)} ({units.size(plain[0].peak)} -> "
+                   f"{units.size(fused[0].peak)} of a training step, beyond the weights)",
+                   fused[0].peak <= 451 / 697 * plain[0].peak)
+
+
+def _quality(kernels: Kernels, claims: Claims, naive: dict[str, Figure]) -> None:
+    base = kernels.figures.get("eager")
+    for kind in ("flash", STUDY):
+        if base and (found := kernels.figures.get(kind)):
+            told = compare(base["mase"], found["mase"])
+            claims.add(f"000a: {kind}: no worse than eager attention, trained alike, as far as these windows tell",
+                       "no figure", str(told), told.verdict != "worse")
+    if base:
+        told = compare(naive["mase"], base["mase"])
+        claims.add("000a: the TFT, trained so long, forecasts better than the last season repeated", "not compared",
+                   str(told), {"better": True, "worse": False}.get(told.verdict))

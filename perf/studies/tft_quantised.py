@@ -1,0 +1,133 @@
+"""000b: a small and a large TFT in float32 and by PyTorch's dynamic int8 (ptq-int8), trained or said not to be."""
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from models import quantization
+from models.quality import Figure, compare
+from models.registry import Preset
+from perf.report import units
+from perf.studies import tft_faults, tft_training
+from perf.studies.calls import Measured, Ratio, change, measured
+from perf.studies.claims import Cell, Claims, table
+from perf.studies.measuring import Study
+
+METHOD = "ptq-int8"
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def counts() -> list[int]:
+    """One thread, and as many as there are cores for this process."""
+    return sorted({1, len(os.sched_getaffinity(0))})
+
+
+class Quantised:
+    """Each size in both; `seconds` by (size, method, threads)."""
+
+    def __init__(self, study: Study, size: Any, limit: float) -> None:
+        self.study, self.size, self.limit = study, size, limit
+        self.bytes: dict[tuple[str, str], int] = {}
+        self.seconds: dict[tuple[str, str, int], Measured] = {}
+        self.figures: dict[tuple[str, str], dict[str, Figure]] = {}
+        self.rows: list[dict[str, Cell]] = []
+
+    def model(self, preset: Preset, steps: int, batch: int) -> tuple[nn.Module, str]:
+        """On the CPU, trained on the study's device; and how long it was."""
+        model = tft_faults.create(preset, "softmax:sdpa", device=self.study.device)
+        if not steps:
+            return model.cpu(), "not trained"
+        done = tft_training.train(model, preset, steps, batch, "fp32", self.limit)
+        return model.cpu(), f"{done['steps']:.0f} steps"
+
+    def measure(self, name: str, preset: Preset, steps: int, batch: int) -> None:
+        model, trained = self.model(preset, steps, batch)
+        parameters = sum(weight.numel() for weight in model.parameters())
+        for method in ("fp32", METHOD):
+            with self.study.part(f"{name} {method}"):
+                gpu = self._gpu(model, preset) if method == "fp32" else f"n/a, {METHOD} is the CPU's"
+                twin = copy.deepcopy(model)
+                if method != "fp32":
+                    quantization.quantize(twin, method)
+                self.bytes[name, method] = quantization.model_bytes(twin)
+                for count in counts():
+                    with threads(count):
+                        call = tft_training.forecast(twin, preset, self.size.windows, "fp32")
+                        self.seconds[name, method, count] = measured(call, CPU, self.limit)
+                self.figures[name, method] = tft_training.figures(twin, preset)
+                self._keep(name, method, trained, parameters, gpu)
+
+    def _gpu(self, model: nn.Module, preset: Preset) -> str:
+        if self.study.device.type == "cpu":
+            return "n/a, no GPU"
+        there = copy.deepcopy(model).to(self.study.device)
+        call = tft_training.forecast(there, preset, self.size.windows, "fp32")
+        return f"{measured(call, self.study.device, self.limit).seconds:.4f}"
+
+    def _keep(self, name: str, method: str, trained: str, parameters: int, gpu: str) -> None:
+        found = self.figures[name, method]
+        times = {f"CPU s, {count} thread{'s' * (count > 1)}": self.seconds[name, method, count] for count in counts()}
+        self.study.write("000b", {"size": name, "method": method, "trained": trained, "parameters": parameters,
+                                  "bytes": self.bytes[name, method], "windows": self.size.windows, "gpu": gpu,
+                                  **{told: asdict(time) for told, time in times.items()},
+                                  "rmse": found["rmse"].value, "mase": found["mase"].value})
+        self.rows.append({"model": f"{name} ({parameters / 1e6:.2f} M)", "method": method, "trained": trained,
+                          "model MB": f"{self.bytes[name, method] / 1e6:.2f}",
+                          **{told: f"{time.seconds:.4f}" for told, time in times.items()}, "GPU s": gpu,
+                          "RMSE": f"{found['rmse'].value:.3f}", "MASE": f"{found['mase'].value:.3f}"})
+        print(f"  {name} {method}: {units.size(self.bytes[name, method])}", flush=True)
+
+
+def measure(study: Study, claims: Claims, size: Any, limit: float) -> None:
+    """The rows, then what the study claims of them."""
+    print(f"000b: one forecast of {size.windows} windows", flush=True)
+    found = Quantised(study, size, limit)
+    sized = [("small", size.small, size.steps, size.batch), ("large", size.large, 0, 0)]
+    if size.large_steps:
+        sized.append(("large, trained", size.large, size.large_steps, min(16, size.batch)))
+    for name, preset, steps, batch in sized:
+        with study.part(f"000b {name}"):
+            found.measure(name, preset, steps, batch)
+    print(table("000b", found.rows), flush=True)
+    _claims(found, claims)
+
+
+def _claims(found: Quantised, claims: Claims) -> None:
+    old, new = (found.bytes.get(("large", method)) for method in ("fp32", METHOD))
+    if old and new:
+        claims.add("000b: int8 makes the large model 74.7 % smaller", "203.95 -> 51.68 MB",
+                   f"{change(old, new)} ({units.size(old)} -> {units.size(new)})", new <= (1 - 0.747) * old)
+    count = 1  # the study's is not known; of more, a busy machine tells little
+    for name, said, published, bound in (
+            ("large", "42.4 % faster", "1660.6 -> 955.9 s", 1 - 0.424),
+            ("small", "slower", "95.1 -> 115.3 s (+21.2 %)", 1.0)):
+        plain, int8 = (found.seconds.get((name, method, count)) for method in ("fp32", METHOD))
+        if plain and int8:
+            ratio = Ratio(int8.seconds / plain.seconds, plain.interval + int8.interval, 1)
+            holds = ratio.at_most(bound)
+            told = f"{change(plain.seconds, int8.seconds)} ({units.seconds(plain.seconds)} -> "
+            claims.add(f"000b: int8 makes the {name} model {said} on the CPU", published,
+                       f"{told}{units.seconds(int8.seconds)}, {count} thread)",
+                       holds if said != "slower" or holds is None else not holds)
+    for name in ("small", "large, trained"):
+        if (name, METHOD) in found.figures:
+            kept = compare(found.figures[name, "fp32"]["mase"], found.figures[name, METHOD]["mase"])
+            claims.add(f"000b: int8 costs the {name} model no accuracy, as far as these windows tell", "no figure",
+                       str(kept), kept.verdict != "worse")

@@ -1,0 +1,108 @@
+"""Study 000 measured again: its faults are really there, under their name, and every claim stands beside a figure."""
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+import models
+from models.tft import inputs
+from perf.measure import clocks
+from perf.studies import tft
+from perf.studies.calls import Ratio, bounded, change, in_turns, measured
+from perf.studies.claims import Claims
+from perf.studies.measuring import Study
+from perf.studies.tft_faults import ALL, NONE, SLOW, Faults, create
+from perf.studies.tft_kernels import STUDY
+
+CPU = torch.device("cpu")
+PRESET = tft.sizes("tiny", cuda=False).small
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The clock takes as few rounds as it may."""
+    monkeypatch.setattr(clocks, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(clocks.CpuClock, "budget", 0.01)
+
+
+def forecast(faults: Faults, **given) -> torch.Tensor:
+    with torch.no_grad():
+        return create(PRESET, "softmax:eager", faults)(**inputs(PRESET, batch=3), **given)
+
+
+def test_each_fault_is_one():
+    right = forecast(NONE)
+    torch.testing.assert_close(forecast(SLOW), right)  # 192 queries for 24 answers: a cost, no error
+    torch.testing.assert_close(forecast(Faults(unpadded=True)), right)  # nothing is padded here
+    assert not torch.allclose(forecast(Faults(scaled_twice=True)), right)
+    assert not torch.allclose(forecast(Faults(unbiased=True)), right)
+    short = torch.tensor([12, 5, 9])
+    assert not torch.allclose(forecast(Faults(unpadded=True), lengths_B=short), forecast(NONE, lengths_B=short))
+    assert str(ALL) == "scaled twice, unpadded, unbiased, all queries"
+    assert str(NONE) == "none"
+
+
+def test_queries_scaled_twice_are_queries_divided_by_the_width():
+    right, wrong = (create(PRESET, "softmax:eager", faults).get_submodule("multihead_attn.core")
+                    for faults in (NONE, ALL))
+    q, k, v = torch.randn(3, 1, PRESET.heads, 5, PRESET.head_dim)
+    torch.testing.assert_close(wrong(q, k, v), right(q / PRESET.head_dim ** 0.5, k, v))
+
+
+def test_the_large_model_has_the_studys_size():
+    for name in ("small", "study"):
+        large = tft.sizes(name, cuda=False).large
+        with torch.device("meta"):
+            model = models.create(large, device="meta")
+        assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(53e6, rel=0.03)
+
+
+def test_a_call_is_bounded_and_two_are_compared_in_turns(quick):
+    with pytest.raises(TimeoutError, match="not done after 0 s"), bounded(0.05):
+        time.sleep(5)
+    assert measured(lambda: torch.ones(1000), CPU, 10).peak == 4000
+    ratio = in_turns(lambda: time.sleep(0.002), lambda: time.sleep(0.006), CPU, 10)
+    assert 1.5 < ratio.median < 4.5
+    assert ratio.at_most(0.97) is False
+    assert Ratio(0.9, 0.01, 9).at_most(0.97) is True
+    assert Ratio(0.96, 0.05, 9).at_most(0.97) is None
+    assert (Ratio(1.01, 0.01, 9).within(0.03), Ratio(1.1, 0.01, 9).within(0.03)) == (True, False)
+    assert Ratio(1.0, 0.1, 9).within(0.03) is None
+
+
+def test_a_claim_that_fails_is_no_error_but_a_part_that_fails_is(tmp_path, capsys):
+    study = Study(CPU, tmp_path / "out.jsonl")
+    claims = Claims(study)
+    claims.add("half the time", "-50 %", change(2.0, 2.2), False)
+    assert claims.end() == 0
+    assert "FAILS          half the time: published -50 %; measured +10.0 %" in capsys.readouterr().out
+    with study.part("the rest"):
+        raise RuntimeError("no kernel")
+    assert claims.end() == 1
+    assert "NOT MEASURED   the rest: RuntimeError: no kernel" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_both_tables_of_study_000_on_tiny_models(tmp_path, capsys, quick):
+    out = tmp_path / "tft.jsonl"
+    assert tft.main(["--out", str(out), "--tiny", "--device", "cpu"]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = [record for record in records if record["kind"] == "000a"]
+    faulty = [row for row in rows if row["faults"] == str(ALL)]
+    assert {row["attention"] for row in faulty} == {STUDY}
+    assert {row["dtype"] for row in faulty} == {"fp32", "bf16"}
+    assert all(row["queries"] == PRESET.sizes["context"] + PRESET.sizes["horizon"] for row in faulty)
+    trained = [row for row in rows if row["training"]]
+    assert len(trained) == 4
+    assert all(row["training"]["steps"] == 3 and row["mase"] > 0 for row in trained)
+    quantised = [(row["size"], row["method"], row["trained"]) for row in records if row["kind"] == "000b"]
+    assert quantised == [("small", "fp32", "3 steps"), ("small", "ptq-int8", "3 steps"),
+                         ("large", "fp32", "not trained"), ("large", "ptq-int8", "not trained")]
+    told = capsys.readouterr().out
+    assert STUDY in told
+    assert all(record["said"] in told for record in records if record["kind"] == "claim")
+    assert any(record["part"].startswith("fa2") and "CUDA" in record["reason"] for record in records
+               if record["kind"] == "skipped")
