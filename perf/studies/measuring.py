@@ -92,11 +92,15 @@ class Study:
             self.write("failed", {"part": "compiling ahead", "reason": said})
             print(f"  {said}", flush=True)
 
+    def in_time(self) -> None:
+        """Raises TimeoutError where the study's seconds are spent: nothing more is begun."""
+        if (spent := time.monotonic() - self.started) > self.seconds:
+            raise TimeoutError(f"not begun: {spent:.0f} s are spent")
+
     def prepared(self, w: Workload) -> Prepared:
         """Ready and called once. Raises ValueError, in one line, for what can't run here, and TimeoutError where the
         study's seconds are spent."""
-        if (spent := time.monotonic() - self.started) > self.seconds:
-            raise TimeoutError(f"not begun: {spent:.0f} s are spent")
+        self.in_time()
         if reason := self.preparer.why_not(w):
             raise ValueError(reason)
         made = self.preparer.prepare(w)
@@ -134,15 +138,26 @@ class Study:
 
 def stopwatch(call: Callable[[], Any], device: torch.device) -> float:
     """Median seconds of a call and the wait for its end."""
-    seconds: list[float] = []
-    end = time.perf_counter() + STOPWATCH
-    while len(seconds) < ROUNDS[0] or (time.perf_counter() < end and len(seconds) < ROUNDS[1]):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(readings(call, device))
+
+
+def readings(call: Callable[[], Any], device: torch.device, seconds: float = STOPWATCH,
+             rounds: tuple[int, int] = ROUNDS) -> list[float]:
+    """Seconds of single calls, each with the wait for its end, for `seconds` in all."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < rounds[0] or (time.perf_counter() < end and len(found) < rounds[1]):
+        found.append(reading(call, device))
+    return found
+
+
+def reading(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call and the wait for its end, of a device that was idle before."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,161 @@
+"""Times and memory of GPT-2 on each attention of the study: reading a prompt, writing a token, a step of training."""
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models import gpt2
+from models.registry import Preset
+from perf.measure.clocks import clock
+from perf.measure.memory import peak_bytes
+from perf.measure.sampling import median_interval, sample
+from perf.studies.claims import Cell, table
+from perf.studies.gpt2_rows import ROWS, build, confirm_kernel, copy_weights, error_ratio
+from perf.studies.measuring import PRECISION, Study
+from perf.studies.rounds import Ratio, interleaved, ratio
+
+STANDARD = ROWS[0].name
+Call = Callable[[], Any]
+Built = dict[str, tuple[Any, str]]  # model and variant by row
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured: a preset, tokens of its prompt and of a training text, batches of both; `seconds` of a group
+    of rows in rounds."""
+
+    preset: Preset
+    dtype: torch.dtype
+    prompt: int
+    batches: tuple[int, ...]
+    text: int
+    train_batches: tuple[int, ...]
+    accumulate: int = 1
+    seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Of one row against the standard one at one batch: time by rounds, and percent of peak memory."""
+
+    row: str
+    batch: int
+    phase: str
+    time: Ratio
+    memory: float
+
+
+def build_all(study: Study, s: Sizes) -> Built:
+    """Model and variant by row, each checked; what can't be had is a line."""
+    found: Built = {}
+    for row in ROWS:
+        with study.part(row.name):
+            study.in_time()
+            variant = row.variant(s.preset, s.dtype, study.device)
+            model = build(s.preset, row, s.dtype, study.device, variant)
+            unused = copy_weights(found[STANDARD][0], model) if found else []
+            checked = error_ratio(model, s.preset, row, n=s.prompt)
+            told = f"all but {', '.join(unused)}" if unused else "all"
+            study.write("row", {"row": row.name, "variant": variant, "error_ratio": checked, "copied": told})
+            print(f"  {row.name}: {variant}, weights copied: {told}; error {checked:.2f} of what is allowed",
+                  flush=True)
+            found[row.name] = model, variant
+    return found
+
+
+def inference(study: Study, s: Sizes, built: Built) -> list[Saved]:
+    """Study 001a: prefill, decode and peak memory of each row, the weights copied between them."""
+    found = []
+    for batch in s.batches:
+        with study.part(f"inference, batch {batch}"):
+            study.in_time()
+            prefill, decode = _prefills(study, s, built, batch), _decodes(study, s, built, batch)
+            found += _group(study, s, f"{s.preset.name}, prompt {s.prompt}, batch {batch}", batch,
+                            {"prefill": prefill, "decode": decode})
+    return found
+
+
+def training(study: Study, s: Sizes, built: Built) -> list[Saved]:
+    """Study 001b: a step, which is forward, loss and backward of a batch in `accumulate` parts, dropout live. The
+    optimizer's part, the same whatever the attention, is left out."""
+    found = []
+    for batch in s.train_batches:
+        with study.part(f"training, batch {batch}"):
+            study.in_time()
+            tokens = gpt2.inputs(s.preset, batch=batch, n=s.text, device=study.device)["input_ids"]
+            steps = {name: _step(model.train(), tokens, s.accumulate) for name, (model, _) in built.items()}
+            found += _group(study, s, f"training, {s.text} tokens, batch {batch}" +
+                            f" in {s.accumulate} parts" * (s.accumulate > 1), batch, {"train-step": steps})
+            for model, _ in built.values():
+                model.zero_grad(set_to_none=True)
+    return found
+
+
+def _prefills(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
+    inputs = gpt2.inputs(s.preset, batch=batch, n=s.prompt, device=study.device)
+
+    def reads(model: Any) -> Call:
+        return torch.no_grad()(lambda: model.eval()(**inputs))
+
+    made = {name: reads(model) for name, (model, _) in built.items()}
+    for name, call in made.items():
+        call()
+        confirm_kernel(call, s.preset, built[name][1], "prefill", s.prompt, s.dtype, study.device)
+    return made
+
+
+def _decodes(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
+    """One token behind the prompt, from the cache of each row's own."""
+    def writes(model: Any) -> Call:
+        state = gpt2.decode_inputs(model.eval(), s.preset, batch=batch, m=s.prompt)
+        return torch.no_grad()(lambda: gpt2.decode(model, state))
+
+    return {name: writes(model) for name, (model, _) in built.items()}
+
+
+def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        for part in tokens.chunk(parts):
+            (gpt2.loss(model, {"input_ids": part}) / parts).backward()
+        model.zero_grad(set_to_none=True)  # gradients are no part of the next step's peak
+
+    return step
+
+
+def _group(study: Study, s: Sizes, title: str, batch: int, phases: Mapping[str, Mapping[str, Call]]) -> list[Saved]:
+    """All rows of one table: timed in rounds, then the memory of the first phase, then printed."""
+    timed = {phase: interleaved(calls, study.device, seconds=s.seconds / len(phases), seed=batch)
+             for phase, calls in phases.items()}
+    first = next(iter(phases))
+    peaks = {name: peak_bytes(call, study.device) for name, call in phases[first].items()}
+    found, rows = [], []
+    for name in phases[first]:
+        cells: dict[str, Cell] = {"attention": name}
+        for phase, samples in timed.items():
+            middle = statistics.median(samples[name])
+            against = ratio(samples[name], samples[STANDARD])
+            cells |= {f"{phase} ms": f"{1e3 * middle:.4g} ±{median_interval(samples[name]):.1%}",
+                      "saved" if phase == first else f"{phase} saved": None if name == STANDARD else str(against)}
+            if study.device.type == "cuda" and phase != "train-step":
+                cells[f"{phase} GPU ms"] = 1e3 * _device_seconds(phases[phase][name], study.device)
+            if name != STANDARD:
+                found.append(Saved(name, batch, phase, against, 100 * (1 - peaks[name] / peaks[STANDARD])))
+        cells["peak MB"] = peaks[name] / 1e6
+        rows.append(cells)
+        study.write("measured", {**cells, "title": title, "batch": batch, "peak_bytes": peaks[name],
+                                 "seconds": {phase: samples[name] for phase, samples in timed.items()}})
+    print(table(f"{title}: rounds in random order; peak over weights; saved: of the standard one's time", rows),
+          flush=True)
+    return found
+
+
+def _device_seconds(call: Call, device: torch.device) -> float:
+    """Time of the GPU alone, without the launching that bounds a small batch."""
+    ticking = clock(device)
+    return sample(ticking, ticking.prepare(call), precision=PRECISION).median
+

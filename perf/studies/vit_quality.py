@@ -1,0 +1,93 @@
+"""Quality columns of the ViT study, and its ablation: out of fold over all digits, each change with its interval.
+
+Changes are paired, item by item. An interval of the ablation is wider than 95 % alone would make it: all of a method's
+hold at once with 95 % (Bonferroni), since of 24 layers kept in turn one is the best whether or not any matters.
+"""
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from models.figures import CONFIDENCE
+from models.quality import Change, Figure, compare, evaluate, join
+from models.registry import Preset
+from perf.studies.claims import Cell, table
+from perf.studies.measuring import Study
+from perf.studies.vit_rows import BASE, Row, kept, treated
+
+RESAMPLES = 20_000  # that the ends of a narrow tail are known
+ABLATED = ("bnb-int8", "bnb-nf4-dq")
+Figures = Mapping[str, Figure]
+
+
+@dataclass
+class Folds:
+    """Figures of each row, and of each kept set of layers, fold by fold."""
+
+    rows: dict[Row, list[Figures]] = field(default_factory=lambda: defaultdict(list))
+    ablation: dict[tuple[str, str], list[Figures]] = field(default_factory=lambda: defaultdict(list))
+
+    def of(self, found: Mapping[Any, list[Figures]], key: Any) -> dict[str, Figure] | None:
+        """Over all items; None where a fold lacks it."""
+        most = max(map(len, found.values()), default=0)
+        return join(found[key]) if key in found and len(found[key]) == most else None
+
+
+def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any) -> None:
+    """One fold's: everything quantised, then some layers kept."""
+    for method in ABLATED:
+        for name, skip in kept(preset):
+            with study.part(f"{method}, {name} kept"):
+                study.in_time()
+                made = treated(model, Row("fp16", method=method), preset, skip)
+                folds.ablation[method, name].append(evaluate(made, preset, held_out))
+
+
+def changes(study: Study, folds: Folds) -> dict[Row, Change]:
+    """The table of quality; of each row the change of Top-1 from fp32."""
+    found: dict[Row, Change] = {}
+    lines: list[dict[str, Cell]] = []
+    base = folds.of(folds.rows, BASE)
+    for row in list(folds.rows):
+        figures = folds.of(folds.rows, row)
+        if figures is None:
+            continue
+        low, high = figures["top1"].interval()
+        cells: dict[str, Cell] = {"row": row.name, **{name: figure.value for name, figure in figures.items()},
+                                  "top1's interval": f"{low:.2f} to {high:.2f}"}
+        if base and row != BASE:
+            found[row] = compare(base["top1"], figures["top1"])
+            cells["top1's change"] = told(found[row])
+            study.write("quality", {"row": row.name, **asdict(found[row])})
+        lines.append(cells)
+    items = len(base["top1"].items) if base else 0
+    print(table(f"quality: {items} images, each by a model that has not seen it; points, 95 %", lines), flush=True)
+    return found
+
+
+def ablation(study: Study, folds: Folds, names: Sequence[str]) -> dict[str, list[tuple[str, Change]]]:
+    """By method, how Top-1 changes from everything quantised when some layers are kept."""
+    found: dict[str, list[tuple[str, Change]]] = {}
+    for method in ABLATED:
+        base, lines = folds.of(folds.ablation, (method, "none")), []
+        found[method] = []
+        for name in names:
+            figures = folds.of(folds.ablation, (method, name))
+            if base is None or figures is None:
+                continue
+            confidence = 1 - (1 - CONFIDENCE) / max(1, len(names) - 1)
+            change = compare(base["top1"], figures["top1"], confidence, RESAMPLES)
+            if name != "none":
+                found[method].append((name, change))
+            study.write("ablation", {"method": method, "kept": name, **asdict(change)})
+            cells: dict[str, Cell] = {"kept in fp16": name, "top1": change.new}
+            lines.append(cells | ({} if name == "none" else {"change": told(change), "": change.verdict}))
+        print(table(f"{method}, all layers of the encoder but those kept; change from none kept, all intervals at once "
+                    "95 %", lines), flush=True)
+    return found
+
+
+def told(change: Change) -> str:
+    return f"{change.difference:+.2f} ({change.low:+.2f} to {change.high:+.2f})"

@@ -1,0 +1,106 @@
+"""The rows of the ViT study: one trained model in each dtype, quantisation and attention, checked before it is timed.
+
+A row's quality, time, size and kernels are of one and the same model. The study's accuracies and times came from
+different GPUs, data and heads.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import attention
+from models import quantization, transformers_attention
+from models.registry import Preset, require
+from perf import treatments
+from perf.decide.budgets import budget
+
+FLASH, SDPA = ("fa2", "sdpa-flash"), ("sdpa",)
+FASTER = ("ao-int8-weight", "ao-int8-dynamic", "ao-fp8-dynamic")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A treatment of the model; of `backends` the first that can."""
+
+    dtype: str
+    backends: tuple[str, ...] = SDPA
+    method: str | None = None
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        words = (self.method or self.dtype, "flash" if self.backends == FLASH else "sdpa", "compiled" * self.compiled)
+        return " ".join(filter(None, words))
+
+
+BASE, HALF = Row("fp32"), Row("fp16")
+
+
+def rows(compiled: bool) -> list[Row]:
+    """The study's five, the half precision that it left out, and quantisations that are made to be fast, which
+    torchao's are once they are `compiled`."""
+    study = [Row("fp16", backends, method) for method in ("bnb-int8", "bnb-nf4-dq") for backends in (SDPA, FLASH)]
+    plain = [BASE, HALF, Row("fp16", FLASH), Row("bf16")]
+    fast = [Row("bf16", method=method, compiled=compiled) for method in FASTER]
+    return [*plain, *study, *([Row("bf16", compiled=True)] if compiled else []), *fast]
+
+
+def variant(row: Row, preset: Preset, device: torch.device) -> str:
+    """Raises ValueError, with each backend's reason, where none serves; or the quantisation's reason."""
+    if row.method and (reason := quantization.why_not(row.method, device=device, dtype=attention.DTYPES[row.dtype])):
+        raise ValueError(reason)
+    reasons = []
+    for backend in row.backends:
+        try:
+            tokens = (preset.sizes["image"] // preset.sizes["patch"]) ** 2 + 1
+            require(preset, f"softmax:{backend}", n=tokens, dtype=attention.DTYPES[row.dtype], device=device)
+            return f"softmax:{backend}"
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError("; ".join(reasons))
+
+
+def treated(model: nn.Module, row: Row, preset: Preset, skip: Sequence[str] = ()) -> Any:
+    """A copy of a trained model, as the row says; not compiled yet. `skip`: layers that stay unquantised."""
+    device = next(model.parameters()).device
+    made: Any = copy.deepcopy(model).to(attention.DTYPES[row.dtype])
+    made.set_attn_implementation(transformers_attention.register(variant(row, preset, device)))
+    if row.method:
+        quantization.quantize(made, row.method, dtype=attention.DTYPES[row.dtype], skip=skip)
+    return made.eval()
+
+
+def check(made: Any, row: Row, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
+    """Error of the logits, and of the worst quantised layer, relative to the row without quantisation (or of a row
+    without any, to fp32). Raises ValueError for more than the method's budget."""
+    halved = images.to(attention.DTYPES[row.dtype])
+    if row.method is None:
+        with torch.no_grad():
+            exact, found = model(pixel_values=images).logits, made(pixel_values=halved).logits
+        return {"logits": treatments.relative_error(found, exact)}
+    plain, allowed = treated(model, Row(row.dtype, row.backends), preset), budget(row.method)
+    with torch.no_grad():
+        with treatments.layer_errors(plain, made) as layers:
+            exact = plain(pixel_values=halved).logits
+        found = made(pixel_values=halved).logits
+    errors = {"logits": treatments.relative_error(found, exact), "layer": max(layers.values())}
+    for what, limit in (("logits", allowed.logits), ("layer", allowed.layer)):
+        if not errors[what] <= limit:
+            raise ValueError(f"{row.name}: {what} off by {errors[what]:.3f}, allowed {limit}")
+    return errors
+
+
+def kept(preset: Preset) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The ablation: a name, and the layers of the encoder that stay in half precision. What embeds the patches and the
+    classifier always do: no method here quantises them."""
+    layers = [f"vit.layers.{number}" for number in range(preset.layers)]
+    yield "none", ()
+    if len(layers) > 2:  # else nothing is left to quantise
+        yield "first and last", (layers[0], layers[-1])
+    for number, layer in enumerate(layers):
+        yield f"layer {number}", (layer,)

@@ -1,0 +1,91 @@
+"""Columns of the ViT study that cost no training: latency, throughput, size, memory, and the time of the kernels."""
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attention.backends.base import FUSED
+from models.quantization import get, model_bytes
+from perf.measure.clocks import clock
+from perf.measure.compiling import forget
+from perf.measure.memory import peak_bytes
+from perf.measure.sampling import sample
+from perf.report.models_table import percentile
+from perf.studies.claims import Cell, table
+from perf.studies.measuring import PRECISION, Study
+from perf.studies.rounds import Ratio, interleaved, ratio
+from perf.studies.vit_rows import BASE, Row
+from perf.studies.where_time_goes import where
+
+Call = Callable[[], Any]
+COMPILED = 64
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a row's rounds at one batch, and bytes of its model."""
+
+    seconds: tuple[float, ...]
+    bytes: int
+
+    def against(self, base: Speed) -> Ratio:
+        return ratio(self.seconds, base.seconds)
+
+
+def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: float) -> dict[Row, Speed]:
+    """All rows on these images, in rounds of random order; the table is printed and recorded."""
+    batch, calls = len(images), {}
+    if any(row.compiled for row in made):
+        forget()  # of another batch
+    for row, model in made.items():
+        with study.part(f"{row.name}, batch {batch}"):
+            study.in_time()
+            call = _call(model, row, images)
+            call()
+            calls[row] = call
+    names = {row.name: call for row, call in calls.items()}
+    measured = interleaved(names, study.device, seconds=seconds)
+    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(made[row])) for row in calls}
+    lines = []
+    for row, speed in speeds.items():
+        with study.part(f"kernels of {row.name}, batch {batch}"):
+            cells = _cells(study.device, calls[row], row, speed, batch)
+            if BASE in speeds and row != BASE:
+                cells["time saved"] = str(speed.against(speeds[BASE]))
+            lines.append(cells)
+            study.write("times", {**cells, "batch": batch, "seconds": speed.seconds, "bytes": speed.bytes})
+    rounds = min(map(len, measured.values()), default=0)
+    print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; saved: of {BASE.name}'s time; "
+                "peak: over the weights", lines), flush=True)
+    return speeds
+
+
+def _call(model: Any, row: Row, images: torch.Tensor) -> Call:
+    """The forward pass; compiled for this batch where the row is."""
+    pixels = images.to(next(weight.dtype for weight in model.parameters() if weight.is_floating_point()))
+    run = model
+    if row.compiled:
+        from torch._dynamo import config
+
+        config.recompile_limit = COMPILED  # rows are one class, each compiled for itself
+        config.fail_on_recompile_limit_hit = True
+        options = dict(get(row.method).inductor) if row.method else {}
+        run = torch.compile(model, dynamic=False, options=options or None)
+    return torch.no_grad()(lambda: run(pixel_values=pixels).logits)
+
+
+def _cells(device: torch.device, call: Call, row: Row, speed: Speed, batch: int) -> dict[str, Cell]:
+    mean, spent = statistics.fmean(speed.seconds), where(call, device)
+    percentiles = {f"p{part}": 1e3 * (percentile(speed.seconds, part / 100) or mean) for part in (50, 95, 99)}
+    cells: dict[str, Cell] = {"row": row.name, "mean ms": 1e3 * mean, **percentiles, "images/s": batch / mean}
+    if device.type == "cuda":
+        ticking = clock(device)
+        cells["GPU ms"] = 1e3 * sample(ticking, ticking.prepare(call), precision=PRECISION).median
+    attention = sum(seconds for name, seconds in spent.kernels.items() if re.search(FUSED[device.type], name))
+    return cells | {"attention ms": 1e3 * attention, "kernels ms": 1e3 * spent.busy, "kernels": round(spent.launches),
+                    "model MB": speed.bytes / 1e6, "peak MB": peak_bytes(call, device) / 1e6}
