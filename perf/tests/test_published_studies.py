@@ -1,0 +1,166 @@
+"""The studies of GPT-2 and ViT again: rows are what they say, rounds are fair, each claim is beside a measurement."""
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from models import gpt2
+from perf.studies import summarisation, vit, vit_rows
+from perf.studies.claims import Claims, table
+from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
+from perf.studies.measuring import Study
+from perf.studies.rounds import interleaved, orders, ratio
+
+CPU = torch.device("cpu")
+GPT2, VIT = models.get("gpt2-tiny"), models.get("vit-tiny")
+STANDARD, SDPA, FLASH, ALIBI, WINDOW = ROWS
+
+
+def records(path: Path, kind: str) -> list[dict]:
+    return [record for record in map(json.loads, path.read_text().splitlines()) if record["kind"] == kind]
+
+
+def test_every_round_has_every_row_once_in_orders_that_favour_none():
+    rounds = list(itertools.islice(orders("abcd"), 400))
+    assert all(sorted(names) == list("abcd") for names in rounds)
+    for place in range(4):
+        assert all(count > 60 for count in Counter(names[place] for names in rounds).values())  # 100 expected
+
+
+def test_rows_are_called_equally_often():
+    called = []
+    found = interleaved({name: lambda name=name: called.append(name) for name in "abc"}, CPU, seconds=0.01, most=20)
+    assert len({*map(len, found.values())}) == 1
+    assert Counter(called) == {name: len(found[name]) + 1 for name in "abc"}  # the first round isn't counted
+
+
+def test_a_ratio_is_that_of_the_rounds_whatever_drifts():
+    drift = [1.0, 1.1, 1.3, 2.0, 3.0, 4.0, 5.0]
+    found = ratio([0.9 * seconds for seconds in drift], drift)
+    assert (found.value, found.half) == (pytest.approx(0.9), pytest.approx(0))
+    assert str(found) == "+10.0 % (±0.0)"
+    assert str(ratio([3.0, 3.0], [1.0, 1.0])) == "3.00x the time (±0.00)"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_rows_have_the_same_weights_but_alibis_positions(row):
+    source, target = (build(GPT2, one, torch.float32, CPU) for one in (STANDARD, row))
+    for weight in source.parameters():
+        torch.nn.init.normal_(weight, std=0.02)  # what a new model of the same seed would not have
+    unused = copy_weights(source, target)
+    weights = dict(source.named_parameters())
+    different = [name for name, weight in target.named_parameters() if not torch.equal(weight, weights[name])]
+    assert different == unused == ([POSITIONS] if row == ALIBI else [])
+    assert error_ratio(target, GPT2, row, n=48) <= 1
+
+
+def test_the_same_function_has_the_same_logits_and_another_has_others():
+    tokens = gpt2.inputs(models.get("gpt2-docstrings"), batch=1, n=100)["input_ids"]
+    made = [build(models.get("gpt2-docstrings"), row, torch.float32, CPU) for row in ROWS]
+    for model in made[1:]:
+        copy_weights(made[0], model)
+    with torch.no_grad():
+        standard, sdpa, flash, alibi, window = (gpt2.logits(model, tokens) for model in made)
+    torch.testing.assert_close(sdpa, standard)
+    torch.testing.assert_close(flash, standard)
+    torch.testing.assert_close(window[:, :65], standard[:, :65])  # to where a query's 64 keys before it are all
+    assert not torch.allclose(window[:, 65:], standard[:, 65:], atol=1e-4)
+    assert not torch.allclose(alibi, standard, atol=1e-4)
+
+
+def test_a_row_that_is_wrong_is_not_timed():
+    model = build(GPT2, WINDOW, torch.float32, CPU)
+    with pytest.raises(ValueError, match="standard: the logits are off by"):
+        error_ratio(build(models.get("gpt2-docstrings"), WINDOW, torch.float32, CPU), models.get("gpt2-docstrings"),
+                    STANDARD, n=100)
+    assert error_ratio(model, GPT2, WINDOW, n=48) <= 1
+
+
+def test_a_claim_fails_without_failing_the_study(tmp_path, capsys):
+    claims = Claims(Study(CPU, tmp_path / "out.jsonl"))
+    claims.add("faster", "40 %", "-3 %", False)
+    claims.add("smaller", "4x", "3x", None, "another model")
+    assert claims.end() == 0
+    told = capsys.readouterr().out
+    assert "FAILS          faster: published 40 %; measured -3 %\n" in told
+    assert "not comparable smaller: published 4x; measured 3x (another model)\n" in told
+    with claims.study.part("later"):
+        raise RuntimeError("no")
+    assert claims.end() == 1
+
+
+def test_a_table_has_the_columns_of_all_rows():
+    assert table("t", [{"a": "x", "b": 1.0}, {"a": "y", "c": 12345.6}]).splitlines() == [
+        "", "t", "a  b      c", "x  1      -", "y  -  12346"]
+
+
+def test_times_and_memory_of_each_attention(tmp_path, capsys):
+    out = tmp_path / "001.jsonl"
+    assert summarisation.main(["--out", str(out), "--tiny", "--device", "cpu", "--part", "inference",
+                               "--part", "training", "--accumulate", "2"]) == 0
+    assert [record["row"] for record in records(out, "row")] == [row.name for row in ROWS]
+    assert [record["attention"] for record in records(out, "measured")] == 2 * [row.name for row in ROWS]
+    assert {record["word"] for record in records(out, "claim")} == {"not comparable"}
+    assert "in 2 parts" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_summaries_of_each_attention(tmp_path):
+    out = tmp_path / "001.jsonl"
+    assert summarisation.main(["--out", str(out), "--tiny", "--device", "cpu", "--part", "quality"]) == 0
+    found = {(record["row"], record["weights"]): record["changes"] for record in records(out, "summaries")}
+    assert len(found) == 7
+    assert found["sdpa", "softmax's weights"]["loss"]["new"] == pytest.approx(
+        found["standard", "softmax's weights"]["loss"]["new"])
+    assert found["ALiBi", "trained with it"]["loss"]["new"] != found["ALiBi", "softmax's weights"]["loss"]["new"]
+
+
+def test_the_ablation_names_the_layers_that_it_keeps():
+    kept = dict(vit_rows.kept(models.get("vit-digits")))
+    assert list(kept) == ["none", "first and last", "layer 0", "layer 1", "layer 2", "layer 3"]
+    model = models.create("vit-digits")
+    for name, skip in kept.items():
+        made = vit_rows.treated(model, vit_rows.Row("fp16", method="bnb-nf4-dq"), models.get("vit-digits"), skip)
+        plain = {layer for layer, module in made.named_modules() if type(module) is torch.nn.Linear}
+        assert plain == {"classifier"} | {layer for layer, _ in model.named_modules() if layer.startswith(
+            tuple(f"{one}." for one in skip)) and isinstance(model.get_submodule(layer), torch.nn.Linear)}, name
+
+
+def test_a_treated_row_within_its_budget_and_one_beyond_it():
+    model, row = models.create(VIT), vit_rows.Row("fp32", method="bnb-int8")
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    made = vit_rows.treated(model, row, VIT)
+    assert 0 < vit_rows.check(made, row, model, VIT, images)["layer"] < 0.035
+    with torch.no_grad():
+        model.get_submodule("vit.layers.0.mlp.fc1").weight.mul_(2)
+    with pytest.raises(ValueError, match="bnb-int8 sdpa: "):
+        vit_rows.check(made, row, model, VIT, images)
+
+
+def test_what_a_device_lacks_is_a_line(tmp_path, capsys):
+    study = Study(CPU, tmp_path / "out.jsonl")
+    chosen = vit.available(study, VIT, compiled=False)
+    assert [row.name for row in chosen][:4] == ["fp32 sdpa", "fp16 sdpa", "fp16 flash", "bf16 sdpa"]
+    (skipped,) = records(study.out, "skipped")
+    assert skipped["reason"] == "ao-fp8-dynamic runs on cuda, not on cpu"
+    assert f"ao-fp8-dynamic sdpa skipped: {skipped['reason']}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_every_column_of_the_vit_study(tmp_path, capsys):
+    out = tmp_path / "002.jsonl"
+    assert vit.main(["--out", str(out), "--tiny", "--device", "cpu"]) == 0
+    rows = [row.name for row in vit_rows.rows(compiled=False) if row.method != "ao-fp8-dynamic"]
+    assert [record["row"] for record in records(out, "times")] == 2 * rows
+    assert [record["row"] for record in records(out, "quality")] == rows[1:]
+    assert [(record["method"], record["kept"]) for record in records(out, "ablation")] == [
+        (method, name) for method in ("bnb-int8", "bnb-nf4-dq") for name in ("none", "layer 0", "layer 1")]
+    assert {record["word"] for record in records(out, "claim")} == {"not comparable"}
+    told = capsys.readouterr().out
+    assert all(column in told for column in ("p99", "images/s", "attention ms", "model MB", "f1"))
