@@ -1,10 +1,12 @@
 """The studies of GPT-2 and ViT again: rows are what they say, rounds are fair, each claim is beside a measurement."""
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,8 +36,8 @@ def test_every_round_has_every_row_once_in_orders_that_favour_none():
 
 
 def test_rows_are_called_equally_often():
-    called = []
-    found = interleaved({name: lambda name=name: called.append(name) for name in "abc"}, CPU, seconds=0.01, most=20)
+    called: list[str] = []
+    found = interleaved({name: functools.partial(called.append, name) for name in "abc"}, CPU, seconds=0.01, most=20)
     assert len({*map(len, found.values())}) == 1
     assert Counter(called) == {name: len(found[name]) + 1 for name in "abc"}  # the first round isn't counted
 
@@ -133,7 +135,8 @@ def test_the_ablation_names_the_layers_that_it_keeps():
 
 
 def test_a_treated_row_within_its_budget_and_one_beyond_it():
-    model, row = models.create(VIT), vit_rows.Row("fp32", method="bnb-int8")
+    model: Any = models.create(VIT)
+    row = vit_rows.Row("fp32", method="bnb-int8")
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     made = vit_rows.treated(model, row, VIT)
     assert 0 < vit_rows.check(made, row, model, VIT, images)["layer"] < 0.035
