@@ -17,7 +17,8 @@ from perf.measure.memory import peak_bytes
 from perf.measure.sampling import median_interval, sample
 
 PRECISION = 0.01
-TURNS = (6, 30)  # rounds of two calls in turns: the fewest, and the most
+TURNS = (6, 50)  # rounds of two calls in turns: the fewest, and the most
+LONGEST = 5.0  # seconds of them, beyond the fewest
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ def measured(call: Callable[[], Any], device: torch.device, limit: float) -> Mea
 
 @dataclass(frozen=True)
 class Ratio:
-    """The second call's seconds over the first's: the median of rounds in turns, half its 95 % interval beside it."""
+    """The second call's seconds over the first's: the median of rounds in turns, half its 95 % interval relative to
+    it; `seconds` are the second's own, round by round."""
 
     median: float
     interval: float
     rounds: int
+    seconds: tuple[float, ...] = ()
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -70,28 +73,31 @@ class Ratio:
 
 
 def in_turns(first: Callable[[], Any], second: Callable[[], Any], device: torch.device, limit: float) -> Ratio:
-    """Rounds of both, each first every other time, until the ratio is known to `PRECISION` or half of `limit` is
-    spent. TimeoutError past `limit` seconds."""
+    """Rounds of both, each first every other time, until the ratio is known to `PRECISION` or `LONGEST` is spent.
+    TimeoutError past `limit` seconds."""
     ticking = clock(device)
     ratios: list[float] = []
+    seconds: list[float] = []
     with bounded(limit):
         plans = [ticking.prepare(call) for call in (first, second)]
-        end = time.monotonic() + limit / 2
+        end = time.monotonic() + LONGEST
         while len(ratios) < TURNS[0] or (len(ratios) < TURNS[1] and time.monotonic() < end
                                          and median_interval(ratios) > PRECISION):
             order = (0, 1) if len(ratios) % 2 else (1, 0)
-            seconds = {i: _round(ticking, plans[i]) for i in order}
-            ratios.append((seconds[1] / plans[1].iterations) / (seconds[0] / plans[0].iterations))
-    return Ratio(statistics.median(ratios), median_interval(ratios), len(ratios))
+            took = {i: _round(ticking, plans[i]) for i in order}
+            ratios.append(took[1] / took[0])
+            seconds.append(took[1])
+    return Ratio(statistics.median(ratios), median_interval(ratios), len(ratios), tuple(seconds))
 
 
 def _round(ticking: Any, plan: Any) -> float:
+    """Seconds a call."""
     if plan.setup:
         plan.setup()
     start = ticking.timer()
     for _ in range(plan.iterations):
         plan.call()
-    return ticking.timer() - start
+    return (ticking.timer() - start) / plan.iterations
 
 
 @contextmanager

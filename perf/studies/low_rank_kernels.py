@@ -1,6 +1,7 @@
 """003, the kernels: error against softmax attention, time, memory, FLOPs, parameters by length; weights and inits."""
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -8,8 +9,8 @@ import torch
 
 from attention import DTYPES, Attention
 from attention.testing import inputs
-from perf.report import units
-from perf.studies.calls import Measured, bounded, measured
+from perf.measure.memory import peak_bytes
+from perf.studies.calls import Ratio, bounded, in_turns
 from perf.studies.claims import Cell, table
 from perf.studies.low_rank_rows import BASELINE, EXACT, INITS, Row, initialise, weights
 from perf.studies.measuring import Study
@@ -17,10 +18,13 @@ from perf.studies.measuring import Study
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a forward pass. `mse`: mean squared difference to softmax attention's output in float32; `relative`: as a
-    part of the mean square of that output, 1 being what zeros would have."""
+    """Of a forward pass. `ratio`: its time over that of softmax attention on eager, taken in turns; `mse`: mean squared
+    difference to softmax attention's output in float32; `relative`: as a part of the mean square of that output, 1
+    being what zeros would have."""
 
-    timed: Measured
+    seconds: float
+    ratio: Ratio
+    peak: int
     mse: float
     relative: float
     flops: int
@@ -61,17 +65,21 @@ class Kernels:
 
     def _cost(self, row: Row, n: int, dtype: str, qkv: list[torch.Tensor], exact: torch.Tensor) -> dict[str, Cell]:
         attend = self._built(row, n, dtype)
-        timed = measured(lambda: attend(*qkv), self.study.device, self.limit)
+        base = self._built(BASELINE, n, dtype)
+        with bounded(self.limit):
+            attend(*qkv)
+            peak = peak_bytes(lambda: attend(*qkv), self.study.device)
+        ratio = in_turns(lambda: base(*qkv), lambda: attend(*qkv), self.study.device, self.limit)
         mse = (attend(*qkv).float() - exact).square().mean().item()
-        found = Cost(timed, mse, mse / exact.square().mean().item(), row.flops(self.heads, self.head_dim, n),
-                     sum(p.numel() for p in attend.parameters()))
+        found = Cost(statistics.median(ratio.seconds), ratio, peak, mse, mse / exact.square().mean().item(),
+                     row.flops(self.heads, self.head_dim, n), sum(p.numel() for p in attend.parameters()))
         self.costs[row.name, n, dtype] = found
         self.study.write("003", {"row": row.name, "variant": row.variant, "options": dict(row.options), "n": n,
                                  "dtype": dtype, "heads": self.heads, "head_dim": self.head_dim, **asdict(found)})
         return {"attention": row.name, "MSE": f"{mse:.1e}", "of zeros'": f"{found.relative:.2g}",
-                "ms": f"{1e3 * timed.seconds:.2f}", "±": units.percent(timed.interval),
-                "peak MB": f"{timed.peak / 1e6:.1f}", "GFLOP": f"{found.flops / 1e9:.3f}",
-                "parameters": str(found.parameters)}
+                "ms": f"{1e3 * found.seconds:.2f}", "x softmax": f"{ratio.median:.2f}",
+                "±": f"{ratio.median * ratio.interval:.2f}", "peak MB": f"{peak / 1e6:.1f}",
+                "GFLOP": f"{found.flops / 1e9:.3f}", "parameters": found.parameters}
 
     def look_at_weights(self, rows: Sequence[Row], n: int) -> None:
         """Against the probabilities of softmax attention, in float32."""
