@@ -14,14 +14,15 @@ from perf.report import units
 from perf.studies.calls import bounded, change
 from perf.studies.claims import Claims
 from perf.studies.low_rank_kernels import Cost, Kernels
-from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, Row, low_rank
+from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, Row, Size, low_rank
+from perf.studies.low_rank_text import Text
 
 LESS_MEMORY, LESS_TIME, ACCURACY, PROBABILITY, MSE = 0.7, 1 / 1.2, 0.95, 1e-3, 2.1e-4
 QUADRATIC = 1.9  # a power of n from which on FLOPs count as quadratic; n log n has 1.07 at 16K
 SOFTMAX = (BASELINE.name, EXACT.name)
 
 
-def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Any) -> None:
+def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Size) -> None:
     """Of costs and errors."""
     others = [row for row in rows if row.name not in SOFTMAX]
     own = low_rank(size.own)
@@ -75,12 +76,12 @@ def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
                        f"{found.ratio} ({units.seconds(found.seconds)})", found.ratio.at_most(time[1]))
 
 
-def of_text(text: Any, claims: Claims, size: Any) -> None:
+def of_text(text: Text, claims: Claims, size: Size) -> None:
     """Of what the small GPT-2 reads; accuracy is that of next tokens, there being no GLUE here."""
-    base = text.read.get((BASELINE.name, "trained"))
+    base = text.figures.get((BASELINE.name, "trained"))
     if base is None:
         return
-    for (name, how), found in text.read.items():
+    for (name, how), found in text.figures.items():
         if name in SOFTMAX or name == TILED.name:
             continue
         part = found.accuracy / base.accuracy if base.accuracy else math.nan

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,30 @@ from torch import nn
 import attention
 from attention.registry import variant
 
+BLOCK = 16  # of the text's 160 tokens; of 64, all would be seen
 INITS = ("as registered", "orthogonal", "xavier", "normal")
+
+
+@dataclass(frozen=True)
+class Size:
+    """`ranks` at most head_dim, `own` of them for the study's table; `projected` for Linformer and Performer; `texts`
+    that are read, all if None."""
+
+    lengths: tuple[int, ...]
+    ranks: tuple[int, ...] = (16, 32, 64)
+    own: int = 32
+    projected: tuple[int, ...] = (64, 256)
+    heads: int = 8
+    head_dim: int = 64
+    preset: str = "gpt2-docstrings"
+    steps: int = 400
+    texts: int | None = None
+    dtypes: tuple[str, ...] = ("fp32", "bf16")
+
+
+CPU = Size((512, 1024, 2048), steps=150)
+GPU = Size((512, 1024, 2048, 4096, 8192, 16384), dtypes=("fp32", "fp16"))
+TINY = Size((128,), (8, 16), 8, (16,), 2, 16, steps=2, texts=8)
 
 
 @dataclass(frozen=True)
@@ -47,13 +70,26 @@ def low_rank(k: int) -> Row:
     return Row(f"low-rank k={k}", "low-rank:eager", {"rank": k})
 
 
-def rows(ranks: tuple[int, ...], linear: int, projected: tuple[int, ...]) -> list[Row]:
-    """All: `ranks` of the study's projection, at most the head's width; that of its version without n x n scores;
-    `projected` lengths or features."""
-    return [BASELINE, EXACT, *(low_rank(k) for k in ranks),
-            Row(f"low-rank, linear k={linear}", "low-rank-linear:chunked", {"rank": linear}),
-            *(Row(f"Linformer k={k}", "linformer:eager", {"rank": k}) for k in projected),
-            *(Row(f"Performer k={k}", "performer:chunked", {"features": k}) for k in projected), TILED, BLOCKS]
+def rows(size: Size) -> list[Row]:
+    """All that is timed: the study's ranks, its version without n x n scores, and what else it names."""
+    return [BASELINE, EXACT, *(low_rank(k) for k in size.ranks),
+            Row(f"low-rank, linear k={size.own}", "low-rank-linear:chunked", {"rank": size.own}),
+            *(_linformer(k) for k in size.projected), *(_performer(k) for k in size.projected), TILED, BLOCKS]
+
+
+def in_text(size: Size) -> list[Row]:
+    """Those that a language model is asked to learn with, softmax first; block-sparse leaves something out there."""
+    return [replace(BASELINE, variant=EXACT.variant), *(low_rank(k) for k in size.ranks),
+            _linformer(size.projected[0]), _performer(size.projected[0]), TILED,
+            replace(BLOCKS, options={"block": BLOCK})]
+
+
+def _linformer(k: int) -> Row:
+    return Row(f"Linformer k={k}", "linformer:eager", {"rank": k})
+
+
+def _performer(k: int) -> Row:
+    return Row(f"Performer k={k}", "performer:chunked", {"features": k})
 
 
 def initialise(attend: attention.Attention, how: str) -> attention.Attention:

@@ -1,7 +1,7 @@
 """A small GPT-2 trained with each of study 003's attentions, and the softmax one's weights with another swapped in."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from models.recipes import recipe
 from models.registry import Preset
 from models.training import fit
 from models.transformers_attention import key_mask
+from perf.studies.claims import Cell, table
+from perf.studies.low_rank_rows import TILED, Row, Size
+from perf.studies.measuring import Study
 
 OWN = "own-core"
 
@@ -88,3 +91,47 @@ def swapped(trained: nn.Module, preset: str | Preset, variant: str, options: Map
     missing = model.load_state_dict(own, strict=False).missing_keys
     assert all(".core." in name for name in missing), missing
     return model.eval()
+
+
+class Text:
+    """Perplexity of the small GPT-2; `figures` by (row's name, "trained" or "swapped in")."""
+
+    def __init__(self, study: Study, size: Size, limit: float) -> None:
+        self.study, self.size, self.limit = study, size, limit
+        self.figures: dict[tuple[str, str], Read] = {}
+        self.parameters: dict[str, int] = {}
+
+    def measure(self, chosen: Sequence[Row]) -> None:
+        """Each row trained from the same seed, and in place of softmax attention under its trained weights."""
+        preset, device = self.size.preset, self.study.device
+        told: list[dict[str, Cell]] = []
+        absent: list[str] = []
+        base: torch.nn.Module | None = None
+        for row in chosen:
+            with self.study.part(f"text, {row.name}"):
+                try:
+                    model = create(preset, row.variant, row.options, device)
+                except ValueError as reason:
+                    self.study.write("skipped", {"part": f"text, {row.name}", "reason": str(reason)})
+                    absent.append(f"{row.name}: n/a, {reason}")
+                    continue
+                self.parameters[row.name] = sum(p.numel() for p in model.parameters())
+                cells: dict[str, Cell] = {"attention": row.name, "parameters": self.parameters[row.name]}
+                if base is not None:
+                    model = swapped(base, preset, row.variant, row.options, device)
+                    cells |= self._keep(row, "swapped in", model, 0)
+                if row.name != TILED.name:  # the same function: trained, it is the baseline
+                    model = create(preset, row.variant, row.options, device)
+                    steps = train(model, preset, self.size.steps, 10 * self.limit)
+                    cells |= self._keep(row, "trained", model, steps)
+                base = model if base is None else base
+                told.append(cells)
+        print(table(f"{preset}, {self.size.steps} steps of training", told), *absent, sep="\n", flush=True)
+
+    def _keep(self, row: Row, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
+        found = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)
+        self.study.write("text", {"row": row.name, "variant": row.variant, "how": how, "steps": steps,
+                                  "perplexity": found.perplexity, "accuracy": found.accuracy,
+                                  "parameters": self.parameters[row.name]})
+        print(f"  {row.name}, {how}: perplexity {found.perplexity:.2f}", flush=True)
+        return {f"perplexity, {how}": f"{found.perplexity:.2f}", f"right %, {how}": f"{found.accuracy:.2f}"}

@@ -12,50 +12,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-import models
-from models.registry import Preset
 from perf.studies import tft_kernels, tft_quantised
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
-
-
-@dataclass(frozen=True)
-class Size:
-    """Presets, and how long and how wide the knobs are turned. `steps`, `large_steps`: of training; 0 is none, and the
-    large model is measured without any too."""
-
-    small: Preset
-    large: Preset
-    batches: tuple[int, ...]
-    heads: tuple[int, ...]
-    steps: int
-    large_steps: int
-    windows: int  # that one timed call of 000b forecasts
-    dtypes: tuple[str, ...] = ("fp32", "bf16")
-
-    @property
-    def batch(self) -> int:
-        return self.batches[0]
-
-
-def sizes(name: str, cuda: bool) -> Size:
-    """"tiny"; "small", the CPU's: hidden 80, 36 months to 12; "study", the GPU's: hidden 160, 168 to 24."""
-    if name == "tiny":
-        tiny = replace(models.get("tft-monthly").resized(context=12, horizon=4, variable=4), heads=4, kv_heads=4,
-                       head_dim=4)
-        return Size(tiny, replace(tiny, name="tft-larger", head_dim=8), (4, 8), (4,), 3, 0, 4)
-    small = models.get("tft-monthly").resized(heads=4)
-    large = replace(small, name="tft-53m", head_dim=256)  # 52 million parameters
-    if name == "small":
-        return Size(small, large, (64, 128), (1, 4), 300, 20, 8)
-    study = models.get("tft-160").resized(static=(3,), known=3)
-    return Size(study, replace(study, name="tft-53m", head_dim=256), (64, 128, 256), (1, 4), 1000 if cuda else 20,
-                300 if cuda else 0, 8)
+from perf.studies.tft_sizes import sizes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

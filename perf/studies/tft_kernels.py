@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from torch import nn
 
@@ -17,6 +16,7 @@ from perf.studies.calls import Measured, Ratio, change, in_turns, measured
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
 from perf.studies.tft_faults import ALL, NONE, SLOW
+from perf.studies.tft_sizes import Size
 
 STUDY = "as the study ran it"
 KINDS = {"eager": ("softmax:eager", NONE), "sdpa": ("softmax:sdpa", NONE), "flash": ("softmax:sdpa-flash", NONE),
@@ -42,7 +42,7 @@ class Row:
 class Kernels:
     """Rows measured and trained on one device."""
 
-    def __init__(self, study: Study, size: Any, limit: float) -> None:
+    def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
         self.times: dict[Row, tuple[Measured, Measured]] = {}
         self.figures: dict[str, dict[str, Figure]] = {}
@@ -100,7 +100,7 @@ class Kernels:
         return self.size.small.resized(heads=row.heads)
 
 
-def measure(study: Study, claims: Claims, size: Any, limit: float) -> None:
+def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
     """All rows, those of the grid too, then what the study claims of them."""
     print(f"000a: {size.small.name}, hidden {size.small.hidden}, {size.small.sizes['context']} steps to "
           f"{size.small.sizes['horizon']}, {size.steps} steps of training in {size.dtypes[0]}", flush=True)

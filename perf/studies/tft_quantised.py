@@ -19,6 +19,7 @@ from perf.studies import tft_faults, tft_training
 from perf.studies.calls import Measured, Ratio, change, in_turns, measured
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
+from perf.studies.tft_sizes import Size
 
 METHOD = "ptq-int8"
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def counts() -> list[int]:
 class Quantised:
     """Each size in both; `seconds` by (size, method, threads)."""
 
-    def __init__(self, study: Study, size: Any, limit: float) -> None:
+    def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
         self.bytes: dict[tuple[str, str], int] = {}
         self.seconds: dict[tuple[str, str, int], Measured] = {}
@@ -101,7 +102,7 @@ class Quantised:
         print(f"  {name} {method}: {units.size(self.bytes[name, method])}", flush=True)
 
 
-def measure(study: Study, claims: Claims, size: Any, limit: float) -> None:
+def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
     """The rows, then what the study claims of them."""
     print(f"000b: one forecast of {size.windows} windows", flush=True)
     found = Quantised(study, size, limit)

@@ -16,9 +16,10 @@ from perf.studies.claims import Claims
 from perf.studies.measuring import Study
 from perf.studies.tft_faults import ALL, NONE, SLOW, Faults, create
 from perf.studies.tft_kernels import STUDY
+from perf.studies.tft_sizes import sizes
 
 CPU = torch.device("cpu")
-PRESET = tft.sizes("tiny", cuda=False).small
+PRESET = sizes("tiny", cuda=False).small
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_queries_scaled_twice_are_queries_divided_by_the_width():
 
 def test_the_large_model_has_the_studys_size():
     for name in ("small", "study"):
-        large = tft.sizes(name, cuda=False).large
+        large = sizes(name, cuda=False).large
         with torch.device("meta"):
             model = models.create(large, device="meta")
         assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(53e6, rel=0.03)
