@@ -17,8 +17,8 @@ from perf.measure.memory import peak_bytes
 from perf.measure.sampling import median_interval, sample
 
 PRECISION = 0.01
-TURNS = (6, 50)  # rounds of two calls in turns: the fewest, and the most
-LONGEST = 5.0  # seconds of them, beyond the fewest
+TURNS = (6, 30)  # rounds of two calls in turns: the fewest, and the most
+LONGEST = 2.0  # seconds of them, beyond the fewest
 
 
 @dataclass(frozen=True)

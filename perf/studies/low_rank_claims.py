@@ -14,8 +14,8 @@ from perf.report import units
 from perf.studies.calls import bounded, change
 from perf.studies.claims import Claims
 from perf.studies.low_rank_kernels import Cost, Kernels
-from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, Row, Size, low_rank
-from perf.studies.low_rank_text import Text
+from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, UNIFORM, Row, Size, low_rank
+from perf.studies.low_rank_text import AGAIN, SWAPPED, TRAINED, Text
 
 LESS_MEMORY, LESS_TIME, ACCURACY, PROBABILITY, MSE = 0.7, 1 / 1.2, 0.95, 1e-3, 2.1e-4
 QUADRATIC = 1.9  # a power of n from which on FLOPs count as quadratic; n log n has 1.07 at 16K
@@ -78,19 +78,26 @@ def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
 
 def of_text(text: Text, claims: Claims, size: Size) -> None:
     """Of what the small GPT-2 reads; accuracy is that of next tokens, there being no GLUE here."""
-    base = text.figures.get((BASELINE.name, "trained"))
+    base, again, uniform = (text.figures.get(key) for key in ((BASELINE.name, TRAINED), (AGAIN, TRAINED),
+                                                              (UNIFORM.name, SWAPPED)))
     if base is None:
         return
+    if uniform:
+        claims.add("003: this model and text tell attentions apart: uniform weights cost 5 % of the accuracy",
+                   "no control", f"{base.accuracy:.2f} -> {uniform.accuracy:.2f} points, perplexity "
+                   f"{base.perplexity:.2f} -> {uniform.perplexity:.2f}", uniform.accuracy < ACCURACY * base.accuracy)
+    noise = f"another seed: perplexity {change(base.perplexity, again.perplexity)}" if again else ""
     for (name, how), found in text.figures.items():
-        if name in SOFTMAX or name == TILED.name:
+        if name in (*SOFTMAX, TILED.name, AGAIN, UNIFORM.name):
             continue
         part = found.accuracy / base.accuracy if base.accuracy else math.nan
-        retrained = "no retraining" if how == "swapped in" else "trained with it"
+        retrained = "no retraining" if how == SWAPPED else "trained with it"
         claims.add(f"003: {name}, {retrained}: at least 95 % of softmax attention's accuracy",
                    "95 %; perplexity 22.3 -> 23.1 (+3.6 %)",
                    f"{100 * part:.1f} % ({base.accuracy:.2f} -> {found.accuracy:.2f} points "
                    f"of next tokens); perplexity {base.perplexity:.2f} -> {found.perplexity:.2f} "
-                   f"({change(base.perplexity, found.perplexity)})", None if math.isnan(part) else part >= ACCURACY)
+                   f"({change(base.perplexity, found.perplexity)})", None if math.isnan(part) else part >= ACCURACY,
+                   noise if how == TRAINED else "")
     own = low_rank(size.own).name
     if own in text.parameters:
         old, new = text.parameters[BASELINE.name], text.parameters[own]

@@ -1,7 +1,7 @@
 """A small GPT-2 trained with each of study 003's attentions, and the softmax one's weights with another swapped in."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-import attention
 import models
 from models import gpt2
 from models.data import docstrings, split
@@ -19,10 +18,12 @@ from models.registry import Preset
 from models.training import fit
 from models.transformers_attention import key_mask
 from perf.studies.claims import Cell, table
-from perf.studies.low_rank_rows import TILED, Row, Size
+from perf.studies.low_rank_rows import Row, Size
 from perf.studies.measuring import Study
 
 OWN = "own-core"
+TRAINED, SWAPPED = "trained", "swapped in"
+AGAIN = "softmax, another seed"  # how far two trainings of the same thing are apart
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,19 @@ class Read:
     accuracy: float
 
 
-def create(preset: str | Preset, variant: str, options: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """The preset with a variant of its own in every layer: what it learns is the layer's, for which transformers'
-    attention functions have no place. All other weights are the same for every variant.
+def create(preset: str | Preset, row: Row, device: torch.device, seed: int = 0) -> nn.Module:
+    """The preset with an attention of its own in every layer: what it learns is the layer's, for which transformers'
+    attention functions have no place. All other weights are the same for every row.
 
     Raises ValueError, in one line, for a variant that can't serve it.
     """
     preset = models.get(preset)
-    shape: dict[str, Any] = {"heads": preset.heads, "head_dim": preset.head_dim, "causal": preset.causal}
     length = preset.sizes["positions"]
-    if reason := attention.why_not(variant, device=device, n=length, grad=True, **shape, **options):
+    if reason := row.why_not(preset.heads, preset.head_dim, length, device=device, grad=True, causal=True):
         raise ValueError(reason)
-    model: Any = models.create(preset, attention="softmax:sdpa", device=device)
+    model: Any = models.create(preset, attention="softmax:sdpa", device=device, seed=seed)
     for block in model.transformer.h:
-        block.attn.core = attention.create(variant, device=device, seq_len=length, **shape, **options)
+        block.attn.core = row.create(preset.heads, preset.head_dim, length, device=device, causal=True)
     AttentionInterface.register(OWN, _attend)
     AttentionMaskInterface.register(OWN, key_mask)
     model.set_attn_implementation(OWN)
@@ -59,11 +59,11 @@ def _attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Te
     return module.core(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
 
 
-def train(model: nn.Module, preset: str | Preset, steps: int, seconds: float) -> int:
+def train(model: nn.Module, preset: str | Preset, steps: int, seconds: float, seed: int = 0) -> int:
     """In place, by the preset's recipe but for its `steps`; how many were done before the seconds were over."""
     preset = models.get(preset)
     done = [0]
-    fit(model, preset, split(preset)[0], replace(recipe(preset), steps=steps), seconds=seconds,
+    fit(model, preset, split(preset)[0], replace(recipe(preset), steps=steps), seed=seed, seconds=seconds,
         progress=lambda step, *_: done.append(step))
     return done[-1]
 
@@ -83,10 +83,9 @@ def read(model: nn.Module, preset: str | Preset, limit: int | None = None) -> Re
     return Read(perplexity, 100 * right / counted)
 
 
-def swapped(trained: nn.Module, preset: str | Preset, variant: str, options: Mapping[str, Any],
-            device: torch.device) -> nn.Module:
+def swapped(trained: nn.Module, preset: str | Preset, row: Row, device: torch.device) -> nn.Module:
     """Another attention under the weights of a trained model: no retraining. Its own parameters are as they start."""
-    model = create(preset, variant, options, device)
+    model = create(preset, row, device)
     own = {name: weight for name, weight in trained.state_dict().items() if ".core." not in name}
     missing = model.load_state_dict(own, strict=False).missing_keys
     assert all(".core." in name for name in missing), missing
@@ -110,7 +109,7 @@ class Text:
         for row in chosen:
             with self.study.part(f"text, {row.name}"):
                 try:
-                    model = create(preset, row.variant, row.options, device)
+                    model = create(preset, row, device)
                 except ValueError as reason:
                     self.study.write("skipped", {"part": f"text, {row.name}", "reason": str(reason)})
                     absent.append(f"{row.name}: n/a, {reason}")
@@ -118,15 +117,20 @@ class Text:
                 self.parameters[row.name] = sum(p.numel() for p in model.parameters())
                 cells: dict[str, Cell] = {"attention": row.name, "parameters": self.parameters[row.name]}
                 if base is not None:
-                    model = swapped(base, preset, row.variant, row.options, device)
-                    cells |= self._keep(row, "swapped in", model, 0)
-                if row.name != TILED.name:  # the same function: trained, it is the baseline
-                    model = create(preset, row.variant, row.options, device)
-                    steps = train(model, preset, self.size.steps, 10 * self.limit)
-                    cells |= self._keep(row, "trained", model, steps)
+                    cells |= self._keep(row, SWAPPED, swapped(base, preset, row, device), 0)
+                if row.trains:
+                    cells |= self._keep(row, TRAINED, model, self._train(model))
                 base = model if base is None else base
                 told.append(cells)
+        with self.study.part(AGAIN):
+            model = create(preset, chosen[0], device, seed=1)
+            again = replace(chosen[0], name=AGAIN)
+            self.parameters[AGAIN] = self.parameters[chosen[0].name]
+            told.append({"attention": AGAIN, **self._keep(again, TRAINED, model, self._train(model, seed=1))})
         print(table(f"{preset}, {self.size.steps} steps of training", told), *absent, sep="\n", flush=True)
+
+    def _train(self, model: torch.nn.Module, seed: int = 0) -> int:
+        return train(model, self.size.preset, self.size.steps, 10 * self.limit, seed)
 
     def _keep(self, row: Row, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
         found = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)

@@ -12,7 +12,7 @@ from perf.measure import clocks
 from perf.studies import low_rank, low_rank_text
 from perf.studies.low_rank_claims import growth
 from perf.studies.low_rank_kernels import Kernels
-from perf.studies.low_rank_rows import BASELINE, EXACT, Row, initialise, weights
+from perf.studies.low_rank_rows import BASELINE, EXACT, UNIFORM, Row, initialise, weights
 from perf.studies.low_rank_rows import low_rank as of_rank
 from perf.studies.measuring import Study
 
@@ -65,17 +65,23 @@ def test_parameters_start_as_told():
 
 
 def test_a_swapped_in_attention_reads_with_the_same_weights():
-    base = low_rank_text.create("gpt2-tiny", "softmax:sdpa", {}, CPU)
+    base = low_rank_text.create("gpt2-tiny", EXACT, CPU)
     tokens = torch.arange(24).view(2, 12)
     exact = base(input_ids=tokens).logits
-    full = low_rank_text.swapped(base, "gpt2-tiny", "low-rank:eager", {"rank": 16}, CPU)
+    full, half = (low_rank_text.swapped(base, "gpt2-tiny", of_rank(k), CPU) for k in (16, 8))
     torch.testing.assert_close(full(input_ids=tokens).logits, exact)
-    half = low_rank_text.swapped(base, "gpt2-tiny", "low-rank:eager", {"rank": 8}, CPU)
     assert not torch.allclose(half(input_ids=tokens).logits, exact)
     own = [name for name, _ in half.named_parameters() if name.endswith("core.F")]
     assert len(own) == 2  # one a layer
     with pytest.raises(ValueError, match="no causal form"):
-        low_rank_text.create("gpt2-tiny", "linformer:eager", {"rank": 16}, CPU)
+        low_rank_text.create("gpt2-tiny", Row("Linformer", "linformer:eager", {"rank": 16}), CPU)
+
+
+def test_the_control_weighs_all_that_it_sees_alike():
+    q, k, _ = inputs(batch=1, heads=HEADS, n=N, head_dim=WIDTH)
+    found = weights(UNIFORM.create(HEADS, WIDTH, N, causal=True), q, k)
+    torch.testing.assert_close(found[0, 0], torch.ones(N, N).tril() / torch.arange(1, N + 1)[:, None], atol=1e-5,
+                               rtol=0)
 
 
 @pytest.mark.slow
