@@ -27,7 +27,7 @@ class Claim:
 
     def __str__(self) -> str:
         why = f" ({self.why})" if self.why else ""
-        return f"{self.word:14} {self.said}: published {self.published}; measured {self.measured}{why}"
+        return f"{self.word:14} {self.said}: published {self.published}\n{'':14} measured {self.measured}{why}"
 
 
 class Claims:

@@ -5,6 +5,7 @@ timed row after row takes a machine that warms up, or a neighbour that comes and
 """
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 import time
@@ -15,8 +16,9 @@ from typing import Any
 import torch
 
 from perf.measure.sampling import median_interval
-from perf.studies.measuring import reading
+from perf.studies.measuring import Study, reading
 
+Call = Callable[[], Any]
 FEWEST, MOST = 3, 200  # rounds; of fewer than six the interval is from the smallest to the largest
 TOLD = 2.0  # times as slow: from there on percents say little
 
@@ -46,7 +48,22 @@ def orders(names: Iterable[str], seed: int = 0) -> Iterator[list[str]]:
         yield shuffle.sample(known, len(known))
 
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], device: torch.device, *, seconds: float, most: int = MOST,
+def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]:
+    """Those that ran once; what fails or does not fit is a line, and gives its memory back."""
+    found = {}
+    for name, call in calls.items():
+        with study.part(f"{name}, {about}"):
+            study.in_time()
+            call()
+            found[name] = call
+        if name not in found:
+            gc.collect()
+            if study.device.type == "cuda":
+                torch.cuda.empty_cache()
+    return found
+
+
+def interleaved(calls: Mapping[str, Call], device: torch.device, *, seconds: float, most: int = MOST,
                 fewest: int = FEWEST, seed: int = 0) -> dict[str, list[float]]:
     """Seconds of each call by a stopwatch, one a round, until `seconds` are spent (after at least `fewest` rounds);
     a first round, in which libraries load and allocate, is not counted."""

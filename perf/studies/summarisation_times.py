@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,9 @@ from perf.measure.sampling import median_interval, sample
 from perf.studies.claims import Cell, table
 from perf.studies.gpt2_rows import ROWS, build, confirm_kernel, copy_weights, error_ratio
 from perf.studies.measuring import PRECISION, Study
-from perf.studies.rounds import Ratio, interleaved, ratio
+from perf.studies.rounds import Call, Ratio, able, interleaved, ratio
 
 STANDARD = ROWS[0].name
-Call = Callable[[], Any]
 Built = dict[str, tuple[Any, str]]  # model and variant by row
 
 
@@ -129,12 +128,13 @@ def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
 
 def _group(study: Study, s: Sizes, title: str, batch: int, phases: Mapping[str, Mapping[str, Call]]) -> list[Saved]:
     """All rows of one table: timed in rounds, then the memory of the first phase, then printed."""
-    timed = {phase: interleaved(calls, study.device, seconds=s.seconds / len(phases), seed=batch)
-             for phase, calls in phases.items()}
     first = next(iter(phases))
-    peaks = {name: peak_bytes(call, study.device) for name, call in phases[first].items()}
+    ran = {phase: able(study, calls, f"{phase}, batch {batch}") for phase, calls in phases.items()}
+    timed = {phase: interleaved(calls, study.device, seconds=s.seconds / len(phases), seed=batch)
+             for phase, calls in ran.items()}
+    peaks = {name: peak_bytes(call, study.device) for name, call in ran[first].items()}
     found, rows = [], []
-    for name in phases[first]:
+    for name in [name for name in ran[first] if all(name in calls and STANDARD in calls for calls in ran.values())]:
         cells: dict[str, Cell] = {"attention": name}
         for phase, samples in timed.items():
             middle = statistics.median(samples[name])
@@ -149,7 +149,8 @@ def _group(study: Study, s: Sizes, title: str, batch: int, phases: Mapping[str, 
         rows.append(cells)
         study.write("measured", {**cells, "title": title, "batch": batch, "peak_bytes": peaks[name],
                                  "seconds": {phase: samples[name] for phase, samples in timed.items()}})
-    print(table(f"{title}: rounds in random order; peak over weights; saved: of the standard one's time", rows),
+    print(table(f"{title}: rounds in random order; peak over weights; saved of the standard one's time, "
+                "negative is slower", rows),
           flush=True)
     return found
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,10 @@ from perf.measure.sampling import sample
 from perf.report.models_table import percentile
 from perf.studies.claims import Cell, table
 from perf.studies.measuring import PRECISION, Study
-from perf.studies.rounds import Ratio, interleaved, ratio
+from perf.studies.rounds import Call, Ratio, able, interleaved, ratio
 from perf.studies.vit_rows import BASE, Row
 from perf.studies.where_time_goes import where
 
-Call = Callable[[], Any]
 COMPILED = 64
 
 
@@ -39,29 +38,23 @@ class Speed:
 
 def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: float) -> dict[Row, Speed]:
     """All rows on these images, in rounds of random order; the table is printed and recorded."""
-    batch, calls = len(images), {}
+    batch = len(images)
     if any(row.compiled for row in made):
         forget()  # of another batch
-    for row, model in made.items():
-        with study.part(f"{row.name}, batch {batch}"):
-            study.in_time()
-            call = _call(model, row, images)
-            call()
-            calls[row] = call
-    names = {row.name: call for row, call in calls.items()}
-    measured = interleaved(names, study.device, seconds=seconds)
-    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(made[row])) for row in calls}
+    calls = able(study, {row.name: _call(model, row, images) for row, model in made.items()}, f"batch {batch}")
+    measured = interleaved(calls, study.device, seconds=seconds)
+    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(made[row])) for row in made if row.name in calls}
     lines = []
     for row, speed in speeds.items():
         with study.part(f"kernels of {row.name}, batch {batch}"):
-            cells = _cells(study.device, calls[row], row, speed, batch)
+            cells = _cells(study.device, calls[row.name], row, speed, batch)
             if BASE in speeds and row != BASE:
                 cells["time saved"] = str(speed.against(speeds[BASE]))
             lines.append(cells)
             study.write("times", {**cells, "batch": batch, "seconds": speed.seconds, "bytes": speed.bytes})
     rounds = min(map(len, measured.values()), default=0)
-    print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; saved: of {BASE.name}'s time; "
-                "peak: over the weights", lines), flush=True)
+    print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; saved of {BASE.name}'s time, "
+                "negative is slower; peak over the weights", lines), flush=True)
     return speeds
 
 

@@ -17,7 +17,7 @@ from perf.studies import summarisation, vit, vit_rows
 from perf.studies.claims import Claims, table
 from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
 from perf.studies.measuring import Study
-from perf.studies.rounds import interleaved, orders, ratio
+from perf.studies.rounds import able, interleaved, orders, ratio
 
 CPU = torch.device("cpu")
 GPT2, VIT = models.get("gpt2-tiny"), models.get("vit-tiny")
@@ -40,6 +40,16 @@ def test_rows_are_called_equally_often():
     found = interleaved({name: functools.partial(called.append, name) for name in "abc"}, CPU, seconds=0.01, most=20)
     assert len({*map(len, found.values())}) == 1
     assert Counter(called) == {name: len(found[name]) + 1 for name in "abc"}  # the first round isn't counted
+
+
+def test_a_row_that_does_not_run_leaves_the_others(tmp_path):
+    study = Study(CPU, tmp_path / "out.jsonl")
+
+    def fails() -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    assert list(able(study, {"a": fails, "b": list}, "batch 1")) == ["b"]
+    assert study.failures == ["a, batch 1: OutOfMemoryError: no room"]
 
 
 def test_a_ratio_is_that_of_the_rounds_whatever_drifts():
@@ -90,8 +100,8 @@ def test_a_claim_fails_without_failing_the_study(tmp_path, capsys):
     claims.add("smaller", "4x", "3x", None, "another model")
     assert claims.end() == 0
     told = capsys.readouterr().out
-    assert "FAILS          faster: published 40 %; measured -3 %\n" in told
-    assert "not comparable smaller: published 4x; measured 3x (another model)\n" in told
+    assert "FAILS          faster: published 40 %\n               measured -3 %\n" in told
+    assert "not comparable smaller: published 4x\n               measured 3x (another model)\n" in told
     with claims.study.part("later"):
         raise RuntimeError("no")
     assert claims.end() == 1
@@ -155,6 +165,12 @@ def test_what_a_device_lacks_is_a_line(tmp_path, capsys):
     assert f"ao-fp8-dynamic sdpa skipped: {skipped['reason']}" in capsys.readouterr().out
 
 
+def test_the_best_of_many_gains_some_by_chance():
+    assert vit.by_chance(8, 24) == pytest.approx(24 / 128)
+    assert vit.by_chance(3, 24) == 1
+    assert vit.by_chance(12, 24) < 0.05
+
+
 @pytest.mark.slow
 def test_every_column_of_the_vit_study(tmp_path, capsys):
     out = tmp_path / "002.jsonl"
@@ -164,6 +180,6 @@ def test_every_column_of_the_vit_study(tmp_path, capsys):
     assert [record["row"] for record in records(out, "quality")] == rows[1:]
     assert [(record["method"], record["kept"]) for record in records(out, "ablation")] == [
         (method, name) for method in ("bnb-int8", "bnb-nf4-dq") for name in ("none", "layer 0", "layer 1")]
-    assert {record["word"] for record in records(out, "claim")} == {"not comparable"}
+    assert [record["word"] for record in records(out, "claim")] == 9 * ["not comparable"] + 2 * ["FAILS"]
     told = capsys.readouterr().out
     assert all(column in told for column in ("p99", "images/s", "attention ms", "model MB", "f1"))
