@@ -16,10 +16,12 @@ from typing import Any
 import torch
 
 from perf.measure.sampling import median_interval
+from perf.studies.calls import bounded
 from perf.studies.measuring import Study, reading
 
 Call = Callable[[], Any]
 FEWEST, MOST = 3, 200  # rounds; of fewer than six the interval is from the smallest to the largest
+LONGEST = 300.0  # seconds of a first call, compilation included
 TOLD = 2.0  # times as slow: from there on percents say little
 
 
@@ -52,7 +54,7 @@ def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]
     """Those that ran once; what fails or does not fit is a line, and gives its memory back."""
     found = {}
     for name, call in calls.items():
-        with study.part(f"{name}, {about}"):
+        with study.part(f"{name}, {about}"), bounded(LONGEST):
             study.in_time()
             call()
             found[name] = call
