@@ -55,7 +55,7 @@ def claim_times(claims: Claims, speeds: Mapping[Row, Speed], comparable: str) ->
     for row, factor in SMALLER.items():
         if row in speeds:
             size = speeds[BASE].bytes / speeds[row].bytes
-            beside = f", {speeds[HALF].bytes / speeds[row].bytes:.2f}x than fp16" if HALF in speeds else ""
+            beside = f"; of fp16's size, {speeds[HALF].bytes / speeds[row].bytes:.2f}x" if HALF in speeds else ""
             claims.add(f"{row.name}: smaller than fp32", f"{factor}x", f"{size:.2f}x{beside}",
                        None if comparable else size >= factor, comparable)
     if quantised := [row for row in speeds if row.method]:
@@ -81,8 +81,8 @@ def by_chance(images: int, tries: int) -> float:
 
 def claim_ablation(claims: Claims, found: Mapping[str, Sequence[tuple[str, Change]]]) -> None:
     """The most sensitive layer: by the study's own count, and here."""
-    for method, each in found.items():
-        if each:
+    for method, all_kept in found.items():
+        if each := [one for one in all_kept if one[0].startswith("layer")]:
             layer, base, best = SENSITIVE[method]
             gained = round((best - base) * IMAGES / 100)
             chance = by_chance(gained, LAYERS)
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--fold-seconds", type=float, help="of training, each (default: 100 on a GPU, 90 on a CPU)")
     add("--compiled", action=argparse.BooleanOptionalAction, help="torch.compile torchao's rows (default: on a GPU)")
     add("--ablation", action=argparse.BooleanOptionalAction, default=True, help="keep layers in turn (default: yes)")
-    add("--minutes", type=float, default=20.0, help="after which no part is begun (default: 20)")
+    add("--minutes", type=float, default=40.0, help="after which no part is begun (default: 40)")
     add("--tiny", action="store_true", help="tiny models: shows that it runs, and no claim")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)

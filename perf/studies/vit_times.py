@@ -51,7 +51,8 @@ def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: 
             if BASE in speeds and row != BASE:
                 cells["time saved"] = str(speed.against(speeds[BASE]))
             lines.append(cells)
-            study.write("times", {**cells, "batch": batch, "seconds": speed.seconds, "bytes": speed.bytes})
+            study.write("times", {**cells, "batch": batch, "bytes": speed.bytes,
+                                  "seconds": [round(x, 7) for x in speed.seconds]})
     rounds = min(map(len, measured.values()), default=0)
     print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; saved of {BASE.name}'s time, "
                 "negative is slower; peak over the weights", lines), flush=True)
