@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from perf.measure.sampling import median_interval
+from perf.measure.sampling import FEWEST, median_interval
 from perf.studies.calls import bounded
 from perf.studies.measuring import Study, reading
 
 Call = Callable[[], Any]
-FEWEST, MOST = 3, 200  # rounds; of fewer than six the interval is from the smallest to the largest
+MOST = 200  # rounds
 LONGEST = 300.0  # seconds of a first call, compilation included
 TOLD = 2.0  # times as slow: from there on percents say little
 

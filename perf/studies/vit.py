@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,79 +19,15 @@ import torch
 
 import models
 from models.folds import out_of_fold
-from models.quality import Change, evaluate
+from models.quality import evaluate
 from models.registry import Preset
 from perf.studies import vit_quality
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
+from perf.studies.vit_claims import claim_ablation, claim_quality, claim_times
 from perf.studies.vit_quality import Folds
-from perf.studies.vit_rows import BASE, FLASH, HALF, Row, check, kept, rows, treated, variant
-from perf.studies.vit_times import Speed, times
-
-INT8, NF4 = Row("fp16", method="bnb-int8"), Row("fp16", method="bnb-nf4-dq")
-NF4_FLASH = Row("fp16", FLASH, "bnb-nf4-dq")
-LATENCY = {BASE: 58.9, NF4_FLASH: 35.0, NF4: 42.1, INT8: 60.8}  # ms
-SMALLER = {NF4: 4, INT8: 2}
-TOP1 = {BASE: 90.6, NF4: 88.6, INT8: 90.1}  # points
-POINTS, FASTER = 3, 2  # "within 2-3 points", "2-3x faster"
-SENSITIVE = {"bnb-nf4-dq": ("layer 21", 88.63, 89.61), "bnb-int8": ("layer 23", 90.10, 90.46)}
-IMAGES, LAYERS = 819, 24  # in its test set, of its encoder
-
-
-def claim_times(claims: Claims, speeds: Mapping[Row, Speed], comparable: str) -> None:
-    """Latency and size; `comparable` is why not, or empty."""
-    if BASE not in speeds:
-        return
-    for row in (row for row in (NF4_FLASH, NF4, INT8) if row in speeds):
-        saved = speeds[row].against(speeds[BASE])
-        published = 100 * (1 - LATENCY[row] / LATENCY[BASE])
-        half = f"; of fp16's, which the study lacks, {speeds[row].against(speeds[HALF])}" if HALF in speeds else ""
-        claims.add(f"{row.name}: time of fp32 saved", f"{published:+.1f} %", f"{saved}{half}",
-                   None if comparable else saved.saved + 100 * saved.half >= published, comparable)
-    if NF4 in speeds and NF4_FLASH in speeds:
-        saved, published = speeds[NF4_FLASH].against(speeds[NF4]), 100 * (1 - LATENCY[NF4_FLASH] / LATENCY[NF4])
-        claims.add("flash saves time on top of NF4", f"{published:+.1f} %", str(saved),
-                   None if comparable else saved.saved + 100 * saved.half >= published, comparable)
-    for row, factor in SMALLER.items():
-        if row in speeds:
-            size = speeds[BASE].bytes / speeds[row].bytes
-            beside = f"; of fp16's size, {speeds[HALF].bytes / speeds[row].bytes:.2f}x" if HALF in speeds else ""
-            claims.add(f"{row.name}: smaller than fp32", f"{factor}x", f"{size:.2f}x{beside}",
-                       None if comparable else size >= factor, comparable)
-    if quantised := [row for row in speeds if row.method]:
-        best = min(quantised, key=lambda row: speeds[row].against(speeds[BASE]).value)
-        faster = 1 / speeds[best].against(speeds[BASE]).value
-        claims.add("a quantised model is faster than fp32 (goal)", f"{FASTER}-3x", f"{best.name}: {faster:.2f}x",
-                   None if comparable else faster >= FASTER, comparable)
-
-
-def claim_quality(claims: Claims, found: Mapping[Row, Change], comparable: str) -> None:
-    for row, published in TOP1.items():
-        if row in found:
-            claims.add(f"{row.name}: Top-1 within {POINTS} points of fp32", f"{published - TOP1[BASE]:+.1f}",
-                       str(found[row]), None if comparable else found[row].within(POINTS),
-                       comparable or "digits, not flowers")
-
-
-def by_chance(images: int, tries: int) -> float:
-    """How likely the best of so many tries gains at least so many images by chance alone, at the least: the sign test
-    in the study's favour, no image having changed the other way (Bonferroni over the tries)."""
-    return min(1.0, tries * 2 * 0.5 ** images)
-
-
-def claim_ablation(claims: Claims, found: Mapping[str, Sequence[tuple[str, Change]]]) -> None:
-    """The most sensitive layer: by the study's own count, and here."""
-    for method, all_kept in found.items():
-        if each := [one for one in all_kept if one[0].startswith("layer")]:
-            layer, base, best = SENSITIVE[method]
-            gained = round((best - base) * IMAGES / 100)
-            chance = by_chance(gained, LAYERS)
-            name, change = max(each, key=lambda one: one[1].difference)
-            beyond = sum(one.verdict == "better" for _, one in each)
-            claims.add(f"{method}: one layer is the most sensitive", f"{layer}, kept, gains {best - base:.2f} points, "
-                       f"{gained} of {IMAGES} images, as the best of {LAYERS}", f"{beyond} of {len(each)} beyond the "
-                       f"noise, the best {name}: {change}", chance < 0.05 and beyond > 0,
-                       f"the study's own count comes by chance with p >= {chance:.2f}" if chance >= 0.05 else "")
+from perf.studies.vit_rows import Row, check, kept, rows, treated, variant
+from perf.studies.vit_times import times
 
 
 def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Row],

@@ -13,11 +13,13 @@ import torch
 
 import models
 from models import gpt2
-from perf.studies import summarisation, vit, vit_rows
+from models.figures import Change
+from perf.studies import summarisation, vit, vit_claims, vit_rows
 from perf.studies.claims import Claims, table
 from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
 from perf.studies.measuring import Study
 from perf.studies.rounds import able, interleaved, orders, ratio
+from perf.studies.summarisation_quality import COPIED, TRAINED, Written
 
 CPU = torch.device("cpu")
 GPT2, VIT = models.get("gpt2-tiny"), models.get("vit-tiny")
@@ -122,6 +124,17 @@ def test_times_and_memory_of_each_attention(tmp_path, capsys):
     assert "in 2 parts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("low", "high", "word"), [(0.2, 3.0, "holds"), (-2.0, 1.0, "FAILS"),
+                                                   (-1.0, 2.0, "not comparable")])
+def test_a_change_of_rouge_holds_fails_or_can_not_be_told(tmp_path, low, high, word):
+    """Published: ALiBi gains 1.69 points."""
+    change = Change("rouge1", "points", "higher", 7.0, 7.0 + (low + high) / 2, low, high, 100)
+    claims = Claims(Study(CPU, tmp_path / "out.jsonl"))
+    summarisation.claim_quality(claims, [Written("ALiBi", TRAINED, {"rouge1": change}),
+                                         Written("ALiBi", COPIED, {"rouge1": change})], tiny=False)
+    assert [claim.word for claim in claims.all] == [word]  # of the one that was trained with it
+
+
 @pytest.mark.slow
 def test_summaries_of_each_attention(tmp_path):
     out = tmp_path / "001.jsonl"
@@ -166,9 +179,9 @@ def test_what_a_device_lacks_is_a_line(tmp_path, capsys):
 
 
 def test_the_best_of_many_gains_some_by_chance():
-    assert vit.by_chance(8, 24) == pytest.approx(24 / 128)
-    assert vit.by_chance(3, 24) == 1
-    assert vit.by_chance(12, 24) < 0.05
+    assert vit_claims.by_chance(8, 24) == pytest.approx(24 / 128)
+    assert vit_claims.by_chance(3, 24) == 1
+    assert vit_claims.by_chance(12, 24) < 0.05
 
 
 @pytest.mark.slow
