@@ -1,6 +1,7 @@
 """Times and memory of GPT-2 on each attention of the study: reading a prompt, writing a token, a step of training."""
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def build_all(study: Study, s: Sizes) -> Built:
             study.in_time()
             variant = row.variant(s.preset, s.dtype, study.device)
             model = build(s.preset, row, s.dtype, study.device, variant)
-            unused = copy_weights(found[STANDARD][0], model) if found else []
+            unused = copy_weights(next(iter(found.values()))[0], model) if found else []
             checked = error_ratio(model, s.preset, row, n=s.prompt)
             told = f"all but {', '.join(unused)}" if unused else "all"
             study.write("row", {"row": row.name, "variant": variant, "error_ratio": checked, "copied": told})
@@ -100,27 +101,31 @@ def _prefills(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Cal
     def reads(model: Any) -> Call:
         return torch.no_grad()(lambda: model.eval()(**inputs))
 
-    made = {name: reads(model) for name, (model, _) in built.items()}
-    for name, call in made.items():
-        call()
-        confirm_kernel(call, s.preset, built[name][1], "prefill", s.prompt, s.dtype, study.device)
+    ran = able(study, {name: reads(model) for name, (model, _) in built.items()}, f"prefill, batch {batch}")
+    made: dict[str, Call] = {}
+    for name, call in ran.items():
+        with study.part(f"kernel of {name}, batch {batch}"):
+            confirm_kernel(call, s.preset, built[name][1], "prefill", s.prompt, s.dtype, study.device)
+            made[name] = call
     return made
 
 
 def _decodes(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
     """One token behind the prompt, from the cache of each row's own."""
-    def writes(model: Any) -> Call:
-        state = gpt2.decode_inputs(model.eval(), s.preset, batch=batch, m=s.prompt)
-        return torch.no_grad()(lambda: gpt2.decode(model, state))
-
-    return {name: writes(model) for name, (model, _) in built.items()}
+    made: dict[str, Call] = {}
+    for name, (model, _) in built.items():
+        with study.part(f"{name}, decode, batch {batch}"):
+            state = gpt2.decode_inputs(model.eval(), s.preset, batch=batch, m=s.prompt)
+            made[name] = torch.no_grad()(functools.partial(gpt2.decode, model, state))
+    return made
 
 
 def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        for part in tokens.chunk(parts):
-            (gpt2.loss(model, {"input_ids": part}) / parts).backward()
+        chunks = tokens.chunk(parts)
+        for part in chunks:
+            (gpt2.loss(model, {"input_ids": part}) / len(chunks)).backward()
         model.zero_grad(set_to_none=True)  # gradients are no part of the next step's peak
 
     return step
@@ -134,24 +139,23 @@ def _group(study: Study, s: Sizes, title: str, batch: int, phases: Mapping[str, 
              for phase, calls in ran.items()}
     peaks = {name: peak_bytes(call, study.device) for name, call in ran[first].items()}
     found, rows = [], []
-    for name in [name for name in ran[first] if all(name in calls and STANDARD in calls for calls in ran.values())]:
+    for name in peaks:
         cells: dict[str, Cell] = {"attention": name}
-        for phase, samples in timed.items():
-            middle = statistics.median(samples[name])
-            against = ratio(samples[name], samples[STANDARD])
-            cells |= {f"{phase} ms": f"{1e3 * middle:.4g} ±{median_interval(samples[name]):.1%}",
-                      "saved" if phase == first else f"{phase} saved": None if name == STANDARD else str(against)}
+        for phase, samples in ((phase, samples) for phase, samples in timed.items() if name in samples):
+            spread, saved = median_interval(samples[name]), "saved" if phase == first else f"{phase} saved"
+            cells |= {f"{phase} ms": f"{1e3 * statistics.median(samples[name]):.4g} ±{spread:.1%}", saved: None}
+            if name != STANDARD and STANDARD in samples and STANDARD in peaks:
+                against = ratio(samples[name], samples[STANDARD])
+                cells[saved] = str(against)
+                found.append(Saved(name, batch, phase, against, 100 * (1 - peaks[name] / peaks[STANDARD])))
             if study.device.type == "cuda" and phase != "train-step":
                 cells[f"{phase} GPU ms"] = 1e3 * _device_seconds(phases[phase][name], study.device)
-            if name != STANDARD:
-                found.append(Saved(name, batch, phase, against, 100 * (1 - peaks[name] / peaks[STANDARD])))
         cells["peak MB"] = peaks[name] / 1e6
         rows.append(cells)
         study.write("measured", {**cells, "title": title, "batch": batch, "peak_bytes": peaks[name],
-                                 "seconds": {phase: samples[name] for phase, samples in timed.items()}})
+                                 "seconds": {phase: samples.get(name) for phase, samples in timed.items()}})
     print(table(f"{title}: rounds in random order; peak over weights; saved of the standard one's time, "
-                "negative is slower", rows),
-          flush=True)
+                "negative is slower", rows), flush=True)
     return found
 
 

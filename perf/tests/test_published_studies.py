@@ -14,7 +14,7 @@ import torch
 import models
 from models import gpt2
 from models.figures import Change
-from perf.studies import summarisation, vit, vit_claims, vit_rows
+from perf.studies import summarisation, summarisation_times, vit, vit_claims, vit_rows
 from perf.studies.claims import Claims, table
 from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
 from perf.studies.measuring import Study
@@ -122,6 +122,21 @@ def test_times_and_memory_of_each_attention(tmp_path, capsys):
     assert [record["attention"] for record in records(out, "measured")] == 2 * [row.name for row in ROWS]
     assert {record["word"] for record in records(out, "claim")} == {"not comparable"}
     assert "in 2 parts" in capsys.readouterr().out
+
+
+def test_a_table_goes_on_without_a_row_that_does_not_fit(tmp_path, capsys):
+    s = summarisation_times.Sizes(GPT2, torch.float32, 16, (1,), 16, (2,), seconds=0.1)
+    study = Study(CPU, tmp_path / "out.jsonl")
+    built = summarisation_times.build_all(study, s)
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    built[STANDARD.name][0].forward = fails
+    found = summarisation_times.training(study, s, built) + summarisation_times.inference(study, s, built)
+    assert found == []  # there is nothing to compare with
+    assert [record["attention"] for record in records(study.out, "measured")] == 2 * [row.name for row in ROWS[1:]]
+    assert [said.rpartition(": ")[2] for said in study.failures] == 3 * ["no room"]
 
 
 @pytest.mark.parametrize(("low", "high", "word"), [(0.2, 3.0, "holds"), (-2.0, 1.0, "FAILS"),
