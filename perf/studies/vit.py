@@ -31,14 +31,14 @@ from perf.studies.vit_times import times
 
 
 def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Row],
-         timed: bool) -> dict[Row, Any]:
-    """Quality of every row on one fold; the models too, where they are to be timed."""
+         skip: Sequence[str], timed: bool) -> dict[Row, Any]:
+    """Quality of every row on one fold, `skip` unquantised; the models too, where they are to be timed."""
     made: dict[Row, Any] = {}
     images = held_out.batch(torch.arange(min(16, len(held_out))))[0]["pixel_values"].to(study.device)
     for row in chosen:
         with study.part(f"quality of {row.name}"):
             study.in_time()
-            one = treated(model, row, preset)
+            one = treated(model, row, preset, skip)
             errors = check(one, row, model, preset, images)
             if timed:
                 study.write("row", {"row": row.name, "variant": variant(row, preset, study.device), **errors})
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--model", help="preset (default: vit-l16 on a GPU, vit-digits on a CPU)")
     add("--batch", type=int, action="append", default=[], help="may be repeated (default: 1 and 32; 1 and 16 on a CPU)")
+    add("--keep", action="append", default=[], metavar="LAYER", help="that quantised rows keep, vit.layers.3 say")
     add("--seconds", type=float, help="of a table's rounds (default: 20)")
     add("--folds", type=int, default=2, help="models to train, each judged on what it has not seen (default: 2)")
     add("--images", type=int, help="of a fold that are judged, at most (default: all)")
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                seconds=given.fold_seconds or (1 if given.tiny else 100 if gpu else 90))
         for number, (model, held_out) in enumerate(training):
             held_out = held_out.take(slice(given.images or (64 if given.tiny else None)))
-            made = fold(study, folds, model, preset, held_out, chosen, timed=number == 0)
+            made = fold(study, folds, model, preset, held_out, chosen, given.keep, timed=number == 0)
             for batch in (given.batch or (1, 32 if gpu else 16)) if made else ():
                 images = held_out.batch(torch.arange(batch) % len(held_out))[0]["pixel_values"].to(device)
                 speeds = times(study, made, images, given.seconds or (0.5 if given.tiny else 20.0))

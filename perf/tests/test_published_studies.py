@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ import torch
 
 import models
 from models import gpt2
+from models.data import digits
 from models.figures import Change
+from models.quantization import quantized_layers
 from perf.studies import summarisation, summarisation_times, vit, vit_claims, vit_rows
 from perf.studies.claims import Claims, table
 from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
 from perf.studies.measuring import Study
 from perf.studies.rounds import able, interleaved, orders, ratio
 from perf.studies.summarisation_quality import COPIED, TRAINED, Written
+from perf.studies.vit_quality import Folds
 
 CPU = torch.device("cpu")
 GPT2, VIT = models.get("gpt2-tiny"), models.get("vit-tiny")
@@ -182,6 +186,15 @@ def test_a_treated_row_within_its_budget_and_one_beyond_it():
         model.get_submodule("vit.layers.0.mlp.fc1").weight.mul_(2)
     with pytest.raises(ValueError, match="bnb-int8 sdpa: "):
         vit_rows.check(made, row, model, VIT, images)
+
+
+def test_quantised_rows_keep_what_is_named(tmp_path):
+    held_out = replace(digits.load(), side=32).take(slice(8))
+    chosen = [vit_rows.BASE, vit_rows.Row("fp16", method="bnb-int8")]
+    made = vit.fold(Study(CPU, tmp_path / "out.jsonl"), Folds(), models.create(VIT), VIT, held_out, chosen,
+                    ["vit.layers.1"], timed=True)
+    assert list(made) == chosen
+    assert {name.split(".")[2] for name in quantized_layers(made[chosen[1]])} == {"0"}
 
 
 def test_what_a_device_lacks_is_a_line(tmp_path, capsys):
