@@ -28,6 +28,7 @@ def command(*words, cwd, home, check=True, **variables):
     variables = {**os.environ, "HOME": str(home), "PERF_GRID": "quick", "PERF_DEVICE": "cpu",
                  "PYTHONPATH": str(cwd),  # as careless as can be: the tree that isn't measured stands on the path
                  "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **variables}
+    variables.pop("PYTEST_XDIST_WORKER", None)  # pytest-benchmark would take the run for xdist's
     for name in ("NAME", "EMAIL"):
         variables |= {f"GIT_AUTHOR_{name}": "someone", f"GIT_COMMITTER_{name}": "someone"}
     done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
