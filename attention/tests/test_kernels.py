@@ -11,7 +11,9 @@ from attention.backends import base, sdpa
 from attention.backends.base import Backend, Case
 from attention.registry import variant
 
-BACKENDS = {variant(name).backend.name: variant(name).backend for name in attention.names()}
+# This package's own: one that is tried out from another need not say what it runs, and is not held to it.
+BACKENDS = {variant(name).backend.name: variant(name).backend for name in attention.names()
+            if type(variant(name).backend).__module__.startswith("attention.")}
 CPU = torch.device("cpu")
 
 
