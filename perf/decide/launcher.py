@@ -36,7 +36,11 @@ class Launcher:
         made, self._waiting = self._waiting or self._started(), None
         made.head_first = head_first
         if self.ahead:
-            self._waiting = self._started()
+            try:
+                self._waiting = self._started()
+            except BaseException:
+                made.kill()
+                raise
         return made
 
     def _started(self) -> Pair:

@@ -70,8 +70,10 @@ class Pair:
 
     def kill(self) -> None:
         """Ends both workers, whatever they are at."""
-        self.base.kill()
-        self.head.kill()
+        try:
+            self.base.kill()
+        finally:
+            self.head.kill()
 
     def prepare(self, w: Workload, *, check: bool = True) -> tuple[Side, Side]:
         """Builds it on both sides at once; `check` holds each against its oracle and counts it, otherwise a Side says

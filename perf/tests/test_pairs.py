@@ -17,7 +17,6 @@ import pytest
 
 from perf.cells import BARE, Workload
 from perf.decide import company, pair, process
-from perf.decide.company import Company, choose_core, cores_allowed
 from perf.decide.launcher import Launcher
 from perf.decide.pair import Pair, schedule
 from perf.decide.pairs import Found, compare
@@ -361,6 +360,20 @@ def test_with_cores_to_spare_the_next_pair_waits_while_one_is_timed(sides: Sides
     assert not any(psutil.pid_exists(pid) for pids in started for pid in pids)
 
 
+def test_a_pair_goes_with_the_one_that_can_not_be_started(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = Launcher(*sides(), "cpu", ahead=True)
+    started = [launcher._started()]
+
+    def next_one() -> Pair:
+        if not started:
+            raise OSError("no more processes")
+        return started.pop()
+
+    monkeypatch.setattr(launcher, "_started", next_one)
+    with pytest.raises(OSError, match="no more"), launcher:
+        launcher.pair(head_first=False)
+
+
 def test_a_cpu_has_nobody_waiting_beside_the_pair_that_is_timed(sides: Sides) -> None:
     with Launcher(*sides(), "cpu") as launcher, launcher.pair(head_first=False):
         assert launcher._waiting is None
@@ -376,41 +389,6 @@ def test_breaking_off_ends_the_workers(sides: Sides, monkeypatch: pytest.MonkeyP
         verdicts(*sides(), SMALL)
 
 
-# company
-
-
-class Neighbours:
-    """A machine on which others keep so many cores busy."""
-
-    def __init__(self, cores: float) -> None:
-        self.cores, self.seconds = cores, 10.0
-
-
-@pytest.mark.parametrize(("others", "allowed", "fit"), [(1.0, 2, True), (1.7, 2, True), (1.9, 2, False), (0.5, 1, True),
-                                                        (0.9, 1, False), (7.0, 8, True)])
-def test_company_is_borne_while_a_core_is_left(monkeypatch: pytest.MonkeyPatch, others: float, allowed: int,
-                                               fit: bool) -> None:
-    monkeypatch.setattr(company, "Foreign", lambda: Neighbours(others))
-    monkeypatch.setattr(company, "cores_allowed", lambda: allowed)
-    reason = Company([os.getpid()]).unfit()
-    assert (reason is None) == fit
-    assert fit or (f"{others} of {allowed} cores busy" in (reason or ""))
-
-
-def test_the_workers_are_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(company, "Foreign", lambda: Neighbours(0.8))
-    watch = Company([os.getpid()])
-    monkeypatch.setattr(watch, "_seconds", lambda: watch._spent + 5.0)  # of 10
-    assert watch.cores() == pytest.approx(0.3)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes can't be held to a core here")
-def test_the_core_is_one_of_those_allowed() -> None:
-    assert choose_core() in os.sched_getaffinity(0)
-    assert cores_allowed() == len(os.sched_getaffinity(0))
-
-
-@pytest.mark.slow
 def test_a_tree_is_no_slower_than_itself() -> None:
     """Real workers, one benchmark that both can and one that neither can."""
     nowhere = replace(SMALL, backend="fa2")
