@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Pair:
         self.times = Times()
         order = (self.head, self.base) if self.head_first else (self.base, self.head)
         core = choose_core() if self.device == "cpu" else None
-        seconds = max(process.ask(PREPARING, plan=core)["seconds"] for process in order)
+        seconds = _planned(order, core)
         company = Company((self.base.pid, self.head.pid))
         of_turn, turns = schedule(seconds, rounds)
         ratios = []
@@ -110,6 +110,15 @@ class Pair:
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
         return statistics.median(ratios)
+
+
+def _planned(order: Sequence[Process], core: int | None) -> float:
+    """Seconds of a round of the slower side. Both have the same clock: where one side's call can't be captured as a
+    graph, the other's is launched as well, or the launching would be part of one time only."""
+    plans = [process.ask(PREPARING, plan=core) for process in order]
+    if len({plan["clock"] for plan in plans}) > 1:
+        plans = [process.ask(PREPARING, plan=core, graph=False) for process in order]
+    return max(plan["seconds"] for plan in plans)
 
 
 def schedule(seconds: float, rounds: int | None = None) -> tuple[int, int]:

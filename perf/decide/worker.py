@@ -9,7 +9,8 @@ JSON, a request on stdin and its answer on stdout:
         {"missing": reason}   it can't be done here: no such variant, no such package, no memory
         {"wrong": reason}     the oracle says otherwise, or the kernel that ran is not the one declared
         {"failed": reason}    anything else that was raised
-    {"plan": core or null}  {"seconds": of a round, "iterations", "clock"}: warm, its rounds chosen
+    {"plan": core or null, "graph": bool}
+        {"seconds": of a round, "iterations", "clock"}: warm, its rounds chosen; without `graph` a GPU's are launched
     {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
     {"state": true}         {"unfit": reason or null, "state": of the machine since the plan}
     {"quit": true}
@@ -65,7 +66,7 @@ class Worker:
         if "prepare" in request:
             return self.prepare(request["prepare"], bool(request.get("check")))
         if "plan" in request:
-            return self.plan(request["plan"])
+            return self.plan(request["plan"], graph=request.get("graph", True))
         if "rounds" in request:
             assert self.made is not None, "rounds before a plan"
             return {"seconds": rounds(self.timer, self.made, request["rounds"], self.watch)}
@@ -123,13 +124,13 @@ class Worker:
                 "kernels": counted.kernels, "error": report.errors[worst], "bound": report.bounds[worst],
                 "peak_bytes": peak.allocated + kept}
 
-    def plan(self, core: int | None) -> Answer:
+    def plan(self, core: int | None, *, graph: bool) -> Answer:
         assert self.prepared is not None, "a plan before it is prepared"
         if core is not None:
             _stay_on({core})
         gc.collect()
         gc.disable()
-        self.made = self.clock.prepare(self.prepared.call)
+        self.made = self.clock.prepare(self.prepared.call, graph=graph)
         self.watch.begin()
         return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
 

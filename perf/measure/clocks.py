@@ -64,7 +64,8 @@ class CpuClock:
     def name(self) -> str:
         return f"perf_counter, {torch.get_num_threads()} threads"
 
-    def prepare(self, fn: Call) -> Plan:
+    def prepare(self, fn: Call, *, graph: bool = True) -> Plan:
+        """There is no graph to take here, whatever `graph` allows."""
         seconds = _warm_up(fn, lambda: None)
         iterations = max(1, math.ceil(SHORTEST_ROUND / seconds))
         return Plan(fn, _rounds(self.budget, seconds * iterations, self.most), iterations, None,
@@ -131,14 +132,16 @@ class CudaClock:
     def _synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
 
-    def prepare(self, fn: Call) -> Plan:
+    def prepare(self, fn: Call, *, graph: bool = True) -> Plan:
+        """Without `graph` the call is launched between the events, captured or not."""
         seconds = _warm_up(fn, self._synchronize)
         host = _host_seconds(fn, self._synchronize) if seconds < self.slow else None
-        call, reason = fn, None
-        try:
-            call = capture(fn)
-        except Uncapturable as refusal:
-            reason = str(refusal)
+        call, reason = fn, None if graph else "it was asked for without one"
+        if graph:
+            try:
+                call = capture(fn)
+            except Uncapturable as refusal:
+                reason = str(refusal)
         self.timer.overhead = self._overhead_by_events if reason else self._overhead_by_graph
         if seconds >= self.slow:
             times, seconds = 1, seconds + self._flush_seconds

@@ -134,6 +134,8 @@ def test_gpu_time_is_that_of_the_graph_or_says_why_not(cuda, monkeypatch):
     plan = cuda.prepare(call)
     assert (plan.call, plan.clock, plan.no_graph) == (call, "cuda events, L2 flushed", "it waits for the GPU")
     assert cuda.timer.overhead == 4e-6
+    monkeypatch.setattr(clocks, "capture", lambda fn: pytest.fail("a graph was not asked for"))
+    assert cuda.prepare(call, graph=False).clock == "cuda events, L2 flushed"
 
 
 def test_the_clock_is_pytest_benchmark_s_timer_as_it_is(benchmark):

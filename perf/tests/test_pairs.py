@@ -66,10 +66,11 @@ for line in sys.stdin:
         answer = {"seconds": [seconds] * request["rounds"]}
         time.sleep(0.002)
     else:
+        clock = told.get("clock", "graph") if request.get("graph", True) else "events"
         answer = does or {"prepare": {"ready": True, "counters": {"operators": 3}, "error": 1e-6, "peak_bytes": 8},
-                          "plan": {"seconds": 0.02, "iterations": 1}, "state": {"unfit": None}}[kind]
+                          "plan": {"seconds": 0.02, "iterations": 1, "clock": clock}, "state": {"unfit": None}}[kind]
     with log.open("a") as file:
-        file.write(json.dumps([here.name, kind, n, begun, time.monotonic(), request.get("check")]) + "\\n")
+        file.write(json.dumps([here.name, kind, n, begun, time.monotonic(), request.get("check"), answer]) + "\\n")
     print(json.dumps(answer), flush=True)
 """
 
@@ -116,6 +117,16 @@ def test_turns_go_abba_and_never_at_the_same_time(sides: Sides, head_first: bool
     assert [name for name, *_ in turns] == [{"A": "base", "B": "head"}[side] for side in order]
     timed = [entry for entry in log(base) if entry[1] in ("plan", "rounds")]
     assert all(before[4] <= after[3] for before, after in pairwise(timed))
+
+
+def test_both_sides_are_timed_by_the_same_clock(sides: Sides) -> None:
+    """A call that can't be captured is launched; the other side's graph would lack what launching takes."""
+    base, head = sides(head={"clock": "events"})
+    with Pair(base, head, "cpu") as made:
+        made.prepare(SMALL)
+        made.log_ratio(SMALL)
+    planned = [(side, answer["clock"]) for side, kind, *_, answer in log(base) if kind == "plan"]
+    assert planned == [("base", "graph"), ("head", "events"), ("base", "events"), ("head", "events")]
 
 
 def test_a_drift_of_the_machine_is_no_difference(sides: Sides) -> None:
@@ -274,7 +285,7 @@ def test_pairs_are_made_until_each_benchmark_is_decided(sides: Sides) -> None:
     assert len(found[SMALL.id].head_seconds) >= 4 * launches
     assert said[-1].startswith(f"pair {launches}, ")
     prepared = [entry for entry in log(base) if entry[1] == "prepare"]
-    assert [check for *_, check in prepared] == [True] * 4 + [False] * 4 * (launches - 1)  # once a side and benchmark
+    assert [check for *_, check, _ in prepared] == [True] * 4 + [False] * 4 * (launches - 1)  # once a side and benchmark
     first = [next(name for name, kind, *_ in part if kind == "rounds") for part in _launches(log(base))]
     assert first == list(islice(cycle(["base", "head"]), launches))
 
