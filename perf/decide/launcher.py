@@ -1,4 +1,5 @@
-"""Starts pairs, where it costs nothing one ahead: its processes import torch while the pair before takes turns.
+"""Starts pairs, where it costs nothing one ahead: its processes import torch, and the compiler where an earlier pair
+needed it, while the pair before takes turns.
 
     with Launcher(base_folder, head_folder, "cuda") as launcher:
         with launcher.pair(head_first=False) as pair: ...
@@ -23,6 +24,7 @@ class Launcher:
         self.base_folder, self.head_folder, self.device = base_folder, head_folder, device
         self.ahead = device != "cpu" and (os.cpu_count() or 1) >= CORES if ahead is None else ahead
         self._waiting: Pair | None = None
+        self._last: Pair | None = None
 
     def __enter__(self) -> Launcher:
         return self
@@ -41,7 +43,8 @@ class Launcher:
             except BaseException:
                 made.kill()
                 raise
+        self._last = made
         return made
 
     def _started(self) -> Pair:
-        return Pair(self.base_folder, self.head_folder, self.device)
+        return Pair(self.base_folder, self.head_folder, self.device, imports=self._last.imports if self._last else ())

@@ -42,15 +42,17 @@ class Times:
 class Pair:
     """Two workers on one device. `head_first`: which of them has the first turn; alternate it from pair to pair.
 
-    `times` are those of the last `log_ratio`. Every method raises Died, a ValueError, for a worker that dies or hangs.
+    `times` are those of the last `log_ratio`, `imports` what the next pair does well to begin with. Every method raises
+    Died, a ValueError, for a worker that dies or hangs.
     """
 
-    def __init__(self, base_folder: Path, head_folder: Path, device: str, *, head_first: bool = False) -> None:
-        self.device, self.head_first = device, head_first
+    def __init__(self, base_folder: Path, head_folder: Path, device: str, *, head_first: bool = False,
+                 imports: Sequence[str] = ()) -> None:
+        self.device, self.head_first, self.imports = device, head_first, tuple(imports)
         self.times = Times()
-        self.base = Process("base", base_folder, device)
+        self.base = Process("base", base_folder, device, imports)
         try:
-            self.head = Process("head", head_folder, device)
+            self.head = Process("head", head_folder, device, imports)
         except BaseException:
             self.base.close()
             raise
@@ -106,7 +108,9 @@ class Pair:
             self.times.base += found["base"]
             self.times.head += found["head"]
             ratios.append(math.log(statistics.median(found["head"]) / statistics.median(found["base"])))
-        self.times.unfit = next(filter(None, (process.ask(ANSWERING, state=True)["unfit"] for process in order)), None)
+        states = [process.ask(ANSWERING, state=True) for process in order]
+        self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
+        self.imports = tuple(states[0]["imports"])
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
         return statistics.median(ratios)

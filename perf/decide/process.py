@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,15 @@ class Died(ValueError):
 
 
 class Process:
-    """The worker of one side. It and what it starts are a session of their own, and go together."""
+    """The worker of one side, which begins by importing `imports`. It and what it starts are a session of their own,
+    and go together."""
 
-    def __init__(self, side: str, folder: Path, device: str) -> None:
+    def __init__(self, side: str, folder: Path, device: str, imports: Sequence[str] = ()) -> None:
         self.side = side
         self._errors, name = tempfile.mkstemp(prefix="perf-worker-")
         os.unlink(name)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER, device], cwd=folder, env=variables(side, folder, device),
+            [sys.executable, "-m", WORKER, device, *imports], cwd=folder, env=variables(side, folder, device),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True)
         self._waiting = selectors.DefaultSelector()
         self._waiting.register(self._out, selectors.EVENT_READ)

@@ -1,7 +1,7 @@
 """One side of a pair: a fresh process that measures its own attention/ and models/ when it is told to.
 
-`python -m perf.decide.worker DEVICE`, with the side's folder as working directory and first on PYTHONPATH. Lines of
-JSON, a request on stdin and its answer on stdout:
+`python -m perf.decide.worker DEVICE [MODULE ...]`, with the side's folder as working directory and first on PYTHONPATH;
+the modules are imported before it is asked for anything. Lines of JSON, a request on stdin and its answer on stdout:
 
     {"prepare": workload's fields, "check": bool}
         {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes", and of a compiled model
@@ -12,7 +12,8 @@ JSON, a request on stdin and its answer on stdout:
     {"plan": core or null, "graph": bool}
         {"seconds": of a round, "iterations", "clock"}: warm, its rounds chosen; without `graph` a GPU's are launched
     {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
-    {"state": true}         {"unfit": reason or null, "state": of the machine since the plan}
+    {"state": true}         {"unfit": reason or null, "state": of the machine since the plan, "imports": [module]}: what
+                            was slow to import
     {"quit": true}
 
 What libraries print goes to stderr. On the CPU there is one thread, which the plan may hold to one core.
@@ -20,6 +21,7 @@ What libraries print goes to stderr. On the CPU there is one thread, which the p
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/decide/inject.py)
 
+IMPORTS = ("torch._inductor.compile_fx",)  # what is slow to import, and only what is compiled needs
 LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
 
 
@@ -140,7 +143,8 @@ class Worker:
 
         states = tuple(replace(state, host=state.host and replace(state.host, foreign_cores=0.0))
                        for state in self.watch.end())
-        return {"unfit": unfit(states), "state": summary(states)}
+        return {"unfit": unfit(states), "state": summary(states),
+                "imports": [name for name in IMPORTS if name in sys.modules]}
 
 
 def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> list[float]:
@@ -216,8 +220,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Keeps stdout for answers: what writes to it from here on, C libraries included, writes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    import torch  # noqa: F401  # before it is asked for anything, since a launcher may have started it early
-
+    for name in ("torch", *arguments[1:]):  # a launcher may have started it early
+        importlib.import_module(name)
     serve(arguments[0], sys.stdin, answers)
     sys.stderr.flush()
     os._exit(0)  # the interpreter takes a second to take torch apart

@@ -68,7 +68,8 @@ for line in sys.stdin:
     else:
         clock = told.get("clock", "graph") if request.get("graph", True) else "events"
         answer = does or {"prepare": {"ready": True, "counters": {"operators": 3}, "error": 1e-6, "peak_bytes": 8},
-                          "plan": {"seconds": 0.02, "iterations": 1, "clock": clock}, "state": {"unfit": None}}[kind]
+                          "plan": {"seconds": 0.02, "iterations": 1, "clock": clock},
+                          "state": {"unfit": None, "imports": ["json"]}}[kind]
     with log.open("a") as file:
         file.write(json.dumps([here.name, kind, n, begun, time.monotonic(), request.get("check"), answer]) + "\\n")
     print(json.dumps(answer), flush=True)
@@ -285,7 +286,7 @@ def test_pairs_are_made_until_each_benchmark_is_decided(sides: Sides) -> None:
     assert len(found[SMALL.id].head_seconds) >= 4 * launches
     assert said[-1].startswith(f"pair {launches}, ")
     prepared = [entry for entry in log(base) if entry[1] == "prepare"]
-    assert [check for *_, check, _ in prepared] == [True] * 4 + [False] * 4 * (launches - 1)  # once a side and benchmark
+    assert [check for *_, check, _ in prepared] == [True] * 4 + [False] * 4 * (launches - 1)  # once a side
     first = [next(name for name, kind, *_ in part if kind == "rounds") for part in _launches(log(base))]
     assert first == list(islice(cycle(["base", "head"]), launches))
 
@@ -321,7 +322,7 @@ def test_one_that_can_not_be_compared_leaves_the_others_alone(sides: Sides, base
 
 
 def test_an_unfit_machine_gives_no_evidence(sides: Sides) -> None:
-    words, found = verdicts(*sides({"state": {"unfit": "the GPU throttled"}}), SMALL)
+    words, found = verdicts(*sides({"state": {"unfit": "the GPU throttled", "imports": []}}), SMALL)
     assert words == {SMALL.id: "invalid"}
     assert not found[SMALL.id].ratios
     assert found[SMALL.id].verdict().why == "the GPU throttled"
@@ -369,6 +370,17 @@ def test_with_cores_to_spare_the_next_pair_waits_while_one_is_timed(sides: Sides
             started.append(pids)
     assert [late[:2] for late in started[1:]] == [early[2:] for early in started[:-1]]  # that it waited is who serves
     assert not any(psutil.pid_exists(pid) for pids in started for pid in pids)
+
+
+def test_what_a_pair_had_to_import_a_later_one_begins_with(sides: Sides) -> None:
+    begin = []
+    with Launcher(*sides(), "cpu", ahead=True) as launcher:
+        for _ in range(3):
+            with launcher.pair(head_first=False) as made:
+                begin += [psutil.Process(process.pid).cmdline()[4:] for process in (made.base, made.head)]
+                made.prepare(SMALL)
+                made.log_ratio(SMALL, rounds=4)
+    assert begin == [[]] * 4 + [["json"]] * 2  # the second was started with the first
 
 
 def test_a_pair_goes_with_the_one_that_can_not_be_started(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,8 @@ def test_a_compiled_model_s_seconds_are_cold_each_time() -> None:
     assert unchecked == {"ready": True}
 
 
-def test_a_workload_is_checked_counted_and_timed() -> None:
+def test_a_workload_is_checked_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "IMPORTS", ("json", "no_such_module"))
     ready, plan, rounds, state = answers(CHECKED, PLAN, {"rounds": 5}, {"state": True})
     assert ready["ready"] is True
     assert 0 < ready["error"] <= ready["bound"]
@@ -73,6 +74,7 @@ def test_a_workload_is_checked_counted_and_timed() -> None:
     assert len(rounds["seconds"]) == 5
     assert 0 < min(rounds["seconds"]) < plan["seconds"] / plan["iterations"] * 100
     assert state["unfit"] is None
+    assert state["imports"] == ["json"]
     assert state["state"]["foreign_cores"] == 0  # the sibling's work is no company
 
 
@@ -208,7 +210,7 @@ def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "__init__.py").write_text(
         "import os\nprint('a word')\nos.write(1, b'another')\nos.system('echo a third')\n")
-    done = subprocess.run([sys.executable, "-m", "perf.decide.worker", "cpu"], cwd=tmp_path,
+    done = subprocess.run([sys.executable, "-m", "perf.decide.worker", "cpu", "json"], cwd=tmp_path,
                           env=environment(tmp_path), input=f"{json.dumps(CHECKED)}\n", capture_output=True, text=True,
                           check=False, timeout=100)
     lines = done.stdout.splitlines()
@@ -216,3 +218,10 @@ def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
     assert json.loads(lines[0])["failed"].startswith("ModuleNotFoundError: No module named 'attention.")
     assert {"a word", "another", "a third"} <= set(done.stderr.replace("another", "another\n").split("\n"))
     assert done.returncode == 0
+
+
+def test_it_begins_with_the_imports_it_is_given() -> None:
+    done = subprocess.run([sys.executable, "-m", "perf.decide.worker", "cpu", "no_such_module"], cwd=ROOT,
+                          env=environment(ROOT), input="", capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 1
+    assert "No module named 'no_such_module'" in done.stderr
