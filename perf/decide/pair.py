@@ -22,7 +22,9 @@ from perf.decide.company import Company, choose_core
 from perf.decide.process import Process, both
 from perf.decide.verdict import Side
 
-SECONDS = 1.0  # that a pair times one benchmark
+# That a pair times one benchmark. On a GPU more tells no more: log ratios of A/A spread by as much after 0.1 s as after
+# 1 s (perf/records/h200-2026-11-26), for they differ from launch to launch.
+SECONDS = {"cpu": 1.0, "cuda": 0.25}
 TURN = 0.01  # seconds of a turn, if its rounds are shorter
 TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
 PREPARING = 600.0  # seconds after which a worker that prepares has hung: a cold compiler takes minutes
@@ -99,7 +101,7 @@ class Pair:
         core = choose_core() if self.device == "cpu" else None
         seconds = _planned(order, core)
         company = Company((self.base.pid, self.head.pid))
-        of_turn, turns = schedule(seconds, rounds)
+        of_turn, turns = schedule(seconds, rounds, SECONDS[self.device.partition(":")[0]])
         ratios = []
         for turn in range(turns):
             found = {}
@@ -125,10 +127,10 @@ def _planned(order: Sequence[Process], core: int | None) -> float:
     return max(plan["seconds"] for plan in plans)
 
 
-def schedule(seconds: float, rounds: int | None = None) -> tuple[int, int]:
+def schedule(seconds: float, rounds: int | None = None, budget: float = SECONDS["cpu"]) -> tuple[int, int]:
     """Rounds of a turn, and turns of each side: an even number, for A B B A to be whole."""
     of_turn = max(1, round(TURN / seconds))
-    turns = SECONDS / (2 * of_turn * seconds) if rounds is None else rounds / of_turn
+    turns = budget / (2 * of_turn * seconds) if rounds is None else rounds / of_turn
     return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)
 
 

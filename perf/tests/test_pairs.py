@@ -151,7 +151,8 @@ def test_a_few_disturbed_turns_are_no_difference(sides: Sides) -> None:
     (1e-5, None, 1000, 50), (0.02, 10, 1, 10), (0.001, 10, 10, 4)])
 def test_rounds_suit_the_call(seconds: float, rounds: int | None, of_turn: int, turns: int) -> None:
     assert schedule(seconds, rounds) == (of_turn, turns)
-    assert rounds or seconds > 0.1 or 2 * of_turn * turns * seconds <= 1.3 * pair.SECONDS
+    assert rounds or seconds > 0.1 or 2 * of_turn * turns * seconds <= 1.3 * pair.SECONDS["cpu"]
+    assert rounds or seconds > 0.02 or schedule(seconds, None, 0.1)[1] * of_turn * 2 * seconds <= 0.15
 
 
 def test_what_a_side_says_of_itself(sides: Sides) -> None:
