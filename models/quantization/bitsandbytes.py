@@ -5,7 +5,9 @@ close what would change numbers behind the user's back (see docs/quantization.md
 """
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -117,8 +119,9 @@ class FourBit(Method):
         made = _layers()[1](layer.in_features, layer.out_features, bias=layer.bias is not None,
                             compute_dtype=self.dtype, compress_statistics=self.double, quant_type=self.code,
                             device="meta")
-        packed, state = bnb.functional.quantize_4bit(layer.weight.detach().contiguous(), blocksize=64,
-                                                     compress_statistics=self.double, quant_type=self.code)
+        with _default_stream(layer.weight.device):
+            packed, state = bnb.functional.quantize_4bit(layer.weight.detach().contiguous(), blocksize=64,
+                                                         compress_statistics=self.double, quant_type=self.code)
         made.weight = bnb.nn.Params4bit(packed, requires_grad=False, quant_state=state, blocksize=64,
                                         compress_statistics=self.double, quant_type=self.code, bnb_quantized=True)
         state.code = state.code.clone()  # the library's is one for all layers; a saved layer holds its own
@@ -157,6 +160,19 @@ class FP4(FourBit):
     """4-bit floats with 2 bits of exponent, arXiv 2305.14314; `double=True` quantises the scales too."""
 
     code = "fp4"
+
+
+@contextlib.contextmanager
+def _default_stream(device: torch.device) -> Iterator[None]:
+    """Where the library's 4-bit quantisation runs, whatever the current stream (0.50.2 gives it none). That one and the
+    default stream don't wait for each other, so codes were made of weights that were still being written."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)
+    with torch.cuda.stream(torch.cuda.default_stream(device)):
+        yield
+    torch.cuda.synchronize(device)
 
 
 def _with_bias(stored: dict[str, torch.Tensor], layer: Any) -> dict[str, torch.Tensor]:

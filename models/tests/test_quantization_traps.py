@@ -264,6 +264,24 @@ def test_zeros_are_zeros_in_float8_and_all_else_is_torchaos_product(compiled, fe
     assert quantized.distance(found, torchaos) < 0.5 * quantized.distance(found, expected)
 
 
+@pytest.mark.skipif("cuda" not in DEVICES, reason="needs a CUDA device")
+@pytest.mark.parametrize(("method", "device"), [p for p in layer_cases() if p.values[1] == "cuda"])
+def test_weights_that_a_stream_is_still_writing_are_waited_for(method, device):
+    """bitsandbytes quantises to 4 bits on the default stream, of weights that were copied on the current one."""
+    torch.manual_seed(0)
+    layer: Any = nn.Sequential(nn.Linear(256, 128)).to(device, method.dtype)
+    written, x = layer[0].weight.detach().clone(), torch.randn(4, 256, device=device, dtype=method.dtype)
+    expected = quantization.quantize(copy.deepcopy(layer), method)(x)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()), torch.no_grad():
+        layer[0].weight.zero_()
+        torch.cuda._sleep(200_000_000)  # a tenth of a second
+        layer[0].weight.copy_(written)
+        found = quantization.quantize(layer, method)(x)
+    torch.cuda.synchronize()
+    assert torch.equal(found, expected)
+
+
 def test_quantising_leaves_the_compiler_alone():
     """torchao would set options for every model that is compiled later, the one it is compared with included."""
     before = copy.deepcopy({key: getattr(inductor, key) for key in (
