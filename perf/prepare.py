@@ -66,7 +66,7 @@ class Preparer:
             return reason
         needed, free = predicted_bytes(w, self.device.type), free_bytes(self.device)
         if needed > free and w.shape != self._shape:
-            self._release()  # the shape before may stand in the way
+            self.release()  # the shape before may stand in the way
             free = free_bytes(self.device)
         if needed > free:
             return f"{w.variant}: does not fit: needs {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free"
@@ -75,13 +75,14 @@ class Preparer:
     def prepare(self, workload: Workload) -> Prepared:
         """Raises ValueError or ImportError, in one line, for what the variant or model can't do here."""
         if workload.shape != self._shape:
-            self._release()
+            self.release()
             self._shared = _share(workload, self.device)
             self._shape = workload.shape
         assert self._shared is not None
         return self._shared.prepare(workload)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Drops what the last shape's workloads share."""
         self._shape = self._shared = None
         forget()
         gc.collect()  # modules stand in reference cycles

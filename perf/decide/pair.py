@@ -19,8 +19,9 @@ from typing import Any
 
 from perf.cells import Workload
 from perf.decide.company import Company, choose_core
-from perf.decide.process import Process, both
+from perf.decide.process import Died, Process, both
 from perf.decide.verdict import Side
+from perf.decide.worker import NO_MEMORY
 
 # That a pair times one benchmark. On a GPU more tells no more: log ratios of A/A spread by as much after 0.1 s as after
 # 1 s (perf/records/h200-2026-11-26), for they differ from launch to launch.
@@ -29,7 +30,8 @@ TURN = 0.01  # seconds of a turn, if its rounds are shorter
 TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
 PREPARING = 600.0  # seconds after which a worker that prepares has hung: a cold compiler takes minutes
 ANSWERING = 60.0  # the same of everything else, beside what is to be timed
-NO_MEMORY = "does not fit"
+
+Answer = Mapping[str, Any]
 
 
 @dataclass
@@ -84,12 +86,23 @@ class Pair:
         only whether it can be timed."""
         request: dict[str, Any] = {"prepare": asdict(w), "check": check}
         base, head = both(self.base, self.head, PREPARING, **request)
-        if NO_MEMORY in str(base.get("missing")):  # the other may have stood in the way, which is smaller by now
-            base = self.base.ask(PREPARING, **request)
-        if NO_MEMORY in str(head.get("missing")):
-            head = self.head.ask(PREPARING, **request)
+        if _no_memory(base) or _no_memory(head):
+            base, head = self._one_by_one(request)
         broken = "failed" in base and "failed" in head
         return _side(base, failed="missing"), _side(head, failed="missing" if broken else "wrong")
+
+    def _one_by_one(self, request: Mapping[str, Any]) -> tuple[Answer, Answer]:
+        """Each has the device to itself for checking, so that neither is in the other's way. What fits once and not
+        twice neither side can do: no pair can take turns."""
+        self.head.ask(ANSWERING, release=True)
+        base = self.base.ask(PREPARING, **request)
+        self.base.ask(ANSWERING, release=True)
+        head = self.head.ask(PREPARING, **request)
+        if not _no_memory(base):
+            again = self.base.ask(PREPARING, **{**request, "check": False})
+            if _no_memory(again) and not _no_memory(head):
+                base = head = {"missing": f"{again['missing']}, as the other side has it too"}
+        return base, head
 
     def log_ratio(self, w: Workload, rounds: int | None = None) -> float:
         """One sample: the log of the head's time over the base's, `w` being what was prepared last.
@@ -106,11 +119,11 @@ class Pair:
         for turn in range(turns):
             found = {}
             for process in order if turn % 2 == 0 else reversed(order):
-                found[process.side] = process.ask(ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
+                found[process.side] = _told(process, ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
             self.times.base += found["base"]
             self.times.head += found["head"]
             ratios.append(math.log(statistics.median(found["head"]) / statistics.median(found["base"])))
-        states = [process.ask(ANSWERING, state=True) for process in order]
+        states = [_told(process, ANSWERING, state=True) for process in order]
         self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
         self.imports = tuple(states[0]["imports"])
         if self.device == "cpu":
@@ -118,12 +131,20 @@ class Pair:
         return statistics.median(ratios)
 
 
+def _told(process: Process, limit: float, **request: Any) -> Answer:
+    """Its answer. Raises Died where it can't go on; of memory that lacks for two at once neither is to blame."""
+    answer = process.ask(limit, **request)
+    if "missing" in answer or "failed" in answer:
+        raise Died("both" if "missing" in answer else process.side, str(answer.get("missing", answer.get("failed"))))
+    return answer
+
+
 def _planned(order: Sequence[Process], core: int | None) -> float:
     """Seconds of a round of the slower side. Both have the same clock: where one side's call can't be captured as a
     graph, the other's is launched as well, or the launching would be part of one time only."""
-    plans = [process.ask(PREPARING, plan=core) for process in order]
+    plans = [_told(process, PREPARING, plan=core) for process in order]
     if len({plan["clock"] for plan in plans}) > 1:
-        plans = [process.ask(PREPARING, plan=core, graph=False) for process in order]
+        plans = [_told(process, PREPARING, plan=core, graph=False) for process in order]
     return max(plan["seconds"] for plan in plans)
 
 
@@ -134,7 +155,11 @@ def schedule(seconds: float, rounds: int | None = None, budget: float = SECONDS[
     return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)
 
 
-def _side(answer: Mapping[str, Any], failed: str) -> Side:
+def _no_memory(answer: Answer) -> bool:
+    return NO_MEMORY in str(answer.get("missing"))
+
+
+def _side(answer: Answer, failed: str) -> Side:
     reasons = {"missing": answer.get("missing"), "wrong": answer.get("wrong")}
     if reason := answer.get("failed"):
         reasons[failed] = reason

@@ -11,10 +11,13 @@ the modules are imported before it is asked for anything. Lines of JSON, a reque
         {"failed": reason}    anything else that was raised
     {"plan": core or null, "graph": bool}
         {"seconds": of a round, "iterations", "clock"}: warm, its rounds chosen; without `graph` a GPU's are launched
+    {"release": true}       {}: gives back the memory of what was prepared, for the other side
     {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
     {"state": true}         {"unfit": reason or null, "state": of the machine since the plan, "imports": [module]}: what
                             was slow to import
     {"quit": true}
+
+A plan and rounds may be "missing" too, where there is no memory for both sides at once, or "failed".
 
 What libraries print goes to stderr. On the CPU there is one thread, which the plan may hold to one core.
 """
@@ -43,6 +46,7 @@ Answer = dict[str, Any]
 INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/decide/inject.py)
 
 IMPORTS = ("torch._inductor.compile_fx",)  # what is slow to import, and only what is compiled needs
+NO_MEMORY = "does not fit"  # in the reason of what is missing for a lack of it
 LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
 
 
@@ -63,11 +67,27 @@ class Worker:
         self.cores = _cores()
         self.prepared: Prepared | None = None
         self.made: Plan | None = None
+        self.variant = ""
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
-        """Raises what the workload raises."""
+        """Raises what the workload raises, unless that is a lack of memory."""
+        import torch
+
+        from perf.measure import memory
+
+        try:
+            return self._answer(request)
+        except torch.OutOfMemoryError as error:
+            return {"missing": f"{self.variant}: {NO_MEMORY}: {memory.shortage(error)}"}
+        finally:
+            if "rounds" not in request and self.device.type == "cuda":
+                torch.cuda.empty_cache()  # the other side may need what lies in this one's cache
+
+    def _answer(self, request: Mapping[str, Any]) -> Answer:
         if "prepare" in request:
             return self.prepare(request["prepare"], bool(request.get("check")))
+        if "release" in request:
+            return self.release()
         if "plan" in request:
             return self.plan(request["plan"], graph=request.get("graph", True))
         if "rounds" in request:
@@ -77,8 +97,6 @@ class Worker:
 
     def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
         """Builds what is timed and calls it once; `check` holds it against its oracle and counts it."""
-        import torch
-
         import attention
         from perf.cells import Workload
         from perf.measure.compiling import cold
@@ -87,6 +105,7 @@ class Worker:
         gc.enable()
         _stay_on(self.cores)
         w = Workload(**fields)
+        self.variant = w.variant
         try:
             if w.variant not in attention.names():
                 return {"missing": f"{w.variant} is not registered"}
@@ -103,10 +122,11 @@ class Worker:
             return self._checked(w, prepared) | seconds if check else {"ready": True}
         except attention.Unsupported as error:
             return {"missing": line(error)}
-        except torch.OutOfMemoryError as error:
-            from perf.measure import memory
 
-            return {"missing": f"{w.variant}: does not fit: {memory.shortage(error)}"}
+    def release(self) -> Answer:
+        self.prepared = self.made = None
+        self.preparer.release()
+        return {}
 
     def _checked(self, w: Workload, prepared: Prepared) -> Answer:
         from perf.measure import counters, memory

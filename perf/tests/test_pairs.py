@@ -46,6 +46,8 @@ for line in sys.stdin:
     begun = time.monotonic()
     n = request["prepare"]["n"] if kind == "prepare" else n
     does = told.get(f"{kind} {n}", told.get(kind))
+    if isinstance(does, list):  # one after the other
+        does = does.pop(0) if does else None
     if does == "die":
         print("a line before", file=sys.stderr)
         sys.exit("the last line")
@@ -63,13 +65,13 @@ for line in sys.stdin:
         if turn in told.get("disturbed", []):
             seconds *= 10
         turn += 1
-        answer = {"seconds": [seconds] * request["rounds"]}
+        answer = does or {"seconds": [seconds] * request["rounds"]}
         time.sleep(0.002)
     else:
         clock = told.get("clock", "graph") if request.get("graph", True) else "events"
         answer = does or {"prepare": {"ready": True, "counters": {"operators": 3}, "error": 1e-6, "peak_bytes": 8},
                           "plan": {"seconds": 0.02, "iterations": 1, "clock": clock},
-                          "state": {"unfit": None, "imports": ["json"]}}[kind]
+                          "state": {"unfit": None, "imports": ["json"]}, "release": {}}[kind]
     with log.open("a") as file:
         file.write(json.dumps([here.name, kind, n, begun, time.monotonic(), request.get("check"), answer]) + "\\n")
     print(json.dumps(answer), flush=True)
@@ -177,11 +179,29 @@ def test_what_fails_on_the_head_alone_is_wrong_and_otherwise_missing(sides: Side
         assert bool(head.missing) == bool(head_told and base_told)
 
 
-def test_memory_that_the_other_side_held_is_asked_for_again(sides: Sides) -> None:
-    base, head = sides({}, {"prepare": {"missing": "softmax:eager: does not fit: needs 9 GB"}})
-    with Pair(base, head, "cpu") as made:
-        made.prepare(SMALL)
-    assert [name for name, kind, *_ in log(base) if kind == "prepare"].count("head") == 2
+FULL = {"missing": "softmax:eager: does not fit: needs 9 GB, 8 GB are free"}
+
+
+@pytest.mark.parametrize(("base_told", "head_told", "missing"), [
+    ([], [FULL], [False, False]), ([FULL], [FULL], [False, False]),  # in the way of each other while they were checked
+    ([], [FULL, FULL], [False, True]), ([FULL, FULL], [], [True, False]),  # alone as well
+    ([FULL, None, FULL], [], [True, True])])  # not both at once
+def test_what_does_not_fit_is_tried_without_the_other_side(sides: Sides, base_told: list, head_told: list,
+                                                           missing: list[bool]) -> None:
+    with Pair(*sides({"prepare": base_told}, {"prepare": head_told}), "cpu") as made:
+        found = made.prepare(SMALL)
+    assert [bool(side.missing) for side in found] == missing
+    assert not any(side.wrong for side in found)
+    assert all(side.counters or side.missing for side in found)  # it was checked, too
+
+
+@pytest.mark.parametrize(("kind", "answer", "side"), [
+    ("plan", FULL, "both"), ("rounds", FULL, "both"), ("rounds", {"failed": "RuntimeError: it broke"}, "head")])
+def test_what_can_not_go_on_is_told_and_no_time(sides: Sides, kind: str, answer: dict, side: str) -> None:
+    with Pair(*sides({}, {kind: answer}), "cpu") as made, pytest.raises(Died) as error:
+        _measured(made)
+    assert error.value.side == side
+    assert error.value.reason in answer.values()
 
 
 @pytest.mark.parametrize(("does", "reason"), [

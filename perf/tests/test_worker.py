@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -169,6 +170,24 @@ def test_another_installed_package_is_not_measured(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     answer, = answers(CHECKED)
     assert "attention/ is that of" in answer["failed"]
+
+
+def test_memory_that_lacks_is_told_at_any_time_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(Exception):
+        """In place of torch's, which only its allocator can make."""
+
+    def lacks(*_: Any) -> None:
+        raise Short("no room")
+
+    monkeypatch.setattr(torch, "OutOfMemoryError", Short)
+    made = worker.Worker(torch.device("cpu"))
+    assert made.answer(CHECKED)["ready"] is True
+    assert made.prepared is not None
+    held = weakref.ref(made.prepared.call)
+    monkeypatch.setattr(made.clock, "prepare", lambda *_, **settings: lacks())
+    assert made.answer(PLAN) == {"missing": "softmax:eager: does not fit: no room"}
+    assert made.answer({"release": True}) == {}
+    assert held() is None
 
 
 def test_quit_ends_it() -> None:
