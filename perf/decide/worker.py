@@ -80,7 +80,7 @@ class Worker:
         except torch.OutOfMemoryError as error:
             return {"missing": f"{self.variant}: {NO_MEMORY}: {memory.shortage(error)}"}
         finally:
-            if "rounds" not in request and self.device.type == "cuda":
+            if self.device.type == "cuda" and ("prepare" in request or "release" in request):
                 torch.cuda.empty_cache()  # the other side may need what lies in this one's cache
 
     def _answer(self, request: Mapping[str, Any]) -> Answer:
