@@ -22,6 +22,7 @@ import torch
 import attention
 import models
 from perf.cells import Workload
+from perf.studies.compared import Compared
 from perf.studies.measuring import Study, Timed
 from perf.studies.where_time_goes import Where, where
 
@@ -59,6 +60,24 @@ def text(m: Models, name: str, phase: str, n: int, compiled: bool = False) -> Wo
                     1 if phase == "decode" else n, n, preset.head_dim, m.half, compiled=compiled)
 
 
+def pairs(m: Models) -> Iterator[tuple[str, Workload, Workload]]:
+    """What is compared at batch 1: eager and compiled."""
+    yield "ViT", image(m.vit, 1, m.half), image(m.vit, 1, m.half, compiled=True)
+    for name in m.gpts:
+        for phase, n in (("prefill", m.short), ("decode", m.long - 1)):
+            yield f"{name} {phase}", text(m, name, phase, n), text(m, name, phase, n, True)
+
+
+def quantised(m: Models, method: str) -> Workload:
+    """The ViT at the large batch."""
+    return image(m.fused, m.batch, "bf16", method, True)
+
+
+def unquantised(m: Models) -> list[Workload]:
+    """What it has to beat: the same in as few products, and as it is."""
+    return [image(name, m.batch, "bf16", compiled=True) for name in (m.fused, m.vit)]
+
+
 class Goals:
     """The parts, each of which claims something."""
 
@@ -70,35 +89,25 @@ class Goals:
         self.claims.append(f"{'holds ' if holds else 'FAILS '} {said}: {measured}")
         self.study.write("claim", {"claim": said, "measured": measured, "holds": holds})
 
-    def pairs(self) -> Iterator[tuple[str, Workload, Workload]]:
-        """What is compared at batch 1: eager and compiled."""
-        yield "ViT", image(self.m.vit, 1, self.m.half), image(self.m.vit, 1, self.m.half, compiled=True)
-        for name in self.m.gpts:
-            for phase, n in (("prefill", self.m.short), ("decode", self.m.long - 1)):
-                yield f"{name} {phase}", text(self.m, name, phase, n), text(self.m, name, phase, n, True)
-
     def compiled(self, part: str) -> list[Workload]:
         """All that a part compiles."""
         m = self.m
-        return {"graphs": [new for _, _, new in self.pairs()],
+        return {"graphs": [new for _, _, new in pairs(m)],
                 "blocks": [image(m.vit, batch, m.half, "bnb-nf4", True) for batch in (1, m.batch)],
-                "fastest": [*self.unquantised(), *(image(m.fused, m.batch, "bf16", one, True) for one in FASTEST)],
+                "fastest": [*unquantised(m), *(quantised(m, one) for one in FASTEST)],
                 }.get(part, [])
-
-    def unquantised(self) -> list[Workload]:
-        """What a quantised ViT has to beat."""
-        return [image(name, self.m.batch, "bf16", compiled=True) for name in (self.m.fused, self.m.vit)]
 
     def graphs(self) -> None:
         """torch.compile and a CUDA graph against eager half precision at batch 1."""
-        for name, eager, compiled in self.pairs():
+        for name, eager, compiled in pairs(self.m):
             with self.study.part(f"compiled {name}"):
                 old, new = self.study.timed(eager), self.study.timed(compiled)
+                found = Compared(new, old)
                 self.claim(f"{name}, {self.m.half}, batch 1: compile + CUDA graph >= {LEAST}x as fast as eager",
-                           f"{old.eager / new.best:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
-                           f"{old.gpu / new.gpu:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); the host "
-                           f"launches the eager call in {ms(old.host)}; a CUDA graph alone gives "
-                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", old.eager / new.best >= LEAST)
+                           f"{found.speed_up:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
+                           f"{found.device_speed_up:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); the "
+                           f"host launches the eager call in {ms(old.host)}; a CUDA graph alone gives "
+                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", found.speed_up >= LEAST)
 
     def blocks(self) -> None:
         """NF4 against half precision on the blocks: how much smaller, how much slower."""
@@ -108,10 +117,11 @@ class Goals:
                 slow = []
                 for compiled in (False, True):
                     with self.study.part(f"bnb-nf4{' compiled' * compiled} at batch {batch}"):
-                        found = self.study.timed(image(self.m.vit, batch, self.m.half, "bnb-nf4", compiled))
-                        replayed = f", replayed {found.replay / plain.eager:.2f}x" if found.replay else ""
-                        slow.append(f"{'compiled' if compiled else 'eager'} {found.eager / plain.eager:.2f}x the time "
-                                    f"by the stopwatch, {found.gpu / plain.gpu:.2f}x by the device's{replayed}")
+                        found = Compared(
+                            self.study.timed(image(self.m.vit, batch, self.m.half, "bnb-nf4", compiled)), plain)
+                        replayed = f", replayed {found.replayed_slowdown:.2f}x" if found.replayed_slowdown else ""
+                        slow.append(f"{'compiled' if compiled else 'eager'} {found.slowdown:.2f}x the time by the "
+                                    f"stopwatch, {found.device_slowdown:.2f}x by the device's{replayed}")
                 self.claim(f"NF4 at batch {batch}: its slowdown against {self.m.half} eager is printed",
                            "; ".join(slow), bool(slow))
         for name in (self.m.vit, self.m.gpts[0]):
@@ -128,24 +138,24 @@ class Goals:
     def fastest(self) -> str | None:
         """The fastest quantised ViT at the large batch against bf16, both compiled; its method."""
         with self.study.part("bf16 compiled"):
-            fused, plain = (self.study.timed(w) for w in self.unquantised())
-            found: dict[str, Timed] = {}
+            fused, plain = (self.study.timed(w) for w in unquantised(self.m))
+            found: dict[str, Compared] = {}
             for method in FASTEST:
                 with self.study.part(f"{method} compiled"):
-                    found[method] = self.study.timed(image(self.m.fused, self.m.batch, "bf16", method, True))
+                    found[method] = Compared(self.study.timed(quantised(self.m, method)), plain)
             if not found:
                 raise ValueError("no method could be timed")
-            best = min(found, key=lambda method: found[method].gpu)
-            told = "; ".join(f"{method} {plain.gpu / t.gpu:.2f}x, {t.weights / plain.weights:.3f} of its size, "
-                             f"{compile_seconds(t)}" for method, t in found.items())
+            best = max(found, key=lambda method: found[method].device_speed_up)
+            won, new = found[best], found[best].new
+            told = "; ".join(f"{method} {one.device_speed_up:.2f}x, {one.size:.3f} of its size, "
+                             f"{compile_seconds(one.new)}" for method, one in found.items())
             self.claim(f"the fastest quantised ViT at batch {self.m.batch} >= {FASTER}x as fast as bf16 compiled",
-                       f"{best}: {plain.gpu / found[best].gpu:.2f}x ({ms(plain.gpu)} -> {ms(found[best].gpu)}, by "
-                       f"{found[best].clock}; stopwatch {ms(plain.best)} -> {ms(found[best].best)}). All: {told}",
-                       plain.gpu / found[best].gpu >= FASTER)
+                       f"{best}: {won.device_speed_up:.2f}x ({ms(plain.gpu)} -> {ms(new.gpu)}, by {new.clock}; "
+                       f"stopwatch {ms(plain.best)} -> {ms(new.best)}). All: {told}", won.device_speed_up >= FASTER)
+            fewer = Compared(new, fused)
             self.claim("and as bf16 compiled in as few products as it has",
-                       f"{fused.gpu / found[best].gpu:.2f}x ({ms(fused.gpu)})", fused.gpu / found[best].gpu >= FASTER)
-            size = found[best].weights / plain.weights
-            self.claim(f"and at most {SMALLEST} of its size", f"{size:.3f}", size <= SMALLEST)
+                       f"{fewer.device_speed_up:.2f}x ({ms(fused.gpu)})", fewer.device_speed_up >= FASTER)
+            self.claim(f"and at most {SMALLEST} of its size", f"{won.size:.3f}", won.size <= SMALLEST)
             return best
         return None
 
