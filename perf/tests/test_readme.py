@@ -128,6 +128,13 @@ def test_the_table_of_variants_is_the_registry(readme):
     assert shown.strip() == done.stdout.strip(), "paste what `python -m perf variants` prints between the markers"
 
 
+def test_the_table_of_goals_is_that_of_the_records(readme):
+    done = run("-m", "perf.studies.goals_table")
+    assert done.returncode == 0, done.stderr
+    shown = between(readme, "<!-- goals -->\n", "<!-- /goals -->")
+    assert shown == done.stdout, "paste what `python -m perf.studies.goals_table` prints between the markers"
+
+
 def test_the_commands_are_environments_of_tox(readme):
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "tox.ini")
