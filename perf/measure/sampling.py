@@ -49,7 +49,7 @@ def sample(clock: Clock, plan: Plan, *, precision: float, watch: Callable[[], An
     end = time.perf_counter() + clock.budget
     with _without_garbage_collection():
         while True:
-            readings = [_round(clock, plan) for _ in range(min(chunk, clock.most - len(seconds)))]
+            readings = [one_round(clock, plan) for _ in range(min(chunk, clock.most - len(seconds)))]
             if watch is not None:
                 watch()
             seconds += [(stop - start) / plan.iterations for start, stop in readings]
@@ -60,7 +60,8 @@ def sample(clock: Clock, plan: Plan, *, precision: float, watch: Callable[[], An
                 return Samples(tuple(seconds), interval, "budget")
 
 
-def _round(clock: Clock, plan: Plan) -> tuple[Any, Any]:
+def one_round(clock: Clock, plan: Plan) -> tuple[Any, Any]:
+    """Two readings of the clock, with the plan's calls between them."""
     if plan.setup:
         plan.setup()
     start = clock.timer()

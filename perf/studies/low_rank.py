@@ -10,12 +10,8 @@ printed with its published figure; that one fails is no error.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-
-import torch
 
 from perf.cells import parse_length
 from perf.studies import low_rank_claims
@@ -24,29 +20,26 @@ from perf.studies.low_rank_kernels import Kernels
 from perf.studies.low_rank_rows import CPU, GPU, TINY, in_text, rows
 from perf.studies.low_rank_text import Text
 from perf.studies.measuring import Study
+from perf.studies.options import parser
+
+PARTS = ("kernels", "text")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, then each claim; 1 if a part could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m perf.studies.low_rank", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tiny", action="store_true", help="short sequences: shows that it runs, and no finding")
-    parser.add_argument("--part", action="append", default=[], choices=("kernels", "text"), help="only this part")
-    parser.add_argument("--lengths", help="such as 512,4k")
-    parser.add_argument("--heads", type=int, help="of one sequence (default: 8)")
-    parser.add_argument("--steps", type=int, help="of training, each model (default: 150 on a CPU, 400 on a GPU)")
-    parser.add_argument("--limit", type=float, default=30.0, help="seconds of one measurement at most (default: 30)")
-    given = parser.parse_args(arguments)
-    device = torch.device(given.device)
-    size = TINY if given.tiny else GPU if device.type == "cuda" else CPU
+    options = parser("low_rank", __doc__, PARTS)
+    options.add_argument("--lengths", help="such as 512,4k")
+    options.add_argument("--heads", type=int, help="of one sequence (default: 8)")
+    options.add_argument("--steps", type=int, help="of training, each model (default: 150 on a CPU, 400 on a GPU)")
+    options.add_argument("--limit", type=float, default=30.0, help="seconds of one measurement at most (default: 30)")
+    given = options.parse_args(arguments)
+    size = TINY if given.tiny else GPU if given.device.type == "cuda" else CPU
     size = replace(size, steps=size.steps if given.steps is None else given.steps, heads=given.heads or size.heads,
                    lengths=tuple(map(parse_length, given.lengths.split(","))) if given.lengths else size.lengths)
-    study = Study(device, given.out)
+    study = Study(given.device, given.out)
     claims, chosen = Claims(study), rows(size)
     kernels, text = Kernels(study, size.heads, size.head_dim, given.limit), Text(study, size, given.limit)
-    parts = given.part or ["kernels", "text"]
+    parts = given.part or PARTS
     if "kernels" in parts:
         for dtype in size.dtypes:
             for n in size.lengths:

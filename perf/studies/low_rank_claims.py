@@ -11,11 +11,12 @@ import torch
 import attention
 from attention.testing import inputs
 from perf.report import units
-from perf.studies.calls import bounded, change
+from perf.studies.calls import bounded
 from perf.studies.claims import Claims
 from perf.studies.low_rank_kernels import Cost, Kernels
 from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, UNIFORM, Row, Size, low_rank
 from perf.studies.low_rank_text import AGAIN, SWAPPED, TRAINED, Text
+from perf.studies.ratio import change
 
 LESS_MEMORY, LESS_TIME, ACCURACY, PROBABILITY, MSE = 0.7, 1 / 1.2, 0.95, 1e-3, 2.1e-4
 QUADRATIC = 1.9  # a power of n from which on FLOPs count as quadratic; n log n has 1.07 at 16K

@@ -10,10 +10,12 @@ import torch
 from attention import DTYPES, Attention
 from attention.testing import inputs
 from perf.measure.memory import peak_bytes
-from perf.studies.calls import Ratio, bounded, in_turns
+from perf.studies.calls import bounded
 from perf.studies.claims import Cell, table
 from perf.studies.low_rank_rows import BASELINE, EXACT, INITS, Row, initialise, weights
 from perf.studies.measuring import Study
+from perf.studies.ratio import Ratio
+from perf.studies.rounds import in_turns
 
 
 @dataclass(frozen=True)

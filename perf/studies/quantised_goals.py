@@ -10,11 +10,9 @@ replay from a cold L2. Every measurement is a line of the file, checked before i
 """
 from __future__ import annotations
 
-import argparse
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ import models
 from perf.cells import Workload
 from perf.studies.compared import Compared
 from perf.studies.measuring import Study, Timed
+from perf.studies.options import parser
 from perf.studies.where_time_goes import Where, where
 
 BLOCKS = {"vit": "vit.layers", "gpt2": "transformer.h"}
@@ -228,20 +227,14 @@ def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str], method:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints what was measured, then each claim; 1 if one fails or a part could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m perf.studies.quantised_goals", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--part", action="append", default=[], help="only this part; may be repeated",
-                        choices=("graphs", "blocks", "where", "fastest", "quality"))
-    parser.add_argument("--method", help="whose quality is measured (default: the fastest's)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun (default: 8)")
-    parser.add_argument("--folds", type=int, default=0, help="models to train, to measure quality by (default: none)")
-    parser.add_argument("--fold-seconds", type=float, default=60.0, help="of training, each (default: 60)")
-    parser.add_argument("--tiny", action="store_true", help="tiny presets: shows that it runs, and no goal")
-    given = parser.parse_args(arguments)
+    options = parser("quantised_goals", __doc__, ("graphs", "blocks", "where", "fastest", "quality"))
+    options.add_argument("--method", help="whose quality is measured (default: the fastest's)")
+    options.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun (default: 8)")
+    options.add_argument("--folds", type=int, default=0, help="models to train, to measure quality by (default: none)")
+    options.add_argument("--fold-seconds", type=float, default=60.0, help="of training, each (default: 60)")
+    given = options.parse_args(arguments)
     attention.names()
-    study = Study(torch.device(given.device), given.out, 60 * given.minutes)
+    study = Study(given.device, given.out, 60 * given.minutes)
     goals = Goals(study, TINY if given.tiny else Models())
     parts(goals, given.folds, given.fold_seconds, given.part, given.method)
     print("\nClaims:", *goals.claims, *(f"FAILED {said}" for said in study.failures), f"records: {given.out}", sep="\n")

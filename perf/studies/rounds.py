@@ -1,53 +1,53 @@
-"""Rows timed side by side in rounds of random order: what drifts meets all rows alike, and is taken for none of them.
+"""Calls timed side by side in rounds of random order: what drifts meets all alike, and is taken for none of them.
 
-In each round every row is called once. Two rows are compared round by round: the median of their ratios. A table
-timed row after row takes a machine that warms up, or a neighbour that comes and goes, for a difference.
+In each round every call is timed once. Two are compared round by round (`Ratio.of`). A table timed row after row takes
+a machine that warms up, or a neighbour that comes and goes, for a difference.
 """
 from __future__ import annotations
 
+import functools
 import gc
 import random
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from perf.measure.sampling import FEWEST, median_interval
-from perf.studies.calls import bounded
+from perf.measure.clocks import Clock, Plan, clock
+from perf.measure.sampling import FEWEST, one_round
+from perf.studies.calls import PRECISION, bounded
 from perf.studies.measuring import Study, reading
+from perf.studies.ratio import Ratio
 
 Call = Callable[[], Any]
+Found = dict[str, list[float]]  # seconds by name, round by round
 MOST = 200  # rounds
+TURNS, TURNING = 30, 2.0  # of two calls in turns: the most, and the seconds of them
 LONGEST = 300.0  # seconds of a first call, compilation included
-TOLD = 2.0  # times as slow: from there on percents say little
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Time of one row over that of another, the median of their rounds, and half its 95 % interval."""
-
-    value: float
-    half: float
-
-    @property
-    def saved(self) -> float:
-        """Percent of the time that the first row takes less than the second; negative is slower."""
-        return 100 * (1 - self.value)
-
-    def __str__(self) -> str:
-        if self.value > TOLD:
-            return f"{self.value:.2f}x the time (±{self.half:.2f})"
-        return f"{self.saved:+.1f} % (±{100 * self.half:.1f})"
 
 
 def orders(names: Iterable[str], seed: int = 0) -> Iterator[list[str]]:
-    """Without end, all names, each time in another order."""
+    """Without end, all names in a random order, then in the reverse of it: of two each is first as often."""
     shuffle, known = random.Random(seed), list(names)
     while True:
-        yield shuffle.sample(known, len(known))
+        order = shuffle.sample(known, len(known))
+        yield order
+        yield order[::-1]
+
+
+def rounds(timed: Mapping[str, Callable[[], float]], *, seconds: float, most: int = MOST, seed: int = 0,
+           known: Callable[[Found], bool] = lambda found: False) -> Found:
+    """What each call says that it took, until that is `known`, `seconds` are spent or there are `most` rounds, but of
+    `FEWEST` at least."""
+    found: Found = {name: [] for name in timed}
+    end = time.monotonic() + seconds
+    for count, names in enumerate(orders(timed, seed)):
+        if count >= FEWEST and (count >= most or time.monotonic() > end or known(found)):
+            break
+        for name in names:
+            found[name].append(timed[name]())
+    return found
 
 
 def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]:
@@ -66,23 +66,30 @@ def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]
 
 
 def interleaved(calls: Mapping[str, Call], device: torch.device, *, seconds: float, most: int = MOST,
-                fewest: int = FEWEST, seed: int = 0) -> dict[str, list[float]]:
-    """Seconds of each call by a stopwatch, one a round, until `seconds` are spent (after at least `fewest` rounds);
-    a first round, in which libraries load and allocate, is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    for count, names in enumerate(orders(calls, seed)):
-        if count > fewest and (time.perf_counter() > end or count > most):
-            break
-        for name in names:
-            spent = reading(calls[name], device)
-            if count:
-                found[name].append(spent)
-    return found
+                seed: int = 0) -> Found:
+    """By a stopwatch, as a user's loop sees them; a first round, in which libraries load and allocate, is not
+    counted."""
+    timed = {name: functools.partial(reading, call, device) for name, call in calls.items()}
+    for read in timed.values():
+        read()
+    return rounds(timed, seconds=seconds, most=most, seed=seed)
 
 
-def ratio(new: Sequence[float], base: Sequence[float]) -> Ratio:
-    """Of rounds that both rows were in."""
-    pairs = [a / b for a, b in zip(new, base, strict=True)]
-    middle = statistics.median(pairs)
-    return Ratio(middle, middle * median_interval(pairs))
+def in_turns(base: Call, new: Call, device: torch.device, limit: float) -> Ratio:
+    """Two calls by the harness's clock, until their ratio is known to `PRECISION`: a few percent that a busy machine
+    would hide. TimeoutError past `limit` seconds."""
+    def ratio(found: Found) -> Ratio:
+        return Ratio.of(found["new"], found["base"])
+
+    ticking = clock(device)
+    with bounded(limit):
+        timed = {name: functools.partial(_seconds, ticking, ticking.prepare(call))
+                 for name, call in (("base", base), ("new", new))}
+        return ratio(rounds(timed, seconds=TURNING, most=TURNS,
+                            known=lambda found: ratio(found).interval <= PRECISION))
+
+
+def _seconds(ticking: Clock, plan: Plan) -> float:
+    """Of one call in one round."""
+    start, stop = one_round(ticking, plan)
+    return (stop - start) / plan.iterations

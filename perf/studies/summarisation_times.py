@@ -17,7 +17,8 @@ from perf.measure.sampling import median_interval, sample
 from perf.studies.claims import Cell, table
 from perf.studies.gpt2_rows import ROWS, build, confirm_kernel, copy_weights, error_ratio
 from perf.studies.measuring import PRECISION, Study
-from perf.studies.rounds import Call, Ratio, able, interleaved, ratio
+from perf.studies.ratio import Ratio
+from perf.studies.rounds import Call, able, interleaved
 
 STANDARD = ROWS[0].name
 Built = dict[str, tuple[Any, str]]  # model and variant by row
@@ -39,8 +40,8 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """Of one row against the standard one at one batch: time by rounds, and percent of peak memory."""
+class Comparison:
+    """Of one row with the standard one at one batch: time by rounds, and the ratio of peak memory."""
 
     row: str
     batch: int
@@ -67,7 +68,7 @@ def build_all(study: Study, s: Sizes) -> Built:
     return found
 
 
-def inference(study: Study, s: Sizes, built: Built) -> list[Saved]:
+def inference(study: Study, s: Sizes, built: Built) -> list[Comparison]:
     """Study 001a: prefill, decode and peak memory of each row, the weights copied between them."""
     found = []
     for batch in s.batches:
@@ -79,7 +80,7 @@ def inference(study: Study, s: Sizes, built: Built) -> list[Saved]:
     return found
 
 
-def training(study: Study, s: Sizes, built: Built) -> list[Saved]:
+def training(study: Study, s: Sizes, built: Built) -> list[Comparison]:
     """Study 001b: a step, which is forward, loss and backward of a batch in `accumulate` parts, dropout live. The
     optimizer's part, the same whatever the attention, is left out."""
     found = []
@@ -131,7 +132,8 @@ def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
     return step
 
 
-def _group(study: Study, s: Sizes, title: str, batch: int, phases: Mapping[str, Mapping[str, Call]]) -> list[Saved]:
+def _group(study: Study, s: Sizes, title: str, batch: int,
+           phases: Mapping[str, Mapping[str, Call]]) -> list[Comparison]:
     """All rows of one table: timed in rounds, then the memory of the first phase, then printed."""
     first = next(iter(phases))
     ran = {phase: able(study, calls, f"{phase}, batch {batch}") for phase, calls in phases.items()}
@@ -142,20 +144,20 @@ def _group(study: Study, s: Sizes, title: str, batch: int, phases: Mapping[str, 
     for name in peaks:
         cells: dict[str, Cell] = {"attention": name}
         for phase, samples in ((phase, samples) for phase, samples in timed.items() if name in samples):
-            spread, saved = median_interval(samples[name]), "saved" if phase == first else f"{phase} saved"
-            cells |= {f"{phase} ms": f"{1e3 * statistics.median(samples[name]):.4g} ±{spread:.1%}", saved: None}
+            spread, change = median_interval(samples[name]), f"{phase}'s change"
+            cells |= {f"{phase} ms": f"{1e3 * statistics.median(samples[name]):.4g} ±{spread:.1%}", change: None}
             if name != STANDARD and STANDARD in samples and STANDARD in peaks:
-                against = ratio(samples[name], samples[STANDARD])
-                cells[saved] = str(against)
-                found.append(Saved(name, batch, phase, against, 100 * (1 - peaks[name] / peaks[STANDARD])))
+                time = Ratio.of(samples[name], samples[STANDARD])
+                cells[change] = str(time)
+                found.append(Comparison(name, batch, phase, time, peaks[name] / peaks[STANDARD]))
             if study.device.type == "cuda" and phase != "train-step":
                 cells[f"{phase} GPU ms"] = 1e3 * _device_seconds(phases[phase][name], study.device)
         cells["peak MB"] = peaks[name] / 1e6
         rows.append(cells)
         study.write("measured", {**cells, "title": title, "batch": batch, "peak_bytes": peaks[name],
                                  "seconds": {phase: samples.get(name) for phase, samples in timed.items()}})
-    print(table(f"{title}: rounds in random order; peak over weights; saved of the standard one's time, "
-                "negative is slower", rows), flush=True)
+    print(table(f"{title}: rounds in random order; peak over weights; change of the standard one's time, "
+                "negative is faster", rows), flush=True)
     return found
 
 

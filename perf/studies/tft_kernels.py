@@ -12,9 +12,11 @@ from models.quality import Figure, compare, seasonal_naive
 from models.registry import Preset
 from perf.report import units
 from perf.studies import tft_faults, tft_training
-from perf.studies.calls import Measured, Ratio, change, in_turns, measured
+from perf.studies.calls import Measured, measured
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
+from perf.studies.ratio import Ratio, change
+from perf.studies.rounds import in_turns
 from perf.studies.tft_faults import ALL, NONE, SLOW
 from perf.studies.tft_sizes import Size
 
@@ -87,10 +89,10 @@ class Kernels:
                                                    if found else "-" for name in FIGURES}})
         print(f"  {row}: {units.seconds(step.seconds)} a step", flush=True)
 
-    def in_turns(self, first: Row, second: Row) -> Ratio:
-        """Training steps of two rows, the second's seconds over the first's."""
-        old, new = (tft_training.step(*self._model(row), row.batch, row.dtype) for row in (first, second))
-        return in_turns(old, new, self.study.device, self.limit)
+    def in_turns(self, base: Row, new: Row) -> Ratio:
+        """Training steps of two rows."""
+        old_step, new_step = (tft_training.step(*self._model(row), row.batch, row.dtype) for row in (base, new))
+        return in_turns(old_step, new_step, self.study.device, self.limit)
 
     def _model(self, row: Row) -> tuple[nn.Module, Preset]:
         variant, faults = KINDS[row.attention]
@@ -138,12 +140,12 @@ def _claims(kernels: Kernels, claims: Claims, heads: int) -> None:
         if old in kernels.times and new in kernels.times:
             with kernels.study.part(said):
                 ratio = kernels.in_turns(old, new)
-                claims.add(f"000a: {said}", published, f"{ratio} ({old.dtype}, {new.dtype})",
+                claims.add(f"000a: {said}", published, f"{ratio} ({ratio.rounds} rounds; {old.dtype}, {new.dtype})",
                            ratio.at_most(most) if gpu else None, why)
     with kernels.study.part("the same baseline twice"):
         ratio = kernels.in_turns(eager, eager)
         claims.add("000a: the same baseline, timed twice, is the same within the 3 % claimed",
-                   "44.1 and 56.1 s (+27.2 %)", str(ratio), ratio.within(0.03))
+                   "44.1 and 56.1 s (+27.2 %)", f"{ratio} ({ratio.rounds} rounds)", ratio.within(0.03))
     plain, fused = (kernels.times.get(replace(row, batch=wide)) for row in (eager, flash))
     if plain and fused:
         claims.add(f"000a: flash takes 35.3 % less memory at batch {wide} with {heads} heads", "697 -> 451 MB",

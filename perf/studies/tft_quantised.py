@@ -16,9 +16,11 @@ from models.quality import Figure, compare
 from models.registry import Preset
 from perf.report import units
 from perf.studies import tft_faults, tft_training
-from perf.studies.calls import Measured, Ratio, change, in_turns, measured
+from perf.studies.calls import Measured, measured
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
+from perf.studies.ratio import Ratio, change
+from perf.studies.rounds import in_turns
 from perf.studies.tft_sizes import Size
 
 METHOD = "ptq-int8"
@@ -125,7 +127,8 @@ def _claims(found: Quantised, claims: Claims) -> None:
                                          ("small", "slower", "95.1 -> 115.3 s (+21.2 %)", 1.0)):
         if ratio := found.ratios.get(name):
             holds = ratio.at_most(bound)
-            claims.add(f"000b: int8 makes the {name} model {said} on the CPU", published, f"{ratio}, one thread",
+            claims.add(f"000b: int8 makes the {name} model {said} on the CPU", published,
+                       f"{ratio} ({ratio.rounds} rounds, one thread)",
                        holds if said != "slower" or holds is None else not holds)
     for name in ("small", "large, trained"):
         if (name, METHOD) in found.figures:

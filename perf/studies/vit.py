@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from models.registry import Preset
 from perf.studies import vit_quality
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
+from perf.studies.options import parser
 from perf.studies.vit_claims import claim_ablation, claim_quality, claim_times
 from perf.studies.vit_quality import Folds
 from perf.studies.vit_rows import Row, check, kept, rows, treated, variant
@@ -63,11 +63,8 @@ def available(study: Study, preset: Preset, compiled: bool) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tables, then claims; 1 if a part could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m perf.studies.vit", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser("vit", __doc__)
+    add = options.add_argument
     add("--model", help="preset (default: vit-l16 on a GPU, vit-digits on a CPU)")
     add("--batch", type=int, action="append", default=[], help="may be repeated (default: 1 and 32; 1 and 16 on a CPU)")
     add("--keep", action="append", default=[], metavar="LAYER", help="that quantised rows keep, vit.layers.3 say")
@@ -78,10 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--compiled", action=argparse.BooleanOptionalAction, help="torch.compile torchao's rows (default: on a GPU)")
     add("--ablation", action=argparse.BooleanOptionalAction, default=True, help="keep layers in turn (default: yes)")
     add("--minutes", type=float, default=40.0, help="after which no part is begun (default: 40)")
-    add("--tiny", action="store_true", help="tiny models: shows that it runs, and no claim")
-    given = parser.parse_args(arguments)
-    device = torch.device(given.device)
-    gpu, study = device.type == "cuda", Study(device, given.out, 60 * given.minutes)
+    given = options.parse_args(arguments)
+    device, study = given.device, Study(given.device, given.out, 60 * given.minutes)
+    gpu = device.type == "cuda"
     preset = models.get(given.model or ("vit-tiny" if given.tiny else "vit-l16" if gpu else "vit-digits"))
     claims, folds = Claims(study), Folds()
     chosen = available(study, preset, gpu if given.compiled is None else given.compiled)

@@ -18,7 +18,8 @@ from perf.measure.sampling import sample
 from perf.report.models_table import percentile
 from perf.studies.claims import Cell, table
 from perf.studies.measuring import PRECISION, Study
-from perf.studies.rounds import Call, Ratio, able, interleaved, ratio
+from perf.studies.ratio import Ratio
+from perf.studies.rounds import Call, able, interleaved
 from perf.studies.vit_rows import BASE, Row
 from perf.studies.where_time_goes import where
 
@@ -33,7 +34,7 @@ class Speed:
     bytes: int
 
     def against(self, base: Speed) -> Ratio:
-        return ratio(self.seconds, base.seconds)
+        return Ratio.of(self.seconds, base.seconds)
 
 
 def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: float) -> dict[Row, Speed]:
@@ -49,13 +50,13 @@ def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: 
         with study.part(f"kernels of {row.name}, batch {batch}"):
             cells = _cells(study.device, calls[row.name], row, speed, batch)
             if BASE in speeds and row != BASE:
-                cells["time saved"] = str(speed.against(speeds[BASE]))
+                cells["time's change"] = str(speed.against(speeds[BASE]))
             lines.append(cells)
             study.write("times", {**cells, "batch": batch, "bytes": speed.bytes,
                                   "seconds": [round(x, 7) for x in speed.seconds]})
     rounds = min(map(len, measured.values()), default=0)
-    print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; saved of {BASE.name}'s time, "
-                "negative is slower; peak over the weights", lines), flush=True)
+    print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; change of {BASE.name}'s time, "
+                "negative is faster; peak over the weights", lines), flush=True)
     return speeds
 
 

@@ -11,9 +11,11 @@ import models
 from models.tft import inputs
 from perf.measure import clocks
 from perf.studies import tft
-from perf.studies.calls import Ratio, bounded, change, in_turns, measured
+from perf.studies.calls import bounded, measured
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
+from perf.studies.ratio import Ratio, change
+from perf.studies.rounds import in_turns
 from perf.studies.tft_faults import ALL, NONE, SLOW, Faults, create
 from perf.studies.tft_kernels import STUDY
 from perf.studies.tft_sizes import sizes

@@ -1,0 +1,21 @@
+"""The options that studies share."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+
+def parser(study: str, about: str | None, parts: Collection[str] = ()) -> argparse.ArgumentParser:
+    """Of the module of this name and docstring; what else it takes it adds."""
+    made = argparse.ArgumentParser(prog=f"python -m perf.studies.{study}", description=about,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    add("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
+    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--tiny", action="store_true", help="the smallest sizes: shows that it runs, and no finding")
+    if parts:
+        add("--part", action="append", default=[], choices=parts, help="only this part; may be repeated")
+    return made
