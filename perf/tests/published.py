@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from asv.runner import BenchmarkResult
 from asv.util import write_json
 
 from perf.cells import Workload
+from perf.tests.repositories import START, git
 from perf.track.night import Failed, Finding, Night, Step
 from perf.track.series import FIGURES, VERSION, Series, common, series
 
 COMMITS = 16
 SLOW_FROM = 9  # this commit makes softmax:fa2 at n = 2048 slower
-START = 1_790_000_000
 DAY = 86_400
 UPGRADE = 4  # the first commit measured with the newer torch
 NOTHING = 12  # nothing could be measured at this commit
@@ -48,16 +46,6 @@ def seconds(w: Workload, commit: int) -> float:
     slow = STEP if (w.backend, w.function, w.n) == ("fa2", "softmax", 2048) and commit >= SLOW_FROM else 1
     wobble = 1 + 0.004 * math.sin(7.3 * commit + w.n)
     return (w.flops or 1e9) / rate * slow * wobble * (100 if w.dtype == "fp32" else 1)
-
-
-def git(folder: Path, *words: str, when: int = START) -> str:
-    """What git says in `folder`, as the same person at the time `when`."""
-    variables = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    for who in ("AUTHOR", "COMMITTER"):
-        variables |= {f"GIT_{who}_NAME": "Ada Example", f"GIT_{who}_EMAIL": "ada@example.org",
-                      f"GIT_{who}_DATE": f"{when} +0000"}
-    done = subprocess.run(["git", *words], cwd=folder, env=variables, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def repository(folder: Path) -> list[str]:

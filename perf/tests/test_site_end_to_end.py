@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perf.report.units import seconds
-from perf.tests.published import git
+from perf.tests.repositories import git
 from perf.track.history import load
 
 ROOT = Path(__file__).parents[2]
