@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -14,44 +13,10 @@ from perf.report.page.charts import decades
 from perf.report.page.document import digest
 from perf.report.page.header import header, while_timed
 from perf.report.page.markup import Markup, tag
+from perf.tests.html_page import Page
 from perf.tests.page_rows import GPU, ROWS, STATE, TREATED, row
 
 HOSTILE = '</script><script>alert(1)</script>"\'><img src=x onerror=alert(1)> & http://evil.example/'
-
-
-class Page(HTMLParser):
-    """All elements with their attributes, the text outside style and script, and the table's rows."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.rows: list[list[str]] = []
-        self._inside: list[str] = []
-        self.feed(text)
-        self.text = " ".join(self.words)
-
-    def handle_starttag(self, name, attributes):
-        self.elements.append((name, dict(attributes)))
-        self._inside.append(name)
-        if name == "tr":
-            self.rows.append([])
-        if name in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, name):
-        while self._inside and self._inside.pop() != name:
-            pass
-
-    def handle_data(self, data):
-        if self._inside and self._inside[-1] in ("style", "script"):
-            return
-        self.words.append(data)
-        if self.rows and {"td", "th"} & set(self._inside):
-            self.rows[-1][-1] += data
-
-    def named(self, name):
-        return [attributes for element, attributes in self.elements if element == name]
 
 
 @pytest.fixture(scope="module")

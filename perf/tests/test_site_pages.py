@@ -193,13 +193,6 @@ def test_no_history_is_one_line(tree, tmp_path, capsys, monkeypatch):
     assert Path(".site", "perf-site.txt").exists()
 
 
-def test_asv_missing_is_one_line(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(asv_pages, "find_spec", lambda name: None)
-    problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", tmp_path / "out")
-    assert not whole
-    assert problems == ['asv is not installed, so its graphs are left out; pip install -e ".[site]"']
-
-
 def test_a_folder_with_other_things_is_not_overwritten(tree, tmp_path):
     (tmp_path / "precious").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):

@@ -1,0 +1,55 @@
+"""The steps of the front page: what went up in the history and stayed up."""
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from perf.tests import front_page, published
+from perf.track.site import steps
+
+tree, site, shown = front_page.tree, front_page.site, front_page.shown
+
+
+def test_the_step_of_the_history(shown, tree):
+    _, hashes = tree
+    told = re.sub(r"\s+", " ", shown.sections["steps"])
+    assert told.count("fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8") == 1
+    slow, before = hashes[published.SLOW_FROM][:8], hashes[published.SLOW_FROM - 1][:8]
+    assert f"time NVIDIA H200, torch 2.11.0, python 3.12 {slow} after {before} " in told
+    assert re.findall(r"[-+]\d+\.\d%", told) == ["+40.5%"]
+
+
+def made_up(tree, values, figure="time_call"):
+    """A row whose line of `figure` has these values."""
+    row = next(row for row in front_page.rows(tree[0]) if row.workload.bare)
+    first = row.lines["time_call"][0]
+    line = [replace(first, value=value, commit=f"{number:040d}", figure=figure) for number, value in enumerate(values)]
+    return replace(row, lines={"time_call": row.lines["time_call"], figure: line})
+
+
+def test_larger_steps_come_first(tree):
+    rows = [made_up(tree, [1.0] * 8 + [ratio] * 8) for ratio in (1.2, 3.0, 1.5)]
+    assert [step.ratio for step in steps.steps(rows)] == pytest.approx([3.0, 1.5, 1.2])
+
+
+def test_what_came_back_is_no_step(tree):
+    def found(values, figure="time_call"):
+        return [(step.before[-2:], step.after[-2:], round(step.ratio, 2), step.nights)
+                for step in steps.steps([made_up(tree, values, figure)]) if step.figure == figure]
+
+    assert found([1.0] * 8 + [1.5] * 8) == [("07", "08", 1.5, 0)]
+    assert found([1.0] * 8 + [1.5] * 8 + [1.0] * 8) == []
+    assert found([1.5] * 8 + [1.0] * 8) == []
+    assert found([1.0] * 16) == []
+    assert found([3] * 8 + [4] * 8, "track_launches") == [("07", "08", 1.33, 0)]
+
+
+def test_a_creep_is_told_as_one(tree, monkeypatch):
+    monkeypatch.setattr(steps.drift, "steps", lambda values: [])
+    row = made_up(tree, [(1 + 8e-4 * max(0, night - 60)) * (1 + 0.001 * (-1) ** night) for night in range(100)])
+    (found,) = steps.steps([row])
+    assert (found.before, found.after, found.nights) == ("", "", 30)
+    said = front_page.read(rows=[row], places={("", ""): row.place}, steps=[found])
+    assert "a creep over the last 30" in said.sections["steps"]
