@@ -204,6 +204,19 @@ def test_relatives_are_told_apart():
     assert not nvml._ours(NOT_OURS)
 
 
+def test_the_sibling_is_a_relative(monkeypatch):
+    """Seen from a process that is not the child's parent."""
+    monkeypatch.setattr(nvml, "os", SimpleNamespace(getpid=lambda: NOT_OURS, environ=os.environ))
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        monkeypatch.delenv(nvml.FAMILY, raising=False)
+        assert not nvml._ours(child.pid)
+        monkeypatch.setenv(nvml.FAMILY, str(os.getpid()))
+        assert nvml._ours(child.pid)
+    finally:
+        child.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_this_machine_s_gpu_is_read():

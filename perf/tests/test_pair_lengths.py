@@ -1,0 +1,32 @@
+"""How much is timed: rounds of a turn, turns of a pair, pairs of a benchmark."""
+from __future__ import annotations
+
+import pytest
+
+from perf.decide import pair
+from perf.decide.pair import schedule
+from perf.decide.pairs import Found
+from perf.decide.verdict import Side, Thresholds
+from perf.tests.fake_sides import SMALL
+
+
+@pytest.mark.parametrize(("seconds", "rounds", "of_turn", "turns"), [
+    (0.0002, None, 50, 50), (0.01, None, 1, 50), (0.002, None, 5, 50), (0.1, None, 1, 6), (3.0, None, 1, 4),
+    (1e-5, None, 1000, 50), (0.02, 10, 1, 10), (0.001, 10, 10, 4)])
+def test_rounds_suit_the_call(seconds: float, rounds: int | None, of_turn: int, turns: int) -> None:
+    assert schedule(seconds, rounds) == (of_turn, turns)
+    assert rounds or seconds > 0.1 or 2 * of_turn * turns * seconds <= 1.3 * pair.SECONDS["cpu"]
+    assert rounds or seconds > 0.02 or schedule(seconds, None, 0.1)[1] * of_turn * 2 * seconds <= 0.15
+
+
+def test_where_counters_have_decided_six_pairs_tell_how_much() -> None:
+    """What took 24 pairs on a busy machine to narrow, when the peak memory had said it after one."""
+    patient = Thresholds(least_pairs=3, most_pairs=64)
+    ratios = [0.3, -0.1, 0.2, 0.0, 0.25, -0.05]
+    same, larger = Side({"operators": 3}, 1e-6, 1000), Side({"operators": 3}, 1e-6, 2000)
+    assert Found(SMALL, patient, same, larger, ratios, checked=True).done
+    assert not Found(SMALL, patient, same, larger, ratios[:5], checked=True).done
+    assert not Found(SMALL, patient, same, same, ratios, checked=True).done
+    assert Found(SMALL, patient, same, larger, ratios, checked=True).verdict().word == "regressed"
+    slower_by_launches = Side({"operators": 4}, 1e-6, 1000)  # forgiven where the time improves, so time has to tell
+    assert not Found(SMALL, patient, same, slower_by_launches, ratios, checked=True).done
