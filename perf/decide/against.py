@@ -109,7 +109,7 @@ def why_not(w: Workload, device: torch.device) -> str | None:
 
 def row(verdict: Verdict, found: pairs.Found) -> Row:
     """The verdict, with the medians of all rounds and the head's rounds themselves."""
-    neither = found.base.missing and found.head.missing
+    neither = verdict.word == "missing" and found.base.missing
     base, head = (statistics.median(seconds) if seconds else None
                   for seconds in (found.base_seconds, found.head_seconds))
     return Row(found.workload, verdict, "skipped" if neither else verdict.word, base, head,

@@ -93,7 +93,7 @@ class Pair:
 
     def _one_by_one(self, request: Mapping[str, Any]) -> tuple[Answer, Answer]:
         """Each has the device to itself for checking, so that neither is in the other's way. What fits once and not
-        twice neither side can do: no pair can take turns."""
+        twice neither side can do, since no pair can take turns; but it was counted."""
         self.head.ask(ANSWERING, release=True)
         base = self.base.ask(PREPARING, **request)
         self.base.ask(ANSWERING, release=True)
@@ -101,7 +101,8 @@ class Pair:
         if not _no_memory(base):
             again = self.base.ask(PREPARING, **{**request, "check": False})
             if _no_memory(again) and not _no_memory(head):
-                base = head = {"missing": f"{again['missing']}, as the other side has it too"}
+                lacking = {"missing": f"{again['missing']}, as the other side has it too"}
+                base, head = {**base, **lacking}, {**head, **lacking}
         return base, head
 
     def log_ratio(self, w: Workload, rounds: int | None = None) -> float:

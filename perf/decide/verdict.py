@@ -8,7 +8,7 @@ alternating rounds. Rounds of one process are no independent samples, so they ar
 | wrong | the head's result is |
 | invalid | the machine was unfit, on either side |
 | missing, new | only the base can do it; only the head can, or only the head is right |
-| regressed | the time did, or a counter gates (perf/decide/exact.py) |
+| regressed | the time did, or a counter gates (perf/decide/exact.py), even where the two don't fit together |
 | improved | the time did; or it is ok and a counter that gates fell |
 | ok | the interval excludes the smallest effect that matters, of either sign |
 | inconclusive | none of these: `more_pairs` of the same spread would decide |
@@ -59,9 +59,9 @@ class Verdict:
 def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Thresholds) -> Verdict:
     """Of all log ratios so far, one a launch pair. Raises ValueError, in one line, for one that is not finite."""
     t = thresholds
-    if known := _without_time(base, head):
-        return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
     found = _changes(base, head, t)
+    if known := _grown(base, head, found) or _without_time(base, head):
+        return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
     if len(pairs) < (1 if t.weight else 2):
         return _untimed(pairs, found, t)
     seen = estimate(pairs, t.learned)
@@ -134,6 +134,14 @@ def _without_time(base: Side, head: Side) -> tuple[str, str] | None:
     if base.wrong:
         return "new", f"the base is wrong: {base.wrong}"
     return None
+
+
+def _grown(base: Side, head: Side, found: list[Change]) -> tuple[str, str] | None:
+    """Of two that were counted and don't fit beside each other: what grew must not hide behind that."""
+    worse = [change.words for change in found if change.sign > 0]
+    if not (worse and base.missing and head.missing) or head.wrong or head.invalid or base.invalid:
+        return None
+    return "regressed", "; ".join(["not timed", *worse, head.missing])
 
 
 def _untimed(pairs: Sequence[float], found: list[Change], t: Thresholds) -> Verdict:

@@ -16,10 +16,10 @@ import pytest
 
 import models
 from perf.cells import BARE, Workload
-from perf.decide import accepted, against, pytest_against
+from perf.decide import accepted, against, pairs, pytest_against
 from perf.decide.accepted import Accepted
 from perf.decide.row import Row
-from perf.decide.verdict import Verdict
+from perf.decide.verdict import Side, Thresholds, Verdict
 from perf.measure import machine
 from perf.track import night
 
@@ -318,3 +318,11 @@ def test_a_revision_that_can_t_be_compared_with(compared, repository, monkeypatc
     if where == "no git":
         monkeypatch.setenv("PATH", "")
     refused(compared.run(f"--perf-against={given}"), message)
+
+
+@pytest.mark.parametrize(("peak", "word"), [(10, "skipped"), (20, "regressed")])
+def test_what_fits_once_and_not_twice_is_skipped_unless_it_grew(peak: int, word: str) -> None:
+    base, head = (Side({}, 1e-3, taken, missing="does not fit") for taken in (10, peak))
+    found = pairs.Found(CELL, Thresholds(), base, head, checked=True)
+    assert found.done
+    assert against.row(found.verdict(), found).word == word

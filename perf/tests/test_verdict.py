@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,8 @@ def test_a_time_that_is_none_is_refused():
         decided(SIDE, [0.0, math.nan, 0.0])
 
 
-LACKS, UNFIT, FALSE = {"missing": "no such backend"}, {"invalid": "throttled"}, {"wrong": "error 3x the bound"}
+LACKS: dict[str, Any] = {"missing": "no such backend", "counters": {}, "peak_bytes": None, "error": None, "kernels": {}}
+UNFIT, FALSE = {"invalid": "throttled"}, {"wrong": "error 3x the bound"}
 
 
 @pytest.mark.parametrize(("base", "head", "word", "why"), [
@@ -152,6 +154,17 @@ def test_the_order_of_words(base, head, word, why):
     assert (found.word, found.ratio, found.low, found.high, found.more_pairs) == (word, None, None, None, 0)
     assert why in found.why
     assert found.word in WORDS
+
+
+@pytest.mark.parametrize(("peak", "word", "why"), [
+    (15_000_000, "regressed", "not timed; peak memory 1.5x (5.0 MB more); does not fit"),
+    (10_000_000, "missing", "neither side can do it: does not fit"),
+    (5_000_000, "missing", "neither side can do it: does not fit")])
+def test_what_fits_once_and_not_twice_is_regressed_by_what_was_counted(peak, word, why):
+    """A head that takes more memory must not be skipped for it."""
+    base = replace(SIDE, missing="does not fit")
+    found = decide([], base, replace(base, peak_bytes=peak), T)
+    assert (found.word, found.why, found.ratio) == (word, why, None)
 
 
 def test_sampling_stops_when_the_time_is_known_or_the_most_pairs_are_taken():
