@@ -1,7 +1,7 @@
 """What an attention function is: its formula, its paper, what it can and can't do."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ class Function:
     `oracle(q, k, v, *, causal, scale, key_mask, dtype, **options)`, and `params` where there are parameters.
     `kind`: "exact" is softmax attention by another algorithm, "structured" softmax under a mask or bias,
     "approximate" another, cheaper function.
+    `test_values` lists, for an option, the values that tests choose from; the first of each suits sequences of a few
+    dozen keys, where a default may be too large to hide or merge anything.
     """
 
     name: str
@@ -30,7 +32,8 @@ class Function:
     pairs: Callable[..., int] | None = None  # (n, m, causal, **options) -> visible query-key pairs of one head
     flops: Callable[..., int] | None = None  # (n, m, head_dim, causal, **options) -> of one head's forward pass
     cost: str = "n²"  # how time and memory grow, for the README's table
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # names and defaults
+    test_values: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of options, see below
     validate: Callable[..., None] | None = None  # (**options), raises ValueError for impossible ones
     limits: Callable[[Case], str | None] | None = None  # why a kind of call is impossible, in one line
     few: Callable[..., dict[str, Any]] | None = None  # (options, m) -> options that suit a probe's few keys
@@ -46,11 +49,15 @@ class Function:
     flash: bool = True  # softmax(...) v, whose backward may work with the output that it kept
     queries: int | None = None  # it is for so many queries; None: as many as keys
     default: bool = True  # in the default grid; else only by name or under `all`
+    core: bool = False  # measured and tested in full: every phase, mask and head_dim; of other functions a few cells
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or not (self.pairs or self.flops) or not self.paper:
             raise ValueError(f"function {self.name!r} needs paper=, pairs= or flops=, and kind= one of "
                              f"{', '.join(KINDS)}")
+        for option in self.test_values:
+            if option not in self.options:
+                raise ValueError(f"function {self.name!r}: test_values names {option!r}, which is no option of it")
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """`options` over the defaults; ValueError for an unknown or impossible one."""

@@ -15,9 +15,8 @@ from typing import Any
 
 from torch import nn
 
-import attention as registry
 import models
-from attention.registry import functions
+from attention import registry
 from models import checkpoints, losses, recipes, training
 from models.registry import Preset
 
@@ -49,7 +48,7 @@ def path(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 0
          attention_options: Mapping[str, Any] | None = None) -> Path:
     """Where `trained` keeps these weights."""
     preset = models.get(preset)
-    function = functions()[attention.partition(":")[0]]
+    function = registry.function(attention.partition(":")[0])
     options = sorted(function.complete(dict(attention_options or {})).items())
     from models import data
 

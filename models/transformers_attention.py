@@ -22,7 +22,7 @@ from transformers.masking_utils import bidirectional_mask_function, causal_mask_
 from transformers.utils.import_utils import is_tracing
 
 import attention
-from attention.registry import functions
+from attention import registry
 from models.registry import Preset
 
 # Arguments with which some models change what attention computes; none of the variants knows them.
@@ -49,7 +49,7 @@ def register(variant: str, **options: Any) -> str:
     """
     if variant not in attention.names():
         raise ValueError(f"unknown attention variant {variant!r}; choices: {', '.join(attention.names())}")
-    functions()[variant.partition(":")[0]].complete(options)  # raises for an unknown option
+    registry.function(variant.partition(":")[0]).complete(options)  # raises for an unknown option
     name = hf_name(variant, **options)
     known = _registered.setdefault(name, (variant, options))
     if known != (variant, options):

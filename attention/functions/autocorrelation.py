@@ -54,7 +54,8 @@ def validate(factor: float) -> None:
 
 @register("autocorrelation", kind="approximate", paper="arXiv 2106.13008", flops=flops, cost="n log n",
           options={"factor": 1}, validate=validate, causal=False, cross=False, grouped=False, padding=False,
-          flash=False, default=False)
+          flash=False, default=False,
+          test_values={"factor": (2, 1, 2.5, 6)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, factor: float) -> torch.Tensor:
     """Every delay's correlation, of q written out twice in a row, then the chosen delays again, with gradients."""

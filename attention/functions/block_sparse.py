@@ -112,7 +112,9 @@ def pairs(n: int, m: int, causal: bool, **options: Any) -> int:
 
 
 @register("block-sparse", kind="structured", paper="arXiv 2007.14062", pairs=pairs, cost="n", options=OPTIONS,
-          validate=validate, values=True)
+          validate=validate, values=True,
+          test_values={"preset": tuple(PRESETS), "block": (8, 1, 7, 16, 64), "local": (None, 0, 2, 300),
+                       "first": (None, 0, 2), "random": (1, None, 0, 2), "stride": (None, 0, 3), "seed": (0, 1)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, preset: str, block: int, seed: int,
            **counts: int | None) -> torch.Tensor:

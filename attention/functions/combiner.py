@@ -56,7 +56,8 @@ def validate(block: int | None, pooling: str) -> None:
 
 @register("combiner", kind="approximate", paper="arXiv 2107.05768", flops=flops, cost="n √n",
           options={"block": None, "pooling": "max"}, validate=validate, cross=False, grouped=False, padding=False,
-          flash=False, default=False)
+          flash=False, default=False,
+          test_values={"block": (16, None, 7, 300), "pooling": ("max", "mean")})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, block: int | None, pooling: str) -> torch.Tensor:
     """Softmax attention on n keys and T abstractions, each query seeing its own block's keys and the other blocks'

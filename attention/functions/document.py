@@ -49,7 +49,8 @@ def few(options: dict[str, Any], m: int) -> dict[str, Any]:
 
 
 @register("document", kind="structured", paper="arXiv 2407.21783", pairs=pairs, options={"length": 256},
-          validate=validate, few=few, cost="n", values=True)
+          validate=validate, few=few, cost="n", values=True,
+          test_values={"length": (32, 1, 2, 7, 64, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, length: int) -> torch.Tensor:
     """Softmax attention over the keys of the query's own document."""

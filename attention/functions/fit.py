@@ -70,7 +70,8 @@ def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None,
 
 @register("fit", kind="approximate", paper="arXiv 2305.12689", flops=flops, cost="n^(4/3)",
           options={"group": None, "latents": 8}, validate=validate, parameters=parameters, causal=False, cross=False,
-          grouped=False, padding=False, convex=False, flash=False, default=False)
+          grouped=False, padding=False, convex=False, flash=False, default=False,
+          test_values={"group": (16, None, 5, 64), "latents": (8, 1)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, params: Parameters, group: int | None, latents: int) -> torch.Tensor:
     """Group by group."""

@@ -77,7 +77,8 @@ def flops(n: int, m: int, head_dim: int, causal: bool, features: int, seed: int)
 
 @register("kernelised-rpe", kind="approximate", paper="arXiv 2106.12566", flops=flops, cost="n log n", default=False,
           flash=False, options={"features": FEATURES, "seed": 0}, validate=validate, limits=limits,
-          parameters=parameters)
+          parameters=parameters,
+          test_values={"features": (16, 1, 6)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, features: int, seed: int,
            params: Parameters) -> torch.Tensor:

@@ -41,7 +41,8 @@ def validate(bits: int, group: int, stairs: int) -> None:
 
 
 @register("kv-quantised", kind="structured", paper="arXiv 2402.02750", pairs=pairs, validate=validate,
-          options={"bits": 4, "group": 64, "stairs": 0}, convex=False, values=True)
+          options={"bits": 4, "group": 64, "stairs": 0}, convex=False, values=True,
+          test_values={"bits": (4, 8), "group": (16, 1, 64), "stairs": (7, 0, 5, 64)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, bits: int, group: int, stairs: int) -> torch.Tensor:
     """Softmax attention on keys and values that have been rounded, group by group."""

@@ -70,7 +70,8 @@ def peak_bytes(case: Case) -> int:
 
 
 @register("linformer", kind="approximate", paper="arXiv 2006.04768", flops=flops, cost="n", causal=False, convex=False,
-          options={"rank": RANK, "share": "headwise"}, validate=validate, limits=limits, few=few, parameters=parameters)
+          options={"rank": RANK, "share": "headwise"}, validate=validate, limits=limits, few=few, parameters=parameters,
+          test_values={"rank": (16, 2, 5), "share": ("headwise", "none", "key-value")})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, rank: int, share: str,
            params: Parameters) -> torch.Tensor:

@@ -55,7 +55,8 @@ def flops(n: int, m: int, head_dim: int, causal: bool, rank: int) -> int:
 
 
 @register("low-rank", kind="approximate", paper="cf. arXiv 2006.04768", flops=flops, cost="n²", options={"rank": RANK},
-          validate=validate, limits=limits, parameters=parameters)
+          validate=validate, limits=limits, parameters=parameters,
+          test_values={"rank": (16, 1, 5)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, rank: int, params: Parameters) -> torch.Tensor:
     """Softmax attention of q F and k F, scaled as q and k are."""

@@ -34,7 +34,8 @@ def peak_bytes(case: Case) -> int:
 
 @register("low-rank-linear", kind="approximate", paper="arXiv 1812.01243", flops=flops, cost="n", causal=False,
           options={"rank": low_rank.RANK}, validate=low_rank.validate, limits=low_rank.limits,
-          parameters=low_rank.parameters)
+          parameters=low_rank.parameters,
+          test_values={"rank": (16, 1, 5)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, rank: int, params: Parameters) -> torch.Tensor:
     """Equation 8, head by head."""

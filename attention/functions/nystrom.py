@@ -57,7 +57,8 @@ def peak_bytes(case: Case) -> int:
 
 @register("nystrom", kind="approximate", paper="arXiv 2102.03902", flops=flops, cost="n", causal=False, cross=False,
           convex=False, default=False, options={"landmarks": LANDMARKS, "iterations": 6}, validate=validate,
-          limits=limits, few=few)
+          limits=limits, few=few,
+          test_values={"landmarks": (16, 1, 7)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, landmarks: int, iterations: int) -> torch.Tensor:
     """Equation 13, head by head; the pseudo-inverse in float32 or wider."""

@@ -49,7 +49,8 @@ def flops(n: int, m: int, head_dim: int, causal: bool, width: int) -> int:
 
 
 @register("primer", kind="approximate", paper="arXiv 2109.08668", flops=flops, cost="n²", cross=False, convex=False,
-          default=False, options={"width": 3}, validate=validate, parameters=parameters)
+          default=False, options={"width": 3}, validate=validate, parameters=parameters,
+          test_values={"width": (3, 1, 4)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, width: int, params: Parameters) -> torch.Tensor:
     """Softmax attention on the sums over the last `width` tokens."""

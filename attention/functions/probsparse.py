@@ -87,7 +87,8 @@ def limits(case: Case) -> str | None:
 
 @register("probsparse", kind="approximate", paper="arXiv 2012.07436", flops=flops, cost="n log n",
           options={"factor": 5, "seed": 0, "masked": False}, validate=validate, limits=limits, causal=False,
-          grouped=False, padding=False, flash=False, default=False)
+          grouped=False, padding=False, flash=False, default=False,
+          test_values={"factor": (2, 1, 5), "seed": (0, 3)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, factor: int, seed: int, masked: bool) -> torch.Tensor:
     """Softmax attention in the rows that are chosen, the mean (masked: the sum so far) of v in the others."""

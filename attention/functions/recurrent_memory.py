@@ -62,7 +62,8 @@ def peak_bytes(case: Case) -> int:
 
 
 @register("recurrent-memory", kind="approximate", paper="arXiv 2404.07143", flops=flops, cost="n", default=False,
-          flash=False, options={"segment": SEGMENT}, validate=validate, full=False, few=few, parameters=parameters)
+          flash=False, options={"segment": SEGMENT}, validate=validate, full=False, few=few, parameters=parameters,
+          test_values={"segment": (16, 1, 64, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, segment: int, params: Parameters) -> torch.Tensor:
     """Equations 2 and 3 and the gate of equation 10, both parts as weighted means of values."""

@@ -70,7 +70,8 @@ def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None,
 
 @register("reformer", kind="approximate", paper="arXiv 2001.04451", flops=flops, cost="n log n",
           options={"chunk": 64, "rounds": 4, "seed": 0}, validate=validate, parameters=parameters,
-          cross=False, grouped=False, padding=False, flash=False, default=False)
+          cross=False, grouped=False, padding=False, flash=False, default=False,
+          test_values={"chunk": (16, 4, 64), "rounds": (2, 1, 3)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, params: Parameters, chunk: int, rounds: int, seed: int) -> torch.Tensor:
     """One softmax over all keys: key j counts as often for i as it stands in i's chunks, ln of that added.

@@ -112,7 +112,8 @@ def oracle_bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distan
 
 
 @register("relative-bias", kind="structured", paper="arXiv 1910.10683", pairs=pairs, validate=validate,
-          parameters=parameters, options={"buckets": 32, "max_distance": 128}, values=True)
+          parameters=parameters, options={"buckets": 32, "max_distance": 128}, values=True,
+          test_values={"buckets": (8, 6, 32), "max_distance": (20, 128)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, buckets: int, max_distance: int,
            params: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -73,7 +73,8 @@ def turned(x: torch.Tensor, position: torch.Tensor, base: float) -> torch.Tensor
 
 
 @register("rope", kind="structured", paper="arXiv 2104.09864", pairs=pairs, options={"base": 10000.0},
-          validate=validate, values=True)
+          validate=validate, values=True,
+          test_values={"base": (10000.0, 100.0)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, base: float) -> torch.Tensor:
     """Softmax attention of q and k, each turned by its position."""

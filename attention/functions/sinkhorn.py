@@ -60,7 +60,8 @@ def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None,
 
 @register("sinkhorn", kind="approximate", paper="arXiv 2002.11296", flops=flops, cost="n b + n²/b",
           options={"block": 64, "iterations": 8, "temperature": 0.75}, validate=validate, parameters=parameters,
-          causal=False, cross=False, grouped=False, padding=False, convex=False, flash=False, default=False)
+          causal=False, cross=False, grouped=False, padding=False, convex=False, flash=False, default=False,
+          test_values={"block": (16, 4, 64), "iterations": (8, 1)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, params: Parameters, block: int, iterations: int, temperature: float) -> torch.Tensor:
     """Block by block: its queries on the keys sorted there and on its own."""

@@ -39,7 +39,8 @@ def few(options: dict[str, Any], m: int) -> dict[str, Any]:
 
 
 @register("sliding-window", kind="structured", paper="arXiv 2004.05150", pairs=pairs,
-          cost="n", options={"window": 256}, validate=validate, few=few, values=True)
+          cost="n", options={"window": 256}, validate=validate, few=few, values=True, core=True,
+          test_values={"window": (5, 1, 2, 16, 64, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, window: int) -> torch.Tensor:
     """Softmax attention over W keys."""

@@ -67,7 +67,8 @@ def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None,
 
 @register("synthesizer", kind="approximate", paper="arXiv 2005.00743", flops=flops, cost="n²",
           options={"form": "dense", "rank": 8}, validate=validate, limits=limits, parameters=parameters,
-          grouped=False, flash=False, default=False)
+          grouped=False, flash=False, default=False,
+          test_values={"form": FORMS})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, params: Parameters, form: str, rank: int) -> torch.Tensor:
     """softmax(relu(q) W) v, or softmax(R) v."""

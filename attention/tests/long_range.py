@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import attention
+from attention import registry
 from attention.testing import inputs
 from attention.tests import costs
 
@@ -71,7 +72,7 @@ def peak_bytes(name: str, n: int, **options: Any) -> int:
 
 
 def registered_flops(function: str, n: int, head_dim: int = 64, causal: bool = False, **options: Any) -> int:
-    described = attention.functions()[function]
+    described = registry.function(function)
     return described.forward_flops(n, n, head_dim, causal, **described.complete(options))
 
 

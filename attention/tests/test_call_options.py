@@ -9,14 +9,15 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.registry import function
 from attention.testing import check, gradients, inputs
-from attention.tests.options import FIXED
+from attention.tests.options import fixed
 
-WIDE = [name for name, f in attention.functions().items() if f.values]
+WIDE = [name for name, f in registry.functions().items() if f.values]
 ON_CPU = [name for function in WIDE for name in attention.names(function=function, device="cpu")
           if not name.endswith(":flex")]
-EXACT = [name for name, f in attention.functions().items() if f.kind == "exact"]
+EXACT = [name for name, f in registry.functions().items() if f.kind == "exact"]
 
 
 def shape_of(name: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def shape_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ON_CPU)
 def test_values_may_be_of_another_width(name: str) -> None:
     """Multi-head latent attention's 192 and 128, in small; a backend that has one width says so."""
-    options = FIXED.get(name.partition(":")[0], {})
+    options = fixed(name.partition(":")[0])
     heads: dict[str, Any] = {"heads": 4, "kv_heads": 2, "head_dim": 24}
     reason = attention.why_not(name, value_dim=16, **heads, **shape_of(name), **options)
     if name == "softmax:sdpa-flash":
@@ -65,14 +66,14 @@ def test_wrong_widths_are_refused() -> None:
         module(*inputs(batch=1, heads=1, n=3, head_dim=8))
     with pytest.raises(ValueError, match="value_dim=0 must be a whole number >= 1"):
         attention.create("softmax:eager", heads=1, head_dim=8, value_dim=0)
-    narrow = next(name for name, f in attention.functions().items() if not f.values)
+    narrow = next(name for name, f in registry.functions().items() if not f.values)
     with pytest.raises(ValueError, match="takes values as wide as keys; pass value_dim=8"):
-        attention.create(f"{narrow}:eager", heads=1, head_dim=8, seq_len=8, value_dim=4, **FIXED.get(narrow, {}))
+        attention.create(f"{narrow}:eager", heads=1, head_dim=8, seq_len=8, value_dim=4, **fixed(narrow))
 
 
 @pytest.mark.parametrize("name", ON_CPU)
 def test_deterministic_gradients_repeat(name: str) -> None:
-    options = FIXED.get(name.partition(":")[0], {})
+    options = fixed(name.partition(":")[0])
     assert attention.why_not(name, heads=2, head_dim=16, grad=True, deterministic=True, **shape_of(name),
                              **options) is None
     module = attention.create(name, heads=2, head_dim=16, deterministic=True, **options)
@@ -127,10 +128,10 @@ def test_exact_variants_have_softmax_s_probabilities(name: str, causal: bool) ->
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 2, shape["n"]))
 
 
-@pytest.mark.parametrize("name", list(attention.functions()))
+@pytest.mark.parametrize("name", list(registry.functions()))
 def test_every_function_refuses_what_does_not_fit(name: str) -> None:
     """Heads that do not divide, mixed dtypes and devices, a mask of another shape: one line, before any kernel."""
-    options = FIXED.get(name, {})
+    options = fixed(name)
     with pytest.raises(ValueError, match="heads=6 must be a multiple of kv_heads=4"):
         attention.create(f"{name}:eager", heads=6, kv_heads=4, head_dim=16, seq_len=24, **options)
     module = attention.create(f"{name}:eager", heads=2, head_dim=16, seq_len=24, **options)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.functions import hard_attention
 from attention.testing import check, inputs
 from attention.tests import costs
@@ -92,7 +93,7 @@ def test_a_rounding_keeps_no_other_key() -> None:
 
 def test_flops_by_hand_and_peak_bytes_of_chunks() -> None:
     """Causal, 4 queries see 1 + 2 + 3 + 4 keys and keep 1 + 2 + 2 + 2 of them."""
-    described = attention.functions()["hard-attention"]
+    described = registry.function("hard-attention")
     assert described.forward_flops(4, 4, 8, True, top=2) == 2 * 8 * (10 + 7)
     assert described.forward_flops(4, 6, 8, False, top=9) == 2 * 8 * (24 + 24)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.functions import kernelised_rpe
 from attention.testing import Reference, inputs
 from attention.tests import cases, costs
@@ -100,7 +101,7 @@ def test_causal_gradients_by_fft_keep_the_error_rule() -> None:
 
 
 def test_operations_grow_with_n_log_n_and_memory_with_n() -> None:
-    described = attention.functions()["kernelised-rpe"]
+    described = registry.function("kernelised-rpe")
     for causal in (False, True):
         assert costs.exponent(lambda n, causal=causal: described.forward_flops(
             n, n, 64, causal, features=64, seed=0)) < 1.2  # type: ignore[misc]
@@ -111,7 +112,7 @@ def test_operations_grow_with_n_log_n_and_memory_with_n() -> None:
 def test_the_formula_by_hand() -> None:
     """n = m = 4, D = 1, one feature: sequences of 8, one of v and one of 1. Five transforms of 2.5·8·3 = 60, spectra
     6·2·5, the product with φ(q) 2·2·4, projections 2·8."""
-    found = attention.functions()["kernelised-rpe"].forward_flops(4, 4, 1, False, features=1, seed=0)
+    found = registry.function("kernelised-rpe").forward_flops(4, 4, 1, False, features=1, seed=0)
     assert found == 5 * 60 + 60 + 16 + 16
 
 

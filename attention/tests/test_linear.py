@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.functions import _linear
 from attention.testing import check, inputs
 from attention.tests import cases, costs
@@ -86,12 +87,12 @@ def test_operations_and_memory_grow_with_n(causal: bool) -> None:
 @WAYS
 def test_the_formula_counts_what_is_counted(causal: bool) -> None:
     counted = costs.flops(cases.call_on_meta("linear:chunked", 1024, causal=causal)) / 2
-    assert attention.functions()["linear"].forward_flops(1024, 1024, 64, causal) == counted
+    assert registry.function("linear").forward_flops(1024, 1024, 64, causal) == counted
 
 
 def test_the_formula_by_hand() -> None:
     """n = m = 256 and D = 64, causal: sums 2·64·64·(256 + 128) + 2·64·256, chunks 2·256·128·128."""
-    assert attention.functions()["linear"].forward_flops(256, 256, 64, True) == 3_145_728 + 32_768 + 8_388_608
+    assert registry.function("linear").forward_flops(256, 256, 64, True) == 3_145_728 + 32_768 + 8_388_608
 
 
 def test_memory_is_at_least_30_percent_below_eager_softmax_from_1024_on() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.testing import inputs
 from attention.tests import cases, costs
 
@@ -80,7 +81,7 @@ def test_operations_and_memory_grow_with_n(backend: str) -> None:
 
 def test_the_formula_counts_what_is_counted() -> None:
     counted = costs.flops(cases.call_on_meta("linformer:eager", 1024, rank=128)) / 2
-    described = attention.functions()["linformer"]
+    described = registry.function("linformer")
     assert described.forward_flops(1024, 1024, 64, False, rank=128, share="none") == counted
 
 

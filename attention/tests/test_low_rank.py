@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.testing import inputs
 from attention.tests import cases, costs
 
@@ -91,7 +92,7 @@ def test_only_the_linear_form_costs_less_than_n_squared() -> None:
 def test_the_formulas_count_what_is_counted() -> None:
     for name, way in (("low-rank:eager", False), ("low-rank-linear:chunked", False)):
         counted = costs.flops(cases.call_on_meta(name, 1024, rank=32, causal=way)) / 2
-        described = attention.functions()[name.partition(":")[0]]
+        described = registry.function(name.partition(":")[0])
         assert described.forward_flops(1024, 1024, 64, way, rank=32) == counted
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.functions import nystrom
 from attention.tests import cases, costs
 
@@ -65,7 +66,7 @@ def test_operations_and_memory_grow_with_n(backend: str) -> None:
 
 
 def test_the_formula_counts_what_is_counted() -> None:
-    described = attention.functions()["nystrom"]
+    described = registry.function("nystrom")
     counted = costs.flops(cases.call_on_meta("nystrom:eager", 1024)) / 2
     assert described.forward_flops(1024, 1024, 64, False, landmarks=64, iterations=6) == counted
 

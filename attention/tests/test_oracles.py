@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import attention
-from attention import reference
+from attention import reference, registry
 from attention.functions.alibi import slopes
 
 FROZEN = json.loads(Path(__file__).with_name("frozen.json").read_text())
@@ -98,10 +98,10 @@ def test_the_reference_shares_no_code_with_the_backends() -> None:
     assert not [line for line in imports if "attention" in line]
 
 
-@pytest.mark.parametrize("function", list(attention.functions()))
+@pytest.mark.parametrize("function", list(registry.functions()))
 def test_an_oracle_names_no_mask_and_no_backend(function: str) -> None:
     """Of this package an oracle may use softmax_attention and what its own file defines for it alone."""
-    oracle = attention.functions()[function].oracle
+    oracle = registry.function(function).oracle
     used = {node.id for node in ast.walk(ast.parse(inspect.getsource(oracle))) if isinstance(node, ast.Name)}
     assert used
     assert not used & {"masks", "band", "Band", "eager", "sdpa", "flex", "fa2", "tiled"}

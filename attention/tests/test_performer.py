@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import attention
+from attention import registry
 from attention.functions import _linear
 from attention.functions.performer import orthogonal_features
 from attention.testing import inputs
@@ -102,7 +103,7 @@ def test_operations_and_memory_grow_with_n(causal: bool) -> None:
 def test_the_formula_counts_what_is_counted(causal: bool) -> None:
     """But for the chunks' sums carried on, (n / 128)² R D, 3 % here."""
     counted = costs.flops(cases.call_on_meta("performer:chunked", 1024, causal=causal)) / 2
-    formula = attention.functions()["performer"].forward_flops(1024, 1024, 64, causal, features=256, seed=0)
+    formula = registry.function("performer").forward_flops(1024, 1024, 64, causal, features=256, seed=0)
     assert formula == pytest.approx(counted, rel=0.04 if causal else 1e-9)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import conv1d, pad, scaled_dot_product_attention
 
 import attention
+from attention import registry
 from attention.tests import cases, costs
 
 
@@ -56,8 +57,8 @@ def test_gradients_are_the_derivatives(backend: str) -> None:
 
 
 def test_the_convolution_adds_operations_of_order_n_only() -> None:
-    primer = attention.functions()["primer"].forward_flops(4096, 4096, 64, False, width=3)
-    softmax = attention.functions()["softmax"].forward_flops(4096, 4096, 64, False)
+    primer = registry.function("primer").forward_flops(4096, 4096, 64, False, width=3)
+    softmax = registry.function("softmax").forward_flops(4096, 4096, 64, False)
     assert primer - softmax == 2 * 3 * 64 * 3 * 4096
     counted = (costs.flops(cases.call_on_meta(name, 1024)) for name in ("primer:eager", "softmax:eager"))
     assert len(set(counted)) == 1, "the same matrix products"

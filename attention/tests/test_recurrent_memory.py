@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attention
+from attention import registry
 from attention.tests import cases, costs, properties
 from attention.tests.properties import Call
 
@@ -93,7 +94,7 @@ def test_operations_and_memory_grow_with_n() -> None:
 
     assert costs.exponent(operations) < 1.1
     assert costs.exponent(memory) < 1.1
-    described = attention.functions()["recurrent-memory"]
+    described = registry.function("recurrent-memory")
     assert described.forward_flops(1024, 1024, 64, True, segment=256) == operations(1024) / 2
 
 

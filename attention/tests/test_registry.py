@@ -13,7 +13,7 @@ from attention import registry
 from attention.backends.base import Backend
 from attention.backends.eager import attend, eager
 from attention.testing import inputs
-from attention.tests.options import FIXED
+from attention.tests.options import fixed
 
 
 def line(error: pytest.ExceptionInfo[ValueError]) -> str:
@@ -125,11 +125,11 @@ def test_names_are_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (5, 5), (3, 9), (9, 3), (40, 40)])
-@pytest.mark.parametrize("function", [name for name, f in attention.functions().items() if f.pairs and not f.flops])
+@pytest.mark.parametrize("function", [name for name, f in registry.functions().items() if f.pairs and not f.flops])
 def test_pairs_counts_what_the_oracle_sees(function: str, n: int, m: int, causal: bool) -> None:
     """With constant scores the weights are 1/seen: one-hot values count the keys each query sees."""
-    described = attention.functions()[function]
-    options: dict[str, Any] = described.complete(FIXED.get(function, {}))
+    described = registry.function(function)
+    options: dict[str, Any] = described.complete(fixed(function))
     if (causal and not described.causal) or (n != m and not described.cross):
         pytest.skip(f"{function} has no such call")
     q, k = torch.zeros(1, 1, n, m), torch.zeros(1, 1, m, m)

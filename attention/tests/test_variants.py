@@ -9,15 +9,15 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 import attention
-from attention.registry import function, variant
+from attention.registry import function, functions, variant
 from attention.tests import properties
-from attention.tests.options import DRAWN, FIXED
+from attention.tests.options import drawn, fixed
 from attention.tests.properties import Call
 
 LENGTHS = st.sampled_from([1, 2, 7, 16, 63, 64, 113, 128, 200])
 HEAD_DIMS = st.sampled_from([16, 32, 40, 59, 64, 96, 128])
 
-CORE = ("softmax", "alibi", "sliding-window")
+CORE = tuple(name for name, described in functions().items() if described.core)
 COMPILED = [name for name in attention.names() if variant(name).backend.compiled]
 
 # A compiled variant costs seconds a shape: by default it runs one test, on one shape. Of the functions outside
@@ -28,7 +28,7 @@ def each(names: list[str], core: tuple[str, ...] = CORE) -> pytest.MarkDecorator
         for name in names])
 
 
-every_variant = each(attention.names(), core=tuple(attention.functions()))
+every_variant = each(attention.names(), core=tuple(functions()))
 each_variant = each(attention.names())
 CONVEX = each([name for name in attention.names() if variant(name).function.convex])
 CAUSAL = each([name for name in attention.names() if variant(name).function.causal])
@@ -46,7 +46,7 @@ def dtypes(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
     """What the variant can do at all here."""
     return tuple(t for t in attention.DTYPES.values()
                  if attention.why_not(name, device=device, dtype=t, head_dim=64, causal=not variant(name).function.full,
-                                      **FIXED.get(name.partition(":")[0], {})) is None)
+                                      **fixed(name.partition(":")[0])) is None)
 
 
 def call_for(name: str, device: torch.device, **shape: object) -> Call:
@@ -63,9 +63,9 @@ def call_for(name: str, device: torch.device, **shape: object) -> Call:
         shape["n"] = shape["m"]
     shape["causal"] = shape["causal"] or not described.full
     if attention.why_not(name, device=device, dtype=dtype, heads=4, kv_heads=2, causal=not described.full,
-                         **FIXED.get(described.name, {})):
+                         **fixed(described.name)):
         shape["kv_heads"] = shape["heads"]  # a kernel without shared key/value heads
-    return Call(described.name, dtype=dtype, head_dim=64, options=FIXED.get(described.name, {}), **shape)  # type: ignore[arg-type]
+    return Call(described.name, dtype=dtype, head_dim=64, options=fixed(described.name), **shape)  # type: ignore[arg-type]
 
 
 def gradable(call: Call, backend: str, device: torch.device) -> bool:
@@ -84,7 +84,7 @@ def calls(draw: st.DrawFn, name: str, able: tuple[torch.dtype, ...]) -> Call:
                 causal=draw(st.sampled_from(masks)), scale=draw(st.sampled_from([None, 0.05, 0.3])),
                 dtype=draw(st.sampled_from(able)), seed=draw(st.integers(0, 99)),
                 padded=draw(st.booleans()) if can.padding else False,
-                options=draw(DRAWN.get(name, st.just({}))))
+                options=draw(drawn(name)))
 
 
 @every_variant

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import attention
+from attention import registry
 from attention.functions.document import Documents
 from attention.functions.varlen import halves, packed
 from attention.testing import check, inputs
@@ -94,7 +95,7 @@ def test_gradients_are_the_derivatives(name: str) -> None:
 
 
 def test_pairs_grow_with_the_documents_not_with_the_square() -> None:
-    pairs = attention.functions()["document"].pairs
+    pairs = registry.function("document").pairs
     assert pairs is not None
     for causal, each in ((True, 256 * 257 // 2), (False, 256 * 256)):
         assert [pairs(n, n, causal, length=256) for n in (512, 4096)] == [2 * each, 16 * each]

@@ -16,7 +16,6 @@ from models.registry import Preset
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
-CORE = ("softmax", "alibi", "sliding-window")
 # A small window, so that it hides something from a few tokens.
 OPTIONS: dict[str, dict[str, Any]] = {
     name: {"window": 5} if name == "sliding-window" else {} for name, function in functions().items()}
@@ -38,7 +37,7 @@ def variants(function: str | None = None) -> list[Any]:
 
 def _quick(variant: str) -> bool:
     found = find(variant)
-    return found.function.name in CORE and not found.backend.compiled
+    return found.function.core and not found.backend.compiled
 
 
 def _fits(variant: str) -> bool:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from attention.backends.base import Case, Kernels
+from attention.backends.base import Backend, Case, Kernels
 from attention.function import Function
 from attention.registry import DTYPES, variant
 from perf.cells import Workload
 
 BACKWARD_TOO = ("forward-backward", "train-step")  # every other phase is a forward pass, or "backward"
 SHOWN = 5  # names in a message
-FREE = ("sdpa",)  # chooses its kernel by the tensors that it gets
 
 _TELLING = re.compile(r"softmax|attention|flash|fmha|gemm|nvjet|cutlass|triton|::\w*mm$|_fft|CompiledFxGraph", re.I)
 
@@ -31,7 +30,8 @@ def wrong_kernel(found: Iterable[str], w: Workload, device_type: str) -> str | N
     case = Case(device_type, DTYPES[w.dtype], w.heads, w.kv_heads, w.head_dim, w.n, w.m, w.causal,
                 w.phase == "backward" or w.phase in BACKWARD_TOO, False)
     declared = v.backend.expects(case)
-    if declared is None or (v.backend.name in FREE and _changed(v.function)):
+    by_case = type(v.backend).expects is not Backend.expects
+    if declared is None or (by_case and _changed(v.function)):  # that case is not what the kernel is called with
         return None
     alone = w.bare and v.function.kind != "approximate"
     told = mismatch(set(found), declared, w.phase, alone=alone)
@@ -39,7 +39,7 @@ def wrong_kernel(found: Iterable[str], w: Workload, device_type: str) -> str | N
 
 
 def _changed(function: Function) -> bool:
-    """Whether the backend gets other tensors than the case says: projected ones, or a bias that needs a gradient."""
+    """Tells whether the backend gets other tensors than the case says: projected ones, or a bias with a gradient."""
     return function.kind == "approximate" or function.parameters is not None
 
 

@@ -14,7 +14,7 @@ from attention.backends.eager import eager
 from attention.backends.fused import fused
 from attention.registry import variant
 from attention.testing import inputs
-from attention.tests.options import FIXED
+from attention.tests.options import fixed
 from perf.cells import Workload
 from perf.measure.counters import count
 from perf.measure.evidence import load
@@ -48,7 +48,7 @@ def ran(w: Workload, attend=None) -> set[str]:
     """The names that a warm call of `w` shows; `attend` takes the place of its backend's."""
     module = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, seq_len=w.m,
                               causal=w.causal, device=DEVICE, dtype=attention.DTYPES[w.dtype],
-                              **FIXED.get(w.function, {}))
+                              **fixed(w.function))
     if attend is not None:
         module._attend = attend
     q, k, v = inputs(batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m, head_dim=w.head_dim,
@@ -84,7 +84,7 @@ def cell(name: str, phase: str) -> Workload:
                 causal=attention.registry.function(function).causal)
     if reason := attention.why_not(name, device=DEVICE, dtype=attention.DTYPES[w.dtype], heads=w.heads,
                                    head_dim=w.head_dim, n=w.n, causal=w.causal, grad=phase != "forward",
-                                   **FIXED.get(function, {})):
+                                   **fixed(function)):
         pytest.skip(reason)
     return w
 
