@@ -40,63 +40,63 @@ def plot(arguments: Sequence[str]) -> None:
 
 def repeatability(arguments: Sequence[str]) -> None:
     """Shows how far medians of fresh processes spread, and how far the clock lies from the profiler."""
-    from perf.repeatability import main
+    from perf.commands.repeatability import main
 
     main(arguments)
 
 
 def report(arguments: Sequence[str]) -> None:
     """Writes an evidence file as one HTML page."""
-    from perf.report.page import report
+    from perf.web.page import report
 
     report(arguments)
 
 
 def bisect(arguments: Sequence[str]) -> int | None:
     """Finds the commit that made a benchmark slow: --good REV --bad REV BENCHMARK."""
-    from perf.decide.bisect import main
+    from perf.commands.bisect import main
 
     return main(arguments)
 
 
 def selftest(arguments: Sequence[str]) -> int | None:
     """Shows what this machine can certify: the same code against itself, and slowdowns put in on purpose."""
-    from perf.decide.selftest import main
+    from perf.commands.selftest import main
 
     return main(arguments)
 
 
 def site(arguments: Sequence[str]) -> int:
     """Publishes the history as web pages that load nothing from elsewhere."""
-    from perf.track.site import main
+    from perf.web.site import main
 
     return main(arguments)
 
 
 def alert(arguments: Sequence[str]) -> int:
     """Says what a night or a comparison found: issues, a comment, a summary, a table, a webhook."""
-    from perf.track.alerts.command import main
+    from perf.commands.alert import main
 
     return main(arguments)
 
 
 def nightly(arguments: Sequence[str]) -> int:
     """One night: fit machine, tests, benchmarks, verdict, bisection, alert, site."""
-    from perf.nightly.command import main
+    from perf.commands.nightly import main
 
     return main(arguments)
 
 
 def accept(arguments: Sequence[str]) -> None:
     """Accepts a change for the worse, so that nobody is alerted to it."""
-    from perf.decide.accept import main
+    from perf.commands.accept import main
 
     main(arguments)
 
 
 def history(arguments: Sequence[str]) -> int:
     """The history of every commit: add evidence to it, show its changes, push, pull and prune its branch."""
-    from perf.track.command import main
+    from perf.commands.history import main
 
     return main(arguments)
 

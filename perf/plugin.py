@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perf import options
-from perf.cells import BARE, FIELDS, Workload
+from perf.run import options
+from perf.workloads.workload import BARE, FIELDS, Workload
 
 if TYPE_CHECKING:
-    from perf.replay import Script
-    from perf.session import Session
+    from perf.run.replay import Script
+    from perf.run.session import Session
 
 HERE = Path(__file__).parent
 UNFIT_MACHINE = 10  # exit code
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.any_given(config):
         settings = _settings(config)  # an impossible option stops the run before anything is collected
         if settings.against is not None:
-            from perf.decide import pytest_against
+            from perf.run import against as pytest_against
 
             config.stash[settings_key] = pytest_against.install(config, settings)
 
@@ -94,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     measured = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
     if not measured:
         return
-    from perf.replay import Script
+    from perf.run.replay import Script
 
     config.stash[script_key] = script = Script()
     empty = [item for item in measured if not isinstance(item.callspec.params["n"], int)]
@@ -117,7 +117,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
              if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
     if not items or (tool := _settings(session.config).profile) is None:
         return
-    from perf.measure.profile import check
+    from perf.bench.profile import check
 
     try:
         check(tool, _settings(session.config).device, [item.callspec.id for item in items])
@@ -143,7 +143,7 @@ def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) 
     if settings.profile:
         return lambda: _profile(workload, settings)
     if session_key not in stash:
-        from perf.session import Session
+        from perf.run.session import Session
 
         try:
             stash[session_key] = Session(settings, stash[script_key])
@@ -173,8 +173,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _kept(session: Session) -> bool:
     """Whether the history took the evidence; what there is to say of it ends the run."""
+    from perf.history.rows import write
     from perf.measure import machine
-    from perf.track.history import write
 
     folder = session.settings.history
     assert folder is not None
@@ -190,7 +190,7 @@ def _kept(session: Session) -> bool:
 
 
 def _profile(w: Workload, settings: options.Settings) -> None:
-    from perf.measure.profile import profile
+    from perf.bench.profile import profile
 
     try:
         path = profile(w, settings.profile or "", settings.device, folder=settings.evidence.parent / "profiles")
@@ -234,7 +234,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     session = config.stash.get(session_key, None)
     if session is None or not session.rows:
         return
-    from perf.ending import ending
+    from perf.run.ending import ending
 
     terminalreporter.section(f"perf: {session.settings.grid} grid on {session.settings.device}")
     for line in ending(session, config.invocation_params.args, config.invocation_params.dir):

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from perf.cells import Workload
 from perf.measure import machine
+from perf.workloads.workload import Workload
 
 SCHEMA = 3
 BEFORE = (1, 2)  # had fewer fields
@@ -53,7 +53,7 @@ class Evidence:
     counters: dict[str, int] = field(default_factory=dict)  # free of noise: launches, graph breaks, ...
     kernels: dict[str, int] = field(default_factory=dict)  # device kernels (operators on a CPU) of one call
     compiled: dict[str, float] = field(default_factory=dict)  # "cold" and "warm" seconds of compilation
-    quality: dict[str, Any] = field(default_factory=dict)  # of a trained model, so treated: perf/quality.py
+    quality: dict[str, Any] = field(default_factory=dict)  # of a trained model, so treated: perf/bench/quality.py
     state: dict[str, Any] = field(default_factory=dict)  # of the machine while the call was timed
     foreign_cores: float | None = None  # kept busy by other processes meanwhile
     machine: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from attention.backends.base import Backend, Case, Kernels
 from attention.function import Function
 from attention.registry import DTYPES, variant
-from perf.cells import Workload
+from perf.workloads.workload import Workload
 
 BACKWARD_TOO = ("forward-backward", "train-step")  # every other phase is a forward pass, or "backward"
 SHOWN = 5  # names in a message

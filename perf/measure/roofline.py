@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from perf.cells import Workload
 from perf.measure import machine, rates
 from perf.measure.clocks import clock
 from perf.measure.fitness import Watch, unfit
+from perf.workloads.workload import Workload
 
 SCHEMA = 1
 

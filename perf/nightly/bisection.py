@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from perf.compare.record import Finding
 from perf.nightly import compare, folder, verdict
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped
 from perf.nightly.tonight import Tonight, acceptance
-from perf.track.night import Finding
 
 LATE = "not bisected: the night's time for it had ended"
 

@@ -3,7 +3,7 @@
 REQUEST is JSON: the device, the seconds for all of it, the commit `bad`, and what is `wanted`, the worst first: a
 benchmark, and a commit at which it was good.
 A line goes to RESULTS as soon as a commit is found; what has a line there is not searched again. Commits that leave the
-code that a benchmark runs as it was (perf/decide/closure.py) are not asked; if one alone is left, nothing is measured.
+code that a benchmark runs as it was (perf/compare/closure.py) are not asked; if one alone is left, nothing is measured.
 A commit that made one benchmark slower is the first to be asked of the next.
 """
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf.cells import Workload
-from perf.decide import live
-from perf.decide.bisect import SECONDS, Compare, Measuring, between, comparing
-from perf.decide.closure import fingerprint
-from perf.decide.search import Found, Step, search
-from perf.decide.tree import ROOT, checkout
+from perf.commands.bisect import SECONDS, Compare, Measuring, between, comparing
+from perf.compare import live
+from perf.compare.checkout import ROOT, checkout
+from perf.compare.closure import fingerprint
 from perf.nightly.compare import arguments, by, ended
 from perf.nightly.folder import append, lines
+from perf.verdict.search import Found, Step, search
+from perf.workloads.workload import Workload
 
 TOLD = 3  # commits that are named beside the first
 

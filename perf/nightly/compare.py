@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perf.cells import Workload
-from perf.decide import live, pairs
-from perf.decide.against import BENCHMARK, BUDGET, SAME, row
-from perf.decide.closure import unchanged
-from perf.decide.row import Row
-from perf.decide.thresholds import Thresholds
-from perf.decide.tree import ROOT, checkout, head_folder
+from perf.compare import live, pairs
+from perf.compare.against import BENCHMARK, BUDGET, SAME, row
+from perf.compare.checkout import ROOT, checkout, head_folder
+from perf.compare.closure import unchanged
+from perf.compare.record import Finding
+from perf.compare.row import Row
 from perf.nightly.folder import append, lines
-from perf.track.night import Finding
+from perf.policy.thresholds import Thresholds
+from perf.workloads.workload import Workload
 
 T = TypeVar("T")
 Compared = tuple[Finding, Sequence[float], float]  # with the log ratios of its pairs, and the seconds it took

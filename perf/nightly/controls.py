@@ -1,4 +1,4 @@
-"""`python -m perf.nightly.controls DEVICE LAUNCH RESULTS`: one launch of the frozen controls (perf/decide/controls.py).
+"""`python -m perf.nightly.controls DEVICE LAUNCH RESULTS`: one launch of the frozen controls (perf/bench/controls.py).
 
 A line goes to RESULTS for each; what has one of this launch is not measured again.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from perf.decide import controls
+from perf.bench import controls
 from perf.measure.clocks import clock
 from perf.measure.fitness import Watch, unfit
 from perf.measure.sampling import sample

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from perf.track.night import Step
+from perf.compare.record import Step
 
 SCHEMA = 1
 RESUMED = 20 * 3600.0  # seconds after its begin that a night is taken up again; later it is another night

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from perf.track.alerts.sets import Why, alarms
-from perf.track.night import Night
+from perf.alerts.sets import Why, alarms
+from perf.compare.record import Night
 
 MEASURED = "benchmarks"
 

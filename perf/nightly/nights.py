@@ -1,4 +1,4 @@
-"""What the nightly decision remembers of each night (perf.decide.nights.Measured): a file beside the night's record."""
+"""A file beside a night's record holds what the nightly decision remembers of it (perf.verdict.nights.Measured)."""
 from __future__ import annotations
 
 import json
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perf.decide.nightly import Suspect, recorded
-from perf.decide.nights import Measured
-from perf.decide.verdict import Verdict
 from perf.measure.evidence import Evidence
 from perf.measure.machine import TOLD_ONLY
 from perf.nightly.folder import write
+from perf.verdict.nightly import Suspect, recorded
+from perf.verdict.nights import Measured
+from perf.verdict.verdict import Verdict
 
 SUFFIX = ".measured"  # not .json: those are records
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from perf.decide.verdict import Verdict, family
+from perf.compare.record import Finding, Night
+from perf.history import place
+from perf.history.rows import load
 from perf.nightly import bisection, compare, verdict
 from perf.nightly.folder import Done
 from perf.nightly.measuring import measured
 from perf.nightly.screening import looked
 from perf.nightly.tonight import Tonight, asked, command
-from perf.track import place
-from perf.track.history import load
-from perf.track.night import Finding, Night
+from perf.verdict.verdict import Verdict, family
 
 NOTHING = "no earlier night"  # in place of a base
 SAMPLES = 30  # of a benchmark's history

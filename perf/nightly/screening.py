@@ -1,4 +1,4 @@
-"""The steps that hold tonight's times against those of the nights before: who is a suspect (perf/decide/nightly.py)."""
+"""The steps that compare the times of tonight with earlier nights and name suspects (perf/verdict/nightly.py)."""
 from __future__ import annotations
 
 import json
@@ -8,14 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from perf.decide import controls, live
-from perf.decide.control_groups import groups
-from perf.decide.nightly import Look, Suspect, screened
-from perf.decide.nights import LAUNCHES, Measured
-from perf.decide.screen import FEWEST
-from perf.decide.thresholds import Thresholds
-from perf.decide.verdict import Verdict
-from perf.decide.words import many
+from perf.bench import controls
+from perf.compare import live
 from perf.measure.evidence import Evidence
 from perf.nightly import compare, nights
 from perf.nightly.controls import launches as launches_of_controls
@@ -24,6 +18,13 @@ from perf.nightly.measuring import measured, one_pass
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped
 from perf.nightly.tonight import Tonight, acceptance
+from perf.policy.thresholds import Thresholds
+from perf.verdict.control_groups import groups
+from perf.verdict.nightly import Look, Suspect, screened
+from perf.verdict.nights import LAUNCHES, Measured
+from perf.verdict.screen import FEWEST
+from perf.verdict.verdict import Verdict
+from perf.verdict.words import many
 
 
 def launches(night: Tonight) -> None:

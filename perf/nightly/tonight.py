@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perf.decide.accepted import accepted
-from perf.decide.accepted import load as load_accepted
+from perf.alerts.sets import Why
+from perf.compare.record import Finding, Night
+from perf.compare.record import load as load_night
 from perf.nightly import process
 from perf.nightly.folder import Folder
-from perf.track.alerts.sets import Why
-from perf.track.night import Finding, Night
-from perf.track.night import load as load_night
+from perf.policy.accepted import accepted
+from perf.policy.accepted import load as load_accepted
 
 STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint
 
@@ -136,7 +136,7 @@ def look(text: str) -> Look:
 
 
 def acceptance() -> Why:
-    """Why a finding is accepted by perf/decide/accepted.toml; None where it is not."""
+    """Why a finding is accepted by perf/policy/accepted.toml; None where it is not."""
     entries, _ = load_accepted()
 
     def why(found: Finding) -> str | None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from perf.decide.nightly import Suspect
-from perf.decide.tree import resolve
-from perf.decide.verdict import Verdict
+from perf.compare.checkout import resolve
+from perf.compare.record import Failed, Finding, Night
+from perf.history import figures
 from perf.measure.evidence import Evidence
 from perf.nightly import compare, folder
 from perf.nightly.compare import Wanted
@@ -19,8 +19,8 @@ from perf.nightly.process import status
 from perf.nightly.screening import looked
 from perf.nightly.steps import Skipped, Unfit
 from perf.nightly.tonight import Tonight, acceptance
-from perf.track import figures
-from perf.track.night import Failed, Finding, Night
+from perf.verdict.nightly import Suspect
+from perf.verdict.verdict import Verdict
 
 PART = 0.75  # of the budget: the rest is bisection's at least
 FIRST = "the first night on this hardware: nothing to compare with yet"
@@ -95,7 +95,7 @@ def counted(night: Tonight, rows: Mapping[str, Evidence], against: str | None) -
     """The benchmarks of which a figure without noise is higher than the history has it of the last good commit."""
     if against is None or not night.options.results.is_dir():
         return set()
-    from perf.track import history
+    from perf.history import rows as history
 
     known = {(row.workload.id, row.figure): row.value for row in history.load(night.options.results).rows
              if row.commit == against and row.figure.removeprefix("track_") in COUNTED and not row.dirty}

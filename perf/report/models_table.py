@@ -10,10 +10,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from perf.cells import UNQUANTISED, Workload
 from perf.measure.evidence import Evidence
 from perf.report.notes import doubt
 from perf.report.units import UNKNOWN, calls, error_ratio, number, seconds, size
+from perf.workloads.workload import UNQUANTISED, Workload
 
 NAME = "<34"
 SPEED = {"b": ">5", "time ": ">11", "items/s": ">9", "weights": ">11"}
@@ -25,7 +25,7 @@ LEGEND = (
     "Of a model: items are images, series or tokens. Weights are all bytes of the model, over weights is what a call "
     "allocates besides. A treatment is compared with the same model unquantised (compiled too, unless that was not "
     "timed: eager), one that is only compiled with the uncompiled; compile is seconds, cold / from the disk cache. "
-    "Ratio is error / what is allowed: of a quantised model its method's budget (perf/decide/budgets.toml), of the "
+    "Ratio is error / what is allowed: of a quantised model its method's budget (perf/policy/budgets.toml), of the "
     "worst layer or the logits. Quality is a trained preset's, treated alike, with its change and the 95 % interval "
     "of that over paired items.")
 

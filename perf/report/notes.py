@@ -4,9 +4,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from perf.cells import FORMULA, MODEL_FORMULA
 from perf.measure.evidence import Evidence
 from perf.measure.foreign import TOLERATED
+from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
 LIMITS = {"bytes": "b", "FLOPs": "F"}
 COMPILATION = "{:<60}{:>6}{:>18}{:>18}{:>12}"

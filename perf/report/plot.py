@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perf.cells import BARE_PHASES, FORMULA, Workload
+from perf.commands.arguments import Parser, read
 from perf.measure.evidence import Evidence
-from perf.report.command import Parser, read
 from perf.report.plot_figure import STYLE, Lines, draw, lengths
+from perf.workloads.workload import BARE_PHASES, FORMULA, Workload
 
 SOFTWARE = {"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN", "torch": "torch", "triton": "triton",
             "flash-attn": "flash-attn", "python": "Python"}

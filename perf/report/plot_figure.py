@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.report.looks import Look, looks
 from perf.report.table import title
 from perf.report.units import length, tflops
+from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

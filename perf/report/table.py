@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.report import models_table
 from perf.report.notes import LIMITS, compilation, doubt, legend, reasons
 from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
+from perf.workloads.workload import Workload
 
 WIDTH = 120
 BASELINES = ("eager", "sdpa")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from perf.cells import Workload
-from perf.decide.row import WORDS, Row
+from perf.compare.row import WORDS, Row
 from perf.report.table import WIDTH, title
 from perf.report.units import UNKNOWN, seconds
+from perf.workloads.workload import Workload
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
 VERDICT = "<13"

@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from perf.cells import Workload
 from perf.studies.compared import Compared, used
 from perf.studies.measuring import Timed
 from perf.studies.quantised_goals import Models, image, pairs, quantised, unquantised
+from perf.workloads.workload import Workload
 
 RECORDS = Path(__file__).parents[1] / "records"
 GOALS = RECORDS / "h100-2026-11-26" / "quantised-goals.jsonl"

@@ -17,9 +17,9 @@ import models
 from attention.testing import FLOOR, K
 from models import gpt2
 from models.registry import Preset, require
-from perf.cells import Workload
 from perf.measure import counters
 from perf.measure.kernels import wrong_kernel
+from perf.workloads.workload import Workload
 
 WINDOW = 65  # keys: a query's own and the 64 before it, |i - j| <= 64
 POSITIONS = "transformer.wpe.weight"

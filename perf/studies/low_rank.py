@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from perf.cells import parse_length
 from perf.studies import low_rank_claims
 from perf.studies.claims import Claims
 from perf.studies.low_rank_kernels import Kernels
@@ -21,6 +20,7 @@ from perf.studies.low_rank_rows import CPU, GPU, TINY, in_text, rows
 from perf.studies.low_rank_text import Text
 from perf.studies.measuring import Study
 from perf.studies.options import parser
+from perf.workloads.workload import parse_length
 
 PARTS = ("kernels", "text")
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from perf.cells import Workload
+from perf.bench.precompile import precompile
+from perf.bench.prepare import Prepared, Preparer
+from perf.bench.treatments import not_compiled
 from perf.measure import counters, machine
 from perf.measure.clocks import clock
 from perf.measure.compiling import compiling
 from perf.measure.fitness import Watch, unfit
-from perf.measure.precompile import precompile
 from perf.measure.sampling import sample
-from perf.prepare import Prepared, Preparer
-from perf.treatments import not_compiled
+from perf.workloads.workload import Workload
 
 ROUNDS = (5, 50)  # of a stopwatch: the fewest, and the most
 STOPWATCH = 0.5  # seconds of it

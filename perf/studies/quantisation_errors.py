@@ -1,4 +1,4 @@
-"""How far each quantisation method is off, by layer and by logits: what perf/decide/budgets.toml was set from.
+"""How far each quantisation method is off, by layer and by logits: what perf/policy/budgets.toml was set from.
 
     python -m perf.studies.quantisation_errors [--device cuda] [--models vit-l16,gpt2]
 """
@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 
 import models
-from perf import treatments
-from perf.cells import Workload
-from perf.prepare_models import Models
-from perf.workloads import quantizations
+from perf.bench import treatments
+from perf.bench.models import Models
+from perf.workloads.grids import quantizations
+from perf.workloads.workload import Workload
 
 PRESETS = ("gpt2-tiny", "vit-tiny", "tft-tiny", "distilgpt2", "vit-b16", "tft-160")
 TOKENS = 64  # of a language model

@@ -19,11 +19,11 @@ import torch
 
 import attention
 import models
-from perf.cells import Workload
 from perf.studies.compared import Compared
 from perf.studies.measuring import Study, Timed
 from perf.studies.options import parser
 from perf.studies.where_time_goes import Where, where
+from perf.workloads.workload import Workload
 
 BLOCKS = {"vit": "vit.layers", "gpt2": "transformer.h"}
 FASTEST = ("ao-fp8-dynamic", "ao-int8-dynamic", "ao-int8-weight")  # of those that gain from a large batch

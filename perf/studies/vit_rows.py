@@ -16,8 +16,8 @@ from torch import nn
 import attention
 from models import quantization, transformers_attention
 from models.registry import Preset, require
-from perf import treatments
-from perf.decide.budgets import budget
+from perf.bench import treatments
+from perf.policy.budgets import budget
 
 FLASH, SDPA = ("fa2", "sdpa-flash"), ("sdpa",)
 FASTER = ("ao-int8-weight", "ao-int8-dynamic", "ao-fp8-dynamic")

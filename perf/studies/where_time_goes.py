@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from perf.decide.words import short
 from perf.studies.measuring import stopwatch
+from perf.verdict.words import short
 
 CALLS = 5  # under the profiler
 SHOWN = 5  # kernels

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from perf.decide.bisect import Compare, between, bisect
-from perf.decide.search import Found, search
-from perf.decide.verdict import Verdict
+from perf.commands.bisect import Compare, between, bisect
 from perf.tests.repositories import Repository
+from perf.verdict.search import Found, search
+from perf.verdict.verdict import Verdict
 
 EFFECT = 0.05
 

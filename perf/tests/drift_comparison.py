@@ -1,6 +1,6 @@
-"""A seeded world of histories, and what finds the changes in them: perf.decide.drift, asv's own steps, Apache Otava.
+"""A seeded world of histories, and what finds the changes in them: perf.verdict.drift, asv's own steps, Apache Otava.
 
-    python -m perf.tests.drift_comparison tune           # the settings of perf.decide.drift, on seeds below `SCORING`
+    python -m perf.tests.drift_comparison tune           # the settings of perf.verdict.drift, on seeds below `SCORING`
     python -m perf.tests.drift_comparison score FILE [DETECTOR...]       # on other seeds; appends JSON lines
     python -m perf.tests.drift_comparison table FILE
 
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perf.decide import drift
+from perf.verdict import drift
 
 SCORING = 900_000  # seed 500000 was looked at before the settings were final
 NIGHTS, CHANGED = 80, 50  # of a history, and the night of the injected change

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from perf.cells import BARE, Workload
-from perf.decide import company, pair, process
+from perf.compare import company, pair, process
 from perf.tests import fake_worker
+from perf.workloads.workload import BARE, Workload
 
 SMALL = Workload(BARE, "softmax", "eager", "forward", True, 1, 2, 2, 32, 32, 8, "fp32")
 

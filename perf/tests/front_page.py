@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from perf.history.rows import load
 from perf.tests import published
 from perf.tests.html_page import Page
-from perf.track.history import load
-from perf.track.site import build
-from perf.track.site.front import Contents, page
-from perf.track.site.graphs import Graphs
-from perf.track.site.latest import Latest, latest, places
+from perf.web.site import build
+from perf.web.site.front import Contents, page
+from perf.web.site.graphs import Graphs
+from perf.web.site.latest import Latest, latest, places
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perf.track.night import Finding, Night
+from perf.compare.record import Finding, Night
 
 BASE, HEAD, SINCE = "1" * 40, "2" * 40, "0123abcd" * 5
 SDPA = "softmax:sdpa-forward-causal-b1-h8-kv8-n512-m512-d64-bf16"

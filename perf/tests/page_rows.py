@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perf.cells import Workload
 from perf.measure.evidence import Evidence
+from perf.workloads.workload import Workload
 
 GPU = {"kind": "machine", "schema": 2, "id": "gpu", "gpus": ["NVIDIA H200"] * 2, "driver": "580.1", "cuda": "13.0",
        "clocks_locked_mhz": None, "governor": None, "torch": "2.11.0"}

@@ -13,10 +13,10 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from asv.util import write_json
 
-from perf.cells import Workload
+from perf.compare.record import Failed, Finding, Night, Step
+from perf.history.series import FIGURES, VERSION, Series, common, series
 from perf.tests.repositories import START, git
-from perf.track.night import Failed, Finding, Night, Step
-from perf.track.series import FIGURES, VERSION, Series, common, series
+from perf.workloads.workload import Workload
 
 COMMITS = 16
 SLOW_FROM = 9  # this commit makes softmax:fa2 at n = 2048 slower

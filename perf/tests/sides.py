@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from perf.decide.verdict import Side, Thresholds, Verdict, decide
+from perf.verdict.verdict import Side, Thresholds, Verdict, decide
 
 T = Thresholds()
 GPU = {"launches": 4, "memcpys": 0, "memsets": 1, "host_syncs": 0, "operators": 30, "autograd_nodes": 5,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from perf.decide.verdict import Side, Thresholds, decide, settled
+from perf.verdict.verdict import Side, Thresholds, decide, settled
 
 SCORING = 5000
 SIDE = Side({}, None, None)

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.decide import accepted
-from perf.decide.accepted import ANY, Accepted, read
+from perf.policy import accepted, owners
+from perf.policy.accepted import ANY, Accepted, read
 from perf.tests.nights import FA2, SDPA
-from perf.track import owners
 
 TODAY = date(2026, 11, 25)
 ENTRY = """

@@ -15,13 +15,15 @@ from typing import ClassVar
 import pytest
 
 import models
-from perf.cells import BARE, Workload
-from perf.decide import accepted, against, pairs, pytest_against
-from perf.decide.accepted import Accepted
-from perf.decide.row import Row
-from perf.decide.verdict import Side, Thresholds, Verdict
+from perf.compare import against, pairs
+from perf.compare import record as night
+from perf.compare.row import Row
 from perf.measure import machine
-from perf.track import night
+from perf.policy import accepted
+from perf.policy.accepted import Accepted
+from perf.run import against as pytest_against
+from perf.verdict.verdict import Side, Thresholds, Verdict
+from perf.workloads.workload import BARE, Workload
 
 pytest_plugins = "pytester"
 ROOT = Path(__file__).parents[2]

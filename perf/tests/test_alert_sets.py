@@ -7,23 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.decide.row import WORDS
+from perf.alerts.sets import CLEAR, REGRESSIONS, TROUBLE, Action, Marker, Set, Trouble, alarms, key, limit, plan
+from perf.alerts.table import ALARMS
+from perf.compare.record import Failed, Finding, Night, Step
+from perf.compare.row import WORDS
 from perf.tests.nights import FA2, GPT2, SDPA, bisected, finding, night, nobody
-from perf.track.alerts.sets import (
-    CLEAR,
-    REGRESSIONS,
-    TROUBLE,
-    Action,
-    Marker,
-    Set,
-    Trouble,
-    alarms,
-    key,
-    limit,
-    plan,
-)
-from perf.track.alerts.table import ALARMS
-from perf.track.night import Failed, Finding, Night, Step
 
 
 def played(nights, accepted=nobody):

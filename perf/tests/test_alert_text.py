@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.decide.row import WORDS
+from perf.alerts import actions, exports, issue, sets, webhook
+from perf.alerts.client import LONGEST
+from perf.alerts.comment import MARKER, comment, summary, verdict
+from perf.alerts.sets import Action, Set, Trouble
+from perf.alerts.table import FOLDED, SHOWN, change, counts, percent, value
+from perf.compare.record import Failed, Finding, Step
+from perf.compare.row import WORDS
+from perf.policy.owners import Owners, read
 from perf.tests.markdown_tokens import tokens
 from perf.tests.nights import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, finding, night, nobody
-from perf.track.alerts import actions, exports, issue, sets, webhook
-from perf.track.alerts.client import LONGEST
-from perf.track.alerts.comment import MARKER, comment, summary, verdict
-from perf.track.alerts.sets import Action, Set, Trouble
-from perf.track.alerts.table import FOLDED, SHOWN, change, counts, percent, value
-from perf.track.night import Failed, Finding, Step
-from perf.track.owners import Owners, read
 
 GOLDEN = Path(__file__).with_name("comment.golden.md")
 OTHERS = [SDPA.replace("n512", f"n{n}") for n in range(1, 40)]
@@ -153,7 +153,7 @@ def test_trouble_is_told_with_its_reasons():
 
 def test_an_issue_ends_with_why():
     said = issue.closing(night(), Action(1, None, (f"{SDPA} time",), (f"{FA2} time",)))
-    assert said.startswith(f"Recovered: `{SDPA} time`.\n\nAccepted in perf/decide/accepted.toml: `{FA2} time`.\n\n")
+    assert said.startswith(f"Recovered: `{SDPA} time`.\n\nAccepted in perf/policy/accepted.toml: `{FA2} time`.\n\n")
     assert "Nothing of this was seen again." in issue.closing(night(), Action(1, None))
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from perf.__main__ import main
+from perf.alerts import client
+from perf.alerts.client import GitHub, NotDelivered
+from perf.alerts.comment import MARKER
+from perf.alerts.issue import LABEL
+from perf.compare.record import Night
 from perf.tests.github_server import BOT, REPOSITORY, TOKEN, serve
 from perf.tests.nights import FA2, HEAD, SDPA, bisected, finding, night
-from perf.track.alerts import client
-from perf.track.alerts.client import GitHub, NotDelivered
-from perf.track.alerts.comment import MARKER
-from perf.track.alerts.issue import LABEL
-from perf.track.night import Night
 
 ROOT = Path(__file__).parents[2]
 SECRET = "T0/B0/hook-that-nobody-may-see"

@@ -13,10 +13,10 @@ import pytest
 from asv.config import Config
 from asv.environment import EnvironmentUnavailable
 
-from perf import workloads
-from perf.track import asv_environment, matrix
-from perf.track.history import load
-from perf.track.series import FIGURES
+from perf.history import asv_environment, matrix
+from perf.history.rows import load
+from perf.history.series import FIGURES
+from perf.workloads import grids as workloads
 
 ROOT = Path(__file__).parents[2]
 SERIES = "attention.SoftmaxForwardH8D64Fp32"

@@ -8,7 +8,7 @@ import pytest
 from asv import benchmarks, results, util
 from asv.commands import run
 
-from perf.track import asv_selection, matrix
+from perf.history import asv_selection, matrix
 
 PARAMS = [["'eager'", "'sdpa'"], ["512", "1024", "2048"]]
 

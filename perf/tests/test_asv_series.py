@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from perf import workloads
-from perf.cells import FIELDS, Workload
-from perf.track import matrix
-from perf.track.series import LATER, common, series
+from perf.history import matrix
+from perf.history.series import LATER, common, series
+from perf.workloads import grids as workloads
+from perf.workloads.workload import FIELDS, Workload
 
 OTHER = Workload("attention", "softmax", "eager", "forward", True, 3, 6, 2, 100, 100, 48, "fp64")
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from perf.cells import Workload
-from perf.track import asv_benchmark, matrix
-from perf.track.figures import FOLDER, Cell, Figures
-from perf.track.series import FIGURES, VERSION, series
+from perf.history import asv_benchmark, matrix
+from perf.history.figures import FOLDER, Cell, Figures
+from perf.history.series import FIGURES, VERSION, series
+from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
-SUITE = ROOT / "perf" / "track" / "asv_suite"
+SUITE = ROOT / "perf" / "history" / "asv_suite"
 CELL = Workload("attention", "softmax", "tiled", "forward", True, 1, 2, 2, 64, 64, 16, "fp32")
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from perf.axes import select
-from perf.workloads import grid
+from perf.workloads.axes import select
+from perf.workloads.grids import grid
 
 
 def test_nothing_given_is_the_grid():

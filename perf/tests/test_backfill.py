@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from perf.history import backfill
+from perf.history import rows as history
+from perf.history.backfill import Plan
 from perf.measure.evidence import Writer
 from perf.tests import test_history as rows
 from perf.tests.test_history import OK, quick  # noqa: F401 (a fixture)
-from perf.track import backfill, history
-from perf.track.backfill import Plan
 
 
 @pytest.fixture

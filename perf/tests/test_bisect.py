@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from perf.decide.verdict import Verdict
 from perf.tests import repositories
 from perf.tests.bisection import run, verdict
+from perf.verdict.verdict import Verdict
 
 repository = repositories.repository
 

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from perf.decide.bisect import comparing
-from perf.decide.live import workload
-from perf.decide.tree import ROOT
+from perf.commands.bisect import comparing
+from perf.compare.checkout import ROOT
+from perf.compare.live import workload
 from perf.tests import repositories
 from perf.tests.bisection import run
 

@@ -14,15 +14,15 @@ import models
 from models import quality, quantization
 from models.figures import Figure, compare
 from models.recipes import RECIPES
-from perf.cells import Workload
-from perf.decide.budgets import Budget, budget, budgets, doubt, lost, parsed
+from perf.bench.quality import TRAINED, Judge, Quality
 from perf.measure.evidence import load
 from perf.measure.roofline import Ceilings
-from perf.options import Settings
-from perf.quality import TRAINED, Judge, Quality
-from perf.replay import Script
-from perf.session import Session
-from perf.workloads import quantizations
+from perf.policy.budgets import Budget, budget, budgets, doubt, lost, parsed
+from perf.run.options import Settings
+from perf.run.replay import Script
+from perf.run.session import Session
+from perf.workloads.grids import quantizations
+from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 HALF = Budget(layer=0.1, logits=0.1, points=0.5, relative=0.02, reason="a test's")
@@ -147,7 +147,7 @@ def test_quality_that_cannot_be_had_is_a_reason(tmp_path):
     judge._known[("gpt2", GPT2.variant, "fp32", "none")] = Quality(reason="no trained preset")
     assert judge.of(GPT2).reason == "no trained preset"  # each is asked for once
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("perf.quality.TRAINED", {})
+        patch.setattr("perf.bench.quality.TRAINED", {})
         assert judge.of(VIT).reason == "no trained preset of the family vit"
         assert judge.of(VIT).lost is None
 

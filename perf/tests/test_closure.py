@@ -10,8 +10,8 @@ import pytest
 import attention
 import models
 from models import registry as model_registry
-from perf.cells import BARE, Workload
-from perf.decide.closure import fingerprint, sources, unchanged
+from perf.compare.closure import fingerprint, sources, unchanged
+from perf.workloads.workload import BARE, Workload
 
 ROOT = Path(__file__).parents[2]
 SDPA = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import models
-import perf.session
-from perf import options
-from perf.cells import Workload
-from perf.measure.command import command
-from perf.workloads import grid, shapes
+import perf.run.session
+from perf.run import options
+from perf.run.selection import command
+from perf.workloads.grids import grid, shapes
+from perf.workloads.workload import Workload
 
 pytest_plugins = "pytester"
 ROOT = Path(__file__).parents[2]
-HEAVY = (perf.session, models)  # imported here once: pytester unloads what an inner run imports
+HEAVY = (perf.run.session, models)  # imported here once: pytester unloads what an inner run imports
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SOFTMAX = Workload("attention", "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 SHAPE = next(w for sweep in shapes("cpu") for w in sweep if w.n == 1)  # a real model that decodes

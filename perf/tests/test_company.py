@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from perf.decide import company
-from perf.decide.company import Company, choose_core, cores_allowed
+from perf.compare import company
+from perf.compare.company import Company, choose_core, cores_allowed
 
 
 class Neighbours:

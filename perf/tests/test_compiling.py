@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf.cells import Workload
+from perf.bench import precompile
 from perf.measure import compiling as measured
-from perf.measure import machine, precompile
+from perf.measure import machine
 from perf.measure.compiling import Ledger, compiling
+from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 FLEX = Workload("attention", "softmax", "flex", "forward", True, 1, 2, 2, 64, 64, 16, "fp32")

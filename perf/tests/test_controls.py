@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 import torch
 
-from perf.decide import controls
-from perf.decide.control_groups import groups
+from perf.bench import controls
 from perf.measure.clocks import clock
-from perf.workloads import grid
+from perf.verdict.control_groups import groups
+from perf.workloads.grids import grid
 
 CPU = torch.device("cpu")
 FROZEN = {1: "9ebc560acde92c63"}  # version -> hash of all that a time depends on
@@ -29,7 +29,7 @@ def source_hash() -> str:
 
 def test_an_edit_needs_a_new_version():
     assert FROZEN.get(controls.VERSION) == source_hash(), (
-        "perf/decide/controls.py was edited: its series would go on with other work under the same names. Raise "
+        "perf/bench/controls.py was edited: its series would go on with other work under the same names. Raise "
         f"VERSION and add {{{controls.VERSION + 1}: ...}} to FROZEN here, never change an old entry")
 
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import attention
 from attention.testing import inputs
-from perf.cells import Workload
+from perf.bench.prepare import Preparer
 from perf.measure import counters, evidence
 from perf.measure.counters import Counted, count, tally
-from perf.prepare import Preparer
+from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import pytest
 
-from perf.cells import Workload
 from perf.measure import datasheet
 from perf.measure.datasheet import DATASHEETS, ceilings, describe, peak
 from perf.measure.roofline import Ceilings, floor, share
+from perf.workloads.workload import Workload
 
 WINDOW = Workload("attention", "sliding-window", "fa2", "forward", True, 1, 16, 16, 16384, 16384, 64, "bf16")
 

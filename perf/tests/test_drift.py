@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from perf.decide import drift
-from perf.decide.drift import creep, steps
 from perf.tests import drift_comparison as comparison
+from perf.verdict import drift
+from perf.verdict.drift import creep, steps
 
 
 def history(*levels, sigma=0.01, seed=0):

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import attention
-from perf.decide.tree import environment
+from perf.compare.checkout import environment
 from perf.editable import keep_apart
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from perf.cells import Workload
-from perf.ending import MOST, ending
 from perf.measure.evidence import Evidence
-from perf.options import Settings
-from perf.spending import Spending
+from perf.run.ending import MOST, ending
+from perf.run.options import Settings
+from perf.run.spending import Spending
+from perf.workloads.workload import Workload
 
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from perf.cells import Workload
 from perf.measure import evidence, machine
 from perf.measure.evidence import Evidence, Writer, load, machines
+from perf.workloads.workload import Workload
 
 RECORDS = Path(__file__).parents[1] / "records"
 WORKLOAD = Workload("attention", "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from perf.decide import exact
-from perf.decide.verdict import Side, Thresholds, decide
-from perf.decide.words import short
 from perf.tests.sides import CPU, GPU, ON_CPU, SIDE, around, decided, with_counter
+from perf.verdict import exact
+from perf.verdict.verdict import Side, Thresholds, decide
+from perf.verdict.words import short
 
 COPY = ("void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::"
         "direct_copy_kernel_cuda(at::TensorIteratorBase&)::{lambda()#3}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from perf.report.page.document import digest
 from perf.tests import front_page, published
 from perf.tests.html_page import Page
-from perf.track.site import asv_pages, build, commits, contents
+from perf.web.page.document import digest
+from perf.web.site import asv_pages, build, commits, contents
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 

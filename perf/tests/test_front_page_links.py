@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf.tests import front_page, published
-from perf.track.site import links
+from perf.web.site import links
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 

@@ -14,12 +14,14 @@ from asv.results import Results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.cells import Workload
+from perf.history import matrix
+from perf.history import results as record
+from perf.history import rows as history
+from perf.history.asv_results import MergedResults
+from perf.history.results import _date as date
+from perf.history.series import FIGURES, VERSION, common
 from perf.measure.evidence import Evidence
-from perf.track import history, matrix, record
-from perf.track.asv_results import MergedResults
-from perf.track.record import _date as date
-from perf.track.series import FIGURES, VERSION, common
+from perf.workloads.workload import Workload
 
 W = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 MODEL = Workload("distilgpt2", "softmax", "eager", "prefill", True, 1, 12, 12, 64, 64, 64, "fp32")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from perf.history import branch, merge
+from perf.history import rows as history
 from perf.tests import test_history as rows
 from perf.tests.test_history import OK, OTHER, W, quick, write  # noqa: F401 (a fixture)
-from perf.track import branch, history, merge
 
 
 def git(root, *words):

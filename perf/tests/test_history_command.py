@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from perf.__main__ import main
+from perf.history import branch, merge
+from perf.history import rows as history
 from perf.measure.evidence import Writer
 from perf.tests import test_history as rows
 from perf.tests.test_history import COMMIT, OK, OTHER, W, quick, write  # noqa: F401 (a fixture)
-from perf.track import branch, history, merge
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from perf.decide import inject
-from perf.decide.inject import CYCLES, calibrate, parse, wrap
+from perf.compare import inject
+from perf.compare.inject import CYCLES, calibrate, parse, wrap
 from perf.measure.counters import count
 
 CPU = torch.device("cpu")

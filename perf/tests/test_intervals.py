@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.decide.intervals import FINEST, PART, PRIOR, Estimate, critical, estimate
+from perf.verdict.intervals import FINEST, PART, PRIOR, Estimate, critical, estimate
 
 NORMAL_99 = 2.576
 ratios = st.floats(-1, 1)

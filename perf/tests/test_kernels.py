@@ -15,11 +15,11 @@ from attention.backends.fused import fused
 from attention.registry import variant
 from attention.testing import inputs
 from attention.tests.options import fixed
-from perf.cells import Workload
+from perf.bench.prepare import keep_buffers
 from perf.measure.counters import count
 from perf.measure.evidence import load
 from perf.measure.kernels import wrong_kernel
-from perf.prepare import keep_buffers
+from perf.workloads.workload import Workload
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PHASES = ("forward", "backward", "forward-backward")

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from perf.decide.launcher import Launcher
-from perf.decide.pair import Pair
+from perf.compare.launcher import Launcher
+from perf.compare.pair import Pair
 from perf.tests import fake_sides
 from perf.tests.fake_sides import Sides, measured
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.decide.confirm import FLOOR, LADDER, certified, plan
-from perf.decide.intervals import Learned, critical, estimate
-from perf.decide.learn import (
+from perf.policy.thresholds import Learned, Thresholds
+from perf.verdict.confirm import FLOOR, LADDER, certified, plan
+from perf.verdict.intervals import critical, estimate
+from perf.verdict.learn import (
     AUDITED,
     FEWEST,
     FEWEST_ROUNDS,
@@ -22,7 +23,6 @@ from perf.decide.learn import (
     rounds_of_pair,
     with_rounds,
 )
-from perf.decide.thresholds import Thresholds
 
 T = Thresholds()
 

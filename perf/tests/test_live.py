@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import pytest
 
-from perf.decide.bisect import main
-from perf.decide.live import workload
-from perf.workloads import grid
+from perf.commands.bisect import main
+from perf.compare.live import workload
+from perf.workloads.grids import grid
 
 
 def test_ids_are_read_back():

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 
 from perf.report.looks import LOOKS, OTHERS, looks
-from perf.report.page.charts import MARKERS
+from perf.web.page.charts import MARKERS
 
 BACKGROUNDS = {"light": "#ffffff", "dark": "#17191d"}
 # Machado, Oliveira, Fernandes, 2009, severity 1.0: linear RGB as seen without one of the three cones.

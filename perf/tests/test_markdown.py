@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perf.alerts.markdown import BARS, LONGEST, code, plain, shown, sparkline, table
 from perf.tests.markdown_tokens import tokens
-from perf.track.alerts.markdown import BARS, LONGEST, code, plain, shown, sparkline, table
 
 HOSTILE = ["`", "``a`", "a|b\\|c", "\\", "a\nb", "a\r\n\n# b", "@everyone", "<!-- x -->", "</details>", "[a](http://b)",
            "\u202eevil", "\u2028new", "\x1b[31m", "::error::x", "$`x`$", " ", "", "a" * 999, "-->", "| a | b |"]

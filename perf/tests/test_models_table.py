@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.report.models_table import items, lines, notes, percentile, quality
 from perf.report.table import table
+from perf.workloads.workload import Workload
 
 VIT = Workload("vit-l16", "softmax", "sdpa", "forward", False, 32, 16, 16, 197, 197, 64, "bf16")
 FOUND = {"preset": "vit-digits", "name": "top1", "unit": "points", "better": "higher", "base": 97.5, "new": 97.2,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.cells import BARE, Workload
-from perf.decide.row import WORDS, Row
-from perf.decide.verdict import Verdict
-from perf.track.night import Failed, Finding, Night, Step, load
+from perf.compare.record import Failed, Finding, Night, Step, load
+from perf.compare.row import WORDS, Row
+from perf.verdict.verdict import Verdict
+from perf.workloads.workload import BARE, Workload
 
 WORKLOAD = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 FOUND = Finding(WORKLOAD.id, "time", "seconds", "regressed", 1e-3, 1.072e-3, 1.072, 1.061, 1.084, 12,

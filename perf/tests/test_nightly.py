@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perf.decide import environment
-from perf.decide.nightly import Look, Suspect, compared, last_good, recorded, screened
-from perf.decide.nights import Comparison, Measured
-from perf.decide.thresholds import Thresholds
-from perf.decide.verdict import Verdict, family
+from perf.policy.thresholds import Thresholds
+from perf.verdict import environment
+from perf.verdict.nightly import Look, Suspect, compared, last_good, recorded, screened
+from perf.verdict.nights import Comparison, Measured
+from perf.verdict.verdict import Verdict, family
 
 NAMES = [f"b{i}" for i in range(9)]
 CONTROLS = [f"c{i}" for i in range(8)]

@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from perf.cells import BARE, Workload
-from perf.decide.search import Found, Step
-from perf.decide.verdict import Verdict
+from perf.alerts.markdown import shown
+from perf.commands import nightly as command
+from perf.commands.nightly import exit_code
+from perf.compare import record as nights
 from perf.measure.evidence import Evidence, Writer
-from perf.nightly import blame, command, compare, measuring, record, tonight
+from perf.nightly import blame, compare, measuring, record, tonight
 from perf.nightly.bisection import LATE, with_commits
-from perf.nightly.command import exit_code
 from perf.nightly.folder import Done, Folder, append, lines
 from perf.nightly.good import last_good
 from perf.nightly.verdict import failed, findings
 from perf.tests.nights import FA2, SDPA, SINCE, bisected, finding, night, nobody
-from perf.track import night as nights
-from perf.track.alerts.markdown import shown
+from perf.verdict.search import Found, Step
+from perf.verdict.verdict import Verdict
+from perf.workloads.workload import BARE, Workload
 
 ROOT = Path(__file__).parents[2]
 CELL = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "bf16")

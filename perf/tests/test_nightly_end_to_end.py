@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from perf.compare.record import load
+from perf.history.rows import load as load_history
 from perf.nightly.folder import lines
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
-from perf.track.history import load as load_history
-from perf.track.night import load
 
 ROOT = Path(__file__).parents[2]
 CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
@@ -36,7 +36,7 @@ def tree(tmp_path):
     for name in ("conftest.py", "pyproject.toml", ".gitignore", "asv.conf.json"):
         shutil.copy(ROOT / name, tree)
     edit(tree / "perf/measure/unfit.py", "    if not states:\n", "    if True:\n")
-    edit(tree / "perf/decide/company.py", "found <= idle + TOLERATED", "found <= 1000")
+    edit(tree / "perf/compare/company.py", "found <= idle + TOLERATED", "found <= 1000")
     (tree / "attention/tests").mkdir()
     (tree / "attention/tests/test_fine.py").write_text("def test_fine():\n    assert True\n")
     git(tree, "init", "--quiet", "--initial-branch=main")

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf.cells import BARE, Workload
-from perf.decide import controls as frozen
-from perf.decide.nightly import Suspect
-from perf.decide.nights import Comparison, Measured
-from perf.decide.thresholds import Thresholds
-from perf.decide.verdict import Verdict
+from perf.bench import controls as frozen
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
 from perf.nightly import compare, controls, measuring, nights, screening, verdict
@@ -22,8 +17,13 @@ from perf.nightly.compare import Wanted
 from perf.nightly.folder import Done, Folder, append, lines
 from perf.nightly.steps import Skipped
 from perf.nightly.tonight import Look, Options, Tonight
+from perf.policy.thresholds import Thresholds
 from perf.tests.nights import finding
 from perf.tests.nights import night as night_of
+from perf.verdict.nightly import Suspect
+from perf.verdict.nights import Comparison, Measured
+from perf.verdict.verdict import Verdict
+from perf.workloads.workload import BARE, Workload
 
 CELL = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 CELLS = [replace(CELL, n=n, m=n) for n in (512, 1024, 2048)]
@@ -210,7 +210,7 @@ def test_what_history_clears_is_a_finding():
 
 
 def test_a_figure_without_noise_that_rose_makes_a_benchmark_be_compared(night):
-    from perf.track.history import write
+    from perf.history.rows import write
 
     made, _, _ = night
     told = machine.fingerprint()

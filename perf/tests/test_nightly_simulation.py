@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.utils import PercentageRegressionCheck
 
-from perf.simulation import public
-from perf.simulation.__main__ import SCORING, lines, main
-from perf.simulation.score import HISTORY, NEVER, Score, of_ours, step_nights, steps_at
-from perf.simulation.world import MEDIAN, WORLDS, Noise, World
+from perf.studies.simulation import public
+from perf.studies.simulation.__main__ import SCORING, lines, main
+from perf.studies.simulation.score import HISTORY, NEVER, Score, of_ours, step_nights, steps_at
+from perf.studies.simulation.world import MEDIAN, WORLDS, Noise, World
 
 MIXED = WORLDS["mixed"]
 
@@ -146,7 +146,7 @@ def test_spikes_and_drift(world, first_night):
 @pytest.mark.slow
 def test_without_the_learned_layout_floor_it_would_cry_wolf(monkeypatch):
     """The world can raise alarms: the same rule, told that layouts do not matter."""
-    from perf.decide import learn
+    from perf.verdict import learn
 
     monkeypatch.setattr(learn, "layout_spread", lambda compared, benchmarks: np.full(benchmarks, 1e-3))
     found = of_ours([SCORING], WORLDS["layout 1 %"])

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from perf.history.matrix import Matrix
 from perf.measure.evidence import load
-from perf.track.matrix import Matrix
-from perf.workloads import TREATED_BACKENDS
+from perf.workloads.grids import TREATED_BACKENDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(__file__).parent / "other_package"
@@ -24,7 +24,7 @@ IDS = [CELL, f"{MODEL}-{CELL}"]
 
 KNOWN = """
 import json, attention, models
-from perf.track import matrix
+from perf.history import matrix
 print(json.dumps({"variants": attention.names(), "presets": list(models.presets()),
                   "matrix": matrix.build("quick", "cpu").to_json()}))
 """

@@ -8,12 +8,12 @@ import pytest
 
 import models
 import perf.plugin
-import perf.session
-from perf.options import AXES, OTHERS, SWITCHES
+import perf.run.session
+from perf.run.options import AXES, OTHERS, SWITCHES
 
 pytest_plugins = "pytester"
 ROOT = Path(__file__).parents[2]
-HEAVY = (perf.session, models)  # imported here once: pytester unloads what an inner run imports
+HEAVY = (perf.run.session, models)  # imported here once: pytester unloads what an inner run imports
 TEST = """
 import pytest
 

@@ -8,13 +8,13 @@ import pytest
 
 from attention.registry import functions
 from perf.measure.evidence import Writer
-from perf.report.page import latest, page, report, write
-from perf.report.page.charts import decades
-from perf.report.page.document import digest
-from perf.report.page.header import header, while_timed
-from perf.report.page.markup import Markup, tag
 from perf.tests.html_page import Page
 from perf.tests.page_rows import GPU, ROWS, STATE, TREATED, row
+from perf.web.page import latest, page, report, write
+from perf.web.page.charts import decades
+from perf.web.page.document import digest
+from perf.web.page.header import header, while_timed
+from perf.web.page.markup import Markup, tag
 
 HOSTILE = '</script><script>alert(1)</script>"\'><img src=x onerror=alert(1)> & http://evil.example/'
 
@@ -139,7 +139,7 @@ def test_the_last_machine_and_the_last_time_count():
 def test_speed_against_error_is_for_functions_that_approximate(monkeypatch, shown):
     assert "Speed against error" not in shown.text
     approximate = {name: replace(function, kind="approximate") for name, function in functions().items()}
-    monkeypatch.setattr("perf.report.page.sweeps.functions", lambda: approximate)
+    monkeypatch.setattr("perf.web.page.sweeps.functions", lambda: approximate)
     text = Page(page([row(error=1e-3), row("fa2", error=1e-2, median=1e-4)], {}))
     assert "Speed against error" in text.text
     assert [use["aria-label"] for use in text.named("use") if use.get("class") == "pt"] == [

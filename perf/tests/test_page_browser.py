@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import pytest
 
-from perf.report.page import write
 from perf.tests.browser import Browser, chromium
 from perf.tests.page_rows import GPU, ROWS
+from perf.web.page import write
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from perf.decide.pair import Pair
-from perf.decide.process import Died
+from perf.compare.pair import Pair
+from perf.compare.process import Died
 from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, log, measured
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import pytest
 
-from perf.decide import pair
-from perf.decide.pair import schedule
-from perf.decide.pairs import Found
-from perf.decide.verdict import Side, Thresholds
+from perf.compare import pair
+from perf.compare.pair import schedule
+from perf.compare.pairs import Found
 from perf.tests.fake_sides import SMALL
+from perf.verdict.verdict import Side, Thresholds
 
 
 @pytest.mark.parametrize(("seconds", "rounds", "of_turn", "turns"), [

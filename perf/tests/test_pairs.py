@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from perf.cells import Workload
-from perf.decide.pair import Pair
-from perf.decide.pairs import Found, compare
-from perf.decide.tree import ROOT
-from perf.decide.verdict import Thresholds
+from perf.compare.checkout import ROOT
+from perf.compare.pair import Pair
+from perf.compare.pairs import Found, compare
 from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, log
+from perf.verdict.verdict import Thresholds
+from perf.workloads.workload import Workload
 
 pytestmark = pytest.mark.slow  # starts processes
 

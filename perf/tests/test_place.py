@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf.track import place
+from perf.history import place
 
 H200 = {"gpus": ["NVIDIA H200"], "driver": "580.159.04", "ecc": True, "power_limit": 700.0, "clocks_locked_mhz": None,
         "cuda": "13.0", "cudnn": 91900, "cpu": "Intel(R) Xeon(R) Processor", "cores": 16, "threads": 1,

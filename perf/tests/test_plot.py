@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from perf.__main__ import main
-from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.report.looks import looks
 from perf.report.plot import caption, panels
 from perf.report.plot_figure import LIMIT, draw
 from perf.report.units import tflops
+from perf.workloads.workload import Workload
 
 GPU = {"id": "gpu", "gpus": ["NVIDIA H200"], "driver": "580.1", "cuda": "13.0", "cudnn": 91900, "cpu": "Xeon",
        "threads": 16, "torch": "2.11.0", "triton": "3.6.0", "flash-attn": "2.8.3", "python": "3.12.3"}

@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 import torch
 
-from perf import prepare, prepare_models
-from perf.cells import Workload
-from perf.prepare import Preparer
+from perf.bench import models as prepare_models
+from perf.bench import prepare
+from perf.bench.prepare import Preparer
+from perf.workloads.workload import Workload
 
 CPU = torch.device("cpu")
 KERNEL = Workload("attention", "softmax", "sdpa", "forward", True, 2, 4, 2, 32, 48, 16, "fp32")

@@ -7,10 +7,10 @@ import time
 import psutil
 import pytest
 
-from perf.decide import pair, process
-from perf.decide.pair import Pair
-from perf.decide.process import Died, variables
-from perf.decide.tree import ROOT
+from perf.compare import pair, process
+from perf.compare.checkout import ROOT
+from perf.compare.pair import Pair
+from perf.compare.process import Died, variables
 from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, measured
 

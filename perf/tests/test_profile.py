@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from perf.cells import Workload
-from perf.measure import profile as profiling
-from perf.measure.profile import ARGUMENTS, check, find, main, profile
+from perf.bench import profile as profiling
+from perf.bench.profile import ARGUMENTS, check, find, main, profile
+from perf.workloads.workload import Workload
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL = Workload("attention", "softmax", "sdpa", "forward", True, 1, 2, 2, 64, 64, 16, "fp32")
@@ -117,7 +117,7 @@ def test_a_tool_starts_this_module(tool, suffix, run, nothing_installed, tmp_pat
     profiling._launch(SMALL, tool, CPU, path)
     assert path.read_text() == "a report"
     assert json.loads((nothing_installed / f"{tool}.json").read_text()) == [
-        *ARGUMENTS[tool], str(tmp_path / NAME), sys.executable, "-m", "perf.measure.profile", "cpu",
+        *ARGUMENTS[tool], str(tmp_path / NAME), sys.executable, "-m", "perf.bench.profile", "cpu",
         json.dumps(asdict(SMALL))]
 
 

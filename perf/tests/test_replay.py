@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf.replay import Script
+from perf.run.replay import Script
 
 SAMPLES = (3e-3, 1e-3, 2e-3, 5e-4)
 

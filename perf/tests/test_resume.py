@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perf.cells import Workload
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
-from perf.options import Settings
-from perf.resume import measured_before
+from perf.run.options import Settings
+from perf.run.resume import measured_before
+from perf.workloads.workload import Workload
 
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 COMMIT = "0123abcd"

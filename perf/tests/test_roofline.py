@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.cells import Workload
 from perf.measure import machine, rates, roofline
 from perf.measure.fitness import Watch
 from perf.measure.roofline import Ceilings, Floor, attainable, ceilings, floor, intensity, ridge, share
+from perf.workloads.workload import Workload
 
 CPU = torch.device("cpu")
 H200 = Ceilings(copy=4.3e12, matmul={"bf16": 790e12})  # as measured

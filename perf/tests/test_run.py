@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perf.cells import FIELDS, Workload
 from perf.measure.evidence import load, machines
+from perf.workloads.workload import FIELDS, Workload
 
 ROOT = Path(__file__).parents[2]
 

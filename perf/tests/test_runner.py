@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from perf.__main__ import COMMANDS
+from perf.alerts.issue import LABEL
 from perf.measure.machine import LOCKED
-from perf.track.alerts.issue import LABEL
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.decide.screen import (
+from perf.verdict.screen import (
     BASELINE,
     EXCLUDED,
     FEWEST,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from perf.decide.search import Step
-from perf.decide.verdict import Verdict
 from perf.tests.bisection import World, levels, searched
+from perf.verdict.search import Step
+from perf.verdict.verdict import Verdict
 
 
 @pytest.mark.parametrize("level", [1.06, 2])

@@ -6,10 +6,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.decide.search import Step
-from perf.decide.verdict import Verdict
 from perf.tests.bisection import World, levels, searched
 from perf.tests.sides import span
+from perf.verdict.search import Step
+from perf.verdict.verdict import Verdict
 
 
 @settings(deadline=None)  # a busy machine takes its time

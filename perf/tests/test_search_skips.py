@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.decide.search import Step
-from perf.decide.verdict import Verdict
 from perf.tests.bisection import World, levels, searched
+from perf.verdict.search import Step
+from perf.verdict.verdict import Verdict
 
 
 @settings(deadline=None)  # a busy machine takes its time

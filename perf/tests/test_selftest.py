@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perf.cells import Workload
-from perf.decide import selftest
-from perf.decide.selftest import FAULTS, QUICK_FAULTS, Trial, at_most, exit_code, injected, main, said, shown, summary
-from perf.decide.verdict import Thresholds, Verdict
-from perf.decide.worker import INJECT
+from perf.commands import selftest
+from perf.commands.selftest import FAULTS, QUICK_FAULTS, Trial, at_most, exit_code, injected, main, said, shown, summary
+from perf.compare.worker import INJECT
+from perf.verdict.verdict import Thresholds, Verdict
+from perf.workloads.workload import Workload
 
 CPU = torch.device("cpu")
 SDPA = Workload("attention", "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")

@@ -9,7 +9,7 @@ import pytest
 
 from perf.tests import published
 from perf.tests.browser import chromium
-from perf.track.site import build
+from perf.web.site import build
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from perf.history.rows import History, load
 from perf.tests import front_page, published
 from perf.tests.repositories import git
-from perf.track.history import History, load
-from perf.track.site import commits
+from perf.web.site import commits
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 

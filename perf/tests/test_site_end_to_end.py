@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from perf.history.rows import load
 from perf.report.units import seconds
 from perf.tests.repositories import git
-from perf.track.history import load
 
 ROOT = Path(__file__).parents[2]
 SERIES = "attention.SoftmaxForwardH8D64Fp32"

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from perf.history.rows import load
 from perf.tests import front_page, published
-from perf.track.history import load
-from perf.track.site.latest import items, places
+from perf.web.site.latest import items, places
 
 tree = front_page.tree
 

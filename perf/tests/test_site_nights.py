@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 from perf.tests import front_page, published
-from perf.track.site import nights
+from perf.web.site import nights
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 

@@ -11,8 +11,8 @@ import asv
 import pytest
 
 from perf.tests import published
-from perf.track.site import asv_pages, build, links, main, vendored
-from perf.track.site.staging import cut, stage
+from perf.web.site import asv_pages, build, links, main, vendored
+from perf.web.site.staging import cut, stage
 
 TEMPLATE = Path(asv.__file__).parent / "www"
 

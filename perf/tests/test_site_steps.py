@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perf.tests import front_page, published
-from perf.track.site import steps
+from perf.web.site import steps
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 

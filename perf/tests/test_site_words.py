@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.track.site.spark import HEIGHT, WIDTH, sparkline
-from perf.track.site.words import change, figure_text, rate
+from perf.web.site.spark import HEIGHT, WIDTH, sparkline
+from perf.web.site.words import change, figure_text, rate
 
 
 @pytest.mark.parametrize(("value", "said"), [

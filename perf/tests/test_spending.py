@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from perf import spending
-from perf.spending import Spending
+from perf.run import spending
+from perf.run.spending import Spending
 
 
 @pytest.fixture

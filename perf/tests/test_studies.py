@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf.decide.budgets import budget
+from perf.policy.budgets import budget
 from perf.studies import quantisation_errors, quantised_goals
 from perf.studies.measuring import Study
 from perf.studies.where_time_goes import Where, where
-from perf.workloads import quantizations
+from perf.workloads.grids import quantizations
 
 CPU = torch.device("cpu")
 

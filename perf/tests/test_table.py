@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from perf.cells import Workload
 from perf.measure.evidence import Evidence
 from perf.report.table import WIDTH, baseline, groups, table
 from perf.report.units import error_ratio, number, percent, seconds, share, size
+from perf.workloads.workload import Workload
 
 WORKLOAD = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import perf.decide
-from perf.decide.verdict import Thresholds, thresholds
+import perf.policy
+from perf.verdict.verdict import Thresholds, thresholds
 
-COMMITTED = tomllib.loads((Path(perf.decide.__path__[0]) / "thresholds.toml").read_text())
+COMMITTED = tomllib.loads((Path(perf.policy.__path__[0]) / "thresholds.toml").read_text())
 ID = "softmax:flash-forward-causal-b4-h16-kv16-n4096-m4096-d64-bf16"
 
 

@@ -9,10 +9,12 @@ import torch
 
 import attention
 from models import quantization
-from perf import prepare_models, treatments, workloads
-from perf.cells import Workload
-from perf.decide.budgets import budget, budgets
-from perf.prepare import Preparer
+from perf.bench import models as prepare_models
+from perf.bench import treatments
+from perf.bench.prepare import Preparer
+from perf.policy.budgets import budget, budgets
+from perf.workloads import grids as workloads
+from perf.workloads.workload import Workload
 
 CPU = torch.device("cpu")
 VIT = Workload("vit-tiny", "softmax", "sdpa", "forward", False, 2, 4, 4, 17, 17, 16, "fp32")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perf.decide import tree
-from perf.decide.tree import Base, checkout, environment, head_folder, resolve
+from perf.compare import checkout as tree
+from perf.compare.checkout import Base, checkout, environment, head_folder, resolve
 
 
 def git(root: Path, *arguments: str) -> str:

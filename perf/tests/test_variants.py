@@ -8,10 +8,10 @@ import pytest
 import attention
 from attention.registry import functions
 from perf.__main__ import main
-from perf.cells import Workload
 from perf.measure.evidence import Evidence, Writer
 from perf.report import variants
 from perf.report.variants import HEADER, table, wins
+from perf.workloads.workload import Workload
 
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "bf16")
 

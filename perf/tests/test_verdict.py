@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from perf.decide.intervals import estimate
-from perf.decide.verdict import WORDS, decide, family, settled
 from perf.tests.sides import SIDE, T, around, decided, span, with_counter
+from perf.verdict.intervals import estimate
+from perf.verdict.verdict import WORDS, decide, family, settled
 
 
 @pytest.mark.parametrize(("change", "word"), [

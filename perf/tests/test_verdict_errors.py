@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from perf.decide.intervals import Learned, critical, estimate
-from perf.decide.thresholds import ALARM_OF_A_RUN, Thresholds
-from perf.decide.verdict import _word
+from perf.policy.thresholds import ALARM_OF_A_RUN, Learned, Thresholds
 from perf.tests.sides import SIDE, decided
+from perf.verdict.intervals import critical, estimate
+from perf.verdict.verdict import _word
 
 # Nothing is ever ok, and no floor stands in the way of an alarm: only `alarm` does.
 BARE = Thresholds(effect=1e-9, noise=0.0, confidence=0.8, alarm=0.05, least_pairs=2, most_pairs=16)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from perf.decide.intervals import estimate
-from perf.decide.verdict import WORDS, decide, settled
 from perf.tests.sides import GPU, SIDE, T, decided, span, with_counter
+from perf.verdict.intervals import estimate
+from perf.verdict.verdict import WORDS, decide, settled
 
 changes = st.lists(st.floats(-0.3, 0.3), min_size=2, max_size=33)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from perf.decide.verdict import Thresholds
 from perf.tests.simulation import World, fixed_errors, ours, score
+from perf.verdict.verdict import Thresholds
 
 WORLDS = {"cpu": World("cpu"), "gpu": World("gpu")}
 DRIFTING = {name: World(name, layout=0.003) for name in WORLDS}

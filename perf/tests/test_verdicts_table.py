@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from perf.cells import BARE, Workload
-from perf.decide.row import Row
-from perf.decide.verdict import Verdict
+from perf.compare.row import Row
 from perf.report.table import WIDTH
 from perf.report.verdicts import counts, interval, means, table
+from perf.verdict.verdict import Verdict
+from perf.workloads.workload import BARE, Workload
 
 CELL = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 SLOWER = "7.2 % slower [6.1, 8.4], 12 pairs; 3 more launches: aten::clone 12 times, aten::empty_like 4 times"
@@ -87,7 +87,7 @@ def test_counts_name_each_word_the_worst_first():
 
 
 def test_every_word_is_counted():
-    from perf.decide.verdict import WORDS
+    from perf.verdict.verdict import WORDS
 
     rows = [row(word) for word in (*WORDS, "unchanged", "skipped")]
     said = counts(rows).partition(": ")[2].split(", 1 ")

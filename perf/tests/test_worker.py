@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from attention.testing import Report
-from perf.cells import BARE, Workload
-from perf.decide import inject, worker
-from perf.decide.core_time import AVAILABLE, CoreTimer, Moment
-from perf.decide.tree import environment
+from perf.bench.prepare import Prepared, Preparer
+from perf.compare import inject, worker
+from perf.compare.checkout import environment
 from perf.measure import kernels
-from perf.prepare import Prepared, Preparer
+from perf.measure.core_time import AVAILABLE, CoreTimer, Moment
+from perf.workloads.workload import BARE, Workload
 
 pytestmark = pytest.mark.slow  # starts processes that import torch
 
@@ -229,7 +229,7 @@ def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "__init__.py").write_text(
         "import os\nprint('a word')\nos.write(1, b'another')\nos.system('echo a third')\n")
-    done = subprocess.run([sys.executable, "-m", "perf.decide.worker", "cpu", "json"], cwd=tmp_path,
+    done = subprocess.run([sys.executable, "-m", "perf.compare.worker", "cpu", "json"], cwd=tmp_path,
                           env=environment(tmp_path), input=f"{json.dumps(CHECKED)}\n", capture_output=True, text=True,
                           check=False, timeout=100)
     lines = done.stdout.splitlines()
@@ -240,7 +240,7 @@ def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
 
 
 def test_it_begins_with_the_imports_it_is_given() -> None:
-    done = subprocess.run([sys.executable, "-m", "perf.decide.worker", "cpu", "no_such_module"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "perf.compare.worker", "cpu", "no_such_module"], cwd=ROOT,
                           env=environment(ROOT), input="", capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 1
     assert "No module named 'no_such_module'" in done.stderr

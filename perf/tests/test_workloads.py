@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from perf import workloads
-from perf.cells import FIELDS, Sweep, Workload, parse_length
+from perf.workloads import grids as workloads
+from perf.workloads.workload import FIELDS, Sweep, Workload, parse_length
 
 DEVICES = ("cpu", "cuda")
 KERNEL = Workload("attention", "softmax", "sdpa", "forward", False, 2, 8, 8, 128, 128, 64, "bf16")

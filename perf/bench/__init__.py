@@ -1,0 +1,1 @@
+"""A workload is made ready here and measured once."""

@@ -1,0 +1,210 @@
+"""A model's workload, made ready: its phases, and its check against the same weights in float64.
+
+Correctness is the rule of `attention.testing`, on what the phase computes: with E the model whose
+attention is the function's eager backend,
+
+    error(model) <= K x error(E in dtype T) + FLOOR x eps(T)
+
+both against E's weights and inputs of dtype T, computed in float64, and relative to the largest
+value there.
+"""
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import attention
+import models
+from attention.testing import FLOOR, K, Report
+from perf.bench import treatments
+from perf.bench.prepare import Prepared
+from perf.policy.budgets import budget
+from perf.workloads.workload import ITEM_BYTES, UNQUANTISED, Workload
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Models:
+    """One model at one shape, on any backend of one function."""
+
+    def __init__(self, w: Workload, device: torch.device) -> None:
+        self.preset, self.family = models.get(w.model), models.family(w.model)
+        self.dtype, self.device = attention.DTYPES[w.dtype], device
+        length = {} if self.preset.family in ("vit", "tft") else {"n": max(w.n, w.m)}
+        self.inputs = self.family.inputs(self.preset, batch=w.batch, device=device, dtype=self.dtype, **length)
+        self.compiled: tuple[nn.Module, Any] | None = None
+        self.state: tuple[nn.Module, dict[str, Any]] | None = None
+        self.references: dict[str, tuple[Tensors, dict[str, float]]] = {}
+
+    def prepare(self, w: Workload) -> Prepared:
+        model = treatments.treated(self._plain(w), w)
+        call, check = treatments.refusing(self._call(model, w), w), lambda: self._report(w, model)
+        return Prepared(call, check, lambda: self._kept_reference(w), lambda: treatments.model_bytes(model, w))
+
+    def _plain(self, w: Workload) -> nn.Module:
+        return _switched(_built(w.model, w.function, self.dtype, self.device), w)
+
+    def _call(self, model: nn.Module, w: Workload) -> Callable[[], Any]:
+        model.train(w.phase == "train-step")
+        if w.phase == "train-step":
+            return functools.partial(_train_step, self.family, self._runnable(model, w), self.inputs)
+        if w.phase == "decode":
+            state = self._state(model, w)
+            decoding = self._runnable(model, w)
+            return torch.no_grad()(lambda: self.family.decode(decoding, state))
+        run = self._runnable(model, w)
+        return torch.no_grad()(lambda: run(**self.inputs))
+
+    def _state(self, model: nn.Module, w: Workload) -> dict[str, Any]:
+        """One for what is timed and what is checked of a treated model: filling a cache between two calls of compiled
+        code changes the masks that attention keeps, for which it would be compiled anew."""
+        if not w.treatment:
+            return _decode_inputs(self.family, self.preset, model, w)
+        if self.state is None or self.state[0] is not model:
+            with torch.no_grad():
+                self.state = (model, _decode_inputs(self.family, self.preset, model, w))
+        return self.state[1]
+
+    def _runnable(self, model: nn.Module, w: Workload) -> Any:
+        """One for what is timed and what is checked."""
+        if w.compiled:
+            if self.compiled is None or self.compiled[0] is not model:
+                with torch.no_grad():  # attention is built, and its mask kept, when it is first called so
+                    if w.phase == "decode":
+                        self.family.decode(model, self._state(model, w))
+                    else:
+                        model(**self.inputs)
+                self.compiled = (model, treatments.runnable(model, w))
+            return self.compiled[1]
+        return model
+
+    def _kept_reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
+        """By phase, for all backends; computing it leaves the model on the eager backend, so switch afterwards."""
+        if w.phase not in self.references:
+            self.references[w.phase] = self._reference(w.plain)
+            self._plain(w)
+        return self.references[w.phase]
+
+    def _report(self, w: Workload, model: nn.Module) -> Report:
+        if w.quantization != UNQUANTISED:
+            plain = self._report(w.plain, self._plain(w))
+            return self._within_budget(w, model) if plain.ok else plain
+        exact, bounds = self._kept_reference(w)
+        found = self._outputs(model if w.treatment else self._plain(w), w, self.inputs)
+        return Report(f"{w.model} on {w.variant}", {x: _error(found[x], exact[x]) for x in exact}, bounds)
+
+    def _within_budget(self, w: Workload, model: nn.Module) -> Report:
+        """A quantised model against the unquantised one on the same backend."""
+        allowed, plain = budget(w.quantization), self._plain(w)
+        with treatments.layer_errors(plain, model) as layers:
+            exact = self._outputs(plain, w.plain, self.inputs)["logits"]
+        worst = max(layers, key=lambda name: (layers[name] != layers[name], layers[name]), default="")
+        found = self._outputs(model, w, self.inputs)["logits"]
+        return Report(f"{w.model} on {w.variant} in {w.quantization}",
+                      {"logits": treatments.relative_error(found, exact),
+                       f"layer {worst}".rstrip(): layers.get(worst, math.inf)},  # nothing was quantised
+                      {"logits": allowed.logits, f"layer {worst}".rstrip(): allowed.layer})
+
+    def _reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
+        """What the phase must give, in float64, and what the rule allows."""
+        eager = _switched(_built(w.model, w.function, self.dtype, self.device), w, backend="eager")
+        same = self._outputs(eager, w, self.inputs)
+        wide_inputs = {name: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+                       for name, x in self.inputs.items()}
+        exact = self._outputs(_wide(w.model, w.function, self.dtype, self.device), w, wide_inputs)
+        floor = FLOOR[self.dtype] * torch.finfo(self.dtype).eps
+        return exact, {x: K * _error(same[x], exact[x]) + floor for x in exact}
+
+    def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any]) -> Tensors:
+        """The logits, and for a training step the gradients of all weights, as float64."""
+        run = self._runnable(model, w)
+        if w.phase == "train-step":
+            model.train()
+            loss = _train_step(self.family, run, inputs)
+            gradients = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+            model.zero_grad(set_to_none=True)
+            return {"loss": loss.detach().double(), "gradients": gradients}
+        model.eval()
+        with torch.no_grad():
+            if w.phase == "decode":
+                state = self._state(model, w)
+                return {"logits": self.family.decode(run, state).double()}
+            out = run(**inputs)
+        return {"logits": getattr(out, "logits", out).double()}
+
+
+def _train_step(family: Any, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+    """Forward, loss and backward; no optimizer, so that every step is the same one."""
+    model.zero_grad(set_to_none=True)
+    loss = family.loss(model, inputs)
+    loss.backward()
+    return loss
+
+
+def _decode_inputs(family: Any, preset: models.Preset, model: nn.Module, w: Workload) -> dict[str, Any]:
+    """One token, whose own key joins the cache of those before it: m keys in all."""
+    return family.decode_inputs(model, preset, batch=w.batch, m=w.m - 1)
+
+
+@functools.lru_cache(maxsize=1)
+def _built(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The model on the function's eager backend, kept while the shapes and backends change."""
+    _wide.cache_clear()
+    return _create(model, f"{function}:eager", dtype, device)
+
+
+def _create(model: str, variant: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A model without dropout: a training step is checked and repeated, so nothing in it is random."""
+    built = models.create(model, attention=variant, dtype=dtype, device=device)
+    for module in built.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.LSTM):
+            module.dropout = 0.0
+    return built
+
+
+@functools.lru_cache(maxsize=1)
+def _wide(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The same weights in float64."""
+    return copy.deepcopy(_built(model, function, dtype, device)).double()
+
+
+def keeps_model() -> bool:
+    """Whether a model is held for the next shape."""
+    return _built.cache_info().currsize > 0
+
+
+def _switched(model: Any, w: Workload, backend: str | None = None) -> nn.Module:
+    """`model` with the workload's variant of attention."""
+    variant = f"{w.function}:{backend or w.backend}"
+    if hasattr(model, "set_attn_implementation"):
+        from models.transformers_attention import register
+
+        model.set_attn_implementation(register(variant))
+        return model
+    weights = next(model.parameters())
+    built = _create(w.model, variant, weights.dtype, weights.device)
+    built.load_state_dict(model.state_dict())
+    return built
+
+
+def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((found - exact).abs().max() / exact.abs().max()).item()
+
+
+def model_bytes(w: Workload) -> int:
+    """A prediction of weights in T and float64, and of the activations that the reference keeps."""
+    preset = models.get(w.model)
+    weights = 12 * preset.layers * preset.hidden ** 2 + preset.sizes.get("vocabulary", 0) * preset.hidden
+    kept = preset.layers if w.phase == "train-step" else 2
+    activations = 16 * kept * w.batch * w.n * preset.hidden
+    gradients = 2 if w.phase == "train-step" else 1
+    copied = weights * ITEM_BYTES[w.dtype] if w.treatment else 0
+    return (weights * gradients + activations) * (ITEM_BYTES[w.dtype] + ITEM_BYTES["fp64"]) + copied

@@ -1,0 +1,187 @@
+"""A workload, made ready to be timed: its inputs, its callable, its check against the oracle.
+
+Cells of one shape share their inputs, the float64 reference, the built variants and what the check
+found; the grid keeps them next to one another, and only the last shape is held.
+"""
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+import attention
+from attention.testing import Reference, Report, inputs
+from perf.bench import treatments
+from perf.measure.compiling import forget
+from perf.measure.memory import free_bytes
+from perf.workloads.workload import ITEM_BYTES, Workload
+
+SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works on at one time
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`call()` is what is timed, `check()` says whether it is right by what `reference()` worked out before."""
+
+    call: Callable[[], Any]
+    check: Callable[[], Report]
+    reference: Callable[[], Any]
+    kept: Callable[[], int] = lambda: 0  # bytes held between calls that are the variant's: a dense mask
+
+
+class Shared(Protocol):
+    """What the cells of one shape have in common."""
+
+    def prepare(self, workload: Workload) -> Prepared: ...
+
+
+class Preparer:
+    """Prepares workloads one after the other on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            if device.index is not None:
+                torch.cuda.set_device(device)  # events and kernels of the compiler go to the current device
+            if torch.cuda.current_stream() == torch.cuda.default_stream():  # which no CUDA graph can capture
+                torch.cuda.set_stream(torch.cuda.Stream())
+        self._shape: Workload | None = None
+        self._shared: Shared | None = None
+        self._imported = 0  # modules, of which the garbage collector knows no more
+
+    def why_not(self, workload: Workload) -> str | None:
+        """Why the workload can't be measured here, in one line, decided before anything is allocated."""
+        w = workload
+        try:
+            reason = attention.why_not(w.variant, device=self.device, dtype=attention.DTYPES[w.dtype],
+                                       heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m,
+                                       causal=w.causal, grad=needs_grad(w))
+        except ValueError as error:
+            reason = str(error)
+        if reason := reason or treatments.why_not(w, self.device):
+            return reason
+        needed, free = predicted_bytes(w, self.device.type), free_bytes(self.device)
+        if needed > free and w.shape != self._shape:
+            self.release()  # the shape before may stand in the way
+            free = free_bytes(self.device)
+        if needed > free:
+            return f"{w.variant}: does not fit: needs {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free"
+        return None
+
+    def prepare(self, workload: Workload) -> Prepared:
+        """Raises ValueError or ImportError, in one line, for what the variant or model can't do here."""
+        if workload.shape != self._shape:
+            self.release()
+            self._shared = _share(workload, self.device)
+            self._shape = workload.shape
+        assert self._shared is not None
+        return self._shared.prepare(workload)
+
+    def release(self) -> None:
+        """Drops what the last shape's workloads share."""
+        self._shape = self._shared = None
+        forget()
+        gc.collect()  # modules stand in reference cycles
+        if len(sys.modules) > self._imported and not _keeps_model():
+            gc.freeze()  # half a second to look through what was imported, each time
+            self._imported = len(sys.modules)
+
+
+def needs_grad(workload: Workload) -> bool:
+    return workload.phase in ("backward", "forward-backward", "train-step")
+
+
+def predicted_bytes(w: Workload, device_type: str) -> int:
+    """What measuring and checking `w` holds at its peak: inputs, float64 reference, and the larger of the
+    call and the reference's scratch."""
+    grad = needs_grad(w)
+    call = attention.peak_bytes(w.variant, batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
+                                head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], grad=grad)
+    scores = min(w.batch * w.heads * w.n * w.m, SCRATCH[device_type])
+    tensors = w.batch * w.head_dim * (2 * w.heads * w.n + 2 * w.kv_heads * w.m)  # q, out; k, v
+    held = tensors * (ITEM_BYTES["fp64"] + ITEM_BYTES[w.dtype]) * (2 if grad else 1)
+    if w.bare:
+        return held + max(call, 5 * ITEM_BYTES["fp64"] * scores)
+    from perf.bench.models import model_bytes
+
+    return held + call + model_bytes(w)
+
+
+def _share(workload: Workload, device: torch.device) -> Shared:
+    if workload.bare:
+        return Kernels(workload, device)
+    from perf.bench.models import Models
+
+    return Models(workload, device)
+
+
+def _keeps_model() -> bool:
+    """Whether a model, which is to be collected one day, outlives its shape."""
+    models = sys.modules.get("perf.bench.models")
+    return models is not None and models.keeps_model()
+
+
+class Kernels:
+    """Bare attention kernels of one shape."""
+
+    def __init__(self, w: Workload, device: torch.device) -> None:
+        q, k, v = inputs(batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
+                         head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], device=device)
+        self.device = device
+        self.reference = Reference(w.function, q, k, v, causal=w.causal)
+        self.modules: dict[str, attention.Attention] = {}
+        self.reports: dict[tuple[str, bool], Report] = {}
+
+    def prepare(self, w: Workload) -> Prepared:
+        if w.variant not in self.modules:
+            self.modules[w.variant] = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads,
+                                                       head_dim=w.head_dim, seq_len=w.m, causal=w.causal,
+                                                       device=self.device, dtype=attention.DTYPES[w.dtype])
+        if w.phase == "backward":
+            keep_buffers()
+        return Prepared(self._call(w), lambda: self._report(w), lambda: self._reference(w),
+                        self.modules[w.variant].kept_bytes)
+
+    def _reference(self, w: Workload) -> None:
+        """Kept by the shape for all of its variants."""
+        assert self.reference.bounds
+        assert not needs_grad(w) or self.reference.gradient_bounds
+
+    def _report(self, w: Workload) -> Report:
+        key = w.variant, needs_grad(w)
+        if key not in self.reports:
+            self.reports[key] = self.reference.check(self.modules[w.variant], grad=needs_grad(w))
+        return self.reports[key]
+
+    def _call(self, w: Workload) -> Callable[[], Any]:
+        module, grad_out = self.modules[w.variant], self.reference.grad_out
+        qkv = self.reference.inputs[:3]
+        if w.phase == "forward":
+            return torch.no_grad()(lambda: module(*qkv))
+        leaves = [x.detach().requires_grad_() for x in qkv]
+        if w.phase == "forward-backward":
+            return lambda: torch.autograd.grad(module(*leaves), [*leaves, *module.parameters()], grad_out,
+                                               allow_unused=True)
+        return _Backward(module, leaves, grad_out)
+
+
+class _Backward:
+    """The backward pass alone, again and again over the graph of one forward pass."""
+
+    def __init__(self, module: torch.nn.Module, leaves: list[torch.Tensor], grad_out: torch.Tensor) -> None:
+        self.out, self.grad_out = module(*leaves), grad_out
+        self.leaves = [*leaves, *module.parameters()]
+
+    def __call__(self) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(self.out, self.leaves, self.grad_out, retain_graph=True, allow_unused=True)
+
+
+def keep_buffers() -> None:
+    """Compiled code may give saved tensors away during its backward pass; a graph that is kept forbids it."""
+    import torch._functorch.config as compiler
+
+    compiler.donated_buffer = False

@@ -1,0 +1,82 @@
+"""Quality of a model and what quantising it costs: on trained presets, measured only where it is asked for.
+
+The models that are timed have random weights, of which no answer is better than another. So each family has a small
+preset that is trained on data at hand (models/trained.py: once, then kept), treated the same way: attention, dtype and
+quantization are those of the workload.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attention
+from perf.policy.budgets import budget, doubt, lost
+from perf.workloads.workload import UNQUANTISED, Workload
+
+# family -> its trained preset, and the figure of it that gates
+TRAINED = {"vit": ("vit-digits", "top1"), "gpt2": ("gpt2-docstrings", "perplexity"),
+           "tft": ("tft-monthly", "quantile_loss")}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """As evidence keeps it: what was `found`, empty where there is none and `reason` says why; `lost` says that it is
+    more than the budget allows."""
+
+    found: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    lost: str | None = None
+
+
+class Judge:
+    """Measures each variant, dtype and method once; batch, length and phase change no answer."""
+
+    def __init__(self, device: torch.device, folder: Path) -> None:
+        self.device, self.folder = device, folder
+        self._known: dict[tuple[str, ...], Quality] = {}
+        self._plain: dict[tuple[str, ...], Any] = {}
+
+    def of(self, w: Workload) -> Quality:
+        """Of a model's workload; raises nothing for what can't be had: that is a reason."""
+        key = (_family(w), w.variant, w.dtype, w.quantization)
+        if key not in self._known:
+            try:
+                self._known[key] = self._measured(w)
+            except (ValueError, ImportError) as error:
+                self._known[key] = Quality(reason=str(error).splitlines()[0])
+        return self._known[key]
+
+    def _measured(self, w: Workload) -> Quality:
+        from models import get, quality, quantization
+
+        if _family(w) not in TRAINED:
+            raise ValueError(f"no trained preset of the family {_family(w)}")
+        name, figure = TRAINED[_family(w)]
+        get(name)  # raises
+        model = self._trained(name, w)
+        key = (name, w.variant, w.dtype)
+        if key not in self._plain:
+            self._plain[key] = quality.evaluate(model, name)[figure]
+        base = self._plain[key]
+        if w.quantization == UNQUANTISED:
+            return Quality({"preset": name, "name": base.name, "unit": base.unit, "better": base.better,
+                            "new": base.value, "items": len(base.items)})
+        quantised = quantization.quantize(model, w.quantization, dtype=attention.DTYPES[w.dtype])
+        change, allowed = quality.compare(base, quality.evaluate(quantised, name)[figure]), budget(w.quantization)
+        found = {"preset": name, **asdict(change), "budget": allowed.quality(change), "doubt": doubt(change, allowed)}
+        return Quality(found, lost=lost(change, allowed))
+
+    def _trained(self, name: str, w: Workload) -> Any:
+        from models.trained import trained
+
+        return trained(name, attention=w.variant, folder=self.folder, dtype=attention.DTYPES[w.dtype],
+                       device=self.device)
+
+
+def _family(w: Workload) -> str:
+    from models import get
+
+    return get(w.model).family

@@ -1,0 +1,144 @@
+"""What is done to a model before it is measured, quantised, compiled or both, and what it may cost in error.
+
+A quantised model computes something else, so the error-ratio rule does not bind it. It is held against the same
+model unquantised, on the same backend and inputs, by the budgets of its method (perf/policy/budgets.toml):
+
+    layer   each quantised layer's output, given what reaches it in the unquantised model
+    logits  the model's
+
+Both are root mean squares of the difference, relative to that of what it should be. The first is sharp: one layer
+whose scale is doubled is off by 1, where the whole model may hardly show it.
+"""
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+import attention
+from perf.measure.compiling import forget
+from perf.workloads.workload import UNQUANTISED, Workload
+
+
+def why_not(w: Workload, device: torch.device) -> str | None:
+    """Why a workload's treatment can't be had here, in one line."""
+    if w.quantization == UNQUANTISED:
+        return None
+    try:
+        from models import quantization
+
+        return quantization.why_not(w.quantization, device=device, dtype=attention.DTYPES[w.dtype])
+    except (ImportError, ValueError) as error:  # a revision may lack all methods, or this one
+        return str(error)
+
+
+def treated(model: nn.Module, w: Workload) -> nn.Module:
+    """A copy that is quantised as the workload says, and ready to be compiled; `model` itself if it stays plain."""
+    if not w.treatment:
+        return model
+    made = copy.deepcopy(model)
+    if w.quantization == UNQUANTISED:
+        return made
+    from models import quantization
+
+    return quantization.quantize(made, w.quantization, dtype=attention.DTYPES[w.dtype])
+
+
+def runnable(model: nn.Module, w: Workload) -> Any:
+    """The model under torch.compile, with what its method asks of the compiler; itself where it is not compiled."""
+    if not w.compiled:
+        return model
+    import torch._dynamo
+
+    forget()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    options: dict[str, Any] = {}
+    if w.quantization != UNQUANTISED:
+        from models import quantization
+
+        options = dict(quantization.get(w.quantization).inductor)
+    return torch.compile(model, dynamic=False, options=options or None)
+
+
+def refusing(call: Callable[[], Any], w: Workload) -> Callable[[], Any]:
+    """The call of a compiled model; where the compiler gives up it raises attention.Unsupported, in one line."""
+    if not w.compiled:
+        return call
+    import torch._dynamo
+
+    def compiled() -> Any:
+        try:
+            return call()
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            raise attention.Unsupported(
+                f"{w.model}: torch.compile breaks its graph at {w.quantization} and compiles the pieces anew past its "
+                "limit; measure it uncompiled") from None
+
+    return compiled
+
+
+def model_bytes(model: nn.Module, w: Workload) -> int:
+    """Of weights and buffers, scales included."""
+    if w.quantization == UNQUANTISED:
+        from perf.measure.memory import kept_bytes
+
+        return kept_bytes(model)
+    from models import quantization
+
+    return quantization.model_bytes(model)
+
+
+def not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
+    """In one line, that a compiled workload's call ran no compiled code; None where it did."""
+    if w.compiled and not counters.get("compiled_regions"):
+        return f"{w.model} ({w.phase}): torch.compile ran nothing compiled; the time would be that of eager code"
+    return None
+
+
+@contextmanager
+def layer_errors(plain: nn.Module, treated: nn.Module) -> Iterator[dict[str, float]]:
+    """The error of each quantised layer by name, while `plain` is called: both get what reaches the plain one."""
+    found: dict[str, float] = {}
+    twins = dict(treated.named_modules())
+    handles = [module.register_forward_hook(_comparing(name, twins[name], found), with_kwargs=True)
+               for name, module in plain.named_modules() if name in twins and _differ(module, twins[name])]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def relative_error(found: Any, exact: Any) -> float:
+    """Root mean square of the difference over that of `exact`; of a layer with several outputs the first counts."""
+    got, want = _tensor(found).double(), _tensor(exact).double()
+    off, size = (got - want).norm().item(), want.norm().item()
+    return off / size if size else off and math.inf
+
+
+def _comparing(name: str, twin: nn.Module, found: dict[str, float]) -> Callable[..., None]:
+    def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        # A layer that is used twice counts by its worse use.
+        found[name] = max(found.get(name, 0.0), relative_error(twin(*args, **kwargs), output))
+
+    return compare
+
+
+def _differ(plain: nn.Module, twin: nn.Module) -> bool:
+    """Whether a leaf stores its weights in another way than its twin: another class, or another kind of tensor."""
+    if next(plain.children(), None) is not None:
+        return False
+    weights = zip(plain.parameters(), twin.parameters(), strict=False)
+    return type(plain) is not type(twin) or any(type(p) is not type(q) or p.dtype != q.dtype for p, q in weights)
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    """The tensor in what a layer returns: itself, the first of several, the data of a packed sequence."""
+    while not isinstance(output, torch.Tensor):
+        output = output.data if hasattr(output, "batch_sizes") else output[0]
+    return output

@@ -1,0 +1,159 @@
+"""`python -m perf alert RECORD`: says what a night, or a comparison, found to those whom it concerns.
+
+RECORD is the JSON file that a night or `--perf-verdicts` wrote, or a folder of them, of which the newest is told.
+Without any of --issues, --comment, --summary, --annotations, --csv, --pytorch and --webhook it prints what would be
+said. Every message lies in --folder before it is sent. One that can't be delivered does not keep the others back.
+
+The environment gives the secrets: GITHUB_TOKEN (issues, comments) and PERF_WEBHOOK_URL; and where GitHub is:
+GITHUB_REPOSITORY, GITHUB_API_URL, GITHUB_STEP_SUMMARY, as its workflows set them.
+
+Exit codes: 0 all is delivered; 1 something is not, each with its reason; 2 refused, in one line.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from perf.alerts import actions, exports, webhook
+from perf.alerts import comment as text
+from perf.alerts.client import API, GitHub, NotDelivered
+from perf.alerts.deliver import Folder, deliver, planned
+from perf.alerts.sets import Why
+from perf.commands.arguments import Parser
+from perf.compare.record import Finding, Night
+from perf.compare.record import load as read
+from perf.policy import owners
+from perf.policy.accepted import FILE as ACCEPTED
+from perf.policy.accepted import accepted, load
+
+FOLDER = Path(".perf/alerts")
+LARGEST = 32_000_000  # bytes of a record
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Raises ValueError, in one line, for what is refused."""
+    given = _parser().parse_args(arguments)
+    night = _night(given.record, given.head)
+    entries, problems = load(given.accepted)
+    owned, more = owners.load(given.owners)
+    for problem in (*problems, *more):
+        print(f"warning: {problem}", file=sys.stderr)
+
+    def why(f: Finding) -> str | None:
+        return accepted(entries, f.benchmark, f.since)
+
+    folder = Folder(given.folder)
+    jobs = _jobs(given, night, why, owned, folder)
+    if not jobs:
+        print(text.summary(night, why))
+        for message in planned(night, {}, owned, why):
+            print(f"{message.what}: {message.title}\n\n{message.body}")
+        return 0
+    return 1 if sum([_failed(job) for job in jobs]) else 0
+
+
+def _jobs(given: argparse.Namespace, night: Night, why: Why, owned: owners.Owners,
+          folder: Folder) -> list[Callable[[], None]]:
+    """What was asked for, files first, the network last. Raises ValueError where something is missing for it."""
+    jobs: list[Callable[[], None]] = []
+    if given.annotations:
+        jobs.append(lambda: print("\n".join(actions.annotated(night, why))))
+    if given.summary:
+        summary = Path(_variable("GITHUB_STEP_SUMMARY", "--summary"))
+        jobs.append(lambda: actions.append(summary, text.summary(night, why)))
+    for path, export in ((given.csv, exports.to_csv), (given.pytorch, exports.to_pytorch)):
+        if path:
+            jobs.append(lambda path=path, export=export: _write(path, export(night)))  # type: ignore[misc]
+    if given.comment or given.issues:
+        option = "--issues" if given.issues else "--comment"
+        repository = given.repository or _variable("GITHUB_REPOSITORY", option)
+        github = GitHub(_variable("GITHUB_TOKEN", option), repository, os.environ.get("GITHUB_API_URL") or API,
+                        timeout=given.timeout, pause=given.pause)
+        if given.comment:
+            jobs.append(lambda: folder.told("comment", text.comment(night, why), lambda body: github.comment(
+                given.comment, text.MARKER, body)))
+        if given.issues:
+            jobs.append(lambda: deliver(github, night, owned, why, folder))
+    if given.webhook:
+        url = _variable("PERF_WEBHOOK_URL", "--webhook")
+        message = webhook.payload(night, why)
+        jobs.append(lambda: folder.told("webhook", json.dumps(message, indent=1), lambda _: webhook.send(
+            url, message, timeout=given.timeout, pause=given.pause)))
+    return jobs
+
+
+def _failed(job: Callable[[], None]) -> bool:
+    try:
+        job()
+    except (NotDelivered, OSError, ValueError) as error:
+        print(f"not delivered: {error}", file=sys.stderr)
+        return True
+    return False
+
+
+def _night(path: Path, head: str | None) -> Night:
+    night = _newest(path) if path.is_dir() else _read(path)
+    if head and not night.head.startswith(head):
+        raise ValueError(f"{path}: of another commit than {head}: its head is {night.head[:40]!r}")
+    return night
+
+
+def _newest(folder: Path) -> Night:
+    found = []
+    for path in sorted(folder.glob("**/*.json")):
+        try:
+            found.append(_read(path))
+        except ValueError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"{folder}: no record of a night in it; run python -m perf nightly first")
+    return max(found, key=lambda night: night.time)
+
+
+def _read(path: Path) -> Night:
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes: no record is as large")
+    return read(path)
+
+
+def _variable(name: str, option: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise ValueError(f"{option}: the environment has no {name}; set it")
+    return value
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m perf alert", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path, metavar="RECORD")
+    parser.add_argument("--issues", action="store_true", help="open, update and close issues")
+    parser.add_argument("--comment", type=_positive, metavar="NUMBER", help="the pull request to comment on")
+    parser.add_argument("--summary", action="store_true", help="append to the summary of a workflow's step")
+    parser.add_argument("--annotations", action="store_true", help="print a workflow's annotations")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table")
+    parser.add_argument("--pytorch", type=Path, metavar="FILE", help="write PyTorch's benchmark records, JSON")
+    parser.add_argument("--webhook", action="store_true", help="post to PERF_WEBHOOK_URL")
+    parser.add_argument("--head", metavar="COMMIT", help="refuse a record whose head is another")
+    parser.add_argument("--repository", metavar="OWNER/NAME")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where messages lie (default: {FOLDER})")
+    parser.add_argument("--accepted", type=Path, default=ACCEPTED, metavar="FILE")
+    parser.add_argument("--owners", type=Path, default=owners.FILE, metavar="FILE")
+    parser.add_argument("--timeout", type=_positive, default=20, metavar="SECONDS", help="of one request")
+    parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="before a second attempt")
+    return parser
+
+
+def _positive(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) > 0):
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number of at least 1")
+    return int(word)

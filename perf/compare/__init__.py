@@ -1,0 +1,1 @@
+"""Two sides are measured live, in turns, on one device."""

@@ -1,0 +1,121 @@
+"""The working tree against a revision: which benchmarks changed, and the verdict on each.
+
+    against = Against(settings)                        # ValueError, in one line, for what is no revision to measure
+    rows = against.untimed(workloads)                  # of all that need no timing
+    for row in against.compare(workloads, say): ...    # of one variant's others: they share their launches
+    against.close()
+"""
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attention
+from perf.bench import treatments
+from perf.compare import live, pairs
+from perf.compare.checkout import PACKAGES, ROOT, Base, head_folder
+from perf.compare.closure import unchanged
+from perf.compare.listing import listed
+from perf.compare.row import Row
+from perf.run.options import Settings
+from perf.verdict.verdict import Thresholds, Verdict
+from perf.workloads.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+BUDGET = {"cpu": 90.0, "cuda": 40.0}  # seconds of launch pairs of one variant, or more:
+BENCHMARK = 12.0  # for each of its benchmarks
+SAME = Verdict("ok", None, None, None, 0, "the same sources on both sides, not timed", 0)
+
+
+class Against:
+    """The working tree of the repository at `root` and a folder that holds the revision, until it is closed.
+
+    `settings.against` is the revision. Raises ValueError, in one line, where it can't be compared with.
+    """
+
+    def __init__(self, settings: Settings, root: Path = ROOT) -> None:
+        self.settings = settings
+        base = Base(root, settings.against or "")
+        for w in settings.workloads:
+            live.settings(w)  # raises for a threshold that makes no sense
+        self.name = base.name if base.commit.startswith(base.name) else f"{base.name} ({base.short})"
+        self.commit = base.commit
+        self.head = head_folder(root)
+        self._open = ExitStack()
+        self.base = self._open.enter_context(base.checkout())
+        self.notes: list[str] = []
+        self.count = 0  # benchmarks that are timed in this run
+
+    def close(self) -> None:
+        """Removes the folder."""
+        self._open.close()
+
+    def only_base(self) -> list[Workload]:
+        """What the revision would measure under the same options, and the working tree would not."""
+        if all(_tree(self.base / package) == _tree(self.head / package) for package in PACKAGES):
+            return []
+        here, asked = set(self.settings.workloads), self.settings
+        try:
+            there = listed(self.base, grid=asked.grid, device_type=asked.device.type, axes=asked.axes,
+                           with_shapes=asked.shapes)
+        except ValueError as error:
+            self.notes.append(f"not known which benchmarks only {self.name} has: {error}")
+            return []
+        return [w for w in there if w not in here]
+
+    def untimed(self, workloads: Sequence[Workload]) -> list[Row]:
+        """What runs the same code on both sides: skipped where neither can, else ok without timing, unless
+        `settings.all` asks for it.
+
+        `workloads` are all of the run's: how many are timed sets how sure an alarm has to be.
+        """
+        rows = []
+        for w in workloads:
+            if unchanged(w, self.base, self.head):
+                if reason := why_not(w, self.settings.device):
+                    rows.append(Row(w, Verdict("missing", None, None, None, 0, reason, 0), "skipped"))
+                elif not self.settings.all:
+                    rows.append(Row(w, SAME, "unchanged"))
+        self.count = len(workloads) - len(rows)
+        return rows
+
+    def compare(self, workloads: Sequence[Workload], say: Callable[[str], None]) -> Iterator[Row]:
+        """Each as soon as it is decided. `say` is told a line after each launch pair."""
+        seconds = max(BUDGET[self.settings.device.type], BENCHMARK * len(workloads))
+        found: dict[str, pairs.Found] = {}
+        for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
+                                        seconds, say, found=found):
+            yield row(verdict, found[w.id])
+
+    def _thresholds(self, w: Workload) -> Thresholds:
+        return live.settings(w, self.count)
+
+
+def why_not(w: Workload, device: torch.device) -> str | None:
+    """Why the working tree can't do it on this device, in one line; whether it fits is for the workers to see."""
+    try:
+        return attention.why_not(w.variant, device=device, dtype=attention.DTYPES[w.dtype], heads=w.heads,
+                                 kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m, causal=w.causal,
+                                 grad=w.phase in ("backward", "forward-backward", "train-step")
+                                 ) or treatments.why_not(w, device)
+    except ValueError as error:
+        return str(error)
+
+
+def row(verdict: Verdict, found: pairs.Found) -> Row:
+    """The verdict, with the medians of all rounds and the head's rounds themselves."""
+    neither = verdict.word == "missing" and found.base.missing
+    base, head = (statistics.median(seconds) if seconds else None
+                  for seconds in (found.base_seconds, found.head_seconds))
+    return Row(found.workload, verdict, "skipped" if neither else verdict.word, base, head,
+               tuple(found.head_seconds))
+
+
+def _tree(folder: Path) -> dict[Path, bytes]:
+    """The Python files of a package and what is in them."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}

@@ -1,0 +1,228 @@
+"""What a workload's time may depend on, read from the sources: the same on both sides, it need not be timed.
+
+    sources("alibi:fa2", folder)               -> {"attention/functions/alibi.py", "attention/backends/fa2.py", ...}
+    unchanged(workload, base_folder, head_folder)
+
+It starts from the files that define the variant (its function, and the classes and instance of its backend, as they
+are registered here) and from what the harness itself calls, and follows imports within attention/ and models/.
+Registration would make everything depend on everything, so it is seen through:
+
+* a package's `__init__` counts by its own statements, not by what it imports; a name taken from it leads on to the
+  file that defines the name;
+* of the backends that a function's file only lists in `register(backends=[...])`, the variant's own counts.
+
+What any other file does on import besides defining names, such as setting a flag of torch's, counts for all, and so
+does every file that is no Python. Comments, docstrings and layout don't. It errs by finding too much.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from perf.compare.source import NOTHING, Origin, Source, Tree, read
+from perf.workloads.workload import BARE, UNQUANTISED, Workload
+
+# What the harness calls, whatever it measures.
+CALLED: dict[str, tuple[Origin, ...]] = {
+    "attention": (("attention", "create"), ("attention", "why_not"), ("attention", "peak_bytes"),
+                  ("attention", "oracle"), ("attention", "DTYPES"), ("attention", "Unsupported"),
+                  ("attention.registry", None), ("attention.testing", None)),
+    "models": (("models", "create"), ("models", "presets"), ("models", "get"), ("models", "family"),
+               ("models", "catalogue"), ("models.registry", None)),
+}
+FAMILIES = "models.registry"  # imports the module of one family: models.<family>
+
+
+def sources(work: Workload | str, folder: Path) -> set[str]:
+    """The files, relative to `folder`, that a workload, a variant or a model depends on; an unknown one has none."""
+    return {path for path in _Closure(folder, *_start(work)).found if not path.startswith("(")}
+
+
+def fingerprint(work: Workload | str, folder: Path) -> str:
+    """A hash of the code that it depends on in `folder`."""
+    return _hash(repr(sorted(_Closure(folder, *_start(work)).found.items())))
+
+
+def unchanged(workload: Workload, base_folder: Path, head_folder: Path) -> bool:
+    """Whether both sides run the same code for it; False of a variant or model that is not registered here."""
+    files, _ = _start(workload)
+    return bool(files) and fingerprint(workload, base_folder) == fingerprint(workload, head_folder)
+
+
+def _start(work: Workload | str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files that define it, as this process imported them, and the packages that it is of."""
+    if isinstance(work, str):
+        if ":" in work:
+            return _files_of_variant(work), ("attention",)
+        return _files_of_model(work), ("attention", "models")
+    variant = _files_of_variant(work.variant)
+    if work.model == BARE:
+        return variant, ("attention",)
+    model, eager = _files_of_model(work.model), _files_of_variant(f"{work.function}:eager")  # it is built on eager
+    method = _files_of_quantization(work.quantization) if work.quantization != UNQUANTISED else model
+    return (*model, *variant, *eager, *method) if model and variant and method else (), ("attention", "models")
+
+
+@functools.cache
+def _files_of_variant(name: str) -> tuple[Path, ...]:
+    from attention import registry
+
+    try:
+        variant = registry.variant(name)
+    except ValueError:
+        return ()
+    function, backend = variant.function, variant.backend
+    made = [variant.compute, variant.peak_bytes, *(getattr(function, field.name) for field in fields(function))]
+    files = {_file(one) for one in made if callable(one)} | {_file(kind) for kind in type(backend).__mro__[:-1]}
+    return tuple(sorted(path for path in files | set(_makers(backend)) if path))
+
+
+def _file(made: Callable | type) -> Path | None:
+    """Where a function or class is written; None of one without Python source."""
+    while isinstance(made, functools.partial):
+        made = made.func
+    made = inspect.unwrap(made)
+    if not (inspect.isroutine(made) or inspect.isclass(made)):
+        made = type(made)
+    try:
+        return Path(inspect.getsourcefile(made) or inspect.getfile(made)).resolve()
+    except TypeError:
+        return None
+
+
+def _makers(backend: Any) -> Iterator[Path]:
+    """The files that made this backend: they assign it to a global."""
+    for module, source in Tree(_root(), ("attention",)).modules.items():
+        names = vars(sys.modules[module]) if module in sys.modules else {}
+        if any(names.get(name) is backend for name in source.assigned):
+            yield _root() / source.path
+
+
+@functools.cache
+def _files_of_model(name: str) -> tuple[Path, ...]:
+    import models
+
+    preset = models.presets().get(name)
+    if preset is None:
+        return ()
+    root = Path(models.__file__ or "").resolve().parent
+    family = root / f"{preset.family}.py"
+    return (family,) if family.exists() else tuple(root.glob("*.py"))  # of another package: it may use any of them
+
+
+@functools.cache
+def _files_of_quantization(name: str) -> tuple[Path, ...]:
+    """Of one method; none if it is not registered here. What all methods share, every model is built by."""
+    from models import quantization
+
+    if name not in quantization.methods():
+        return ()
+    kinds = type(quantization.get(name)).__mro__[:-1]
+    return tuple(sorted({path for kind in kinds if (path := _file(kind))}))
+
+
+class _Closure:
+    """Follows imports from `files` in `folder`. `found` is what counts: the digests of files, by path, and in brackets
+    where the names lead that packages pass on, and what the other files do on import."""
+
+    def __init__(self, folder: Path, files: tuple[Path, ...], packages: tuple[str, ...]) -> None:
+        self.found: dict[str, str] = {}
+        if not files:
+            return
+        self.tree = Tree(folder, packages)
+        for path in files:
+            self._add_file(path)
+        for package in packages:
+            for origin in CALLED[package]:
+                self._resolve(*origin)
+        self.found.update(self.tree.others)
+        for source in self.tree.modules.values():
+            if source.path not in self.found and source.effects != NOTHING:
+                self.found[f"(effects of {source.path})"] = source.effects
+
+    def _add_file(self, path: Path) -> None:
+        """A file of the imported packages stands for the one at its place here; others are the same on both sides."""
+        root = _root()
+        if path.is_relative_to(root) and path.relative_to(root).parts[0] in CALLED:
+            self._add(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
+        else:
+            self._follow(path.stem, read(str(path), path.stem, path.name))
+
+    def _add(self, module: str) -> None:
+        """All of a module, and what it uses of others; of a package what it says itself."""
+        source = self.tree.modules.get(module)
+        if source is None:
+            self.found[f"{module.replace('.', '/')}.py"] = "absent"
+        elif source.path not in self.found:
+            self.found[source.path] = source.listing if source.package else source.digest
+            if "." in module:
+                self._add(module.rpartition(".")[0])
+            if not source.package:
+                self._follow(module, source)
+
+    def _follow(self, module: str, source: Source) -> None:
+        for name, origin in source.bindings.items():
+            if name in source.used or name not in source.exported | source.registered:
+                self._resolve(*origin)
+            for path in source.attributes.get(name, ()):
+                self._attribute(self._named(*origin), path.split("."))
+            if name in source.whole:
+                self._all_of(self._named(*origin))
+        for named in (*source.bare, *((name, None) for name in source.named)):
+            self._resolve(*named)
+        if source.dynamic and module != FAMILIES:  # it may import any
+            for other in self.tree.modules:
+                self._add(other)
+
+    def _resolve(self, module: str, name: str | None) -> None:
+        """Where `from module import name` leads; the module alone without a name."""
+        if module.partition(".")[0] not in CALLED:
+            return
+        self._add(module)
+        source = self.tree.modules.get(module)
+        if source is None or name is None:
+            return
+        if f"{module}.{name}" in self.tree.modules:
+            self._add(f"{module}.{name}")
+        elif source.package and name not in source.bindings:  # a star, or made there of what it imports
+            self._all_of(module)
+        origin = source.bindings.get(name, (module, name))
+        if origin != (module, name) and f"({module}.{name})" not in self.found:
+            self.found[f"({module}.{name})"] = repr(origin)
+            self._resolve(*origin)
+
+    def _attribute(self, module: str | None, path: list[str]) -> None:
+        """What `package.name` leads to, or `package.module.name`."""
+        if module and self.tree.modules[module].package and path:
+            self._resolve(module, path[0])
+            self._attribute(self._named(module, path[0]), path[1:])
+
+    def _all_of(self, module: str | None) -> None:
+        """A package that is passed around as a whole may be asked for anything that it has imported."""
+        if module and self.tree.modules[module].package and f"({module})" not in self.found:
+            self.found[f"({module})"] = "whole"
+            for origin in self.tree.modules[module].bindings.values():
+                self._resolve(*origin)
+
+    def _named(self, module: str, name: str | None) -> str | None:
+        """The module that an import binds; None where it is none of these packages'."""
+        dotted = f"{module}.{name}" if name else module
+        return dotted if dotted in self.tree.modules else None
+
+
+@functools.cache
+def _root() -> Path:
+    """Where this process imported attention/ from."""
+    import attention
+
+    return Path(attention.__file__ or "").resolve().parents[1]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

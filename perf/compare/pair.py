@@ -1,0 +1,168 @@
+"""Launch pairs: the same benchmarks in two fresh processes, base and head, that take turns on one device.
+
+    with Pair(base_folder, head_folder, "cpu") as pair:
+        base, head = pair.prepare(workload)        # a verdict's Sides
+        pair.log_ratio(workload)                   # log(head / base): one sample of a verdict
+
+Both are alive all the time and only one of them works. The turns go A B B A A B B A ..., each of some rounds, so that
+a machine that drifts slows both alike. A turn stands for its median, and the pair for the median of what neighbours
+say: a disturbance that hits a few turns changes nothing. On the CPU both are held to the same core.
+"""
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perf.compare.company import Company, choose_core
+from perf.compare.process import Died, Process, both
+from perf.compare.worker import NO_MEMORY
+from perf.verdict.verdict import Side
+from perf.workloads.workload import Workload
+
+# That a pair times one benchmark. On a GPU more tells no more: log ratios of A/A spread by as much after 0.1 s as after
+# 1 s (perf/records/h200-2026-11-26), for they differ from launch to launch.
+SECONDS = {"cpu": 1.0, "cuda": 0.25}
+TURN = 0.01  # seconds of a turn, if its rounds are shorter
+TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
+PREPARING = 600.0  # seconds after which a worker that prepares has hung: a cold compiler takes minutes
+ANSWERING = 60.0  # the same of everything else, beside what is to be timed
+
+Answer = Mapping[str, Any]
+
+
+@dataclass
+class Times:
+    """Seconds of one call, in each round of a pair, and why they are not to be trusted."""
+
+    base: list[float] = field(default_factory=list)
+    head: list[float] = field(default_factory=list)
+    unfit: str | None = None
+
+
+class Pair:
+    """Two workers on one device. `head_first`: which of them has the first turn; alternate it from pair to pair.
+
+    `times` are those of the last `log_ratio`, `imports` what the next pair does well to begin with. Every method raises
+    Died, a ValueError, for a worker that dies or hangs.
+    """
+
+    def __init__(self, base_folder: Path, head_folder: Path, device: str, *, head_first: bool = False,
+                 imports: Sequence[str] = ()) -> None:
+        self.device, self.head_first, self.imports = device, head_first, tuple(imports)
+        self.times = Times()
+        self.base = Process("base", base_folder, device, imports)
+        try:
+            self.head = Process("head", head_folder, device, imports)
+        except BaseException:
+            self.base.close()
+            raise
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends both workers."""
+        try:
+            self.base.close()
+        finally:
+            self.head.close()
+
+    def kill(self) -> None:
+        """Ends both workers, whatever they are at."""
+        try:
+            self.base.kill()
+        finally:
+            self.head.kill()
+
+    def prepare(self, w: Workload, *, check: bool = True) -> tuple[Side, Side]:
+        """Builds it on both sides at once; `check` holds each against its oracle and counts it, otherwise a Side says
+        only whether it can be timed."""
+        request: dict[str, Any] = {"prepare": asdict(w), "check": check}
+        base, head = both(self.base, self.head, PREPARING, **request)
+        if _no_memory(base) or _no_memory(head):
+            base, head = self._one_by_one(request)
+        broken = "failed" in base and "failed" in head
+        return _side(base, failed="missing"), _side(head, failed="missing" if broken else "wrong")
+
+    def _one_by_one(self, request: Mapping[str, Any]) -> tuple[Answer, Answer]:
+        """Each has the device to itself for checking, so that neither is in the other's way. What fits once and not
+        twice neither side can do, since no pair can take turns; but it was counted."""
+        self.head.ask(ANSWERING, release=True)
+        base = self.base.ask(PREPARING, **request)
+        self.base.ask(ANSWERING, release=True)
+        head = self.head.ask(PREPARING, **request)
+        if not _no_memory(base):
+            again = self.base.ask(PREPARING, **{**request, "check": False})
+            if _no_memory(again) and not _no_memory(head):
+                lacking = {"missing": f"{again['missing']}, as the other side has it too"}
+                base, head = {**base, **lacking}, {**head, **lacking}
+        return base, head
+
+    def log_ratio(self, w: Workload, rounds: int | None = None) -> float:
+        """One sample: the log of the head's time over the base's, `w` being what was prepared last.
+
+        `rounds` of each side; by default as many as take `SECONDS`, and at least a few.
+        """
+        self.times = Times()
+        order = (self.head, self.base) if self.head_first else (self.base, self.head)
+        core = choose_core() if self.device == "cpu" else None
+        seconds = _planned(order, core)
+        company = Company((self.base.pid, self.head.pid))
+        of_turn, turns = schedule(seconds, rounds, SECONDS[self.device.partition(":")[0]])
+        ratios = []
+        for turn in range(turns):
+            found = {}
+            for process in order if turn % 2 == 0 else reversed(order):
+                found[process.side] = _told(process, ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
+            self.times.base += found["base"]
+            self.times.head += found["head"]
+            ratios.append(math.log(statistics.median(found["head"]) / statistics.median(found["base"])))
+        states = [_told(process, ANSWERING, state=True) for process in order]
+        self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
+        self.imports = tuple(states[0]["imports"])
+        if self.device == "cpu":
+            self.times.unfit = self.times.unfit or company.unfit()
+        return statistics.median(ratios)
+
+
+def _told(process: Process, limit: float, **request: Any) -> Answer:
+    """Its answer. Raises Died where it can't go on; of memory that lacks for two at once neither is to blame."""
+    answer = process.ask(limit, **request)
+    if "missing" in answer or "failed" in answer:
+        raise Died("both" if "missing" in answer else process.side, str(answer.get("missing", answer.get("failed"))))
+    return answer
+
+
+def _planned(order: Sequence[Process], core: int | None) -> float:
+    """Seconds of a round of the slower side. Both have the same clock: where one side's call can't be captured as a
+    graph, the other's is launched as well, or the launching would be part of one time only."""
+    plans = [_told(process, PREPARING, plan=core) for process in order]
+    if len({plan["clock"] for plan in plans}) > 1:
+        plans = [_told(process, PREPARING, plan=core, graph=False) for process in order]
+    return max(plan["seconds"] for plan in plans)
+
+
+def schedule(seconds: float, rounds: int | None = None, budget: float = SECONDS["cpu"]) -> tuple[int, int]:
+    """Rounds of a turn, and turns of each side: an even number, for A B B A to be whole."""
+    of_turn = max(1, round(TURN / seconds))
+    turns = budget / (2 * of_turn * seconds) if rounds is None else rounds / of_turn
+    return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)
+
+
+def _no_memory(answer: Answer) -> bool:
+    return NO_MEMORY in str(answer.get("missing"))
+
+
+def _side(answer: Answer, failed: str) -> Side:
+    reasons = {"missing": answer.get("missing"), "wrong": answer.get("wrong")}
+    if reason := answer.get("failed"):
+        reasons[failed] = reason
+    return Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
+                kernels=answer.get("kernels", {}), compile_seconds=answer.get("compile_seconds"))

@@ -1,0 +1,201 @@
+"""The record of one comparison of two revisions on one machine: a night's, or a pull request's.
+
+What decides writes it, what alerts and the site read it. It is one JSON file with a schema number:
+
+    night = Night(time=time.time(), machine=machine.identity(), fingerprint=machine.fingerprint(), ...)
+    night.save(path)
+    night = load(path)                     # ValueError, in one line, for what is no such record
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from perf.compare.row import WORDS, Row
+
+SCHEMA = 1
+OUTCOMES = ("ok", "failed", "skipped")
+YEAR_10000 = 253402300800  # in seconds since 1970: no date can be told from then on
+NUMBER, TEXT, COUNT = (int, float), (str,), (int,)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on one figure of one benchmark: `ratio` is head over base, its interval from `low` to `high`.
+
+    An infinite or undefined number is not known: None. Raises ValueError for an unknown word or a wrong type.
+    """
+
+    benchmark: str  # the id of its workload
+    figure: str  # "time", "peak_bytes", "launches", ...
+    unit: str  # "seconds", "bytes", "" of a count
+    word: str  # a verdict's, or "unchanged" or "skipped": one of perf.compare.row.WORDS
+    base: float | None = None
+    head: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+    why: str = ""  # a sentence
+    certified: float | None = None  # the smallest change that could be certified: 0.04 is 4 %
+    since: str | None = None  # the commit that bisection found, its author and the first line of its message
+    author: str | None = None
+    subject: str | None = None
+    samples: tuple[tuple[str, float], ...] = ()  # of the history, oldest first: commit and value
+
+    def __post_init__(self) -> None:
+        known = [(commit, value) for commit, value in self.samples if _number(value, "samples") is not None]
+        object.__setattr__(self, "samples", tuple(known))
+        for name in ("base", "head", "ratio", "low", "high", "certified"):
+            object.__setattr__(self, name, _number(getattr(self, name), name))
+        _typed(self, TEXT, ("benchmark", "figure", "unit", "word", "why"))
+        _typed(self, (*TEXT, type(None)), ("since", "author", "subject"))
+        _typed(self, COUNT, ("pairs",))
+        if self.ratio is not None and self.ratio < 0:
+            raise ValueError(f"ratio: not that of two figures: {self.ratio!r}")
+        if self.word not in WORDS:
+            raise ValueError(f"unknown word {self.word!r}; choose from {', '.join(WORDS)}")
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """The time of a benchmark that `--perf-against` decided."""
+        v = row.verdict
+        return cls(row.workload.id, "time", "seconds", row.word, row.base, row.head, v.ratio, v.low, v.high, v.pairs,
+                   v.why, v.certified)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A commit, benchmark or step that could not be measured, and why in one line."""
+
+    what: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        _typed(self, TEXT, ("what", "reason"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one step of a night, after how many seconds."""
+
+    name: str
+    outcome: str  # of OUTCOMES
+    reason: str | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        _typed(self, TEXT, ("name",))
+        _typed(self, (*TEXT, type(None)), ("reason",))
+        object.__setattr__(self, "seconds", _number(self.seconds, "seconds"))
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"unknown outcome {self.outcome!r}; choose from {', '.join(OUTCOMES)}")
+
+
+@dataclass(frozen=True)
+class Night:
+    """One comparison. `time` is when it began, in seconds since 1970; `machine` the id of what `fingerprint` tells."""
+
+    time: float
+    machine: str  # perf.measure.machine.identity()
+    fingerprint: Mapping[str, Any]  # perf.measure.machine.fingerprint()
+    environment: str  # the name of asv's environment; "" without one
+    base: str  # revisions
+    head: str
+    command: str  # what measures it again
+    findings: tuple[Finding, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    vanished: tuple[str, ...] = ()  # benchmarks that the history has and the head doesn't
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences about all of it
+    schema: int = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema {self.schema!r}, this version reads {SCHEMA}")
+        began = _number(self.time, "time")
+        if began is None or not 0 <= began < YEAR_10000:
+            raise ValueError(f"time: not a time: {self.time!r}")
+        _typed(self, TEXT, ("machine", "environment", "base", "head", "command"))
+        if not isinstance(self.fingerprint, Mapping):
+            raise ValueError("fingerprint: not a table")
+        for name, kind in (("findings", Finding), ("failed", Failed), ("vanished", str), ("steps", Step),
+                           ("notes", str)):
+            if not all(isinstance(one, kind) for one in getattr(self, name)):
+                raise ValueError(f"{name}: not all are a {kind.__name__}")
+
+    @property
+    def date(self) -> str:
+        """"2026-11-25 02:00 UTC"."""
+        return datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+    @property
+    def hardware(self) -> str:
+        """"2 x NVIDIA H200", or the processor's name where there is no GPU."""
+        gpus = self.fingerprint.get("gpus")
+        names = [str(name) for name in gpus] if isinstance(gpus, list | tuple) else []
+        if not names:
+            return str(self.fingerprint.get("cpu") or "a machine that is not described")
+        return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, in one line, for what is no record of this schema."""
+        try:
+            record = json.loads(text)
+            if record["schema"] != SCHEMA:
+                raise ValueError(f"schema {record['schema']!r}, this version reads {SCHEMA}")
+            findings = tuple(Finding(**one | {"samples": _pairs(one.get("samples", ()))})
+                             for one in record["findings"])
+            nested = {"findings": findings, "failed": tuple(Failed(**one) for one in record["failed"]),
+                      "steps": tuple(Step(**one) for one in record["steps"]),
+                      "vanished": tuple(record["vanished"]), "notes": tuple(record["notes"])}
+            if unknown := set(record) - {f.name for f in fields(cls)}:
+                raise ValueError(f"unknown field {min(unknown)!r}")
+            return cls(**record | nested)
+        except KeyError as error:
+            raise ValueError(f"{error} is missing") from None
+        except (AttributeError, TypeError, RecursionError) as error:
+            raise ValueError(str(error).splitlines()[0]) from None
+
+    def save(self, path: Path) -> None:
+        """All of it or nothing, so that a killed night leaves the file as it was."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(self.to_json() + "\n", encoding="utf-8")
+        part.replace(path)
+
+
+def load(path: Path) -> Night:
+    """Raises ValueError, in one line with the file's name, for what can't be read or is no such record."""
+    try:
+        return Night.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; give the file that a night or --perf-verdicts wrote") from None
+    except ValueError as error:  # of JSON, of UTF-8, or ours
+        raise ValueError(f"{path}: not the record of a comparison: {error}; measure again, or delete it") from None
+
+
+def _number(value: Any, name: str) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, NUMBER)):
+        raise ValueError(f"{name}: not a number: {value!r}")
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _typed(record: Any, kinds: tuple[type, ...], names: tuple[str, ...]) -> None:
+    for name in names:
+        if not isinstance(value := getattr(record, name), kinds) or isinstance(value, bool):
+            raise ValueError(f"{name}: not {' or '.join(kind.__name__ for kind in kinds)}: {value!r:.60}")
+
+
+def _pairs(samples: Any) -> tuple[tuple[str, float], ...]:
+    return tuple((str(commit), value) for commit, value in samples)

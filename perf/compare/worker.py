@@ -1,0 +1,252 @@
+"""One side of a pair: a fresh process that measures its own attention/ and models/ when it is told to.
+
+`python -m perf.compare.worker DEVICE [MODULE ...]` runs with the side's folder as working directory and first on
+PYTHONPATH; it imports the modules before it is asked for anything. A request is a line of JSON on stdin, its answer a
+line on stdout:
+
+    {"prepare": workload's fields, "check": bool}
+        {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes", and of a compiled model
+        "compile_seconds", cold}
+        {"missing": reason}   it can't be done here: no such variant, no such package, no memory
+        {"wrong": reason}     the oracle says otherwise, or the kernel that ran is not the one declared
+        {"failed": reason}    anything else that was raised
+    {"plan": core or null, "graph": bool}
+        {"seconds": of a round, "iterations", "clock"}: warm, its rounds chosen; without `graph` a GPU's are launched
+    {"release": true}       {}: gives back the memory of what was prepared, for the other side
+    {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
+    {"state": true}         {"unfit": reason or null, "state": of the machine since the plan, "imports": [module]}: what
+                            was slow to import
+    {"quit": true}
+
+A plan and rounds may be "missing" too, where there is no memory for both sides at once, or "failed".
+
+What libraries print goes to stderr. On the CPU there is one thread, which the plan may hold to one core.
+"""
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import torch
+
+    from perf.bench.prepare import Prepared
+    from perf.measure.clocks import Plan
+    from perf.measure.fitness import Watch
+    from perf.workloads.workload import Workload
+
+Answer = dict[str, Any]
+INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/compare/inject.py)
+
+IMPORTS = ("torch._inductor.compile_fx",)  # what is slow to import, and only what is compiled needs
+NO_MEMORY = "does not fit"  # in the reason of what is missing for a lack of it
+LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
+
+
+class Worker:
+    """Answers requests about one workload at a time. What it measures is imported when it is made."""
+
+    def __init__(self, device: torch.device) -> None:
+        _own_packages()
+        from perf.bench.prepare import Preparer
+        from perf.measure import core_time
+        from perf.measure.clocks import clock
+        from perf.measure.core_time import CoreTimer
+        from perf.measure.fitness import Watch
+
+        self.device, self.clock, self.watch = device, clock(device), Watch(device)
+        self.timer = CoreTimer() if device.type == "cpu" and core_time.AVAILABLE else self.clock.timer
+        self.preparer = Preparer(device)
+        self.cores = _cores()
+        self.prepared: Prepared | None = None
+        self.made: Plan | None = None
+        self.variant = ""
+
+    def answer(self, request: Mapping[str, Any]) -> Answer:
+        """Raises what the workload raises, unless that is a lack of memory."""
+        import torch
+
+        from perf.measure import memory
+
+        try:
+            return self._answer(request)
+        except torch.OutOfMemoryError as error:
+            return {"missing": f"{self.variant}: {NO_MEMORY}: {memory.shortage(error)}"}
+        finally:
+            if self.device.type == "cuda" and ("prepare" in request or "release" in request):
+                torch.cuda.empty_cache()  # the other side may need what lies in this one's cache
+
+    def _answer(self, request: Mapping[str, Any]) -> Answer:
+        if "prepare" in request:
+            return self.prepare(request["prepare"], bool(request.get("check")))
+        if "release" in request:
+            return self.release()
+        if "plan" in request:
+            return self.plan(request["plan"], graph=request.get("graph", True))
+        if "rounds" in request:
+            assert self.made is not None, "rounds before a plan"
+            return {"seconds": rounds(self.timer, self.made, request["rounds"], self.watch)}
+        return self.state()
+
+    def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
+        """Builds what is timed and calls it once; `check` holds it against its oracle and counts it."""
+        import attention
+        from perf.measure.compiling import cold
+        from perf.workloads.workload import Workload
+
+        self.prepared = self.made = None
+        gc.enable()
+        _stay_on(self.cores)
+        w = Workload(**fields)
+        self.variant = w.variant
+        try:
+            if w.variant not in attention.names():
+                return {"missing": f"{w.variant} is not registered"}
+            if reason := self.preparer.why_not(w):
+                return {"missing": reason}
+            with cold() if w.compiled and check else nullcontext() as compiled:
+                try:
+                    prepared = self.preparer.prepare(w)
+                except (ValueError, ImportError) as error:
+                    return {"missing": line(error)}
+                self.prepared = prepared = _injected(prepared)
+                prepared.call()  # compilers and libraries make their plans
+            seconds = {"compile_seconds": compiled.seconds} if compiled else {}
+            return self._checked(w, prepared) | seconds if check else {"ready": True}
+        except attention.Unsupported as error:
+            return {"missing": line(error)}
+
+    def release(self) -> Answer:
+        self.prepared = self.made = None
+        self.preparer.release()
+        return {}
+
+    def _checked(self, w: Workload, prepared: Prepared) -> Answer:
+        from perf.bench.treatments import not_compiled
+        from perf.measure import counters, memory
+        from perf.measure.kernels import wrong_kernel
+
+        prepared.reference()
+        report = prepared.check()
+        if not report.ok:
+            return {"wrong": report.message}
+        peak, kept = memory.peak(prepared.call, self.device), prepared.kept()
+        counted = counters.count(prepared.call, self.device)
+        if reason := wrong_kernel(counted.kernels, w, self.device.type) or not_compiled(counted.counters, w):
+            return {"wrong": reason}
+        sizes = {"kept_bytes": kept, "flops": w.flops, "bytes": w.bytes}
+        worst = max(report.errors, key=lambda x: report.errors[x] / report.bounds[x] if report.bounds[x] else 0.0)
+        return {"ready": True, "counters": {**counted.counters, **{x: n for x, n in sizes.items() if n is not None}},
+                "kernels": counted.kernels, "error": report.errors[worst], "bound": report.bounds[worst],
+                "peak_bytes": peak.allocated + kept}
+
+    def plan(self, core: int | None, *, graph: bool) -> Answer:
+        assert self.prepared is not None, "a plan before it is prepared"
+        if core is not None:
+            _stay_on({core})
+        gc.collect()
+        gc.disable()
+        self.made = self.clock.prepare(self.prepared.call, graph=graph)
+        self.watch.begin()
+        return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
+
+    def state(self) -> Answer:
+        """On the CPU without the company of other processes: the sibling is one, and whoever started both knows."""
+        from perf.measure.fitness import summary, unfit
+
+        states = tuple(replace(state, host=state.host and replace(state.host, foreign_cores=0.0))
+                       for state in self.watch.end())
+        return {"unfit": unfit(states), "state": summary(states),
+                "imports": [name for name in IMPORTS if name in sys.modules]}
+
+
+def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> list[float]:
+    """Seconds of one call in each of `count` rounds, after one that is not counted unless it is long: the other side
+    had the caches."""
+    skipped, readings = int(plan.seconds < LONG), []
+    for _ in range(skipped + count):
+        if plan.setup:
+            plan.setup()
+        start = timer()
+        for _ in range(plan.iterations):
+            plan.call()
+        readings.append((start, timer()))
+    watch.sample()  # while a GPU works through what is queued
+    return [(stop - start) / plan.iterations for start, stop in readings[skipped:]]
+
+
+def _injected(prepared: Prepared) -> Prepared:
+    spec = os.environ.get(INJECT)
+    if not spec:
+        return prepared
+    from perf.compare import inject
+
+    return replace(prepared, call=inject.wrap(prepared.call, spec))
+
+
+def line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _own_packages() -> None:
+    """Raises ImportError where another attention/ than this side's would be measured: an installed one."""
+    import attention
+
+    if not Path(attention.__file__ or "").resolve().is_relative_to(Path.cwd().resolve()):
+        raise ImportError(f"attention/ is that of {attention.__file__}, not of {Path.cwd()}")
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _stay_on(cores: set[int]) -> None:
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
+def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
+    """Answers line by line until it is told to quit, or nobody is left to tell it."""
+    worker: Worker | None = None
+    for text in requests:
+        request = json.loads(text)
+        if "quit" in request:
+            return
+        try:
+            worker = worker or _start(device)
+            answer = worker.answer(request)
+        except Exception as error:  # of the measured code: any
+            answer = {"failed": f"{type(error).__name__}: {line(error)}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _start(device: str) -> Worker:
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    return Worker(torch.device(device))
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Keeps stdout for answers: what writes to it from here on, C libraries included, writes to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for name in ("torch", *arguments[1:]):  # a launcher may have started it early
+        importlib.import_module(name)
+    serve(arguments[0], sys.stdin, answers)
+    sys.stderr.flush()
+    os._exit(0)  # the interpreter takes a second to take torch apart
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

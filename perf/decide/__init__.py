@@ -1,1 +1,0 @@
-"""Verdicts: what is slower, in which commit, and how sure that is."""

@@ -1,0 +1,149 @@
+"""asv's environment for this project: nothing is built, and today's harness measures every commit.
+
+A folder of links stands before everything else on the path of what asv starts: `perf` leads to the
+tree that asv.conf.json stands in, `attention` and `models` to asv's checkout of the commit. Only the
+running Python is used, with what is installed there.
+"""
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from asv import environment, util
+from asv import machine as asv_machine
+from asv.commands import run
+from asv.console import log
+
+from perf.history import asv_selection, figures, matrix, place
+from perf.history.asv_results import MergedResults
+
+HARNESS = Path(__file__).resolve().parents[2]
+
+# In place of a package that the commit lacks: an installed one must not stand in for it.
+MISSING = "raise ImportError({!r})\n"
+
+
+def setup() -> None:
+    """asv calls this when it has loaded the plugin."""
+    asv_selection.install()
+    run.Machine = Machine
+    run.Results = MergedResults
+
+
+@functools.cache
+def harness_matrix() -> matrix.Matrix:
+    """What today's harness measures, and the machine, asked of a process of its own: asv's must not hold the GPU.
+
+    Raises asv.util.UserError, in one line, for an impossible PERF_GRID or PERF_DEVICE.
+    """
+    variables = {**os.environ, "PYTHONPATH": _path(HARNESS)}
+    text, error, code = util.check_output(
+        [sys.executable, "-m", "perf.history.matrix"], cwd=HARNESS, env=variables,
+        valid_return_codes=None, return_stderr=True, display_error=False, dots=False)
+    if code:
+        raise util.UserError(error.strip().splitlines()[-1] if error.strip() else f"perf: exit status {code}")
+    return matrix.Matrix.from_json(text)
+
+
+class Machine(asv_machine.Machine):
+    """asv's record of the machine, by the fingerprint: ~/.asv-machine.json has no part in it."""
+
+    @classmethod
+    def load(cls, machine_name: str | None = None, **kwargs: Any) -> Machine:
+        """`machine_name` is asv's --machine. Raises as `harness_matrix`."""
+        found, self = harness_matrix(), cls()
+        self.__dict__.update(place.machine(found.fingerprint, found.device.partition(":")[0]))
+        self.machine = machine_name or self.machine
+        return self
+
+
+class Links(environment.Environment):
+    """The running Python, and a folder of links."""
+
+    tool_name = "links"
+    matches_python_fallback = False
+
+    def __init__(self, conf: Any, python: str, requirements: dict, tagged_env_vars: dict) -> None:
+        running = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        if python != running:
+            log.warning(f"links: asv runs on Python {running}, so that is what measures; start asv with {python}")
+            raise environment.EnvironmentUnavailable(f"no environment for Python {python}")
+        self.matrix = harness_matrix()
+        versions = place.requirements(self.matrix.fingerprint, self.matrix.device.partition(":")[0])
+        requirements = {**requirements, **versions}  # part of its name: what is installed is told, never installed
+        self._python, self._requirements = python, requirements  # the base class reads them before it sets them
+        super().__init__(conf, python, requirements, tagged_env_vars)
+        self._conf = conf
+        self._links = Path(self._path, "links")
+        self._figures = Path(self._path, "figures")
+        self._matrix_file = Path(self._path, "matrix.json")
+        self._created = False
+
+    @classmethod
+    def matches(cls, python: str) -> bool:
+        return python == f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+    @property
+    def installed_commit_hash(self) -> None:
+        """None: the links are made anew for each commit, which takes no time."""
+        return
+
+    def check_presence(self) -> bool:
+        return self._created
+
+    def create(self) -> None:
+        """Writes the matrix, and forgets what an earlier run found."""
+        if self._created:
+            return
+        shutil.rmtree(self._figures, ignore_errors=True)
+        self._figures.mkdir(parents=True)
+        self._matrix_file.write_text(self.matrix.to_json(), encoding="utf-8")
+        # A process that has used a GPU can't fork; importing torch in each costs too much on the CPU.
+        self._conf.launch_method = self._conf.launch_method or (
+            "forkserver" if self.matrix.device == "cpu" else "spawn")
+        self._created = True
+
+    def install_project(self, conf: Any, repo: Any, commit_hash: str) -> None:
+        """Checks the commit out and links to it. Raises asv.util.ProcessError if it has no attention/."""
+        shutil.rmtree(self._links, ignore_errors=True)  # the links, not what they lead to
+        self.checkout_project(repo, commit_hash)
+        self._links.mkdir(parents=True)
+        (self._links / "perf").symlink_to(HARNESS / "perf")
+        found = Path(self._figures, commit_hash)
+        found.mkdir(exist_ok=True)
+        (self._links / ".figures").symlink_to(found)
+        for package in ("attention", "models"):
+            source = Path(self._build_root, package)
+            if (source / "__init__.py").exists():
+                (self._links / package).symlink_to(source)
+            else:
+                self._missing(package, commit_hash)
+
+    def _missing(self, package: str, commit_hash: str) -> None:
+        reason = f"missing: commit {commit_hash[:8]} has no {package}/"
+        if package == "attention":
+            log.error(f"{reason}; all its figures are null")
+            raise util.ProcessError(["link", package], 1, "", reason)
+        log.warning(f"{reason}; its model benchmarks are null")
+        (self._links / package).mkdir()
+        (self._links / package / "__init__.py").write_text(MISSING.format(reason), encoding="utf-8")
+
+    def run(self, args: list[str], **kwargs: Any) -> Any:
+        """Runs the Python program `args` with the links before everything else on its path."""
+        variables = {**(kwargs.pop("env", None) or os.environ), **self._global_env_vars}
+        # asv's program drops PYTHONPATH unless ASV_PYTHONPATH says the same.
+        variables["PYTHONPATH"] = variables["ASV_PYTHONPATH"] = _path(self._links)
+        variables[matrix.FILE] = str(self._matrix_file)
+        variables[figures.FOLDER] = str(self._links / ".figures")
+        if "run_server" in args:
+            variables["PERF_PRELOAD"] = "1"
+        return util.check_output([sys.executable, *args], env=variables, **kwargs)
+
+
+def _path(first: Path) -> str:
+    """A value for PYTHONPATH: `first`, then what it was."""
+    return os.pathsep.join([str(first), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,0 +1,73 @@
+"""`asv run` measures and shows the selected cells only.
+
+asv starts a process for each cell of a product of axes, thousands, of which a run measures a few
+dozen, and has no setting against it. It does keep the numbers of the cells to run, for `--bench`:
+these are narrowed here, in asv's own process. asv records what is left out as null, or keeps what
+the commit had there before. Tried with asv 0.6.6; a version without these places is refused.
+"""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from asv import benchmarks, results, util
+from asv.commands import run
+from asv.console import log
+
+from perf.history.matrix import Matrix
+
+
+class SelectedBenchmarks(benchmarks.Benchmarks):
+    """asv's benchmarks, less the cells that the environment's matrix doesn't select."""
+
+    @classmethod
+    def discover(cls, conf: Any, repo: Any, environments: list[Any], *args: Any, **kwargs: Any) -> Any:
+        found = super().discover(conf, repo, environments, *args, **kwargs)
+        for environment in environments:
+            if matrix := getattr(environment, "matrix", None):
+                found.narrow(matrix)
+        return found
+
+    def narrow(self, matrix: Matrix) -> None:
+        """Keeps the selected cells of the matrix's series; benchmarks of no series keep all theirs."""
+        figures = 0
+        for name, numbers in self.benchmark_selection.items():
+            series = name.rpartition(".")[0]
+            if series not in matrix.selected:
+                continue
+            left = sorted(set(numbers) & set(matrix.selected[series]))
+            self.benchmark_selection[name] = left
+            figures += len(left)
+            if not left:
+                self.pop(name, None)
+        log.info(f"{figures} figures selected: the {matrix.grid} grid on {matrix.device} (PERF_GRID, PERF_DEVICE)")
+
+
+def shortened(table: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """asv's `table(result, benchmark)` without the values of the axes at which nothing was measured."""
+
+    def short(result: list[Any], benchmark: dict[str, Any], *args: Any, **kwargs: Any) -> list[str]:
+        cells = list(itertools.product(*benchmark["params"]))
+        known = [cell for cell, (value, _) in zip(cells, result, strict=True) if value == value]  # NaN: left out
+        if not known:
+            return ["nothing could be measured here"]
+        params = [[value for value in values if value in seen]
+                  for values, seen in zip(benchmark["params"], map(set, zip(*known, strict=True)), strict=True)]
+        shown = set(itertools.product(*params))
+        rows = [row for cell, row in zip(cells, result, strict=True) if cell in shown]
+        return table(rows, {**benchmark, "params": params}, *args, **kwargs)
+
+    return short
+
+
+def install() -> None:
+    """Takes asv's places. Raises asv.util.UserError, in one line, if this asv has none such."""
+    if run.Benchmarks is SelectedBenchmarks:
+        return
+    table = getattr(results, "_format_benchmark_result", None)
+    if (run.Benchmarks is not benchmarks.Benchmarks or table is None
+            or not isinstance(getattr(benchmarks.Benchmarks, "benchmark_selection", None), property)):
+        raise util.UserError("perf: this asv selects its benchmarks in another way; install asv 0.6.6")
+    run.Benchmarks = SelectedBenchmarks
+    results._format_benchmark_result = shortened(table)

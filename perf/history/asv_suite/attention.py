@@ -1,0 +1,6 @@
+"""Bare attention kernels."""
+from __future__ import annotations
+
+from perf.history import asv_benchmark
+
+globals().update(asv_benchmark.classes("attention"))

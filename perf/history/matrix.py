@@ -1,0 +1,106 @@
+"""What today's harness measures, as a file: the series of asv, and which of their cells are selected.
+
+The axes come from the harness's own tree, never from the commit that is measured: asv numbers the
+cells of a product, and a commit with one backend less would give every number another meaning.
+The file also spares the suite importing torch. `python -m perf.history.matrix` prints it.
+"""
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from perf.history.series import Series, common, series
+from perf.workloads.grids import GRIDS
+from perf.workloads.workload import Workload
+
+FILE = "PERF_MATRIX"  # environment variables: the file's path,
+GRID = "PERF_GRID"  # the grid to measure (default: quick)
+DEVICE = "PERF_DEVICE"  # and where (default: cuda if there is a GPU, else cpu)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All series of both device types, and the selected cells of each by the number that asv gives them.
+
+    The axes hold what any option can name of the grids' shapes: every function, and the shapes of real models.
+    """
+
+    grid: str
+    device: str
+    series: list[Series]
+    selected: dict[str, list[int]]
+    fingerprint: dict[str, Any] = field(default_factory=dict)  # of the machine, as evidence has it
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Matrix:
+        record = json.loads(text)
+        return cls(**record | {"series": [Series(**one) for one in record["series"]]})
+
+
+def build(grid: str, device: str | None) -> Matrix:
+    """The matrix of a grid on a device; ValueError, in one line, if there is no such grid or device."""
+    from perf.workloads import grids as workloads
+
+    if grid not in GRIDS:
+        raise ValueError(f"{GRID}: unknown grid {grid!r}; choose from {', '.join(GRIDS)}")
+    device = _device(device)
+    found = all_series()
+    selected: dict[str, list[int]] = {one.benchmark: [] for one in found.values()}
+    for w in workloads.grid(grid, device.partition(":")[0]):
+        one = found[common(w)]
+        selected[one.benchmark].append(one.index(w))
+    return Matrix(grid, device, list(found.values()), selected)
+
+
+def all_series() -> dict[Workload, Series]:
+    """The series of everything that this harness can put on asv's axes, by what their cells have in common."""
+    from perf.workloads import grids as workloads
+
+    # The grid's own first: what is measured only when it is named lengthens the axes, and renumbers nothing.
+    grids = [workloads.grid("full", device_type) for device_type in ("cpu", "cuda")]
+    named = [workloads.grid("full", device_type, with_shapes=True, with_zoo=True) for device_type in ("cpu", "cuda")]
+    return series([w for cells in (*grids, *named) for w in cells])
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    gpus = torch.cuda.device_count()  # asks NVML: a process forked later may still use the GPU
+    if name is None:
+        return "cuda" if gpus else "cpu"
+    choices = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
+    if name not in choices:
+        raise ValueError(f"{DEVICE}: unknown device {name!r}; choose from {', '.join(choices)}")
+    return name
+
+
+@functools.cache
+def current() -> Matrix:
+    """The matrix of this asv run; built here if the environment plugin wrote no file."""
+    if FILE in os.environ:
+        return Matrix.from_json(Path(os.environ[FILE]).read_text(encoding="utf-8"))
+    return build(os.environ.get(GRID, GRIDS[0]), os.environ.get(DEVICE))
+
+
+def main() -> int:
+    from perf.measure import machine
+
+    try:
+        built = build(os.environ.get(GRID, GRIDS[0]), os.environ.get(DEVICE))
+    except ValueError as error:
+        print(f"perf: {error}", file=sys.stderr)
+        return 2
+    print(replace(built, fingerprint=machine.fingerprint()).to_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

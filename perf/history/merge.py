@@ -1,0 +1,155 @@
+"""Two folders of asv's results made one, and what of a history may be forgotten. Nothing measured is lost by a merge.
+
+A cell that both files have is the later run's: that of the file whose benchmark was started later. One that a file
+does not have (asv's NaN) is the other's.
+"""
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from asv import util
+from asv.benchmarks import Benchmarks
+from asv.machine import Machine
+from asv.results import Results
+from filelock import FileLock
+
+from perf.history.results import beside, save_json, widened
+
+UNREADABLE = (util.UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+NOT_RESULTS = ("machine.json", "benchmarks.json")
+DAY = 24 * 60 * 60
+COLUMNS = ("_results", "_samples", "_stats")  # a list each, a cell a place
+SCALARS = ("_started_at", "_benchmark_version")
+
+
+def merge_folders(source: Path, target: Path) -> list[str]:
+    """Brings what `source` has into `target`. Returns what could not be read, a line each: it stays where it is."""
+    problems = []
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(target / ".lock"):
+        for path in result_files(source):
+            try:
+                _merge_file(path, target, target / path.relative_to(source))
+            except UNREADABLE as error:
+                problems.append(f"{path}: {str(error).splitlines()[0]}")
+        try:
+            _merge_benchmarks(source, target)
+        except UNREADABLE as error:
+            problems.append(f"{source}/benchmarks.json: {str(error).splitlines()[0]}")
+    return problems
+
+
+def result_files(folder: Path) -> Iterator[Path]:
+    """The results files in a folder: one level down, in their machines' folders."""
+    for path in sorted(folder.glob("*/*.json")):
+        if path.name not in NOT_RESULTS and not path.parent.name.startswith("."):
+            yield path
+
+
+def _merge_file(path: Path, target: Path, to: Path) -> None:
+    results = Results.load(str(path), machine_name=path.parent.name)
+    if to.exists():
+        try:
+            there = Results.load(str(to), machine_name=to.parent.name)
+        except UNREADABLE:
+            to.replace(to.with_suffix(".json.broken"))
+        else:
+            results = merge(results, there)
+    machine = to.parent / "machine.json"
+    if not machine.exists():
+        told = util.load_json(str(path.parent / "machine.json"), Machine.api_version)
+        save_json(machine, told, Machine.api_version)
+    save(results, target)
+
+
+def save(results: Results, folder: Path) -> None:
+    """As asv saves, but whoever reads meanwhile sees the old file or the new one."""
+    with beside(folder) as new:
+        results.save(str(new))
+        (folder / results._filename).parent.mkdir(exist_ok=True)
+        os.replace(new / results._filename, folder / results._filename)
+
+
+def merge(one: Results, other: Results) -> Results:
+    """`one`, with what `other` has of the same commit, machine and environment."""
+    for name in other.get_all_result_keys():
+        later = _started(other, name) > _started(one, name)
+        if name not in one.get_all_result_keys() or (
+                later and other.benchmark_version.get(name) != one.benchmark_version.get(name)):
+            for column in (*COLUMNS, *SCALARS, "_benchmark_params"):
+                _copy(other, one, column, name)
+        elif other.benchmark_version.get(name) == one.benchmark_version.get(name):
+            _merge_cells(*((one, other) if not later else (other, one)), name, into=one)
+    return one
+
+
+def _merge_cells(first: Results, second: Results, name: str, into: Results) -> None:
+    """The cells of `first`, and where it has none those of `second`."""
+    params = widened(second.get_result_params(name), first.get_result_params(name))
+    found = [cells(results, name) for results in (first, second)]
+    chosen = [next((of[cell] for of in found if cell in of), (math.nan, None, None))
+              for cell in itertools.product(*params)]
+    for column, values in zip(COLUMNS, zip(*chosen, strict=True), strict=True):
+        getattr(into, column)[name] = list(values)
+    into._benchmark_params[name] = params
+    for column in SCALARS:
+        _copy(first, into, column, name)
+
+
+def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
+    """Parameters -> value, samples, statistics, but for cells that were not measured."""
+    places = list(itertools.product(*results.get_result_params(name)))
+    columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(places) for column in COLUMNS]
+    return {place: tuple(told) for place, *told in zip(places, *columns, strict=True)
+            if not (isinstance(told[0], float) and math.isnan(told[0]))}
+
+
+def _started(results: Results, name: str) -> float:
+    return results.started_at.get(name) or 0.0
+
+
+def _copy(source: Results, target: Results, column: str, name: str) -> None:
+    if name in getattr(source, column):
+        getattr(target, column)[name] = getattr(source, column)[name]
+
+
+def _merge_benchmarks(source: Path, target: Path) -> None:
+    """What each benchmark is: the source's word, on axes that hold the target's values as well."""
+    paths = [Path(Benchmarks.get_benchmark_file_path(str(folder))) for folder in (source, target)]
+    if not paths[0].exists():
+        return
+    told, there = (util.load_json(str(path), Benchmarks.api_version) if path.exists() else {} for path in paths)
+    for name, benchmark in told.items():
+        if there.get(name, {}).get("version") == benchmark["version"]:
+            benchmark["params"] = widened(there[name]["params"], benchmark["params"])
+    if (merged := {**there, **told}) != there:
+        save_json(paths[1], merged, Benchmarks.api_version)
+
+
+def prune(folder: Path, *, days: float, sample_days: float, now: float | None = None) -> tuple[int, int, list[str]]:
+    """Forgets the commits that are older than `days`, and the samples of those older than `sample_days`; their
+    statistics stay. Returns how many files went, how many lost samples, and what could not be read."""
+    now = time.time() if now is None else now
+    gone, lighter, problems = 0, 0, []
+    with FileLock(folder / ".lock"):
+        for path in result_files(folder):
+            try:
+                results = Results.load(str(path), machine_name=path.parent.name)
+                age = (now - results.date / 1000) / DAY
+                if age > days:
+                    path.unlink()
+                    gone += 1
+                elif age > sample_days and any(results._samples.values()):
+                    for name in results.get_all_result_keys():
+                        results.remove_samples(name)
+                    save(results, folder)
+                    lighter += 1
+            except UNREADABLE as error:
+                problems.append(f"{path}: {str(error).splitlines()[0]}")
+    return gone, lighter, problems

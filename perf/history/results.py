@@ -1,0 +1,249 @@
+"""Evidence into asv's results: one file a commit, machine and environment, as `asv run` writes them.
+
+    written = write(rows, folder, machines={id: fingerprint})    # ValueError, in one line, where nothing can be kept
+
+Only measured numbers get there. What was skipped, failed or invalid leaves its cells as they are: not available, or
+what an earlier run of the commit found. A wrong variant has its error, above 1, and loses the commit's other figures.
+Of a row that was kept though the machine was unfit, only what is counted goes in, no time.
+"""
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asv import util
+from asv.benchmarks import Benchmarks
+from asv.machine import Machine
+from asv.results import Results
+from asv.runner import BenchmarkResult
+from filelock import FileLock
+
+from perf.history import figures, place
+from perf.history.asv_benchmark import descriptions
+from perf.history.matrix import all_series
+from perf.history.series import Series, common
+
+if TYPE_CHECKING:
+    from perf.measure.evidence import Evidence
+
+ROOT = Path(__file__).resolve().parents[2]
+ASK = "ask for a series of its own (--perf-history-dirty; history add --dirty)"
+DIRTY = {"TREE": "dirty"}  # an environment variable to asv: its series is none of the commit's
+TIMES = ("host_time", "compile_cold", "compile_warm")
+NAMES = tuple(one.name for one in fields(figures.Figures) if one.name not in ("reason", "wrong"))
+
+Number = tuple[float | None, list[float] | None, int | None]  # value, or samples and calls in each
+
+
+@dataclass
+class Written:
+    """The result files that were written, how many numbers went in, and why rows did not."""
+
+    files: list[Path] = field(default_factory=list)
+    numbers: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said, a line each."""
+        rows = (f"{count} {'row' if count == 1 else 'rows'} {reason}" for reason, count in self.left_out.items())
+        return [*rows, *self.broken]
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """What has a result file of its own."""
+
+    machine: str  # the fingerprint's id
+    commit: str
+    dirty: bool
+    device_type: str
+
+
+def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapping[str, Any]], root: Path = ROOT,
+          dirty: bool = False, append: bool = False) -> Written:
+    """Writes rows into asv's results folder; `machines` are fingerprints by the id that evidence carries.
+
+    A commit's date is asked of the repository at `root`. Rows of a working tree with uncommitted changes are left out,
+    unless `dirty` asks for them: then they get an environment of their own. With `append` a time's samples are added to
+    those that the commit has. Runs that write at the same time wait for one another. Raises ValueError, in one line,
+    for a commit that the repository lacks.
+    """
+    rows, written = list(rows), Written()
+    timed = next(filter(None, map(_device_type, rows)), None)
+    groups: dict[Key, list[Evidence]] = {}
+    for row in rows:
+        if row.outcome not in ("ok", "wrong"):
+            continue
+        commit, _, changed = (row.revision or "").partition("+")
+        if reason := _refused(row, commit, bool(changed), dirty, machines):
+            written.left_out[reason] += 1
+            continue
+        device_type = _device_type(row) or timed or ("cuda" if machines[row.machine].get("gpus") else "cpu")
+        groups.setdefault(Key(row.machine, commit, bool(changed), device_type), []).append(row)
+    dates = {key.commit: _date(root, key.commit) for key in groups}
+    if groups:
+        known = all_series()
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            measured = {common(row.workload) for of_key in groups.values() for row in of_key}
+            listed = _listed(folder, [known[shared] for shared in measured if shared in known])
+            for key, of_key in sorted(groups.items()):
+                _one_file(folder, key, of_key, machines[key.machine], dates[key.commit], known, listed, written, append)
+    return written
+
+
+def _refused(row: Evidence, commit: str, changed: bool, dirty: bool, machines: Mapping[str, Any]) -> str | None:
+    if not commit:
+        return "measured outside git, so of no commit: not in the history"
+    if changed and not dirty:
+        return f"measured with uncommitted changes, so not in the history; commit them, or {ASK}"
+    return None if row.machine in machines else f"of machine {row.machine}, which nothing describes: not in the history"
+
+
+def _device_type(row: Evidence) -> str | None:
+    """By the clock; None for a row that wasn't timed."""
+    return row.clock and ("cuda" if row.clock.startswith("cuda") else "cpu")
+
+
+def _date(root: Path, commit: str) -> int:
+    """Of the commit, in milliseconds, as asv keeps it."""
+    done = subprocess.run(["git", "-C", str(root), "show", "--quiet", "--format=%ct", f"{commit}^{{commit}}"],
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"the history needs the date of commit {commit[:8]}, which the repository at {root} lacks; "
+                         "fetch it")
+    return int(done.stdout.split()[-1]) * 1000
+
+
+def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping[str, Any], date: int,
+              known: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], written: Written,
+              append: bool) -> None:
+    machine = place.machine(fingerprint, key.device_type)
+    versions, python = place.requirements(fingerprint, key.device_type), place.python(fingerprint)
+    variables = DIRTY if key.dirty else {}
+    results = Results({**machine, "python": python, **versions}, versions, key.commit, date, python,
+                      place.environment(fingerprint, key.device_type, variables), dict(variables))
+    path = folder / results._filename
+    try:
+        results.load_data(str(folder))
+    except (util.UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        aside = path.with_suffix(".json.broken")
+        path.replace(aside)
+        written.broken.append(f"{path} could not be read ({str(error).splitlines()[0]}): it is {aside.name} now")
+    for name, cells in _cells(rows, known, written).items():
+        written.numbers += sum(value is not None or samples is not None for value, samples, _ in cells.values())
+        measured = datetime.fromtimestamp(max(row.time for row in rows), UTC)
+        _add(results, listed[name], cells, measured, append)
+    if results.get_all_result_keys():
+        save_json(folder / machine["machine"] / "machine.json", machine, Machine.api_version)
+        with beside(folder) as new:
+            results.save(str(new))
+            os.replace(new / results._filename, path)
+        written.files.append(path)
+
+
+def _cells(rows: Iterable[Evidence], known: Mapping[Any, Series],
+           written: Written) -> dict[str, dict[tuple[str, ...], Number]]:
+    """Benchmark -> parameters, as asv writes them -> number."""
+    found: dict[str, dict[tuple[str, ...], Number]] = {}
+    for row in rows:
+        series = known.get(common(row.workload))
+        if row.outcome == "ok" and row.reason:
+            written.left_out["measured on an unfit machine: what was counted is in the history, no time"] += 1
+        values = series.values(row.workload) if series else ()
+        if series is None or any(value not in axis for value, axis in zip(values, series.axes.values(), strict=True)):
+            written.left_out["of shapes that are on none of asv's axes, the full grid's: not in the history"] += 1
+            continue
+        for figure, number in _numbers(row):
+            found.setdefault(f"{series.benchmark}.{figure}", {})[tuple(map(repr, values))] = number
+    return found
+
+
+def _numbers(row: Evidence) -> Iterator[tuple[str, Number]]:
+    """The figures of a row; a wrong one's are None, to withdraw what the commit had, but for its error."""
+    tracked = figures.of(row)
+    unfit = row.outcome == "ok" and row.reason is not None
+    if tracked.wrong:
+        yield "time_call", (None, None, None)
+    elif row.samples and not unfit:
+        yield "time_call", (None, [float(f"{seconds:.7g}") for seconds in row.samples], row.iterations)
+    for name in NAMES:
+        value = getattr(tracked, name)
+        if tracked.wrong and name != "error":
+            yield f"track_{name}", (None, None, None)
+        elif value is not None and math.isfinite(value) and not (unfit and name in TIMES):
+            yield f"track_{name}", (value, None, None)
+
+
+def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[str, ...], Number],
+         measured: datetime, append: bool) -> None:
+    """Replaces these cells of a benchmark, or appends to them, and leaves its others."""
+    name, params = benchmark["name"], benchmark["params"]
+    if name in results.get_all_result_keys():
+        params = widened(results.get_result_params(name), params)
+    elif not any(value is not None or samples is not None for value, samples, _ in cells.values()):
+        return  # nothing to withdraw
+    places = {values: number for number, values in enumerate(itertools.product(*params))}
+    size = len(places)
+    new = BenchmarkResult([math.nan] * size, [None] * size, [None] * size, 0, "", None)
+    for values, (value, samples, number) in cells.items():
+        at = places[values]
+        new.result[at] = math.inf if samples is not None else value  # asv takes the median in its place
+        new.samples[at], new.number[at] = samples, number
+    results.add_result({**benchmark, "params": params}, new, started_at=measured, record_samples=True,
+                       append_samples=append, selected_idx={places[values] for values in cells})
+
+
+def widened(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The new axes, and what only the old ones have behind it: a number that was measured stays."""
+    if len(old) != len(new):
+        return [list(values) for values in new]
+    return [list(dict.fromkeys((*values, *before))) for before, values in zip(old, new, strict=True)]
+
+
+def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
+    """asv's benchmarks.json with the series `known` as they are today: what it had besides stays."""
+    path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
+    try:
+        before = util.load_json(str(path), Benchmarks.api_version)
+    except (OSError, util.UserError, ValueError, TypeError, KeyError):
+        before = {}  # made anew
+    now = dict(descriptions(known))
+    for name, benchmark in now.items():
+        if before.get(name, {}).get("version") == benchmark["version"]:
+            benchmark["params"] = widened(before[name]["params"], benchmark["params"])
+    listed = {**before, **now}
+    if listed != before:
+        save_json(path, listed, Benchmarks.api_version)
+    return listed
+
+
+def save_json(path: Path, content: Mapping[str, Any], version: int) -> None:
+    """Whoever reads meanwhile sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path.parent) as folder:
+        util.write_json(str(folder / path.name), content, version)
+        os.replace(folder / path.name, path)
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A folder on the same disk that is gone afterwards."""
+    made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,200 @@
+"""The history: what asv's results folder holds, as tidy rows, whoever measured it.
+
+    history = load(Path(".asv/results"))
+    for row in history.rows: ...           # a number each: machine, environment, commit, workload, figure, value
+    for problem in history.problems: ...   # a file each that could not be used, or not all of it, and why
+
+`write` puts evidence there. Neither needs torch.
+"""
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from asv import util
+from asv.benchmarks import Benchmarks
+from asv.results import Results
+
+from perf.history.merge import NOT_RESULTS, UNREADABLE
+from perf.history.results import DIRTY, Written, write
+from perf.history.series import FIGURES, VERSION, Series
+from perf.workloads.workload import Workload
+
+AXES = tuple(one.name for one in fields(Workload) if one.default is MISSING)  # of a series that needs no others
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the samples of a time, as asv works them out: a 99 % interval of the median, and quartiles."""
+
+    low: float
+    high: float
+    q25: float
+    q75: float
+    number: int  # calls in a sample
+    repeat: int  # samples
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Statistics:
+        return cls(*(told[name] for name in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat")))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of the history."""
+
+    machine: str
+    environment: str
+    commit: str
+    date: float  # of the commit, seconds since 1970
+    measured: float | None  # seconds since 1970: when the benchmark was last measured at this commit, some cell of it
+    workload: Workload
+    figure: str  # of perf.history.series.FIGURES
+    value: float
+    samples: tuple[float, ...] = ()
+    statistics: Statistics | None = None
+    dirty: bool = False  # measured with uncommitted changes
+
+    @property
+    def unit(self) -> str:
+        return FIGURES[self.figure]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that could not be used, or not all of it, and why in one line."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+Line = tuple[str, str, Workload, str]  # machine, environment, workload, figure
+
+
+@dataclass(frozen=True)
+class History:
+    """Rows in the order of their commits' dates."""
+
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+
+    @functools.cached_property
+    def lines(self) -> dict[Line, list[Row]]:
+        """The rows of each line of asv's graphs, in order: what may be compared over commits, and nothing else may."""
+        found: dict[Line, list[Row]] = {}
+        for row in self.rows:
+            if not row.dirty:
+                found.setdefault((row.machine, row.environment, row.workload, row.figure), []).append(row)
+        return found
+
+
+def load(folder: Path) -> History:
+    """All that can be read of asv's results in `folder`; what can't be is a problem, never an exception."""
+    if not folder.is_dir():
+        return History((), (Problem(folder, "there is no such folder"),))
+    problems: dict[Problem, None] = {}  # in order, each once
+    names = _names_of_axes(folder, problems)
+    rows: list[Row] = []
+    for path in sorted(folder.rglob("*.json")):
+        inside = path.relative_to(folder).parts
+        if path.name in NOT_RESULTS or any(part.startswith(".") for part in inside):
+            continue
+        try:
+            results = _results(path, inside)
+            rows += _rows(path, results, names, problems)
+        except UNREADABLE as error:
+            problems[Problem(path, _line(error))] = None
+    rows.sort(key=lambda row: (row.date, row.commit))
+    return History(tuple(rows), tuple(problems))
+
+
+def _names_of_axes(folder: Path, problems: dict[Problem, None]) -> dict[str, Sequence[str]]:
+    path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
+    try:
+        return {name: told["param_names"] for name, told in util.load_json(str(path), Benchmarks.api_version).items()}
+    except UNREADABLE as error:
+        problems[Problem(path, f"{_line(error)}; only series with the usual axes can be read")] = None
+        return {}
+
+
+def _results(path: Path, inside: Sequence[str]) -> Results:
+    """The file as asv reads it. Raises for what is no results file of the machine in whose folder it lies."""
+    if len(inside) != 2:
+        raise ValueError("lies in no machine's folder")
+    results = Results.load(str(path), machine_name=inside[0])
+    for name, value, kind in (("commit_hash", results.commit_hash, str), ("env_name", results.env_name, str),
+                              ("date", results.date, int)):
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}")
+    return results
+
+
+def _rows(path: Path, results: Results, names: Mapping[str, Sequence[str]],
+          problems: dict[Problem, None]) -> Iterator[Row]:
+    for benchmark in sorted(results.get_all_result_keys()):
+        try:
+            # A list: a benchmark that turns out broken half-way leaves no rows.
+            yield from list(_of_benchmark(results, benchmark, names.get(benchmark)))
+        except UNREADABLE as error:
+            problems[Problem(path, f"{benchmark}: {_line(error)}")] = None
+
+
+def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) -> Iterator[Row]:
+    figure = benchmark.rpartition(".")[2]
+    if figure not in FIGURES:
+        raise ValueError("not a figure of this harness")
+    if (version := results.benchmark_version.get(benchmark)) != VERSION:
+        raise ValueError(f"version {version} of the figures; this harness tracks {VERSION}")
+    params = results.get_result_params(benchmark)
+    axes = axes or AXES
+    if len(params) != len(axes):
+        raise ValueError(f"{len(params)} axes, not {', '.join(axes)}")
+    series = Series("", "", dict(zip(axes, ([ast.literal_eval(value) for value in values] for values in params),
+                                     strict=True)))
+    cells = list(itertools.product(*series.axes.values()))
+    values = _column(results._results[benchmark], cells)  # what asv gives out would hide a list cut short
+    samples = _column(results._samples[benchmark], cells)
+    statistics = _column(results._stats[benchmark], cells)
+    started = results.started_at.get(benchmark)
+    for cell, value, of_time, told in zip(cells, values, samples, statistics, strict=True):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        yield Row(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
+                  None if started is None else started / 1000, series.workload(cell), figure, _number(value),
+                  tuple(map(_number, of_time or ())), Statistics.of(told) if told else None,
+                  DIRTY.items() <= results.env_vars.items())
+
+
+def _column(column: Sequence[Any] | None, cells: Sequence[Any]) -> Sequence[Any]:
+    """A value for each cell; asv keeps one None for a column of them."""
+    if column is None:
+        return [None] * len(cells)
+    if len(column) != len(cells):
+        raise ValueError(f"{len(column)} values for {len(cells)} cells")
+    return column
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return value
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, without the path that asv repeats."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0]
+
+
+__all__ = ["History", "Line", "Problem", "Row", "Statistics", "Written", "load", "write"]

@@ -1,0 +1,1 @@
+"""What the project demands: each file of settings stands beside its loader."""

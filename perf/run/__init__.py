@@ -1,0 +1,1 @@
+"""One pytest run: its options, its session and its end."""

@@ -1,0 +1,279 @@
+"""The options of `pytest perf/`: their names, their ini twins, and their validation."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from perf.workloads.workload import BARE_PHASES, GRIDS, UNQUANTISED, parse_length
+
+if TYPE_CHECKING:
+    import torch
+
+    from perf.workloads.workload import Workload
+
+EVIDENCE = ".perf/evidence.jsonl"
+COMPILED = {"yes": (True,), "no": (False,), "both": (False, True)}
+MASKS = {"causal": (True,), "full": (False,), "both": (True, False)}
+FLAGS = {"causal": MASKS, "compiled": COMPILED}
+WITH_ALL = ("functions", "quantizations")
+LARGEST_HEAD_DIM = 1024
+
+# option -> field of the workload, help
+AXES = {
+    "functions": ("function", "attention functions, or all"),
+    "backends": ("backend", "backends"),
+    "seqlens": ("n", "sequence lengths; 8k is 8192"),
+    "batches": ("batch", "batch sizes"),
+    "heads": ("heads", "query heads"),
+    "kv_heads": ("kv_heads", "key/value heads; they divide the query heads"),
+    "head_dims": ("head_dim", "head dimensions"),
+    "causal": ("causal", "causal, full or both"),
+    "dtypes": ("dtype", "dtypes"),
+    "phases": ("phase", "phases, of kernels and of models"),
+    "quantizations": ("quantization", "methods of quantising a model; none, or all"),
+    "compiled": ("compiled", "yes, no or both: models under torch.compile"),
+}
+OTHERS = {
+    "device": "device to measure on (default: cuda if there is one, else cpu)",
+    "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
+    "precision": "stop sampling when the median's 95 %% interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
+    "unfit": "what becomes of a row measured on an unfit machine: invalid, or keep it with a mark (default: invalid)",
+    "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
+    "report": "file that a page of the results is written to, HTML",
+    "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
+    "history": "write the evidence as asv results too, into FOLDER (default: the results_dir of asv.conf.json)",
+    "against": "git revision to compare with: the working tree's attention/ and models/ against its",
+    "verdicts": "with --perf-against: file that the verdicts are written to, JSON (python -m perf alert reads it)",
+}
+SWITCHES = {
+    "history_dirty": "with --perf-history: of a tree with uncommitted changes as well, as a series of its own",
+    "quality": "measure what quantising costs in quality, on presets trained for it (a minute each, once)",
+    "shapes": "add the shapes of real models",
+    "resume": "measure only what the evidence file lacks of this commit on this machine",
+    "all": "with --perf-against: time what has the same sources on both sides as well",
+    "strict": "with --perf-against: inconclusive, invalid and missing fail as well",
+}
+PRECISION = {"cuda": 0.002, "cpu": 0.01}
+PROFILERS = ("torch", "ncu", "nsys")
+UNFIT = ("invalid", "keep")
+SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history",
+          "quality")  # of a run of one revision
+PAIRED = ("all", "strict", "verdicts")  # of one that compares two
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked to measure."""
+
+    device: torch.device
+    grid: str
+    workloads: list[Workload]
+    evidence: Path
+    precision: float = 0.01
+    unfit: str = "invalid"
+    profile: str | None = None
+    report: Path | None = None
+    resume: bool = False
+    against: str | None = None
+    all: bool = False
+    strict: bool = False
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what was asked for: field -> values
+    shapes: bool = False
+    history: Path | None = None  # folder of asv's results
+    history_dirty: bool = False
+    verdicts: Path | None = None
+    quality: bool = False
+
+
+def add(parser: pytest.Parser) -> None:
+    """Each option as --perf-name and, for the ini file, perf_name."""
+    group = parser.getgroup("perf", "performance of attention and models")
+    for name, (_, text) in AXES.items():
+        group.addoption(_flag(name), metavar="LIST", help=f"comma-separated {text}")
+        parser.addini(f"perf_{name}", f"as {_flag(name)}")
+    for name, text in OTHERS.items():
+        optional = {"nargs": "?", "const": "", "metavar": "FOLDER"} if name == "history" else {"metavar": name.upper()}
+        group.addoption(_flag(name), help=text, **optional)
+        parser.addini(f"perf_{name}", f"as {_flag(name)}")
+    for name, text in SWITCHES.items():
+        group.addoption(_flag(name), action="store_true", default=None, help=text)
+        parser.addini(f"perf_{name}", f"as {_flag(name)}", type="bool", default=False)
+
+
+def _flag(name: str) -> str:
+    return "--perf-" + name.replace("_", "-")
+
+
+def given(config: pytest.Config, name: str) -> Any:
+    """An option from the command line, else from the ini file; None if from neither."""
+    value = config.getoption(f"perf_{name}")
+    return value if value is not None else (config.getini(f"perf_{name}") or None)
+
+
+def said(config: pytest.Config, *, but: Sequence[str] = (), **instead: str) -> list[str]:
+    """The options that the command line has, each as a word of a command; some left out, some with another value."""
+    words = []
+    for name in (*AXES, *OTHERS, *SWITCHES):
+        value = instead.get(name, config.getoption(f"perf_{name}"))
+        if value is not None and name not in but:
+            words.append(_flag(name) if value is True else f"{_flag(name)}={value}")
+    return words
+
+
+def any_given(config: pytest.Config) -> bool:
+    return any(given(config, name) is not None for name in (*AXES, *OTHERS, *SWITCHES))
+
+
+def settings(config: pytest.Config) -> Settings:
+    """The validated options. Raises pytest.UsageError, in one line that names the choices."""
+    from perf.workloads import axes
+
+    against = _against(config)
+    device = _device(given(config, "device"))
+    grid = given(config, "grid") or "default"
+    _one_of("grid", grid, GRIDS)
+    explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := given(config, name)) is not None}
+    with_shapes = bool(given(config, "shapes"))
+    try:
+        chosen = axes.select(grid, device.type, explicit, with_shapes=with_shapes)
+    except ValueError as error:
+        raise pytest.UsageError(f"perf: {error}") from None
+    if (profile := given(config, "profile")) is not None:
+        _one_of("profile", profile, PROFILERS)
+    unfit = _one_of("unfit", given(config, "unfit") or Settings.unfit, UNFIT)
+    precision = _precision(given(config, "precision"), device.type)
+    return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
+                    _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
+                    bool(given(config, "strict")), explicit, with_shapes, _history(config),
+                    bool(given(config, "history_dirty")), _file(config, "verdicts", None),
+                    bool(given(config, "quality")))
+
+
+def _against(config: pytest.Config) -> str | None:
+    """The revision to compare with. Raises pytest.UsageError for options of the other kind of run; the ini file's
+    are for when they apply."""
+    revision = given(config, "against")
+    for name in PAIRED if revision is None else SINGLE:
+        if config.getoption(f"perf_{name}"):
+            raise pytest.UsageError(
+                f"{_flag(name)}: says how --perf-against compares; give it a revision, such as main"
+                if revision is None else f"--perf-against: doesn't go together with {_flag(name)}, which is of a run "
+                                         "that measures one revision; drop one of them")
+    return revision
+
+
+def _history(config: pytest.Config) -> Path | None:
+    """The folder of asv's results, and whether anything measured now may go there."""
+    if (option := given(config, "history")) is None:
+        return None
+    try:
+        from perf.history import destination
+
+        dirty = bool(given(config, "history_dirty"))
+        base = config.rootpath if config.getoption("perf_history") is None else config.invocation_params.dir
+        return destination.folder(base / option if option else None, config.rootpath, dirty=dirty)
+    except ImportError:
+        raise pytest.UsageError("--perf-history: asv is not installed, which reads and writes the history; "
+                                "pip install 'attention-perf[site]'") from None
+    except ValueError as error:
+        raise pytest.UsageError(f"--perf-history: {error}") from None
+
+
+def _precision(text: str | None, device_type: str) -> float:
+    if text is None:
+        return PRECISION[device_type]
+    number, percent = text.strip().removesuffix("%").strip(), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise pytest.UsageError(f"--perf-precision: {text!r} is no precision; give a share such as 0.5% or 0.005")
+    return value
+
+
+def _device(text: str | None) -> torch.device:
+    import torch
+
+    if text is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    choices = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
+               *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if text not in choices:
+        raise pytest.UsageError(f"--perf-device: no device {text!r} here; choose from {', '.join(choices)}")
+    return torch.device(text)
+
+
+def _file(config: pytest.Config, name: str, default: str | None) -> Any:
+    """An option's path is relative to where pytest was called, the ini file's and the default to the root."""
+    option = config.getoption(f"perf_{name}")
+    path = config.invocation_params.dir / option if option is not None else None
+    if path is None and (known := config.getini(f"perf_{name}") or default):
+        path = config.rootpath / known
+    if path is not None and path.is_dir():
+        raise pytest.UsageError(f"--perf-{name}: {path} is a directory; name a file in it")
+    return path
+
+
+def _values(name: str, text: str) -> list[Any]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise pytest.UsageError(f"{_flag(name)} is empty; give {AXES[name][1]}")
+    if name in WITH_ALL and words == ["all"]:
+        return [choice for choice in _choices(name) if choice != UNQUANTISED]
+    if name in FLAGS:
+        return list(dict.fromkeys(c for word in words for c in FLAGS[name][_one_of(name, word, list(FLAGS[name]))]))
+    if choices := _choices(name):
+        return [_one_of(name, word, choices) for word in words]
+    parse = parse_length if name == "seqlens" else _whole_number
+    return [_number(name, word, parse) for word in words]
+
+
+def _choices(name: str) -> list[str]:
+    """The words that an option takes; none if it takes numbers."""
+    import attention
+    import models
+    from attention.registry import functions
+    from perf.workloads.grids import quantizations
+
+    if name == "functions":
+        return list(functions())
+    if name == "backends":
+        return list(dict.fromkeys(variant.partition(":")[2] for variant in attention.names()))
+    if name == "dtypes":
+        return list(attention.DTYPES)
+    if name == "phases":
+        of_models = (phase for preset in models.presets().values() for phase in preset.phases)
+        return list(dict.fromkeys((*BARE_PHASES, *of_models)))
+    if name == "quantizations":
+        return [UNQUANTISED, *quantizations()]
+    return []
+
+
+def _one_of(name: str, word: str, choices: Sequence[str]) -> str:
+    if word not in choices:
+        extra = ", all" if name in WITH_ALL else ""
+        what = {"causal": "mask", "compiled": "choice"}.get(name, name.removesuffix("s"))
+        raise pytest.UsageError(f"{_flag(name)}: unknown {what} {word!r}; choose from {', '.join(choices)}{extra}")
+    return word
+
+
+def _number(name: str, word: str, parse: Callable[[str], int]) -> int:
+    try:
+        value = parse(word)
+    except ValueError as error:
+        raise pytest.UsageError(f"{_flag(name)}: {error}") from None
+    if name == "head_dims" and value > LARGEST_HEAD_DIM:
+        raise pytest.UsageError(f"--perf-head-dims: {value} is not a head_dim; give 1 to {LARGEST_HEAD_DIM}, "
+                                "such as 64 or 128")
+    return value
+
+
+def _whole_number(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) > 0):
+        raise ValueError(f"{word!r} is not possible; give a whole number of at least 1")
+    return int(word)

@@ -1,1 +1,0 @@
-"""Seeded worlds of nights, and the rules that look for slowdowns in them: `python -m perf.simulation`."""

@@ -1,0 +1,127 @@
+"""This project's nightly rule in a simulated world: the functions of perf/verdict, fed with simulated figures."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perf.policy.thresholds import Thresholds
+from perf.studies.simulation.world import World
+from perf.verdict import learn, nightly
+from perf.verdict.confirm import plan
+from perf.verdict.intervals import estimate
+from perf.verdict.nights import AGAIN, LAUNCHES
+from perf.verdict.screen import MONTH, WEEK, WINDOW, Array
+from perf.verdict.verdict import Side, decide, settled
+
+ROUNDS = 5  # of a launch
+FIRST_AUDIT = 10  # the night from which on a pair's spread is known
+SIDE = Side({}, None, None)
+
+
+@dataclass
+class Knowledge:
+    """What the nights before have taught: spreads of pairs and layouts, rounds, and the smallest changes certified
+    (infinite: none)."""
+
+    look: Array  # spread of a pair of ROUNDS rounds
+    pair: Array
+    rounds: NDArray[np.int64]
+    layout: Array
+    asked: Array  # what is looked for
+    certified: Array
+
+
+@dataclass
+class Said:
+    """Of one night, by benchmark, and what it cost in rounds of one side."""
+
+    slower: NDArray[np.bool_]
+    faster: NDArray[np.bool_]
+    rounds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Ours:
+    """Looks at one night after the other; `compared` is what it has learned from. `plain`: suspects are confirmed by
+    the committed settings alone, as `--perf-against` does."""
+
+    def __init__(self, world: World, *, plain: bool = False) -> None:
+        self.world, self.plain = world, plain
+        self.settings = [Thresholds()] * world.benchmarks
+        self.passes, self.controls = world.passes(AGAIN, ROUNDS), world.controls(LAUNCHES, ROUNDS).mean(axis=2)
+        self.within = world.within * np.exp(world.rng.normal(0, 0.05, world.benchmarks))  # as 300 rounds tell it
+        self.compared: list[list[learn.Compared]] = []
+
+    def knowledge(self, night: int) -> Knowledge:
+        look = learn.pair_spread(self.passes[max(0, night - learn.REMEMBERED):night, :, :LAUNCHES])
+        recent = [one for nights in self.compared[-learn.REMEMBERED:] for one in nights]
+        layout = learn.layout_spread(recent, self.world.benchmarks)
+        pair, rounds, plans = nightly.learned(look, self.within, layout, ROUNDS, self.settings)
+        asked = np.array([one.effect or one.thresholds.effect for one in plans])
+        return Knowledge(look, pair, rounds, layout, asked, np.array([one.effect or np.inf for one in plans]))
+
+    def audit(self, night: int, known: Knowledge) -> float:
+        """Learns from the night's audits; what they cost."""
+        found, cost = [], 0.0
+        for b in learn.audits(night, known.look):
+            rounds = int(known.rounds[b])
+            ratios = self.world.pairs(b, night, max(0, night - WEEK), learn.AUDIT_PAIRS, rounds)
+            seen = estimate(ratios.tolist())
+            found.append(learn.Compared(b, seen.middle, seen.spread / seen.kept ** 0.5, True))
+            cost += 2 * rounds * len(ratios)
+        self.compared.append(found)
+        return cost
+
+    def night(self, night: int, known: Knowledge, steps: Array | None = None,
+              only: NDArray[np.bool_] | None = None) -> Said:
+        """`steps` (nights, benchmarks): the change put in, in logarithms; `only`: benchmarks that are looked at. What
+        it learns is kept only where nothing was put in."""
+        w = self.world
+        start = max(0, night + 1 - WINDOW)
+        passes, controls = self.passes[start:night + 1].copy(), self.controls[start:night + 1]
+        if steps is not None:
+            passes += steps[start:night + 1, :, None]
+        more = passes[-1, :, LAUNCHES:].copy()
+        passes[:, :, LAUNCHES:] = np.nan
+        groups = w.group, w.control_group
+        asked = np.ones(w.benchmarks, bool) if only is None else only
+        again = asked & (nightly.look(passes, controls, *groups, known.look, known.asked, night).suspect != "")
+        passes[-1, again, LAUNCHES:] = more[again]
+        found = nightly.look(passes, controls, *groups, known.look, known.asked, night).suspect
+        said = Said(np.zeros(w.benchmarks, bool), np.zeros(w.benchmarks, bool))
+        said.rounds += again.sum() * (AGAIN - LAUNCHES) * ROUNDS
+        said.counts["again"] = int(again.sum())
+        compared = []
+        for b in np.flatnonzero(again & (found != "")).tolist():
+            word, pairs, seen = self.confirm(b, str(found[b]), night, known, steps)
+            said.slower[b], said.faster[b] = word == "regressed", word == "improved"
+            said.rounds += 2 * int(known.rounds[b]) * pairs
+            said.counts.update({"compared": 1, "pairs": pairs, word: 1})
+            if seen:
+                compared.append(seen)
+        if steps is None:
+            self.compared[-1] += compared
+        return said
+
+    def confirm(self, b: int, why: str, night: int, known: Knowledge,
+                steps: Array | None) -> tuple[str, int, learn.Compared | None]:
+        """The verdict's word, the pairs it took, and what they teach."""
+        base = max(0, night - (MONTH if why in nightly.CREPT else WEEK))
+        t = plan(self.settings[b], float(known.pair[b]), float(known.layout[b]),
+                 strong=why in nightly.STRONG).thresholds
+        if self.plain:
+            t = self.settings[b]
+        change = 0.0 if steps is None else steps[night, b] - steps[base, b]
+        ratios: list[float] = []
+        for ratio in (self.world.pairs(b, night, base, t.most_pairs, int(known.rounds[b])) + change).tolist():
+            ratios.append(ratio)
+            if settled(ratios, t):
+                break
+        word = decide(ratios, SIDE, SIDE, t).word
+        if word in ("regressed", "improved"):
+            return word, len(ratios), None
+        seen = estimate(ratios, t.learned)
+        return word, len(ratios), learn.Compared(b, seen.middle, seen.spread / seen.kept ** 0.5, False)

@@ -1,1 +1,0 @@
-"""History: what asv stores of every commit, under the same names whoever measured it."""

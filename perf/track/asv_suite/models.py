@@ -1,6 +1,0 @@
-"""Models with a variant of attention."""
-from __future__ import annotations
-
-from perf.track import asv_benchmark
-
-globals().update(asv_benchmark.classes("models"))

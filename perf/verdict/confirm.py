@@ -1,0 +1,82 @@
+"""How a suspect is confirmed, and the smallest change that this is certain to find: the settings of its launch pairs.
+
+A confirmation is a comparison like any other (perf/verdict/verdict.py), tonight's commit against the last good one,
+with settings that history has learned for the benchmark:
+
+    spread   of its launch pairs, so that one quiet pair may clear it
+    noise    the floor, below which nothing is called a change: `FLOOR` spreads of the difference of two layouts
+    effect   what it is cleared of, the smallest of `LADDER` that it is certain to detect
+
+It is certain to detect a change if that lies above the floor by the interval's half width after the most pairs, and by
+`MISS` standard deviations of what the estimate varies by: its own error and the two layouts. And if a few pairs can
+clear the benchmark of it on all the nights on which nothing happened. A smaller promise would be a lie or cost too
+much, so where layouts or launches spread wide the promise grows: "detects 8 % first night".
+
+The constants were tuned in perf/studies/simulation, on other seeds than those they are scored on (docs/nightly.md).
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from perf.policy.thresholds import Thresholds
+from perf.verdict.intervals import PART, Estimate
+
+LADDER = (0.05, 0.06, 0.08, 0.10, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5)
+FLOOR = 2.5  # standard deviations of the difference of two layouts
+MISS = 2.6  # standard deviations: 0.5 %
+WEIGHT = 15.0  # pairs that 30 nights of two launches are worth
+ALARM = 5e-4  # of a suspect; few are
+CONFIDENCE = 0.9  # at all looks together; of one look it is more than 3 standard errors
+STRONG = 0.6  # of the effect: what is cleared of no less than that is whatever looked slower
+LEAST_CHANGE, MOST_PAIRS = 5, 48
+CLEARING, QUICKLY = 5, 2  # pairs in which a promise of the base's effect, or of a larger one, is to be cleared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`effect` is the smallest change certain to be found the first night, None where not even the largest of
+    `LADDER` is; `thresholds` those of its confirmation."""
+
+    effect: float | None
+    thresholds: Thresholds
+
+    @property
+    def promise(self) -> str:
+        """"detects 5 % first night"."""
+        if self.effect is None:
+            return "detects nothing for certain: too little history, or too wide a spread"
+        return f"detects {100 * self.effect:g} % first night"
+
+
+def plan(base: Thresholds, pair: float, layout: float, *, strong: bool = False) -> Plan:
+    """`base` are the benchmark's committed settings; `pair` and `layout` the learned spreads (perf/verdict/learn.py),
+    not finite where nothing is known. `strong`: a suspect that looked slower."""
+    effect = certified(base, pair, layout)
+    asked = effect or max(LADDER[-1], base.effect)
+    known = math.isfinite(pair)
+    noise = min(_floor(base, layout), 0.75 * asked)
+    cleared = max(STRONG * asked, 1.5 * noise) if strong else asked
+    return Plan(effect, replace(
+        base, effect=min(cleared, asked), noise=noise, confidence=CONFIDENCE, alarm=ALARM,
+        least_pairs=1 if known else base.least_pairs, least_change=LEAST_CHANGE, most_pairs=MOST_PAIRS,
+        spread=pair if known else 0.0, weight=WEIGHT if known else 0.0))
+
+
+def certified(base: Thresholds, pair: float, layout: float) -> float | None:
+    """The smallest change of `LADDER`, at least base.effect, that is certain to be found the first night."""
+    if not (math.isfinite(pair) and math.isfinite(layout)):
+        return None
+    last = Estimate(0.0, pair, MOST_PAIRS - 2 * (MOST_PAIRS // PART), WEIGHT)
+    above = max(last.half_width(1 - CONFIDENCE) + math.log1p(_floor(base, layout)), last.half_width(2 * ALARM))
+    varies = math.hypot(pair / math.sqrt(last.kept), math.sqrt(2) * layout)
+    for effect in sorted({base.effect, *(step for step in LADDER if step > base.effect)}):
+        clearing = Estimate(0.0, pair, CLEARING if effect == base.effect else QUICKLY, WEIGHT)
+        cleared = clearing.half_width(1 - CONFIDENCE) + math.sqrt(2) * layout
+        if math.log1p(effect) >= max(above + MISS * varies, cleared):
+            return effect
+    return None
+
+
+def _floor(base: Thresholds, layout: float) -> float:
+    return max(base.noise, math.expm1(min(FLOOR * math.sqrt(2) * layout, 1.0)))

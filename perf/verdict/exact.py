@@ -1,0 +1,164 @@
+"""What changed among the figures that carry no noise, and which of it gates by itself.
+
+| counter | gates |
+|---|---|
+| launches, memcpys, memsets | their sum: a fusion may turn a copy into a launch, and only more work is worse |
+| operators | only where there are no launches (a CPU), and only those that do work: a view takes no time |
+| host_syncs, graph_breaks, recompiles | any rise |
+| compiled_regions | a rise of what was compiled before: a graph break makes two regions of one |
+| peak_bytes, kept_bytes, flops, bytes | from `Thresholds.memory` on: an allocator's rounding is real and no matter |
+| error | from `Thresholds.error_factor` on: atomics add in any order |
+| compile_seconds | from `Thresholds.compile_factor` times and `compile_seconds` more on: cold, measured once |
+| autograd_nodes, operators of a GPU | never: told. What they make the device do is counted as launches, or timed |
+
+A rise is worse. More work for the device (the first two rows) is forgiven where the time is certain to have
+improved by more than noise: a split kernel that pays for itself. The others are not: a replayed CUDA graph's time
+does not show a host that waits or compiles, and no time shows memory.
+"""
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from perf.verdict.words import compile_change, counted, error_change, size_change
+
+DEVICE = ("launches", "memcpys", "memsets")
+ANY = ("host_syncs", "graph_breaks", "recompiles")
+REGIONS = "compiled_regions"
+SIZES = ("peak_bytes", "kept_bytes", "flops", "bytes")
+TOLD = ("autograd_nodes",)
+
+# PyTorch's operators that only look at memory another way, only allocate it, or only call others that are counted.
+_IDLE = """
+    view _unsafe_view reshape _reshape_alias view_as reshape_as as_strided expand expand_as transpose t permute
+    unsqueeze squeeze select slice narrow split split_with_sizes chunk unbind unflatten flatten detach detach_ alias
+    diagonal unfold movedim swapaxes numpy_T resolve_conj resolve_neg lift_fresh result_type is_nonzero item
+    empty empty_like empty_strided new_empty new_empty_strided resize_ set_ zeros zeros_like ones ones_like full
+    full_like new_zeros new_ones new_full
+    clone contiguous to _to_copy type_as linear matmul einsum softmax log_softmax layer_norm dropout
+    scaled_dot_product_attention feature_dropout pad
+"""
+IDLE = frozenset(f"aten::{name}" for name in _IDLE.split())
+NAMED = ("aten::clone", "aten::contiguous")  # idle, but they say where a copy comes from
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: what it counted, or why it has no time.
+
+    `missing`: it can't do this; `invalid`: its machine was unfit; `wrong`: its result is. `kernels` are the names of
+    device kernels (operators on a CPU) with their launches.
+    """
+
+    counters: Mapping[str, int]
+    error: float | None
+    peak_bytes: int | None
+    missing: str | None = None
+    invalid: str | None = None
+    wrong: str | None = None
+    kernels: Mapping[str, int] = field(default_factory=dict)
+    compile_seconds: float | None = None  # of a compiled model, cold
+
+    @property
+    def figures(self) -> dict[str, int]:
+        peak = {} if self.peak_bytes is None else {"peak_bytes": self.peak_bytes}
+        return {**self.counters, **peak}
+
+
+@dataclass(frozen=True)
+class Change:
+    """`sign`: 1 worse, -1 better, 0 only told. `work`: forgiven where the time improved."""
+
+    words: str
+    sign: int
+    work: bool = False
+
+
+def changes(base: Side, head: Side, *, memory: float, error_factor: float, compile_factor: float = 1.5,
+            compile_seconds: float = 5.0) -> list[Change]:
+    """Between two sides that both ran; what only one of them counted is not compared. What is worse comes first."""
+    old, new = base.figures, head.figures
+    both = {name: (old[name], new[name]) for name in old if name in new}
+    found = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
+             *_compiling(base, head, compile_factor, compile_seconds)]
+    return sorted(found, key=lambda change: (1, -1, 0).index(change.sign))
+
+
+def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
+    """What the device ran; on a CPU, which operators did the work."""
+    came, went = Counter(head.kernels), Counter(base.kernels)
+    came, went = came - went, went - came
+    if "launches" in both:
+        sign = _sign(sum(new - old for name, (old, new) in both.items() if name in DEVICE))
+        for name in DEVICE:
+            old, new = both.get(name, (0, 0))
+            if old != new:
+                named = (came if new > old else went) if name == "launches" else {}
+                yield Change(counted(name, new - old, named), sign, work=True)
+        if both["launches"][0] == both["launches"][1] and came:
+            yield Change(counted("kernels", 0, came, went), 0)
+        if "operators" in both and (more := both["operators"][1] - both["operators"][0]):
+            yield Change(counted("operators", more), 0)
+    elif "operators" in both:
+        old, new = both["operators"]
+        known = sum(base.kernels.values()) == old and sum(head.kernels.values()) == new
+        busy = _busy(came) - _busy(went) if known else new - old
+        if busy:
+            yield Change(counted("operators", busy, _shown(came if busy > 0 else went)), _sign(busy), work=True)
+        elif came or went:
+            yield Change(counted("kernels", 0, came, went), 0)
+        elif new != old:
+            yield Change(counted("operators", new - old), 0)
+
+
+def _busy(names: Mapping[str, int]) -> int:
+    return sum(count for name, count in names.items() if name not in IDLE)
+
+
+def _shown(names: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in names.items() if name not in IDLE or name in NAMED}
+
+
+def _counts(both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
+    for name in (*ANY, REGIONS, *TOLD):
+        old, new = both.get(name, (0, 0))
+        if old == new:
+            continue
+        gates = name in ANY or (name == REGIONS and new > old > 0)
+        yield Change(counted(name, new - old), _sign(new - old) if gates else 0)
+
+
+def _sizes(both: Mapping[str, tuple[int, int]], memory: float) -> Iterator[Change]:
+    for name in SIZES:
+        old, new = both.get(name, (0, 0))
+        if old != new:
+            gates = abs(new - old) >= memory * min(old, new)
+            yield Change(size_change(name, old, new), _sign(new - old) if gates else 0)
+
+
+def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
+    """A smaller error is told: it is no speed."""
+    if base.error is None or head.error is None or base.error == head.error:
+        return
+    times = head.error / base.error if base.error else math.inf
+    if not times < factor:  # a NaN is none
+        yield Change(error_change(base.error, head.error), 1)
+    elif times <= 1 / factor:
+        yield Change(error_change(base.error, head.error), 0)
+
+
+def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[Change]:
+    """Apart from run time, which forgives none of it: who starts a process pays it first."""
+    old, new = base.compile_seconds, head.compile_seconds
+    if old is None or new is None:
+        return
+    if new >= factor * old and new - old >= least:
+        yield Change(compile_change(old, new), 1)
+    elif old >= factor * new and old - new >= least:
+        yield Change(compile_change(old, new), -1)
+
+
+def _sign(difference: int) -> int:
+    return (difference > 0) - (difference < 0)

@@ -1,0 +1,106 @@
+"""What history teaches of each benchmark's noise: the spread of a launch pair and of a layout. Pure, on arrays.
+
+- A pair's: two launches of one night differ by what the sides of a pair differ by.
+- A layout's (where a build puts code and data, which moves times and is no regression): by how much two commits differ
+  that are not called different. Each comparison by live pairs tells, its own error taken off. A suspect's is biased: it
+  ends as soon as it is cleared. So each night a few quiet benchmarks are compared without being suspects (`audits`);
+  those of all benchmarks together say what is usual, and a benchmark's own comparisons may raise that.
+- A night's spread: perf/verdict/screen.py, from the nights themselves.
+
+Times are natural logarithms of seconds; spreads are standard deviations of them.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perf.verdict.screen import FEWEST as FEWEST_NIGHTS
+from perf.verdict.screen import FINEST, Array, robust_spread
+
+AUDITED = 20  # nights in which each of the quietest third is compared once
+AUDIT_PAIRS = 8
+REMEMBERED = 30  # nights of comparisons
+FEWEST = 30  # audits before the layout spread is known at all
+OWN = 3.0  # comparisons of its own that weigh as much as what is usual
+UPPER = 1.645  # standard errors: 95 %
+CUT = 6.0
+MEAN_CUT = 0.9742  # of min(chi-square with one degree of freedom, CUT)
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 8
+LAUNCH = 1.0  # rounds
+MEDIAN = 1.2533  # standard error of a median of normal samples, over that of their mean
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison by live pairs that was not called a change: the middle of its log ratios and the standard error.
+
+    `audit`: it was no suspect's."""
+
+    benchmark: int
+    middle: float
+    error: float
+    audit: bool
+
+
+def pair_spread(passes: Array) -> Array:
+    """Of one pair's log ratio, of each benchmark, with as many rounds as a launch had: `passes` (nights, benchmarks,
+    2). NaN where fewer than 10 nights are known."""
+    apart = passes[:, :, 0] - passes[:, :, 1]
+    return np.where(np.isfinite(apart).sum(axis=0) >= FEWEST_NIGHTS, robust_spread(apart), np.nan)
+
+
+def with_rounds(pair: Array, within: Array, rounds: int, wanted: NDArray[np.int64]) -> Array:
+    """What the spread of a pair of `rounds` would be with `wanted` ones: `within` is the spread of the rounds of one
+    launch, whose median stands for it."""
+    of_round = 2 * (MEDIAN * within) ** 2
+    return np.sqrt(np.maximum(pair ** 2 - of_round / rounds, pair ** 2 / 10) + of_round / wanted)
+
+
+def rounds_of_pair(pair: Array, within: Array, rounds: int) -> NDArray[np.int64]:
+    """Of each side, 3 to 8: those that tell most for their time, a launch taking as long as `LAUNCH` rounds."""
+    choices = np.arange(FEWEST_ROUNDS, MOST_ROUNDS + 1)[:, None]
+    return FEWEST_ROUNDS + np.argmin((choices + LAUNCH) * with_rounds(pair, within, rounds, choices) ** 2, axis=0)
+
+
+def layout_spread(compared: Sequence[Compared], benchmarks: int) -> Array:
+    """Of each benchmark, as an upper estimate that comes down as comparisons come in; infinite before there are 30
+    audits. Of comparisons with errors e and middles m, m^2 - e^2 is twice the layout's variance, on average."""
+    audit = np.array([one.audit for one in compared], dtype=bool)
+    if audit.sum() < FEWEST:
+        return np.full(benchmarks, np.inf)
+    benchmark = np.array([one.benchmark for one in compared], dtype=np.int64)
+    middle, error = (np.array([getattr(one, name) for one in compared]) for name in ("middle", "error"))
+    usual = _usual(middle[audit], error[audit])
+    weight = _information(usual, error)
+    variance, own = (np.bincount(benchmark, weights, benchmarks)
+                     for weights in (weight * (middle ** 2 - error ** 2) / 2, weight))
+    return np.sqrt(np.maximum((OWN * usual ** 2 + variance) / (OWN + own), usual ** 2))
+
+
+def _usual(middle: Array, error: Array) -> float:
+    """The layout spread at which m^2 / (2 layout^2 + e^2), cut off at 6, has the mean that it has for normal
+    differences, by bisection; raised to an upper estimate."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        trial = (low + high) / 2
+        if np.minimum(middle ** 2 / (2 * trial ** 2 + error ** 2), CUT).mean() > MEAN_CUT:
+            low = trial
+        else:
+            high = trial
+    found = max(high, FINEST)
+    return found * (1 + UPPER / np.sqrt(2 * max(float(_information(found, error).sum()), 1.0)))
+
+
+def _information(layout: float, error: Array) -> Array:
+    """Of each comparison about the layout spread, 1 for one without an error of its own."""
+    return (2 * layout ** 2 / (2 * layout ** 2 + error ** 2)) ** 2
+
+
+def audits(night: int, pair: Array) -> list[int]:
+    """The benchmarks to be compared tonight whatever they look like: of the quietest third, by `pair` spread, each in
+    its turn."""
+    quiet = np.argsort(pair)[:np.isfinite(pair).sum() // 3]
+    return sorted(int(one) for one in quiet[night % AUDITED::AUDITED])

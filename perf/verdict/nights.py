@@ -1,0 +1,115 @@
+"""What the nightly decision keeps of each night, as plain data and as arrays. Whoever measures fills it and stores it.
+
+    night = Measured(commit, environment, launches, within, controls)
+    text = night.to_json()                       # one line; Measured.from_json(text) reads it
+    tables = Tables.of([*earlier, night], group)
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perf.verdict.learn import REMEMBERED, Compared, pair_spread
+from perf.verdict.screen import Array
+
+SCHEMA = 1
+LAUNCHES = 2  # of every benchmark, every night
+AGAIN = 4  # of a suspect: two more, before it is compared
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """By live pairs, not called a change: middle and standard error of the log ratio, over `pairs` pairs."""
+
+    benchmark: str
+    middle: float
+    error: float
+    audit: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One night on one machine. Times are seconds of one call.
+
+    launches      by workload id: the median of each launch, 2 of every benchmark and more of a suspect
+    within        by workload id: the relative spread (standard deviation) of the rounds of a launch
+    controls      by name: the median of each launch of a frozen control workload (perf/bench/controls.py)
+    comparisons   of this night
+    changed       ids whose time was found to be another: their history begins here
+    """
+
+    commit: str
+    environment: Mapping[str, Any]
+    launches: Mapping[str, Sequence[float]]
+    within: Mapping[str, float]
+    controls: Mapping[str, Sequence[float]]
+    comparisons: tuple[Comparison, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Measured:
+        """Raises ValueError, in one line, for what is no such night."""
+        try:
+            record = json.loads(text)
+            if record.pop("schema") != SCHEMA:
+                raise ValueError(f"another schema than {SCHEMA}")
+            record["comparisons"] = tuple(Comparison(**one) for one in record["comparisons"])
+            record["changed"] = tuple(record["changed"])
+            return cls(**record)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not a night that this version reads: {error}; delete the line") from None
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The same of all nights of one environment, in arrays of log seconds, tonight last; NaN where not measured, and
+    before a benchmark's present level began. Benchmarks are those that were measured tonight."""
+
+    benchmarks: tuple[str, ...]
+    passes: Array  # (nights, benchmarks, AGAIN)
+    controls: Array  # (nights, controls): the mean of each one's launches
+    group_names: tuple[str, ...]
+    group: NDArray[np.int64]  # of each benchmark, an index of `group_names`
+    control_group: NDArray[np.int64]
+    within: Array  # (benchmarks,), the median of all nights'
+    compared: tuple[Compared, ...]
+
+    @classmethod
+    def of(cls, nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str]) -> Tables:
+        """`groups` and `control_groups`: the group of each benchmark and of each control."""
+        tonight = nights[-1]
+        benchmarks, controls = tuple(tonight.launches), tuple(tonight.controls)
+        group_names = tuple(sorted({*groups.values(), *control_groups.values()}))
+        number = {name: i for i, name in enumerate(group_names)}
+        index = {name: i for i, name in enumerate(benchmarks)}
+        passes = np.full((len(nights), len(benchmarks), AGAIN), np.nan)
+        of_controls = np.full((len(nights), len(controls)), np.nan)
+        within = np.full((len(nights), len(benchmarks)), np.nan)
+        for t, night in enumerate(nights):
+            for b, name in enumerate(benchmarks):
+                seconds = night.launches.get(name, ())[:AGAIN]
+                passes[t, b, :len(seconds)] = np.log(seconds) if len(seconds) else np.nan
+                within[t, b] = night.within.get(name, np.nan)
+            for c, name in enumerate(controls):
+                if seconds := night.controls.get(name, ()):
+                    of_controls[t, c] = np.log(seconds).mean()
+            passes[:t, [index[name] for name in night.changed if name in index]] = np.nan
+        compared = tuple(Compared(index[one.benchmark], one.middle, one.error, one.audit)
+                         for night in nights[-REMEMBERED:] for one in night.comparisons if one.benchmark in index)
+        group = np.array([number[groups[name]] for name in benchmarks])
+        control_group = np.array([number[control_groups[name]] for name in controls])
+        return cls(benchmarks, passes, of_controls, group_names, group, control_group, np.nanmedian(within, axis=0),
+                   compared)
+
+    @property
+    def pair(self) -> Array:
+        """The learned spread of a pair, from the nights before tonight."""
+        return pair_spread(self.passes[-REMEMBERED - 1:-1, :, :LAUNCHES])

@@ -1,0 +1,194 @@
+"""The verdict on one benchmark: evidence in, a word and its reasons out. Pure: no I/O, no clock, no state.
+
+The evidence of time is one log ratio (head over base) a launch pair: two freshly started processes, both alive,
+alternating rounds. Rounds of one process are no independent samples, so they are not counted.
+
+| word | the first that holds |
+|---|---|
+| wrong | the head's result is |
+| invalid | the machine was unfit, on either side |
+| missing, new | only the base can do it; only the head can, or only the head is right |
+| regressed | the time did, or a counter gates (perf/verdict/exact.py), even where the two don't fit together |
+| improved | the time did; or it is ok and a counter that gates fell |
+| ok | the interval excludes the smallest effect that matters, of either sign |
+| inconclusive | none of these: `more_pairs` of the same spread would decide |
+
+Time is regressed if the interval lies above `noise`, and a wider one, of the confidence that `alarm` asks for, above
+no change at all; improved likewise on the other side. The first keeps a difference that does not matter from being
+called a change, the second bounds false alarms whatever the spread. Both belong to a confidence sequence
+(perf/verdict/intervals.py), so looking after each pair costs nothing. A change that is certain and below the smallest
+that matters is ok: drift is for the history to find.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from perf.policy.thresholds import Thresholds, thresholds
+from perf.verdict.exact import Change, Side, changes
+from perf.verdict.intervals import FINEST, Estimate, estimate
+from perf.verdict.words import times, undecided
+
+__all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counted", "decide", "family", "settled", "thresholds"]
+
+WORDS = ("wrong", "invalid", "missing", "new", "regressed", "improved", "ok", "inconclusive")
+MANY = 1000  # pairs; beyond it nobody waits
+HOPELESS = 3  # times the most pairs: where even as many would not decide, half of the most is enough to see it
+SHARED = 0.6  # part of the benchmarks: as many changes of one sign are one finding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of `ratio`, head over base, and its interval from `low` to `high`; None where nothing was timed, and an interval
+    from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not "inconclusive".
+    `certified` is the smallest change that as many pairs of this spread tell from none (0.04 is 4 %), `within_reach`
+    the smallest that the most pairs would tell."""
+
+    word: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    why: str
+    more_pairs: int
+    certified: float | None = None
+    within_reach: float | None = None
+
+
+def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Thresholds) -> Verdict:
+    """Of all log ratios so far, one a launch pair. Raises ValueError, in one line, for one that is not finite."""
+    t = thresholds
+    found = _changes(base, head, t)
+    if known := _grown(base, head, found) or _without_time(base, head):
+        return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
+    if len(pairs) < (1 if t.weight else 2):
+        return _untimed(pairs, found, t)
+    seen = estimate(pairs, t.learned)
+    half = seen.half_width(1 - t.confidence)
+    timed = _word(seen, len(pairs), t)
+    word = _with_counters(timed, found)
+    more = _more_pairs(seen, len(pairs), t) if word == "inconclusive" else 0
+    certified = _certified(seen, t)
+    why = [times(seen.middle, half, len(pairs)), *(change.words for change in found)]
+    if word == "inconclusive":
+        why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
+    return Verdict(word, _ratio(seen.middle), _ratio(seen.middle - half), _ratio(seen.middle + half), len(pairs),
+                   "; ".join(why), more, certified, _certified(seen, t, t.most_pairs))
+
+
+def counted(base: Side, head: Side, thresholds: Thresholds) -> bool:
+    """Whether counters alone make it regressed, whatever the time."""
+    return any(change.sign > 0 and not change.work for change in _changes(base, head, thresholds))
+
+
+def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
+    """Whether sampling may stop: the time's word is known, or the most pairs are taken, or would be hopelessly few.
+
+    May be asked after each pair: intervals hold at all looks together (perf/verdict/intervals.py).
+    """
+    n, t = len(pairs), thresholds
+    if n < t.least_pairs:
+        return False
+    if n >= t.most_pairs:
+        return True
+    seen = estimate(pairs, t.learned)
+    if _word(seen, n, t) != "inconclusive":
+        return True
+    far = HOPELESS * t.most_pairs
+    return 2 * n >= t.most_pairs and _more_pairs(seen, n, t, most=far) >= far
+
+
+def family(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """What many verdicts say together, a sentence each: a change across most benchmarks is one finding.
+
+    `Thresholds.among` keeps their number from multiplying false alarms.
+    """
+    timed = [v.ratio for v in verdicts.values() if v.ratio is not None and v.word in ("regressed", "improved", "ok")]
+    said = []
+    for word in ("regressed", "improved"):
+        ratios = [v.ratio for v in verdicts.values() if v.word == word and v.ratio is not None]
+        if len(ratios) >= 3 and len(ratios) >= SHARED * len(timed):
+            mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+            said.append(f"one finding: {len(ratios)} of {len(timed)} benchmarks {word}, {mean:.3f}x the base's time "
+                        "(geometric mean); look for what they share")
+    return said
+
+
+def _changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
+    return changes(base, head, memory=t.memory, error_factor=t.error_factor, compile_factor=t.compile_factor,
+                   compile_seconds=t.compile_seconds)
+
+
+def _without_time(base: Side, head: Side) -> tuple[str, str] | None:
+    """Word and reason where no time can be compared."""
+    if head.wrong:
+        return "wrong", head.wrong
+    if reason := head.invalid or base.invalid:
+        return "invalid", reason
+    if head.missing:
+        who = "neither side can" if base.missing else "the head can't"
+        return "missing", f"{who} do it: {head.missing}"
+    if base.missing:
+        return "new", f"the base can't do it: {base.missing}"
+    if base.wrong:
+        return "new", f"the base is wrong: {base.wrong}"
+    return None
+
+
+def _grown(base: Side, head: Side, found: list[Change]) -> tuple[str, str] | None:
+    """Of two that were counted and don't fit beside each other: what grew must not hide behind that."""
+    worse = [change.words for change in found if change.sign > 0]
+    if not (worse and base.missing and head.missing) or head.wrong or head.invalid or base.invalid:
+        return None
+    return "regressed", "; ".join(["not timed", *worse, head.missing])
+
+
+def _untimed(pairs: Sequence[float], found: list[Change], t: Thresholds) -> Verdict:
+    """Counters alone; one pair tells a ratio, but not how far to trust it."""
+    word = _with_counters("inconclusive", found)
+    at_best = Estimate(sum(pairs), FINEST, len(pairs))
+    lacking = _more_pairs(at_best, len(pairs), t) if word == "inconclusive" else 0
+    said = times(pairs[0], math.inf, 1) if pairs else "not timed"
+    ratio, low, high = (_ratio(pairs[0]), 0.0, math.inf) if pairs else (None, None, None)
+    why = [said, *([undecided(None, lacking, "at least")] if lacking else []), *(change.words for change in found)]
+    return Verdict(word, ratio, low, high, len(pairs), "; ".join(why), lacking)
+
+
+def _with_counters(timed: str, found: list[Change]) -> str:
+    if any(change.sign > 0 and not (change.work and timed == "improved") for change in found):
+        return "regressed"
+    if timed == "ok" and any(change.sign < 0 for change in found):
+        return "improved"
+    return timed
+
+
+def _word(seen: Estimate, n: int, t: Thresholds) -> str:
+    """The time's, of what was seen in n pairs, or of what would be seen were all pairs like these."""
+    if n < t.least_pairs:
+        return "inconclusive"
+    away = abs(seen.middle)
+    half = seen.half_width(1 - t.confidence, n)
+    if away + half < math.log1p(t.effect):
+        return "ok"
+    if n >= t.least_change and away - half > math.log1p(t.noise) and away > seen.half_width(2 * t.alarm, n):
+        return "regressed" if seen.middle > 0 else "improved"
+    return "inconclusive"
+
+
+def _more_pairs(seen: Estimate, pairs: int, t: Thresholds, most: int = MANY) -> int:
+    """How many more would decide if they looked like these; `most` stands for as many or more."""
+    deciding = (n for n in range(pairs + 1, pairs + most) if _word(seen, n, t) != "inconclusive")
+    return next(deciding, pairs + most) - pairs
+
+
+def _certified(seen: Estimate, t: Thresholds, pairs: int | None = None) -> float | None:
+    """The smallest change that would be called one where the estimate is just that, after as many `pairs` of this
+    spread (those seen, unless given); None: none yet."""
+    half, alarm = seen.half_width(1 - t.confidence, pairs), seen.half_width(2 * t.alarm, pairs)
+    least = max(half + math.log1p(t.noise), alarm)
+    return math.expm1(least) if least < 50 else None
+
+
+def _ratio(log_ratio: float) -> float:
+    return math.exp(log_ratio) if log_ratio < 700 else math.inf

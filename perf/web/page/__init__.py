@@ -1,0 +1,93 @@
+"""One self-contained HTML page of a run's evidence: no request leaves it, and it needs no server.
+
+    python -m perf report .perf/evidence.jsonl -o report.html
+
+What is written is escaped by construction (`markup.tag`), and the page's own policy forbids every
+request and every script or style but its own two.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from perf.commands.arguments import Parser, read
+from perf.measure.evidence import Evidence
+from perf.report.looks import Look, looks, treatments
+from perf.report.table import Datasheet
+from perf.web.page import charts, header, reasons, rows_table, summary, sweeps, treated
+from perf.web.page.document import document
+from perf.web.page.markup import tag
+from perf.workloads.workload import Workload
+
+TITLE = "Attention performance"
+
+
+def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
+         fitness: Mapping[str, Any] | None = None, title: str = TITLE, command: str | None = None,
+         datasheet: Datasheet | None = None) -> str:
+    """The page as text. Of several machines the last one's rows are shown, of several times the last.
+
+    `machines` are fingerprints by id (`evidence.machines`); `fitness` is what more to say of the machine,
+    as scalars by name; `command` is what was typed; `datasheet` as in `table`. Raises ValueError if there are no rows.
+    """
+    if not rows:
+        raise ValueError("nothing to report: no evidence; run pytest perf/ --benchmark-only first")
+    shown = latest(rows)
+    backends = looks({row.workload.backend for row in shown})
+    known = {**backends, **treatments(treated.names(shown))}  # a class of colour each
+    numbers = {row.workload: i for i, row in enumerate(shown)}
+    problems = reasons.problems(shown, numbers)
+    main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), fitness, title, command),
+            summary.summary(shown, known), problems, sweeps.sweeps(shown, backends, numbers),
+            treated.section(shown, known, numbers),
+            rows_table.section(shown, known, datasheet), reasons.skips(shown), reasons.compiled(shown),
+            reasons.kernels(shown))
+    return document(title, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
+                    style=file("page.css") + colours(known), script=file("page.js"))
+
+
+def latest(rows: Sequence[Evidence]) -> list[Evidence]:
+    """The last measurement of every workload on the machine that measured last, in the order of the first."""
+    found: dict[Workload, Evidence] = {}
+    for row in rows:
+        if row.machine == rows[-1].machine:
+            found[row.workload] = row
+    return list(found.values())
+
+
+def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
+    """Writes `page` with its `options` to `path`. Raises ValueError if there is nothing, or nowhere, to write."""
+    text = page(rows, machines, **options)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; name a file that can be written") from error
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Writes the page of an evidence file. Raises ValueError, in one line, for what can't be shown."""
+    parser = Parser(prog="python -m perf report", description="a self-contained HTML page of an evidence file")
+    parser.add_argument("evidence", type=Path, help="evidence file")
+    parser.add_argument("-o", "--output", type=Path, help="the page (default: beside the evidence, ending in .html)")
+    parser.add_argument("--title", default=TITLE)
+    chosen: argparse.Namespace = parser.parse_args(arguments)
+    output = chosen.output or chosen.evidence.with_suffix(".html")
+    if output == chosen.evidence:
+        raise ValueError(f"-o {output}: is the evidence itself; name another file")
+    rows, machines = read(chosen.evidence, "report")
+    write(output, rows, machines, title=chosen.title)
+    print(output)
+
+
+def file(name: str) -> str:
+    """The text of the page's style sheet or script."""
+    return (files(__name__) / name).read_text(encoding="utf-8")
+
+
+def colours(known: Mapping[str, Look]) -> str:
+    """The style of the backends' colours."""
+    return "".join(f".k{i}{{--k:light-dark({look.light},{look.dark})}}\n" for i, look in enumerate(known.values()))

@@ -1,0 +1,111 @@
+"""The top of the page: what was measured, where, when, and in what state the machine was."""
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from perf.measure.evidence import Evidence
+from perf.report.machine import clocks
+from perf.web.page.markup import Markup, tag
+
+# What a key is called, its unit, and how many of that one is; any other key is shown as it is.
+NAMES = {
+    "gpus": ("GPU", "", 1.0), "cpu": ("CPU", "", 1.0), "cuda": ("CUDA", "", 1.0), "cudnn": ("cuDNN", "", 1.0),
+    "os": ("OS", "", 1.0), "ecc": ("ECC", "", 1.0), "power_limit": ("power limit", "W", 1.0),
+    "clocks_locked_mhz": ("clocks locked at", "MHz", 1.0), "sm_mhz": ("SM clock", "MHz", 1.0),
+    "sm_drift": ("SM clock drift", "%", 100.0), "mem_mhz": ("memory clock", "MHz", 1.0),
+    "throttle": ("clocks held down by", "", 1.0), "temperature": ("temperature", "°C", 1.0),
+    "power": ("power", "W", 1.0), "utilisation": ("utilisation", "%", 1.0), "ecc_errors": ("ECC errors", "", 1.0),
+    "foreign_processes": ("others on the GPU", "", 1.0), "foreign_cores": ("cores busy with others", "", 1.0),
+    "free_bytes": ("free memory", "GB", 1e-9), "gpu_free_bytes": ("free GPU memory", "GB", 1e-9),
+    "cpu_mhz": ("CPU clock", "MHz", 1.0), "cpu_temperature": ("CPU temperature", "°C", 1.0),
+    "sm_mhz_limit": ("largest SM clock", "MHz", 1.0), "readings": ("readings a row", "", 1.0),
+}
+NOT_SHOWN = ("kind", "schema", "id")
+
+
+def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, fitness: Mapping[str, Any] | None,
+           title: str, command: str | None) -> Markup:
+    """Title, machine and fitness of `rows`, all of one machine; `left_out` counts the file's other rows."""
+    where = _text(machine.get("gpus")) or _text(machine.get("cpu")) or f"machine {rows[-1].machine}"
+    made = {"measured": _when(rows), "revision": _counted(_short(row.revision) for row in rows),
+            "clock": _counted(row.clock for row in rows if row.clock), "command": command,
+            "left out": f"{left_out} rows of other machines, or measured again later" if left_out else None}
+    settings = {key: value for key, value in machine.items() if key not in NOT_SHOWN}
+    settings["clocks"] = _counted(told for row in rows if (told := clocks(dict(machine), row.state)))
+    return tag(
+        "header",
+        tag("div", tag("h1", title), tag("button", "Theme", type="button", id="theme"), class_="bar"),
+        tag("p", where, class_="where"),
+        tag("div", _list("Run", made), _list("Machine", settings),
+            _list("While it was timed", {**(fitness or {}), **while_timed(rows)}), class_="facts"))
+
+
+def while_timed(rows: Iterable[Evidence]) -> dict[str, str]:
+    """What the rows' states have been: the ends and the median of a number, else each value and how often.
+
+    "x_min" and "x_max" of a state are ends of its "x".
+    """
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.state.items():
+            found.setdefault(name, []).append(value)
+    ends = {f"{name}{end}" for name in found for end in ("_min", "_max")}
+    return {name: _range(values, [*values, *found.get(f"{name}_min", ()), *found.get(f"{name}_max", ())],
+                         _named(name)[2]) for name, values in found.items() if name not in ends}
+
+
+def _range(values: Sequence[Any], extremes: Sequence[Any], factor: float) -> str:
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in extremes):
+        return _counted(_text(value) or "none" for value in values)
+    low, middle, high = (f"{factor * value:.4g}" for value in (
+        min(extremes), statistics.median(values), max(extremes)))
+    return low if low == high else f"{low} to {high}, median {middle}"
+
+
+def _named(key: str) -> tuple[str, str, float]:
+    return NAMES.get(key, (str(key).replace("_", " "), "", 1.0))
+
+
+def _list(name: str, values: Mapping[str, Any]) -> Markup | None:
+    pairs = []
+    for key, value in values.items():
+        label, unit, _ = _named(key)
+        if text := _text(value):
+            pairs.append(tag("div", tag("dt", label), tag("dd", f"{text} {unit}".rstrip()),
+                             class_="wide" if len(text) > 40 else None))
+    return tag("section", tag("h2", name), tag("dl", *pairs), class_="card") if pairs else None
+
+
+def _text(value: Any) -> str:
+    """A value of JSON in words; empty for none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text}" for key, each in value.items() if (text := _text(each)))
+    if isinstance(value, (list, tuple)):
+        texts = [_text(each) for each in value]
+        return f"{len(texts)} x {texts[0]}" if len(texts) > 1 == len(set(texts)) else ", ".join(texts)
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _counted(values: Iterable[str]) -> str:
+    """The different values; how often each, if they differ."""
+    counts = Counter(values)
+    return next(iter(counts), "") if len(counts) < 2 else ", ".join(
+        f"{count} x {value}" for value, count in counts.most_common())
+
+
+def _short(revision: str | None) -> str:
+    """A commit's first twelve digits, and what follows its forty."""
+    return revision[:12] + revision[40:] if revision else "not known"
+
+
+def _when(rows: Sequence[Evidence]) -> str:
+    first, last = (datetime.fromtimestamp(moment, UTC) for moment in (min(r.time for r in rows),
+                                                                     max(r.time for r in rows)))
+    end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    return f"{first:%Y-%m-%d %H:%M} to {end} UTC"

@@ -1,0 +1,73 @@
+"""Why rows have no time, what was compiled, and the kernels that ran."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from perf.measure.evidence import Evidence
+from perf.report.notes import alike, compiling, span
+from perf.web.page.markup import Markup, tag
+from perf.workloads.workload import Workload
+
+PROBLEMS = {"wrong": "in its numbers, or by the kernel that ran", "failed": "raised an error",
+            "invalid": "timed on a machine that was not fit"}
+
+
+def problems(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> Markup | None:
+    """The rows that are wrong, failed or invalid, by reason; None if there are none."""
+    parts: list[Markup] = []
+    for outcome, means in PROBLEMS.items():
+        found = [row for row in rows if row.outcome == outcome]
+        if found:
+            parts += [tag("h3", f"{len(found)} {outcome}: {means}"), *_grouped(found, numbers)]
+    return tag("section", tag("h2", "Problems"), *parts, id="problems", class_="problems") if parts else None
+
+
+def skips(rows: Sequence[Evidence]) -> Markup | None:
+    """Every skipped workload under its reason; None if there are none."""
+    found = [row for row in rows if row.outcome == "skipped"]
+    return tag("section", tag("h2", f"{len(found)} skipped"), *_grouped(found, {}), id="skipped") if found else None
+
+
+def _grouped(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> list[Markup]:
+    parts = []
+    for kind in alike((row.reason or "no reason given", row) for row in rows):
+        first = kind[0][0]
+        items = [tag("li", _named(row, numbers), None if reason == first else f": {reason}") for reason, row in kind]
+        parts.append(tag("details", tag("summary", tag("b", len(kind)), " ", first), tag("ul", *items)))
+    return parts
+
+
+def _named(row: Evidence, numbers: Mapping[Workload, int]) -> Markup:
+    name = tag("code", row.workload.id)
+    return tag("a", name, href=f"#r{numbers[row.workload]}") if row.workload in numbers else name
+
+
+def compiled(rows: Sequence[Evidence]) -> Markup | None:
+    """Compile seconds by variant and phase; None if nothing was compiled."""
+    lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", text, class_="num") for text in (
+        len(each), span(each, "cold"), span(each, "warm"), sum(int(one.get("recompiles", 0)) for one in each))))
+        for name, each in compiling(rows).items()]
+    head = tag("tr", tag("th", "variant and phase", scope="col"), *(
+        tag("th", name, scope="col", class_="num") for name in ("rows", "cold (sum)", "warm (sum)", "recompiles")))
+    return tag("section", tag("h2", "Compile seconds"), tag("div", tag(
+        "table", tag("thead", head), tag("tbody", *lines)), class_="scroll", tabindex="0", role="region",
+        aria_label="Compile seconds"), id="compiled") if lines else None
+
+
+def kernels(rows: Sequence[Evidence]) -> Markup | None:
+    """The device kernels or operators that the rows of each variant and phase ran; None if they weren't recorded."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for row in rows:
+        w = row.workload
+        name = f"{'' if w.bare else w.model + ': '}{w.variant} {w.phase}"
+        for kernel, times in row.kernels.items():
+            found.setdefault(name, {}).setdefault(kernel, []).append(times)
+    parts = [tag("details", tag("summary", name), tag("ul", *(
+        tag("li", tag("code", kernel), f" {_times(times)}") for kernel, times in sorted(each.items()))))
+        for name, each in found.items()]
+    return tag("section", tag("h2", "The kernels that ran"), *parts, id="kernels") if parts else None
+
+
+def _times(times: Sequence[int]) -> str:
+    least, most = min(times), max(times)
+    return f"{least if least == most else f'{least} to {most}'} a call, in {len(times)} rows"

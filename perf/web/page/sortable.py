@@ -1,0 +1,66 @@
+"""A table that page.js sorts by any column and filters by words."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from perf.report.units import UNKNOWN
+from perf.web.page.markup import Markup, join, tag
+
+Row = TypeVar("Row")
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """A column by its name: what it sorts by, and that in words."""
+
+    name: str
+    value: Callable[[Row], Value]
+    text: Callable[[Any], str] = str
+    what: bool = False  # says what was measured, not what was found
+    better: str = ""  # "lower is better"
+    markup: Callable[[Row, str], Markup] | None = None  # of the words, where they are more than text
+
+
+def sortable(title: str, rows: Sequence[Row], columns: Sequence[Column[Row]],
+             attributes: Callable[[Row], Mapping[str, object]], legend: Iterable[str], *, example: str,
+             picks: Markup | None = None) -> Markup:
+    """The section `#rows`. A row's `attributes` are those of its `tr`, its id ("r1") among them.
+
+    What all rows have in common stands above the table, not in it; a column of which nothing is known is left out.
+    `picks` are further filters, `example` stands in the filter's empty field.
+    """
+    first, *others = columns
+    values = {column.name: [column.value(row) for row in rows] for column in columns}
+    same = {column.name: values[column.name][0] for column in others
+            if column.what and len(set(values[column.name])) == 1}
+    aligned = {column: "" if isinstance(given[0], str) else "num" for column in [first, *others] if column.name not in
+               same and (given := [value for value in values[column.name] if value is not None])}
+    head = tag("tr", *(tag("th", tag("button", column.name, type="button", data_better=column.better or None),
+                           scope="col", class_=f"{side} {'what' if column.what else ''}".strip() or None)
+                       for column, side in aligned.items()))
+    body = join(tag("tr", *(_cell(row, column, side, column is first) for column, side in aligned.items()),
+                    **attributes(row)) for row in rows)
+    common = ", ".join(f"{name} {value}" for name, value in same.items() if value is not None)
+    return tag(
+        "section", tag("h2", title),
+        tag("div", tag("label", "Filter ", tag("input", type="search", id="filter", autocomplete="off",
+                                               placeholder=example)),
+            picks, tag("output", f"{len(rows)} rows", id="count", for_="filter"), class_="bar"),
+        tag("p", f"In every row: {common}.", class_="note") if common else None,
+        tag("div", tag("table", tag("thead", head), tag("tbody", body), id="table"), class_="scroll", tabindex="0",
+            role="region", aria_label=title),
+        tag("details", tag("summary", "How to read it"), *(tag("p", text) for text in legend)), id="rows")
+
+
+def _cell(row: Row, column: Column[Row], side: str, is_head: bool) -> Markup:
+    value = column.value(row)
+    text = UNKNOWN if value is None else column.text(value)
+    plain = value is None or isinstance(value, str)
+    sorts_by = None if plain or text == str(value) else f"{value:.6g}"
+    shown = column.markup(row, text) if column.markup else text
+    if is_head:
+        return tag("th", shown, scope="row")
+    return tag("td", shown, class_=side or None, data_v=sorts_by)

@@ -1,0 +1,81 @@
+"""Speed against size of quantised and compiled models: a chart a model, phase and batch."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from perf.measure.evidence import Evidence
+from perf.report.looks import Look
+from perf.report.models_table import against, items, quality, reference
+from perf.report.units import number, seconds, size
+from perf.web.page.charts import Point, chart, decades, swatch
+from perf.web.page.markup import Markup, tag
+from perf.workloads.workload import Workload
+
+NOTE = ("Up is faster, left is smaller. A compiled model is filled, an uncompiled one hollow; a model that is not "
+        "quantised is named by its dtype.")
+
+
+def name(w: Workload) -> str:
+    """"bnb-int8 compiled"; of a model that is not quantised its dtype."""
+    return " ".join(w.treatment if w.treatment and w.treatment[0] != "compiled" else (w.dtype, *w.treatment))
+
+
+def names(rows: Sequence[Evidence]) -> set[str]:
+    """Of all that is drawn."""
+    return {name(row.workload) for group in groups(rows) for row in group}
+
+
+def groups(rows: Sequence[Evidence]) -> list[list[Evidence]]:
+    """The timed rows of one model, backend, phase, length and batch, where something was done to one of them."""
+    found: dict[Workload, dict[str, Evidence]] = {}
+    for row in rows:
+        if not row.workload.bare and row.outcome == "ok" and row.median and row.kept_bytes:
+            found.setdefault(replace(row.workload.plain, dtype=""), {})[name(row.workload)] = row
+    shown = (list(group.values()) for group in found.values())
+    return [group for group in shown if len(group) > 1 and any(row.workload.treatment for row in group)]
+
+
+def section(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup | None:
+    """The charts with their legend; None where no model was treated."""
+    shown = groups(rows)
+    if not shown:
+        return None
+    timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
+    drawn = names(rows)
+    chips = [tag("button", swatch(one, known), one, type="button", class_="chip", aria_pressed="true", data_k=f"k{i}")
+             for i, one in enumerate(known) if one in drawn]
+    return tag("section", tag("h2", "Speed against size"), tag("p", NOTE, class_="note"),
+               tag("div", *chips, class_="legend", role="group", aria_label="treatments shown"),
+               tag("div", *(_panel(group, known, numbers, timed) for group in shown), class_="panels"), id="treated")
+
+
+def _panel(group: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int],
+           timed: Mapping[Workload, Evidence]) -> Markup:
+    w = group[0].workload
+    x = decades([(row.kept_bytes or 0) / 1e6 for row in group], "weights in MB")
+    y = decades([items(row.workload) / (row.median or 1) for row in group], f"{_unit(w)} a second")
+    points = {name(row.workload): [_point(row, numbers, timed)] for row in group}
+    ordered = {one: points[one] for one in known if one in points}
+    keys = f", {w.m} keys" if w.m != w.n else ""
+    title = f"{w.model}, {w.phase}, batch {w.batch}"
+    best = max(group, key=lambda row: items(row.workload) / (row.median or 1))
+    return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys}, {w.variant}"),
+               chart(ordered, known, x, y, label=f"{_unit(w)} a second over MB of weights: {title}"),
+               tag("p", swatch(name(best.workload), known), f"{name(best.workload)} is the fastest: "
+                   f"{seconds(best.median or 0)}, {_said(best, timed)}"))
+
+
+def _point(row: Evidence, numbers: Mapping[Workload, int], timed: Mapping[Workload, Evidence]) -> Point:
+    rate = items(row.workload) / (row.median or 1)
+    said = f"{size(row.kept_bytes)}, {number(rate)} {_unit(row.workload)} a second, {_said(row, timed)}"
+    return Point((row.kept_bytes or 0) / 1e6, rate, said, numbers[row.workload])
+
+
+def _said(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:
+    compared = against(row, reference(row.workload, timed)) or "the model as it is"
+    return compared + (f", quality {quality(row)}" if row.quality.get("new") is not None else "")
+
+
+def _unit(w: Workload) -> str:
+    return "tokens" if w.phase in ("prefill", "decode") else "items"

@@ -1,0 +1,129 @@
+"""asv's pages of the history, made to work anywhere: what they load from CDNs comes with them."""
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from perf.web.page.markup import Markup, join, tag
+from perf.web.site import vendored
+
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+          "connect-src 'self'; base-uri 'none'; form-action 'none'")
+LINKS = ("https://github.com/airspeed-velocity/asv/",)  # that a reader may follow, and nothing loads
+COMMIT = "../index.html#commit-"  # where asv's links to a commit lead, unless asv.conf.json says
+
+
+def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scratch: Path) -> dict[Path, str]:
+    """Writes asv's pages of `results` into `out`, by way of the folder `scratch`; tells what was left out, and why.
+
+    `config` is asv.conf.json's content and `root` where it stands. Raises ValueError, in one line, if asv is missing,
+    fails, or has a page that loads what `vendor/` doesn't hold.
+    """
+    if find_spec("asv") is None:
+        raise ValueError('asv is not installed, so its graphs are left out; pip install -e ".[site]"')
+    from perf.web.site.staging import stage
+
+    link, repo = config.get("show_commit_url", "#"), config.get("repo", ".")
+    here = (root / repo).resolve()
+    left_out = stage(results, scratch / "results", here if here.exists() else root)
+    given = {**config, "results_dir": str(scratch / "results"), "html_dir": str(out), "plugins": [],
+             "repo": str(here) if here.exists() else repo, "show_commit_url": COMMIT if link == "#" else link}
+    (scratch / "asv.conf.json").write_text(json.dumps(given), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "asv", "publish", "--no-pull", "--config",
+                           str(scratch / "asv.conf.json")], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1].strip()
+        raise ValueError(f"asv publish failed, so its graphs are left out: {said}")
+    _drop_unmeasured(out)
+    _tell_graphs(out)
+    self_contained(out)
+    return left_out
+
+
+def _drop_unmeasured(out: Path) -> None:
+    """asv's list has a line for each cell of the product of the axes; those without a figure are dropped."""
+    for path in out.glob("graphs/**/summary.json"):
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps([row for row in rows if row["last_value"] is not None]), encoding="utf-8")
+
+
+def _tell_graphs(out: Path) -> None:
+    """asv's page asks for the graph of a benchmark at every place, also where it was never measured: `asv_page.js`
+    asks for those only that "graphs" names, a place's number by benchmark."""
+    from asv.graph import Graph
+
+    path = out / "index.json"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["graphs"] = {name: [i for i, place in enumerate(index["graph_param_list"])
+                              if Path(out, Graph.get_file_path(place, name) + ".json").exists()]
+                       for name in index["benchmarks"]}
+    path.write_text(json.dumps(index), encoding="utf-8")
+
+
+def self_contained(out: Path) -> None:
+    """Puts what asv's page loads from elsewhere beside it. Raises ValueError for what isn't known."""
+    (out / "vendor").mkdir()
+    for file in vendored.files():
+        (out / "vendor" / file.name).write_bytes(_without_fonts(file.name, file.read()))
+    for name in (vendored.LICENCES, "lock.toml"):
+        shutil.copy(vendored.FOLDER / name, out / "vendor")
+    for name in ("asv_page.css", "asv_page.js"):
+        (out / name).write_text((files("perf.web.site") / name).read_text(encoding="utf-8"), encoding="utf-8")
+    index = out / "index.html"
+    index.write_text(rewritten(index.read_text(encoding="utf-8")), encoding="utf-8")
+    (out / "error.html").unlink(missing_ok=True)  # it asks for the network, which nothing needs now
+    for path in [*out.glob("*.html"), *out.glob("*.js"), *out.glob("*.css")]:
+        for address in external(path.name, path.read_text(encoding="utf-8")):
+            raise ValueError(f"asv's {path.name} loads {address}, which perf/web/site/vendor/lock.toml does not "
+                             "name; add the npm package that has it")
+
+
+def _without_fonts(name: str, data: bytes) -> bytes:
+    """Bootstrap's style sheet names icon fonts that asv never shows."""
+    return re.sub(rb"@font-face\{[^}]*\}", b"", data) if name.endswith(".css") else data
+
+
+def rewritten(html: str) -> str:
+    """asv's index.html with the files of `vendor/` in place of their addresses, a policy, a way back and a theme."""
+    for file in vendored.files():
+        local = f"vendor/{file.name}"
+        html = re.sub(rf'<script src="{re.escape(file.replaces)}"[^>]*>', f'<script src="{local}">', html)
+        html = re.sub(rf'<link rel="stylesheet" href="{re.escape(file.replaces)}"[^>]*>',
+                      f'<link rel="stylesheet" href="{local}">', html)
+    html = re.sub(r"<script[^>]*>\s*function js_load_failure\(\).*?</script>", "", html, flags=re.DOTALL)
+    head = join([tag("meta", http_equiv="Content-Security-Policy", content=Markup(POLICY)),
+                 tag("meta", name="viewport", content="width=device-width, initial-scale=1")])
+    ours = ('<link href="asv_page.css" rel="stylesheet"/>\n    <script src="asv_page.js"></script>\n  </head>')
+    back = join([tag("li", tag("a", "Overview", href="../index.html"))])
+    html = html.replace("<html>", '<html lang="en">', 1).replace("<head>", f"<head>\n    {head}", 1)
+    html = html.replace("</head>", ours, 1)
+    return re.sub(r'(<li id="nav-li-" )', lambda found: f"{back}\n        {found[1]}", html, count=1)
+
+
+def external(name: str, text: str) -> list[str]:
+    """The addresses on other hosts that a file of asv's page names, but for links that a reader may follow."""
+    if name.endswith(".html"):
+        parser = _Addresses()
+        parser.feed(text)
+        return [address for address in parser.found if address not in LINKS]
+    return re.findall(r"https?://[^\s'\"<>)]+|(?<=url\()//[^)]+", text)
+
+
+class _Addresses(HTMLParser):
+    """Collects the attributes that are an address with a host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [value for _, value in attributes if value and re.match(r"\s*(https?:)?//", value)]

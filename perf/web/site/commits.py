@@ -1,0 +1,110 @@
+"""How fresh the history is: which commits were measured, which could not be, and why."""
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perf.compare.record import Night
+from perf.history.rows import History
+from perf.web.page.markup import Markup, tag
+from perf.web.site.latest import Place
+from perf.web.site.parts import moment, table
+
+MOST = 200  # commits shown
+FORM = "%H%x00%ct%x00%an%x00%s"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the branch; `time` in seconds since 1970."""
+
+    hash: str
+    time: float
+    author: str
+    subject: str
+
+    @property
+    def anchor(self) -> str:
+        return f"commit-{self.hash[:8]}"
+
+
+@dataclass(frozen=True)
+class State:
+    """What became of a commit: figures by machine and environment, or why there are none ("": nobody tried)."""
+
+    commit: Commit
+    figures: Mapping[tuple[str, str], int]
+    reason: str = ""
+
+    @property
+    def word(self) -> str:
+        return "measured" if self.figures else "failed" if self.reason else "not measured"
+
+
+def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
+    """The commits of a branch, the newest first. Raises ValueError, in one line, where git can't tell."""
+    done = subprocess.run(["git", "log", "--no-show-signature", f"--format={FORM}", revision], cwd=repository,
+                          capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        said = (done.stderr.strip() or "git failed").splitlines()[0]
+        raise ValueError(f"{repository}: its commits can't be listed: {said}")
+    parts = (line.split("\0", 3) for line in done.stdout.split("\n") if line)
+    return [Commit(name, float(when), author, subject) for name, when, author, subject in parts]
+
+
+def states(commits: Sequence[Commit], history: History, results: Path, nights: Sequence[Night],
+           repository: Path) -> list[State]:
+    """Of the commits since the first that was tried, the newest first, at most `MOST`."""
+    figures: dict[str, dict[tuple[str, str], int]] = {}
+    unclean = {row.commit for row in history.rows if row.dirty}  # of uncommitted changes, so not of the commit
+    for row in history.rows:
+        if row.dirty:
+            continue
+        of_place = figures.setdefault(row.commit, {})
+        of_place[row.machine, row.environment] = of_place.get((row.machine, row.environment), 0) + 1
+    tried = {path.name[:8] for path in results.glob("*/*.json")} - {commit[:8] for commit in unclean}
+    tried |= {commit[:8] for commit in figures}
+    told = {failed.what: failed.reason for night in nights for failed in night.failed}
+    failed = tried | {what[:8] for what in told}
+
+    def state(commit: Commit) -> State:
+        if commit.hash in figures or commit.hash[:8] not in failed:
+            return State(commit, figures.get(commit.hash, {}))
+        return State(commit, {}, _reason(commit, told, repository))
+
+    first = max((i for i, commit in enumerate(commits) if commit.hash[:8] in tried), default=-1)
+    return [state(commit) for commit in commits[:min(first + 1, MOST)]]
+
+
+def _reason(commit: Commit, told: Mapping[str, str], repository: Path) -> str:
+    for what, reason in told.items():
+        if len(what) >= 8 and commit.hash.startswith(what[:40]):
+            return reason
+    done = subprocess.run(["git", "cat-file", "-e", f"{commit.hash}:attention/__init__.py"], cwd=repository,
+                          capture_output=True)
+    return "it has no attention/" if done.returncode else "nothing could be measured; the log of its run says why"
+
+
+def section(found: Sequence[State], places: Mapping[tuple[str, str], Place]) -> Markup | None:
+    """The table of commits, each with the anchor that asv's pages and ours lead to."""
+    if not found:
+        return None
+    return tag("section", tag("h2", "Commits"), table("Commits", ("commit", "date", "state", "author", "subject"), (
+        _row(state, places) for state in found), tall=True), id="commits")
+
+
+def _row(state: State, places: Mapping[tuple[str, str], Place]) -> Markup:
+    commit = state.commit
+    hardware: dict[str, int] = {}
+    for key, count in state.figures.items():
+        name = places[key].hardware if key in places else key[0]
+        hardware[name] = hardware.get(name, 0) + count
+    said = ", ".join(f"{count} figures on {name}" for name, count in hardware.items()) or (
+        f"failed: {state.reason}" if state.reason else state.word)
+    date = datetime.fromtimestamp(commit.time, UTC).strftime("%Y-%m-%d %H:%M")
+    return tag("tr", tag("th", tag("code", commit.hash[:8]), scope="row"), tag("td", moment(commit.time, date)),
+               tag("td", said), tag("td", commit.author), tag("td", commit.subject, class_="subject"),
+               id=commit.anchor, class_={"failed": "bad", "not measured": "soft"}.get(state.word))

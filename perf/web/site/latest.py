@@ -1,0 +1,129 @@
+"""The last figures of every workload on every machine and its versions, as evidence, and what derives from them."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perf.measure.evidence import Evidence
+from perf.workloads.workload import Workload
+
+if TYPE_CHECKING:
+    from perf.history.rows import History, Row
+
+NOT_VERSIONS = ("machine", "branch", "arch", "cpu", "num_cpu", "os", "ram", "gpu", "threads", "governor", "ecc",
+                "power_limit", "clocks_locked_mhz")
+ITEMS = {"vit": "images", "tft": "series"}  # what a family's batch counts; of all others tokens are counted
+
+
+@dataclass(frozen=True)
+class Place:
+    """A machine with certain versions: what one line of the history was measured on.
+
+    `properties` is what asv tells series apart by; `hardware` the GPU's name, or the CPU's.
+    """
+
+    machine: str
+    environment: str
+    hardware: str
+    versions: str
+    properties: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Latest:
+    """A workload at a place: its last time as evidence, and its lines by asv's figure, the oldest value first."""
+
+    place: Place
+    evidence: Evidence
+    lines: Mapping[str, Sequence[Row]]
+
+    @property
+    def workload(self) -> Workload:
+        return self.evidence.workload
+
+    def value(self, figure: str) -> float | None:
+        """The last of a figure; None if it was measured at an earlier commit than the time, or never."""
+        line = self.lines.get(figure, ())
+        return line[-1].value if line and line[-1].commit == self.evidence.revision else None
+
+
+def latest(history: History, places: Mapping[tuple[str, str], Place]) -> list[Latest]:
+    """Of each machine and environment in `places`, and each workload that was timed there."""
+    found: dict[tuple[str, str, Workload], dict[str, Sequence[Row]]] = {}
+    for (machine, environment, workload, figure), line in history.lines.items():
+        if (machine, environment) in places:
+            found.setdefault((machine, environment, workload), {})[figure] = line
+    return [Latest(places[machine, environment], _evidence(workload, lines["time_call"][-1], lines), lines)
+            for (machine, environment, workload), lines in found.items() if "time_call" in lines]
+
+
+def _evidence(w: Workload, timed: Row, lines: Mapping[str, Sequence[Row]]) -> Evidence:
+    def figure(name: str) -> float | None:
+        return next((row.value for row in lines.get(name, ()) if row.commit == timed.commit), None)
+
+    told = timed.statistics
+    wide = None if told is None else (told.high - told.low) / 2 / timed.value
+    peak, launches = figure("track_peak_bytes"), figure("track_launches")
+    return Evidence(w, "ok", median=timed.value, interval=wide if wide is not None and wide < 1 else None,
+                    peak_bytes=None if peak is None else int(peak), flops=flops(w), host=figure("track_host_time"),
+                    counters={} if launches is None else {"launches": int(launches)}, machine=timed.machine,
+                    revision=timed.commit, time=timed.measured or timed.date)
+
+
+def flops(w: Workload) -> int | None:
+    """Of one call; None where they can't be counted, as of a function or model that is here no more."""
+    try:
+        return w.flops
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def items(w: Workload) -> tuple[int, str]:
+    """What one call works through: sequences' tokens, images or time series."""
+    from models import presets
+
+    preset = None if w.bare else presets().get(w.model)
+    unit = ITEMS.get(preset.family, "tokens") if preset else "tokens"
+    return (w.batch * w.n if unit == "tokens" else w.batch), unit
+
+
+def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, str], Place]:
+    """The last `most` environments of each machine of the history, by machine and environment; the newest first."""
+    newest: dict[tuple[str, str], Row] = {}
+    for row in history.rows:
+        if not row.dirty:
+            newest[row.machine, row.environment] = row
+    found: dict[tuple[str, str], Place] = {}
+    count: dict[str, int] = {}
+    for key, row in sorted(newest.items(), key=lambda item: item[1].measured or item[1].date, reverse=True):
+        count[row.machine] = count.get(row.machine, 0) + 1
+        if count[row.machine] <= most:
+            found[key] = _place(results, row)
+    return found
+
+
+def _place(results: Path, row: Row) -> Place:
+    record = _record(results / row.machine, row)
+    properties = {name: str(value) for name, value in record.get("params", {}).items()}
+    properties |= {f"env-{name}": str(value) for name, value in record.get("env_vars", {}).items()}
+    return Place(row.machine, row.environment, properties.get("gpu") or properties.get("cpu") or row.machine,
+                 _versions(properties) or row.environment, properties)
+
+
+def _record(folder: Path, row: Row) -> dict:
+    """The results file that a row is from. It has been read before, so it can be."""
+    for path in sorted(folder.glob(f"{row.commit[:8]}-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("env_name") == row.environment and record.get("commit_hash") == row.commit:
+            return record
+    return {}
+
+
+def _versions(properties: Mapping[str, str]) -> str:
+    """"torch 2.11.0, python 3.12"; torch first."""
+    told: Iterable[str] = sorted((name for name in properties if name not in NOT_VERSIONS),
+                                 key=lambda name: (name != "torch", name == "python", name))
+    return ", ".join(f"{name} {properties[name]}".strip() for name in told if properties[name])

@@ -1,0 +1,109 @@
+"""Last night's verdicts, what regressed first; a folder of records as perf/compare/record.py writes them."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from perf.compare.record import Finding, Night, load
+from perf.report.units import UNKNOWN
+from perf.report.verdicts import counts
+from perf.web.page.markup import Markup, join, tag
+from perf.web.site.parts import commit, moment, table
+from perf.web.site.spark import sparkline
+from perf.web.site.words import change, figure_name, figure_text
+
+# The most pressing first; what stands behind the last of them is folded.
+ORDER = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
+FOLDED = ("ok", "unchanged", "skipped")
+BAD = ("wrong", "regressed")
+HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
+NUMBERS = ("base", "head")
+
+Named = Callable[[Night, Finding], tuple[str, str | None]]  # a benchmark in words, and the address of its graph
+
+
+def read(folder: Path) -> tuple[list[Night], list[str]]:
+    """The newest night of each machine and environment, the newest first, and a line for each file that is none."""
+    found: dict[tuple[str, str], Night] = {}
+    problems = []
+    for path in sorted(folder.glob("**/*.json")):
+        try:
+            night = load(path)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        key = (night.machine, night.environment)
+        if key not in found or night.time > found[key].time:
+            found[key] = night
+    return sorted(found.values(), key=lambda night: night.time, reverse=True), problems
+
+
+def section(nights: Sequence[Night], named: Named, commits: Collection[str]) -> Markup:
+    """All nights' verdicts; says so if there are none. `commits` are on the page, by eight digits."""
+    if not nights:
+        return tag("section", tag("h2", "Last night"), tag("p", "No night has been recorded yet.", class_="note"),
+                   id="night")
+    return tag("section", tag("h2", "Last night"), *(_night(night, named, commits) for night in nights), id="night")
+
+
+def _night(night: Night, named: Named, commits: Collection[str]) -> Markup:
+    shown = sorted(night.findings, key=lambda found: (ORDER.index(found.word), -(found.ratio or 1)))
+    loud = [found for found in shown if found.word not in FOLDED]
+    quiet = [found for found in shown if found.word in FOLDED]
+    broken = [step for step in night.steps if step.outcome != "ok"]
+    versions = ", ".join(f"{name} {night.fingerprint[name]}" for name in ("torch", "cuda", "driver")
+                         if night.fingerprint.get(name))
+    return tag(
+        "div",
+        tag("h3", counts(night.findings)),
+        tag("p", moment(night.time, night.date), f" on {night.hardware}" + (f", {versions}" if versions else "") + ": ",
+            commit(night.head, commits), " against ", commit(night.base, commits), class_="note"),
+        *(tag("p", note) for note in night.notes),
+        _list("Steps that did not end well", [f"{s.name}: {s.outcome}{': ' + s.reason if s.reason else ''}"
+                                              for s in broken]),
+        _table(night, loud, named, commits, "What changed or could not be told") if loud else None,
+        _list("Could not be measured", [f"{_short(failed.what)}: {failed.reason}" for failed in night.failed]),
+        _list("Vanished", night.vanished),
+        tag("details", tag("summary", f"{len(quiet)} without a change"),
+            _table(night, quiet, named, commits, "Without a change")) if quiet else None,
+        tag("p", "Measure it again: ", tag("code", night.command), class_="note") if night.command else None,
+        class_="night")
+
+
+def _short(what: str) -> str:
+    """A commit by its first digits, anything else as it is."""
+    return what[:8] if re.fullmatch(r"[0-9a-f]{40}", what) else what
+
+
+def _list(name: str, lines: Sequence[str]) -> Markup | None:
+    return join([tag("p", tag("b", name)), tag("ul", *(tag("li", line) for line in lines))]) if lines else None
+
+
+def _table(night: Night, found: Sequence[Finding], named: Named, commits: Collection[str], label: str) -> Markup:
+    return table(label, HEADS, (_row(night, one, named, commits) for one in found), numbers=NUMBERS)
+
+
+def _row(night: Night, one: Finding, named: Named, commits: Collection[str]) -> Markup:
+    since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
+    text, address = named(night, one)
+    cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),
+             tag("th", tag("a", text, href=address) if address else text,
+                 tag("p", one.why, class_="note") if one.why else None, scope="row"),
+             tag("td", _named(one.figure)),
+             *(tag("td", figure_text(value, one.unit), class_="num") for value in (one.base, one.head)),
+             tag("td", sparkline([value for _, value in one.samples])),
+             tag("td", *since))
+    return tag("tr", *cells, class_="bad" if one.word in BAD else None)
+
+
+def _named(figure: str) -> str:
+    return figure_name(f"track_{figure}")
+
+
+def _change(one: Finding) -> list[Markup]:
+    """Below the verdict: the change, and its interval, as far as they are known."""
+    if one.ratio is None:
+        return []
+    interval = f"[{change(one.low)}, {change(one.high)}]" if one.low is not None and one.high is not None else None
+    return [tag("br"), join([change(one.ratio)]), *([tag("br"), tag("small", interval)] if interval else [])]

@@ -1,0 +1,84 @@
+"""What went up in the history and stayed up: steps and slow creep (perf/verdict/drift.py), as a table."""
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perf.verdict import drift
+from perf.web.page.markup import Markup, join, tag
+from perf.web.site.graphs import Graphs
+from perf.web.site.latest import Latest
+from perf.web.site.parts import commit, table
+from perf.web.site.words import change, figure_name, figure_text, full_title
+
+if TYPE_CHECKING:
+    from perf.history.rows import Row
+
+RECENT = 120  # commits of a line that are looked through
+HEADS = ("what", "figure", "measured on", "since", "before", "after", "change")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A figure of a workload that went up, from the level `old` to `new`.
+
+    It lies between the commits `before` and `after`; of a creep there are none, but its last `nights`.
+    """
+
+    row: Latest
+    figure: str
+    old: float
+    new: float
+    before: str = ""
+    after: str = ""
+    nights: int = 0
+
+    @property
+    def ratio(self) -> float:
+        return self.new / self.old if self.old else float("inf")
+
+
+def steps(rows: Sequence[Latest]) -> list[Step]:
+    """Of all figures of all rows, the largest first."""
+    found = (step for row in rows for figure, line in row.lines.items() for step in _of_line(row, figure, line))
+    return sorted(found, key=lambda step: step.ratio, reverse=True)
+
+
+def _of_line(row: Latest, figure: str, line: Sequence[Row]) -> Iterator[Step]:
+    """The steps up that the last level has not come back from; where there is none, a creep."""
+    line = line[-RECENT:]
+    values = [each.value for each in line]
+    if max(values) <= min(values) * (1 + drift.LEAST):
+        return
+    changes = drift.steps(values)
+    stayed = [one for one in changes if one.ratio > 1 and changes[-1].after > one.before * (1 + drift.LEAST)]
+    for one in stayed:
+        yield Step(row, figure, one.before, one.after, line[one.at - 1].commit, line[one.at].commit)
+    if not stayed and (crept := drift.creep(values)):
+        yield Step(row, figure, crept.before, crept.after, nights=crept.nights)
+
+
+def section(found: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
+    """The table; None if there is no step. `commits` are on the page, by eight digits."""
+    if not found:
+        return None
+    return tag("section", tag("h2", "Steps up in the history"),
+               tag("p", f"Lasting changes of level within the last {RECENT} commits of a line, the largest first; what "
+                        "has come back since is left out. Lower is better in every figure.", class_="note"),
+               table("Steps up", HEADS, (_row(step, graphs, commits) for step in found), numbers=HEADS[4:]), id="steps")
+
+
+def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
+    row, unit = step.row, step.row.lines[step.figure][-1].unit
+    marked = [f"{step.before}-{step.after}"] if step.after else []
+    link = graphs.link(row.workload, step.figure, row.place.properties, commits=marked)
+    name = full_title(row.workload)
+    since = join([commit(step.after, commits), tag("small", "after ", commit(step.before, commits))]) if step.after \
+        else f"a creep over the last {step.nights}"
+    cells = (tag("th", tag("a", name, href=link) if link else name, scope="row"),
+             tag("td", figure_name(step.figure)), tag("td", f"{row.place.hardware}, {row.place.versions}"),
+             tag("td", since),
+             *(tag("td", figure_text(value, unit), class_="num") for value in (step.old, step.new)),
+             tag("td", change(step.ratio), class_="num worse"))
+    return tag("tr", *cells)

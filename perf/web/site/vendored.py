@@ -1,0 +1,111 @@
+"""The files of npm packages that asv's page needs, kept in the repository so that publishing needs no network.
+
+`vendor/lock.toml` says of each file its package, version and hashes, and the address that it replaces.
+
+    python -m perf.web.site.vendored          # are the files what the lock says?
+    python -m perf.web.site.vendored fetch    # from npm again, after the lock was edited
+"""
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("vendor")
+LICENCES = "LICENSES.txt"
+AGAIN = "python -m perf.web.site.vendored fetch gets it from npm again"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a package: its path there, its SHA-256 in hex, and the address in asv's page that it replaces."""
+
+    package: str
+    version: str
+    path: str
+    sha256: str
+    replaces: str
+
+    @property
+    def name(self) -> str:
+        """Of the file in `vendor/` and on the site."""
+        return Path(self.path).name
+
+    def read(self, folder: Path = FOLDER) -> bytes:
+        """Raises ValueError, in one line, if the file is missing or is another."""
+        path = folder / self.name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}; {AGAIN}") from None
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise ValueError(f"{path}: is not {self.package} {self.version}'s {self.path} (SHA-256); {AGAIN}")
+        return data
+
+
+@dataclass(frozen=True)
+class Package:
+    """An npm package: its version, and npm's own hash of it."""
+
+    name: str
+    version: str
+    licence: str
+    integrity: str
+    files: tuple[File, ...]
+
+
+def packages(folder: Path = FOLDER) -> list[Package]:
+    """What the lock names."""
+    lock = tomllib.loads((folder / "lock.toml").read_text(encoding="utf-8"))
+    return [Package(one["name"], one["version"], one["licence"], one["integrity"],
+                    tuple(File(one["name"], one["version"], **file) for file in one["file"]))
+            for one in lock["package"]]
+
+
+def files(folder: Path = FOLDER) -> list[File]:
+    """All files that the lock names."""
+    return [file for package in packages(folder) for file in package.files]
+
+
+def fetch(folder: Path = FOLDER) -> None:
+    """Gets every package by `npm pack`. Raises ValueError, in one line, for one that isn't what the lock says."""
+    for package in packages(folder):
+        wanted = f"{package.name}@{package.version}"
+        with tempfile.TemporaryDirectory() as place:
+            done = subprocess.run(["npm", "pack", "--silent", wanted], cwd=place, capture_output=True, text=True)
+            if done.returncode:
+                raise ValueError(f"npm pack {wanted}: {done.stderr.strip() or 'failed'}")
+            archive = Path(place, done.stdout.split()[-1])
+            found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+            if found != package.integrity:
+                raise ValueError(f"{wanted}: its integrity is {found}, the lock says {package.integrity}")
+            with tarfile.open(archive) as content:
+                for file in package.files:
+                    member = content.extractfile(f"package/{file.path}")
+                    assert member is not None
+                    (folder / file.name).write_bytes(member.read())
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        if arguments == ["fetch"]:
+            fetch()
+        elif arguments:
+            raise ValueError(f"unknown argument {arguments[0]!r}; it takes fetch, or nothing")
+        for file in files():
+            print(f"{len(file.read()):7} bytes  {file.package} {file.version}  {file.name}")
+    except ValueError as error:
+        print(f"vendored: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
