@@ -1,4 +1,4 @@
-"""What an attention function is: its formula, its paper, what it can and can't do."""
+"""`Function` describes an attention function: its formula, its paper, what it can and can't do."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,16 @@ Parameters = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Function:
-    """What is computed. The oracle and the variants take what `options`, `parameters` and the flags say.
+    """An attention function says what is computed; a backend says how.
 
-    `oracle(q, k, v, *, causal, scale, key_mask, dtype, **options)`, and `params` where there are parameters.
-    `kind`: "exact" is softmax attention by another algorithm, "structured" softmax under a mask or bias,
-    "approximate" another, cheaper function.
-    `test_values` lists, for an option, the values that tests choose from; the first of each suits sequences of a few
-    dozen keys, where a default may be too large to hide or merge anything.
+    `oracle(q, k, v, *, causal, scale, key_mask, dtype, **options)` is the formula; it also takes `params` where the
+    function has parameters. The flags say which calls the function has a meaning for.
+    `kind` is "exact" (softmax attention by another algorithm), "structured" (softmax under a mask or a bias) or
+    "approximate" (another, cheaper function).
+    `test_values` lists, for an option, the values that tests choose from. The first one of each suits sequences of a
+    few dozen keys, where a default may be too large to hide or merge anything.
+
+    Raises ValueError for an unknown kind, no paper, no `pairs` and no `flops`, or test values of an unknown option.
     """
 
     name: str
@@ -30,26 +33,26 @@ class Function:
     paper: str
     oracle: Callable[..., torch.Tensor]
     pairs: Callable[..., int] | None = None  # (n, m, causal, **options) -> visible query-key pairs of one head
-    flops: Callable[..., int] | None = None  # (n, m, head_dim, causal, **options) -> of one head's forward pass
+    flops: Callable[..., int] | None = None  # (n, m, head_dim, causal, **options) -> FLOPs of one head's forward pass
     cost: str = "n²"  # how time and memory grow, for the README's table
     options: Mapping[str, Any] = field(default_factory=dict)  # names and defaults
-    test_values: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of options, see below
+    test_values: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # for options, see above
     validate: Callable[..., None] | None = None  # (**options), raises ValueError for impossible ones
     limits: Callable[[Case], str | None] | None = None  # why a kind of call is impossible, in one line
     few: Callable[..., dict[str, Any]] | None = None  # (options, m) -> options that suit a probe's few keys
     parameters: Callable[..., Parameters] | None = None  # see `initial`
-    causal: bool = True  # has a causal form
-    full: bool = True  # has a form that is not causal
-    cross: bool = True  # takes as many queries as it likes: n != m
-    grouped: bool = True  # takes fewer key/value heads than query heads
-    padding: bool = True  # takes a key mask
-    values: bool = False  # takes values of another width than the keys, and gives outputs of that
-    apart: bool = True  # what one head gives, no other key/value head changes
+    causal: bool = True  # it has a causal form
+    full: bool = True  # it has a form that is not causal
+    cross: bool = True  # it takes another number of queries than keys
+    grouped: bool = True  # it takes fewer key/value heads than query heads
+    padding: bool = True  # it takes a key mask
+    values: bool = False  # it takes values of another width than the keys; the output then has that width
+    apart: bool = True  # the output of a head depends on no other key/value head
     convex: bool = True  # each output is a weighted mean of values
-    flash: bool = True  # softmax(...) v, whose backward may work with the output that it kept
-    queries: int | None = None  # it is for so many queries; None: as many as keys
-    default: bool = True  # in the default grid; else only by name or under `all`
-    core: bool = False  # measured and tested in full: every phase, mask and head_dim; of other functions a few cells
+    flash: bool = True  # it is softmax(...) v, whose backward pass may use the stored output
+    queries: int | None = None  # the one number of queries it is for; None: any
+    default: bool = True  # it is in the default grid; otherwise it is measured only by name or under `all`
+    core: bool = False  # it is measured and tested in every phase, mask and head_dim; other functions in a few cells
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or not (self.pairs or self.flops) or not self.paper:
@@ -60,7 +63,7 @@ class Function:
                 raise ValueError(f"function {self.name!r}: test_values names {option!r}, which is no option of it")
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """`options` over the defaults; ValueError for an unknown or impossible one."""
+        """Completes `options` with the defaults. Raises ValueError for an unknown or impossible option."""
         for option in options:
             if option not in self.options:
                 allowed = ", ".join(self.options) or "none"
@@ -71,7 +74,7 @@ class Function:
         return full
 
     def refuses(self, case: Case) -> str | None:
-        """Why the function itself, on any backend, can't be what `case` asks for."""
+        """Gives the reason, in one line, why no backend can serve `case`: the function has no such form. Else None."""
         if case.causal and not self.causal:
             return "it has no causal form; pass causal=False"
         if not case.causal and not self.full:
@@ -88,10 +91,10 @@ class Function:
 
     def initial(self, *, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool = False,
                 **options: Any) -> Parameters:
-        """The parameters a variant starts with, in float64 on the CPU, the same every time.
+        """Builds the parameters that a variant starts with, in float64 on the CPU, the same every time.
 
-        A `torch.nn.Parameter` is learned, a plain tensor is fixed (random features, rotations).
-        Raises ValueError, e.g. where `seq_len` is needed and not given.
+        A `torch.nn.Parameter` is learned, a plain tensor is constant (random features, rotations).
+        Raises ValueError for sizes that can't be, for example where the function needs `seq_len` and it is None.
         """
         if self.parameters is None:
             return {}
@@ -99,7 +102,7 @@ class Function:
                                **options)
 
     def forward_flops(self, n: int, m: int, head_dim: int, causal: bool, **options: Any) -> int:
-        """Floating-point operations of one head's forward pass: 4 D a visible pair, or what the function says."""
+        """Counts the FLOPs of one head's forward pass: `flops` if the function has it, else 4 D per visible pair."""
         if self.flops:
             return self.flops(n, m, head_dim, causal, **options)
         assert self.pairs is not None

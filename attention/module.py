@@ -1,4 +1,4 @@
-"""A variant, built: the module that `attention.create` returns."""
+"""`create` builds a variant as a module; `oracle` evaluates a function's formula."""
 from __future__ import annotations
 
 from typing import Any
@@ -16,12 +16,12 @@ def create(name: str, *, heads: int, kv_heads: int | None = None, head_dim: int,
            causal: bool = False, scale: float | None = None, value_dim: int | None = None,
            deterministic: bool = False, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
            **options: Any) -> Attention:
-    """Builds the variant `name`; `device` and `dtype` are its parameters', where the function has any.
+    """Builds the variant `name`. Its parameters, if the function has any, are on `device` in `dtype`.
 
-    `heads` query heads share `kv_heads` key/value heads (as many unless given). `seq_len` is for
-    functions whose parameters depend on a length. `scale` is 1/sqrt(head_dim) unless given. Values are
-    `value_dim` wide (as wide as keys unless given; multi-head latent attention has keys of 192, values of 128).
-    `deterministic`: gradients repeat to the last bit, or the call is refused.
+    `heads` query heads share `kv_heads` key/value heads; by default there are as many of both. Functions whose
+    parameters depend on a length need `seq_len`. `scale` multiplies the scores; by default it is 1/sqrt(head_dim).
+    Values are `value_dim` wide; by default they are as wide as keys (multi-head latent attention has keys of 192 and
+    values of 128). With `deterministic`, gradients repeat to the last bit, or the call is refused.
     Raises ValueError for an unknown name or option and for numbers that can't be.
     """
     variant = registry.variant(name)
@@ -45,9 +45,9 @@ def create(name: str, *, heads: int, kv_heads: int | None = None, head_dim: int,
 
 
 class Attention(nn.Module):
-    """One variant. forward(q_BHND, k_BGMD, v_BGMD, key_mask_BM=None) -> (B, H, N, value_dim).
+    """The module of one variant: forward(q_BHND, k_BGMD, v_BGMD, key_mask_BM=None) -> (B, H, N, value_dim).
 
-    Queries are aligned to the end of the keys; a row that sees no key gives zeros.
+    Queries are aligned to the end of the keys. A row that sees no key gives zeros.
     """
 
     def __init__(self, variant: registry.Variant, heads: int, kv_heads: int, head_dim: int,
@@ -60,32 +60,36 @@ class Attention(nn.Module):
         self.causal, self.deterministic, self.options = causal, deterministic, options
         self.scale = head_dim ** -0.5 if scale is None else float(scale)
         self._attend = variant.backend.attend_deterministic() if deterministic else variant.backend.attend()
-        self._named = tuple(initial := variant.function.initial(
-            heads=heads, kv_heads=kv_heads, head_dim=head_dim, seq_len=seq_len, causal=causal, **options))
+        initial = variant.function.initial(heads=heads, kv_heads=kv_heads, head_dim=head_dim, seq_len=seq_len,
+                                           causal=causal, **options)
+        self._parameter_names = tuple(initial)
         for parameter, value in initial.items():
             if isinstance(value, nn.Parameter):
                 self.register_parameter(parameter, value)
             else:
                 self.register_buffer(parameter, value)
-        self._served: set[registry.Case] = set()
+        self._possible: set[registry.Case] = set()  # kinds of calls that the backend can serve
 
     def forward(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
                 key_mask_BM: torch.Tensor | None = None) -> torch.Tensor:
-        """Raises ValueError for shapes, dtypes or devices that don't fit, and for what the backend
-        can't serve, before any kernel starts."""
+        """Computes attention. `key_mask_BM` is bool, True = keep.
+
+        Raises ValueError, before any kernel starts, for shapes, dtypes or devices that don't fit and for a call that
+        the backend can't serve.
+        """
         self._check(q_BHND, k_BGMD, v_BGMD, key_mask_BM)
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         # Causal queries that stand before the first key see nothing.
         blind = n - m if self.causal and n > m else 0
-        params = {"params": self.params} if self._named else {}
+        params = {"params": self.params} if self._parameter_names else {}
         out = self.variant.compute(self._attend, q_BHND[:, :, blind:], k_BGMD, v_BGMD, causal=self.causal,
                                    scale=self.scale, key_mask=key_mask_BM, **self.options, **params)
         return nn.functional.pad(out, (0, 0, blind, 0)) if blind else out
 
     @property
     def params(self) -> dict[str, torch.Tensor]:
-        """The function's parameters by name, learned and fixed."""
-        return {name: getattr(self, name) for name in self._named}
+        """The function's parameters by name, both the learned and the constant ones."""
+        return {name: getattr(self, name) for name in self._parameter_names}
 
     def _check(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_mask: torch.Tensor | None) -> None:
         shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
@@ -109,22 +113,23 @@ class Attention(nn.Module):
             raise ValueError(f"{self.name}: key_mask {key_mask.dtype} {tuple(key_mask.shape)}: expected bool "
                              f"({k.shape[0]}, {k.shape[2]}), True = keep")
         if torch.compiler.is_compiling():
-            return  # the kernel itself refuses; asking it would break the graph
+            return  # asking the kernel would break the graph; it refuses by itself
         case = registry.case_of(q, k, v, causal=self.causal, key_mask=key_mask is not None,
                                 options=tuple(sorted(self.options.items())), deterministic=self.deterministic,
                                 learns=any(p.requires_grad for p in self.parameters()))
-        if case not in self._served:
+        if case not in self._possible:
             if reason := registry.why_not_case(self.variant, case):
                 raise ValueError(reason)
-            self._served.add(case)
+            self._possible.add(case)
 
     def kept_bytes(self) -> int:
-        """Bytes kept between calls: parameters, buffers, and a mask that the backend holds on to."""
-        held = vars(self._attend).values() if hasattr(self._attend, "__dict__") else ()
-        tensors = [*self.parameters(), *self.buffers(), *(x for x in held if isinstance(x, torch.Tensor))]
+        """Counts the bytes that stay allocated between calls: parameters, buffers, and the backend's stored mask."""
+        state = vars(self._attend).values() if hasattr(self._attend, "__dict__") else ()
+        tensors = [*self.parameters(), *self.buffers(), *(x for x in state if isinstance(x, torch.Tensor))]
         return sum(x.numel() * x.element_size() for x in tensors)
 
     def extra_repr(self) -> str:
+        """Names the variant and its heads, for `print(module)`."""
         return f"{self.name}, heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}"
 
 
@@ -132,17 +137,19 @@ def oracle(name: str, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.
            scale: float | None = None, key_mask: torch.Tensor | None = None,
            dtype: torch.dtype = torch.float64, params: dict[str, torch.Tensor] | None = None,
            **options: Any) -> torch.Tensor:
-    """The formula of a function (or of a variant's function), evaluated in `dtype` -> (B, H, N, D).
+    """Evaluates the formula of a function (or of a variant's function) in `dtype` -> (B, H, N, D).
 
-    `params` are the function's parameters, where it has any: those that a variant starts with unless given.
-    Differentiable, in blocks, so its memory stays bounded. ValueError for an unknown name or option.
+    `params` are the function's parameters, if it has any; by default they are those that a variant starts with. The
+    result is differentiable, and it is computed in blocks, so memory stays bounded.
+    Raises ValueError for an unknown name or option.
     """
     function = registry.function(name.partition(":")[0])
     options = function.complete(options)
     if function.parameters is not None:
-        given = params or function.initial(heads=q_BHND.shape[1], kv_heads=k_BGMD.shape[1], head_dim=q_BHND.shape[3],
-                                           seq_len=k_BGMD.shape[2], causal=causal, **options)
+        params = params or function.initial(heads=q_BHND.shape[1], kv_heads=k_BGMD.shape[1],
+                                            head_dim=q_BHND.shape[3], seq_len=k_BGMD.shape[2], causal=causal,
+                                            **options)
         options["params"] = {x: p.to(q_BHND.device, dtype if p.is_floating_point() else p.dtype)
-                             for x, p in given.items()}
+                             for x, p in params.items()}
     return function.oracle(q_BHND, k_BGMD, v_BGMD, causal=causal, scale=scale, key_mask=key_mask, dtype=dtype,
                            **options)

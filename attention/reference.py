@@ -1,8 +1,8 @@
-"""Softmax attention as the formula stands in the paper, in float64: the only oracle of softmax.
+"""The only oracle of softmax attention: the formula as it stands in the paper, in float64.
 
-Vaswani et al., Attention Is All You Need, arXiv 1706.03762, equation 1, with grouped key/value
-heads (arXiv 2305.13245). Written to be read, and shares no code with the backends. It works through
-blocks of heads and rows, and recomputes each block for the gradient, so memory stays bounded.
+Vaswani et al., Attention Is All You Need, arXiv 1706.03762, equation 1, with grouped key/value heads (arXiv
+2305.13245). The code is written to be read and shares nothing with the backends. It works through blocks of heads and
+rows and computes each block again for the gradient, so memory stays bounded.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Bias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-_BLOCK = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores held at once
+_BLOCK = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores in memory at once
 
 
 def softmax_attention(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *,
@@ -22,12 +22,12 @@ def softmax_attention(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.
                       key_mask: torch.Tensor | None = None, softcap: float | None = None,
                       sinks_H: torch.Tensor | None = None,
                       dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """softmax(scale q kᵀ + bias) v over the visible keys, evaluated in `dtype` -> (B, H, N, D).
+    """Computes softmax(scale q kᵀ + bias) v over the visible keys in `dtype` -> (B, H, N, D).
 
-    `visible(i, j)` is bool and `bias(h, i, j)` a number, for head h, query position i and key
-    position j; the last query stands at the last key. `key_mask` is bool (B, M), True = keep.
-    A row that sees no key gives zeros. `scale` is 1/sqrt(D) unless given. `softcap` c makes a score s
-    c tanh(s / c), `sinks_H` add e^sink to the sum that each row's weights are divided by.
+    `visible(i, j)` is bool and `bias(h, i, j)` a number, for head h, query position i and key position j; the last
+    query stands at the last key. `key_mask` is bool (B, M), True = keep. A row that sees no key gives zeros. `scale` is
+    1/sqrt(D) by default. `softcap` c turns a score s into c tanh(s / c). `sinks_H` add e^sink to the sum by which the
+    weights of a row are divided.
     """
     B, H, N, D = q_BHND.shape
     G, M = k_BGMD.shape[1:3]
@@ -46,11 +46,11 @@ def softmax_attention(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.
             scores = softcap * torch.tanh(scores / softcap)
         if bias is not None:
             scores = scores + bias(head[groups, :, None, None], i[rows], j).to(dtype)
-        seen = torch.ones(1, 1, dtype=torch.bool, device=q.device) if visible is None else visible(i[rows], j)
+        mask = torch.ones(1, 1, dtype=torch.bool, device=q.device) if visible is None else visible(i[rows], j)
         if keep is not None:
-            seen = seen & keep[groups]
-        blind = ~seen.any(-1, keepdim=True)
-        scores = scores.masked_fill(~(seen | blind), -torch.inf)
+            mask = mask & keep[groups]
+        blind = ~mask.any(-1, keepdim=True)
+        scores = scores.masked_fill(~(mask | blind), -torch.inf)
         if sinks_H is not None:
             sinks = sinks_H.to(dtype)[head[groups, :, None, None]].expand(*scores.shape[:-1], 1)
             scores = torch.cat([scores, sinks], -1)

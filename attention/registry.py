@@ -1,4 +1,4 @@
-"""Every attention function and variant, by name, and a one-line reason for every "no".
+"""The registry of attention functions and variants by name, with a one-line reason for every "no".
 
 A *function* says what is computed and has one float64 oracle; a *backend* says how; a *variant*
 is one function on one backend, named ``function:backend``. `register` is the only way in::
@@ -29,8 +29,11 @@ DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, 
 
 @dataclass(frozen=True)
 class Variant:
-    """One function on one backend. `compute(attend, q, k, v, *, causal, scale, key_mask, **options)`,
-    and `params`, by name, where the function has parameters."""
+    """A variant is one function on one backend.
+
+    `compute(attend, q, k, v, *, causal, scale, key_mask, **options)` gives (B, H, N, D); it also takes `params`, a
+    dictionary by name, where the function has parameters. `peak_bytes(case)` predicts the memory of one sequence.
+    """
 
     function: Function
     backend: Backend
@@ -39,6 +42,7 @@ class Variant:
 
     @property
     def name(self) -> str:
+        """The name, `function:backend`."""
         return f"{self.function.name}:{self.backend.name}"
 
 
@@ -47,20 +51,20 @@ _variants: dict[str, Variant] = {}
 
 
 def register(function: str, *, backends: Iterable[Backend] | None = None,
-             peak_bytes: Callable[[Case], int] | None = None, **described: Any) -> Callable:
-    """Decorator. Without `backends` it registers a function by its oracle, `described` by the fields of
-    `Function`; with them its variants, whose memory is what the backend says, or `peak_bytes` of a Case.
+             peak_bytes: Callable[[Case], int] | None = None, **fields: Any) -> Callable:
+    """Registers what it decorates: an oracle as a function, or, with `backends`, a computation as variants.
 
-    Raises ValueError for a name already taken, an unknown kind, or a variant of an unknown function.
+    `fields` are the function's, as `Function` lists them. A variant's memory is what its backend predicts, unless
+    `peak_bytes(case)` is given.
+    Raises ValueError for a name that exists already, an unknown kind, or a variant of an unknown function.
     """
-    def function_by_oracle(oracle: Callable) -> Callable:
+    def add_function(oracle: Callable) -> Callable:
         if function in _functions:
             raise ValueError(f"attention function {function!r} is registered already")
-        _functions[function] = Function(function, described.pop("kind", ""), described.pop("paper", ""), oracle,
-                                        **described)
+        _functions[function] = Function(function, fields.pop("kind", ""), fields.pop("paper", ""), oracle, **fields)
         return oracle
 
-    def variants(compute: Callable) -> Callable:
+    def add_variants(compute: Callable) -> Callable:
         if function not in _functions:
             raise ValueError(f"register the oracle of {function!r} before its variants")
         for backend in backends or ():
@@ -71,46 +75,48 @@ def register(function: str, *, backends: Iterable[Backend] | None = None,
             _probe.cache_clear()
         return compute
 
-    return function_by_oracle if backends is None else variants
+    return add_function if backends is None else add_variants
 
 
 @functools.cache
 def _load() -> None:
-    """Imports what other installed packages add."""
+    """Imports the modules that other installed packages name under `ENTRY_POINTS`, once."""
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         entry.load()
 
 
 def _choose(name: str, choices: Iterable[str], what: str) -> str:
-    known = sorted(choices)
-    if name in known:
+    """Gives `name` back. Raises ValueError, which lists the choices, if it is none of them."""
+    allowed = sorted(choices)
+    if name in allowed:
         return name
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown {what} {name!r}{hint} Choices: {', '.join(known)}")
+    raise ValueError(f"unknown {what} {name!r}{hint} Choices: {', '.join(allowed)}")
 
 
 def functions() -> dict[str, Function]:
-    """Every registered function by name."""
+    """Gives every registered function by its name, in the order of registration."""
     _load()
     return dict(_functions)
 
 
 def function(name: str) -> Function:
-    """The function called `name`; ValueError lists the choices."""
+    """Looks a function up. Raises ValueError, which lists the choices, for an unknown name."""
     _load()
     return _functions[_choose(name, _functions, "attention function")]
 
 
 def variant(name: str) -> Variant:
-    """The variant called `name`; ValueError lists the choices."""
+    """Looks a variant up. Raises ValueError, which lists the choices, for an unknown name."""
     _load()
     return _variants[_choose(name, _variants, "attention variant")]
 
 
 def names(function: str | None = None, backend: str | None = None, device: str | None = None) -> list[str]:
-    """Variant names, of one `function`, one `backend`, and those whose needs `device` meets.
+    """Lists the names of all variants, in the order of registration.
 
+    `function` and `backend` keep those of one function or backend, `device` those whose backend can run there.
     Raises ValueError for an unknown function or backend.
     """
     _load()
@@ -127,9 +133,9 @@ def why_not(name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype
             heads: int = 8, kv_heads: int | None = None, head_dim: int = 64, n: int = 128,
             m: int | None = None, causal: bool = False, grad: bool = False, key_mask: bool = False,
             value_dim: int | None = None, deterministic: bool = False, **options: Any) -> str | None:
-    """Why the variant can't serve such a call, in one line, or None if it can.
+    """Gives the reason, in one line, why the variant can't serve such a call; None if it can.
 
-    What a kernel accepts is asked of the kernel: a call of that kind on a few tokens, once.
+    Where only the kernel knows what it accepts, the kernel is asked: by one call of that kind on a few tokens.
     Raises ValueError for an unknown name or option.
     """
     v = variant(name)
@@ -140,7 +146,7 @@ def why_not(name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype
 
 
 def why_not_case(v: Variant, case: Case) -> str | None:
-    """`why_not` for a call that is described already."""
+    """Gives the same reason as `why_not`, for a variant and a case."""
     reason = (v.function.refuses(case) or v.backend.missing(torch.device(case.device)) or v.backend.refuses(case)
               or (v.backend.scatters(case) if case.deterministic else None))
     if reason is None and v.backend.probes:
@@ -150,16 +156,16 @@ def why_not_case(v: Variant, case: Case) -> str | None:
 
 @functools.cache
 def _probe(name: str, case: Case) -> str | None:
-    """Runs the variant on `case`; the first line of what it raised."""
+    """Runs the variant once on zeros. Gives the first line of the error, or None if there was none."""
     v = variant(name)
     options = dict(case.options)
     if v.function.few:
         options = v.function.few(options, case.m)
-    learned = v.function.initial(heads=case.heads, kv_heads=case.kv_heads, head_dim=case.head_dim, seq_len=case.m,
+    initial = v.function.initial(heads=case.heads, kv_heads=case.kv_heads, head_dim=case.head_dim, seq_len=case.m,
                                  causal=case.causal, **options)
-    if learned:
+    if initial:
         options["params"] = {name: x.detach().to(case.device, case.dtype if x.is_floating_point() else x.dtype)
-                             for name, x in learned.items()}
+                             for name, x in initial.items()}
     shapes = ((case.heads, case.n, case.head_dim), (case.kv_heads, case.m, case.head_dim),
               (case.kv_heads, case.m, case.values))
     q, k, v_ = (torch.zeros(1, *shape, dtype=case.dtype, device=case.device, requires_grad=case.grad)
@@ -179,7 +185,7 @@ def _probe(name: str, case: Case) -> str | None:
 
 def case_of(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, key_mask: bool, options: tuple,
             learns: bool = False, deterministic: bool = False) -> Case:
-    """The case that a call with these tensors is; `learns`: with parameters that want gradients."""
+    """Describes a call with these tensors as a `Case`. `learns` says that some parameter wants a gradient."""
     grad = torch.is_grad_enabled() and (learns or q.requires_grad or k.requires_grad or v.requires_grad)
     return Case(str(q.device), q.dtype, q.shape[1], k.shape[1], q.shape[3], q.shape[2], k.shape[2], causal,
                 grad, key_mask, options, None if v.shape[3] == q.shape[3] else v.shape[3], deterministic)
@@ -187,6 +193,6 @@ def case_of(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, 
 
 def peak_bytes(name: str, *, batch: int, heads: int, kv_heads: int | None = None, n: int, m: int | None = None,
                head_dim: int, dtype: torch.dtype, grad: bool = False) -> int:
-    """A prediction of the bytes a call allocates at its peak, beyond its inputs."""
+    """Predicts how many bytes a call allocates at its peak, beyond its inputs. ValueError for an unknown name."""
     case = Case("cpu", dtype, heads, kv_heads or heads, head_dim, n, m or n, False, grad, False, ())
     return batch * variant(name).peak_bytes(case)
