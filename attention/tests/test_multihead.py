@@ -258,7 +258,7 @@ LEFT_OUT = torch.zeros(3, 3, dtype=torch.bool)
 
 
 @pytest.mark.parametrize(("variant", "arguments", "call", "told"), [
-    ("softmax:tiled", {}, {"attn_mask": LEFT_OUT}, "an attn_mask that is not told to be causal; softmax:eager"),
+    ("softmax:tiled", {}, {"attn_mask": LEFT_OUT}, "an attn_mask without is_causal=True; softmax:eager"),
     ("softmax:tiled", {"dropout": 0.1}, {}, "dropout=0.1 in training"),
     ("softmax:tiled", {}, {"key_padding_mask": torch.zeros(2, 3)}, "a float key_padding_mask"),
     ("alibi:eager", {}, {"attn_mask": LEFT_OUT}, "pass is_causal=True or a key_padding_mask"),
