@@ -230,8 +230,9 @@ class MultiheadAttention(nn.MultiheadAttention):
         mixed = len({device for _, device in kinds}) > 1 or (
             len(kinds) > 1 and not torch.is_autocast_enabled(query.device.type))
         if mixed:
-            raise ValueError(f"{self.attention.name}: query, key, value and parameters differ: "
-                             f"{', '.join(sorted(f'{t} on {d}' for t, d in kinds))}; give them one dtype and one device")
+            differ = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+            raise ValueError(f"{self.attention.name}: query, key, value and parameters differ: {differ}; give them one "
+                             "dtype and one device")
 
     def _check_mask(self, name: str, mask: Mask, allowed: list[tuple[int, ...]]) -> None:
         if mask is None:

@@ -1,4 +1,4 @@
-"""How attention is computed, one file a family of kernels: each defines `Backend` objects that functions are put on.
+"""Backends say how attention is computed. Each file holds one family of kernels as ready `Backend` objects.
 
 To add a backend, write one file here, `mine.py`, with a subclass of `base.Backend`: a name, `attend()`, which calls the
 kernel, the `kernels` that a profiler must see, and a reason in `missing` or `refuses` for what it can't do. No list

@@ -1,5 +1,5 @@
-"""The eager backend under gradient checkpointing (Chen et al., Training Deep Nets with Sublinear Memory Cost,
-arXiv 1604.06174): nothing n x n is kept between forward and backward, which computes it again."""
+"""The eager backend with gradient checkpointing (Chen et al., Training Deep Nets with Sublinear Memory Cost,
+arXiv 1604.06174): the backward pass computes the n x n matrices again, so none is stored between the passes."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ KERNELS = {device: Kernels(PLAIN[device].forward, (_AGAIN[device],), PLAIN[devic
 
 
 class Checkpointed(eager.Eager):
+    """This backend computes what eager computes, twice, in less memory."""
+
     name = "checkpointed"
     kernels = KERNELS
 
@@ -24,9 +26,9 @@ class Checkpointed(eager.Eager):
         return attend
 
 
-def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, **told: Any) -> torch.Tensor:
-    """As eager's, and takes what that takes."""
-    return checkpoint(eager.attend, q_BHND, k_BGMD, v_BGMD, use_reentrant=False, preserve_rng_state=False, **told)
+def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Computes attention as `eager.attend` does, with the same arguments."""
+    return checkpoint(eager.attend, q_BHND, k_BGMD, v_BGMD, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 checkpointed = Checkpointed()

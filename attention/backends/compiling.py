@@ -1,7 +1,8 @@
-"""torch.compile with no silent way out: a code object of its own for each caller, one graph, every refusal in one line.
+"""Helpers that use torch.compile so that it can't fall back silently.
 
-Past its recompile limit torch.compile runs the uncompiled function without a word. Dynamo counts by code object, so
-each caller gets a copy, and a cache that no other caller fills; `fullgraph=True` turns the limit into an error.
+Past its recompile limit torch.compile runs the uncompiled function and says nothing. Dynamo counts recompilations per
+code object, so each caller here gets a copy of the code object and thus a cache of its own, and `fullgraph=True` turns
+the limit into an error.
 """
 from __future__ import annotations
 
@@ -15,24 +16,27 @@ from attention.backends.base import Unsupported
 
 
 def no_compiler(device: torch.device) -> str | None:
-    """Why nothing can be compiled for `device`, or None."""
+    """Gives the reason why nothing can be compiled for `device`; None if it can."""
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return "torch.compile needs a C++ compiler here; install g++"
     return None
 
 
 def compiled(function: Callable[..., torch.Tensor], *, dynamic: bool | None) -> Callable[..., torch.Tensor]:
-    """`function`, compiled for one caller. `dynamic` as torch.compile has it."""
-    def alone(*args: object, **told: object) -> torch.Tensor:
-        return function(*args, **told)
+    """Compiles `function` for one caller. `dynamic` is torch.compile's argument."""
+    def copy(*args: object, **options: object) -> torch.Tensor:
+        return function(*args, **options)
 
-    alone.__code__ = alone.__code__.replace()
-    return torch.compile(alone, fullgraph=True, dynamic=dynamic)
+    copy.__code__ = copy.__code__.replace()
+    return torch.compile(copy, fullgraph=True, dynamic=dynamic)
 
 
 @contextlib.contextmanager
 def refusals(backend: str, q: torch.Tensor, k: torch.Tensor) -> Iterator[None]:
-    """Raises RuntimeError for more shapes than torch.compile takes, Unsupported where it finds no kernel."""
+    """Turns torch.compile's errors into one line each.
+
+    Raises RuntimeError for more shapes than the recompile limit, and Unsupported if the compiler finds no kernel.
+    """
     from torch._dynamo.exc import FailOnRecompileLimitHit
     from torch._inductor.exc import InductorError
 

@@ -1,7 +1,7 @@
-"""A variant in plain PyTorch, compiled whole (torch.compile; Ansel et al., PyTorch 2, ASPLOS 2024).
+"""`fused` compiles a whole variant in plain PyTorch (torch.compile; Ansel et al., PyTorch 2, ASPLOS 2024).
 
-What stands before, between and behind a function's products (rotations, feature maps, prefix sums, changes of dtype)
-becomes a few kernels instead of one an operation. Compiled once a shape.
+The operations around a function's products (rotations, feature maps, prefix sums, changes of dtype) become a few
+kernels instead of one kernel each. Every shape is compiled once.
 """
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ KERNELS = {"cpu": Kernels(_GRAPH, _GRAPH, never=(SOFTMAX["cpu"],)),
 
 
 class Fused(Backend):
+    """This backend compiles the function together with its kernel, so `attend` takes the function itself."""
+
     name = "fused"
     compiled = True
     kernels = KERNELS
@@ -31,24 +33,24 @@ class Fused(Backend):
 
 
 class Whole:
-    """One caller's compiled function."""
+    """An instance holds the compiled function of one caller."""
 
     def __init__(self) -> None:
         self.function: Callable[..., torch.Tensor] | None = None
 
     def __call__(self, compute: Callable[..., torch.Tensor], inner: Backend | None, q: torch.Tensor, k: torch.Tensor,
-                 v: torch.Tensor, **told: object) -> torch.Tensor:
+                 v: torch.Tensor, **options: object) -> torch.Tensor:
         if self.function is None:
             attend = None if inner is None else inner.attend()
-            self.function = compiled(lambda *qkv, **told: compute(attend, *qkv, **told), dynamic=False)
+            self.function = compiled(lambda *qkv, **options: compute(attend, *qkv, **options), dynamic=False)
         with refusals("fused", q, k):
-            return self.function(q, k, v, **told)
+            return self.function(q, k, v, **options)
 
 
 def whole(compute: Callable[..., torch.Tensor], inner: Backend | None = None) -> Callable[..., torch.Tensor]:
-    """What `fused` registers of a variant's function: `compute`, with the kernel of `inner` if it has one."""
-    def call(attend: Whole, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **told: object) -> torch.Tensor:
-        return attend(compute, inner, q, k, v, **told)
+    """Makes the computation to register on `fused`: `compute`, with the kernel of `inner` if it uses one."""
+    def call(attend: Whole, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: object) -> torch.Tensor:
+        return attend(compute, inner, q, k, v, **options)
 
     return call
 

@@ -1,4 +1,4 @@
-"""scaled_dot_product_attention of nested (jagged) tensors: packed sequences without padding, in plain PyTorch."""
+"""PyTorch's scaled_dot_product_attention on nested (jagged) tensors: packed sequences without padding."""
 from __future__ import annotations
 
 import contextlib
@@ -14,7 +14,7 @@ from attention.backends.sdpa import SDPA, math
 
 
 class Nested(SDPA):
-    """PyTorch chooses among its kernels; it says why not in its log."""
+    """On nested tensors PyTorch chooses among its kernels, and writes into its log why it can't use one."""
 
     def __init__(self) -> None:
         super().__init__("nested")
@@ -25,19 +25,21 @@ class Nested(SDPA):
 
     @contextlib.contextmanager
     def explain(self) -> Iterator[Callable[[], str | None]]:
-        heard = _Heard()
+        listener = _Listener()
         log = logging.getLogger("torch.nested._internal.sdpa")
-        log.addHandler(heard)
+        log.addHandler(listener)
         log.propagate, before = False, log.propagate
         try:
             with super().explain() as reasons:
-                yield lambda: heard.reason() or reasons()
+                yield lambda: listener.reason() or reasons()
         finally:
-            log.removeHandler(heard)
+            log.removeHandler(listener)
             log.propagate = before
 
 
-class _Heard(logging.Handler):
+class _Listener(logging.Handler):
+    """Collects the lines of a log."""
+
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
@@ -46,23 +48,26 @@ class _Heard(logging.Handler):
         self.lines.append(record.getMessage())
 
     def reason(self) -> str | None:
-        """The last reason given that names more than the kernel."""
-        told = [line for line in self.lines if "not used because" not in line and "runtime disabled" not in line]
-        return told[-1] if told else None
+        """Gives the last line that holds a reason, not just the name of a kernel."""
+        reasons = [line for line in self.lines if "not used because" not in line and "runtime disabled" not in line]
+        return reasons[-1] if reasons else None
 
 
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
            band: masks.Band = masks.FULL, visible: Any = None, key_mask: None = None) -> torch.Tensor:
-    """The one `visible` it takes is packed sequences', by its `lengths`."""
+    """Computes softmax attention within each of the packed sequences -> (B, H, N, D).
+
+    `visible` must be the mask of packed sequences, which has `lengths` and `starts`.
+    """
     B, H, N, _ = q_BHND.shape
-    grouped = k_BGMD.shape[1] != H
+    gqa = k_BGMD.shape[1] != H
     q, k, v = (_nested(x, visible) for x in (q_BHND, k_BGMD, v_BGMD))
-    out = scaled_dot_product_attention(q, k, v, is_causal=band.causal, scale=scale, enable_gqa=grouped)
+    out = scaled_dot_product_attention(q, k, v, is_causal=band.causal, scale=scale, enable_gqa=gqa)
     return out.transpose(1, 2).values().view(B, N, H, -1).transpose(1, 2)
 
 
 def _nested(x_BHND: torch.Tensor, visible: Any) -> torch.Tensor:
-    """(sequences, H, their lengths, D)"""
+    """Makes a nested tensor (sequences, H, their lengths, D) of rows of packed sequences."""
     rows = x_BHND.transpose(1, 2).flatten(0, 1).contiguous()  # as PyTorch asks
     jagged = torch.nested.nested_tensor_from_jagged(rows, visible.starts(len(x_BHND)).long(),
                                                     min_seqlen=min(visible.lengths), max_seqlen=max(visible.lengths))

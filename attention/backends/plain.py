@@ -1,4 +1,4 @@
-"""Algorithms in plain PyTorch that are a function's own: its variant computes, and needs no shared kernel."""
+"""Backends in plain PyTorch whose algorithm belongs to one function: its variant computes without a shared kernel."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from attention.backends.base import PLAIN, Backend
 
 
 class Plain(Backend):
-    """A backend that is a name only: chunked, scan, fft ... The name says the algorithm."""
+    """A plain backend is only a name, which says the algorithm: chunked, scan, fft."""
 
     kernels = PLAIN
 
@@ -15,13 +15,13 @@ class Plain(Backend):
         self.name = name
 
     def attend(self) -> Callable:
-        return _none
+        return _no_kernel
 
 
-def _none(*args: object, **told: object) -> None:
+def _no_kernel(*args: object, **options: object) -> None:
     raise NotImplementedError("this backend has no kernel of its own: the function computes by itself")
 
 
-chunked = Plain("chunked")  # blocks of positions, one after the other, or all at once by blocks
+chunked = Plain("chunked")  # it works on blocks of positions, one after the other or all at once
 scan = Plain("scan")  # a parallel prefix scan
 fft = Plain("fft")

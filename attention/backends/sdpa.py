@@ -1,7 +1,7 @@
-"""torch.nn.functional.scaled_dot_product_attention: its own choice of kernel, or one of its kernels.
+"""PyTorch's torch.nn.functional.scaled_dot_product_attention, by the kernel it chooses or by a certain one.
 
-`sdpa` lets PyTorch choose; `sdpa-math`, `sdpa-flash`, `sdpa-efficient` and `sdpa-cudnn` allow one
-kernel each, and PyTorch raises where that one can't serve the call.
+`sdpa` lets PyTorch choose. `sdpa-math`, `sdpa-flash`, `sdpa-efficient` and `sdpa-cudnn` allow one kernel each, and
+PyTorch raises an error if that kernel can't serve the call.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attention import masks
 from attention.backends.base import FUSED, SOFTMAX, Backend, Case, Kernels, score_bytes
 from attention.backends.eager import may_be_blind
 
-# Names of PyTorch's fused kernels, forward and backward. On the CPU it has one.
+# Names of PyTorch's fused kernels, forward and backward. On the CPU there is one.
 _CPU = "^aten::_scaled_dot_product_flash_attention_for_cpu"
 _CUDA = {SDPBackend.FLASH_ATTENTION: ("pytorch_flash::flash_fwd", "pytorch_flash::flash_bwd"),
          SDPBackend.EFFICIENT_ATTENTION: ("fmha_cutlassF", "fmha_cutlassB"),
@@ -28,13 +28,15 @@ _MATH = {"cpu": Kernels(("^aten::_scaled_dot_product_attention_math",), (SOFTMAX
 
 
 def _kernels(*allowed: SDPBackend) -> dict[str, Kernels]:
-    """What shows that one of these fused kernels ran."""
+    """Gives the names that show that one of these fused kernels ran."""
     forward, backward = zip(*(_CUDA[kernel] for kernel in allowed), strict=True)
     return {"cpu": Kernels((f"{_CPU}$",), (f"{_CPU}_backward$",), never=(SOFTMAX["cpu"],)),
             "cuda": Kernels(forward, backward, never=(SOFTMAX["cuda"],))}
 
 
 class SDPA(Backend):
+    """This backend calls PyTorch's function with one `kernel` allowed; None lets PyTorch choose."""
+
     probes = True
 
     def __init__(self, name: str, kernel: SDPBackend | None = None, cuda_only: bool = False) -> None:
@@ -42,8 +44,11 @@ class SDPA(Backend):
         self.kernels = _MATH if kernel == SDPBackend.MATH else _kernels(*([kernel] if kernel else _CUDA))
 
     def expects(self, case: Case) -> Kernels | None:
-        """Left to choose, PyTorch may run its math kernel where none of the fused ones takes the call: in
-        float64, for heads that are no multiple of 16 bytes, and for heads that share keys in float32."""
+        """Allows the math kernel too where PyTorch chooses and no fused kernel takes the call.
+
+        On a GPU that is in float64, for head dims that are no multiple of 16 bytes, and for heads that share keys in
+        float32.
+        """
         aligned = case.head_dim * case.dtype.itemsize % 16 == 0
         shared = case.kv_heads != case.heads and case.dtype == torch.float32
         if self.kernel is None and case.device != "cpu" and (case.dtype == torch.float64 or not aligned or shared):
@@ -57,7 +62,7 @@ class SDPA(Backend):
         return super().missing(device)
 
     def scatters(self, case: Case) -> str | None:
-        """PyTorch's fused kernels read the process's own switch when the backward pass runs."""
+        """Asks for PyTorch's process-wide switch, which its fused kernels read when the backward pass runs."""
         if not case.grad or torch.device(case.device).type != "cuda" or self.kernel == SDPBackend.MATH:
             return None
         if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
@@ -76,22 +81,22 @@ class SDPA(Backend):
 
     @contextlib.contextmanager
     def explain(self) -> Iterator[Callable[[], str | None]]:
-        """PyTorch says in warnings, kernel by kernel, why it used none."""
-        with warnings.catch_warnings(record=True) as caught:
+        """Collects PyTorch's warnings, which say of each kernel why it was not used."""
+        with warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always")
-            yield lambda: _own_reason([str(w.message) for w in caught])
+            yield lambda: _last_reason([str(w.message) for w in messages])
 
 
-def _own_reason(messages: list[str]) -> str | None:
-    """The last reason given that isn't just "disabled by us"."""
+def _last_reason(messages: list[str]) -> str | None:
+    """Gives the last message that holds a reason, not only that this backend switched a kernel off."""
     lines = [m.split(" (Triggered internally")[0].strip() for m in messages]
-    told = [line for line in lines if line and "not used because" not in line
-            and "runtime disabled" not in line and "used because" not in line]
-    return told[-1] if told else None
+    reasons = [line for line in lines if line and "not used because" not in line
+               and "runtime disabled" not in line and "used because" not in line]
+    return reasons[-1] if reasons else None
 
 
 class Attend:
-    """One caller's attention; keeps the last dense mask, as a model keeps it for all its layers."""
+    """An instance computes attention for one caller and stores the last dense mask, as a model does for its layers."""
 
     def __init__(self, kernel: SDPBackend | None) -> None:
         self.kernel = kernel
@@ -110,10 +115,10 @@ class Attend:
             mask = _lower_right(n, m)
         elif not only_causal or n != m:
             mask = self._dense(q_BHND, m, band, visible, bias, key_mask)
-            seen = (masks.dense(band, n, m, q_BHND.device, key_mask, visible, q_BHND.shape[1])
+            keep = (masks.dense(band, n, m, q_BHND.device, key_mask, visible, q_BHND.shape[1])
                     if may_be_blind(band, n, m, key_mask, visible) else None)
-            if mask is not None and seen is not None:
-                blind = ~seen.any(-1, keepdim=True)
+            if mask is not None and keep is not None:
+                blind = ~keep.any(-1, keepdim=True)
                 mask = mask | blind if mask.dtype == torch.bool else mask.masked_fill(blind, 0)
         with self._kernels(q_BHND, mask):
             out = scaled_dot_product_attention(q_BHND, k_BGMD, v_BGMD, attn_mask=mask, is_causal=only_causal and n == m,
@@ -121,7 +126,7 @@ class Attend:
         return out if blind is None else out.masked_fill(blind, 0)
 
     def _kernels(self, q: torch.Tensor, mask: torch.Tensor | None) -> contextlib.AbstractContextManager:
-        """The kernels that PyTorch may choose from."""
+        """Restricts the kernels that PyTorch may choose from."""
         if self.kernel is not None:
             return sdpa_kernel(self.kernel)
         if q.is_cuda and mask is not None and torch.is_grad_enabled():
@@ -130,12 +135,12 @@ class Attend:
         return contextlib.nullcontext()
 
     def _has_lower_right(self, q: torch.Tensor) -> bool:
-        """PyTorch's causal bias aligned to the end reaches its flash and efficient kernels on CUDA."""
+        """Tells whether PyTorch's causal mask aligned to the end works: on CUDA, by the flash and efficient kernels."""
         return q.is_cuda and self.kernel in (None, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
     def _dense(self, q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None,
                bias: Callable | None, key_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """The mask as a tensor: bool, or the bias with -inf where masked (1, H, N, M)."""
+        """Builds the mask as a tensor: bool, or the bias with -inf at masked keys (1, H, N, M)."""
         h, n = q.shape[1:3]
         key = (h, n, m, band, visible, bias, q.dtype, q.device)
         if key_mask is None and key == self.key:
@@ -143,17 +148,17 @@ class Attend:
         mask = masks.dense(band, n, m, q.device, key_mask, visible, h)
         if bias is not None:
             heads = torch.arange(h, device=q.device)[:, None, None]
-            added = bias(heads, *masks.positions(n, m, q.device)).to(q.dtype)
-            mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
+            numbers = bias(heads, *masks.positions(n, m, q.device)).to(q.dtype)
+            mask = numbers if mask is None else numbers.masked_fill(~mask, -torch.inf)
         if mask is not None and mask.dim() == 3:
-            mask = mask.unsqueeze(0)  # PyTorch's CPU kernel takes masks of 2 and 4 dimensions, else its math path runs
+            mask = mask.unsqueeze(0)  # with 3 dimensions PyTorch runs its math path on the CPU
         if key_mask is None:
             self.key, self.mask = key, mask
         return mask
 
 
 def _lower_right(n: int, m: int) -> torch.Tensor:
-    from torch.nn.attention.bias import causal_lower_right  # brings torch._dynamo, two seconds
+    from torch.nn.attention.bias import causal_lower_right  # imports torch._dynamo, two seconds
 
     return causal_lower_right(n, m)
 

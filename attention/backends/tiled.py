@@ -1,8 +1,8 @@
-"""Attention in tiles with an online softmax, in pure PyTorch: O(n) memory, forward and backward.
+"""`tiled` computes attention in tiles with an online softmax, in pure PyTorch: O(n) memory, forward and backward.
 
-The algorithm of FlashAttention (Dao et al., arXiv 2205.14135) with the loop order and the backward
-of FlashAttention-2 (arXiv 2307.08691), on any device and in any dtype; sums are kept in float32 or
-wider. Tiles that a band leaves empty are never touched.
+It is the algorithm of FlashAttention (Dao et al., arXiv 2205.14135) with the loop order and the backward pass of
+FlashAttention-2 (arXiv 2307.08691), on any device and in any dtype. Sums are in float32 or wider. A tile in which no
+query sees a key is skipped.
 """
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import torch
 from attention import masks
 from attention.backends.base import FUSED, PRODUCT, SOFTMAX, Backend, Case, Kernels
 
-QUERIES, KEYS = 512, 512  # a tile
+QUERIES, KEYS = 512, 512  # the size of a tile
 KERNELS = {device: Kernels((PRODUCT[device],), (PRODUCT[device],), never=(SOFTMAX[device], FUSED[device]))
            for device in PRODUCT}
 
 
 class Tiled(Backend):
+    """This backend loops over tiles in Python and shows what a fused kernel saves."""
+
     name = "tiled"
     kernels = KERNELS
 
@@ -35,13 +37,16 @@ class Tiled(Backend):
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
            band: masks.Band = masks.FULL, bias: Callable | None = None,
            key_mask: torch.Tensor | None = None, softcap: float | None = None) -> torch.Tensor:
-    """softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); no gradient flows into `bias`."""
+    """Computes softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D). No gradient flows into `bias`."""
     return _Tiled.apply(q_BHND, k_BGMD, v_BGMD, _Tiles(q_BHND, k_BGMD, scale, band, bias, key_mask, softcap))
 
 
 class _Tiles:
-    """The tiles of one call. Query heads that share keys are rows of one (B G)-batched product:
-    q is seen as (B G, R, N, D), and a tile's scores are (B G, R, rows, columns)."""
+    """An instance computes the tiles of one call.
+
+    Query heads that share keys are rows of one product in a batch of B G: q is viewed as (B G, R, N, D), and the scores
+    of a tile are (B G, R, rows, columns).
+    """
 
     def __init__(self, q: torch.Tensor, k: torch.Tensor, scale: float, band: masks.Band,
                  bias: Callable | None, key_mask: torch.Tensor | None, softcap: float | None = None) -> None:
@@ -55,18 +60,21 @@ class _Tiles:
         self.keep = None if key_mask is None else key_mask.repeat_interleave(G, 0)[:, None, None]
 
     def rows(self) -> Iterator[slice]:
+        """Yields the query tiles."""
         return (slice(r, min(r + QUERIES, self.N)) for r in range(0, self.N, QUERIES))
 
     def columns(self, rows: slice) -> Iterator[slice]:
-        """The key tiles that some query of `rows` sees."""
+        """Yields the key tiles that some query of `rows` sees."""
         shift = self.M - self.N
         keys = self.band.keys(rows.start + shift, rows.stop - 1 + shift, self.M)
         return (slice(c, min(c + KEYS, keys.stop)) for c in range(keys.start, keys.stop, KEYS))
 
     def raw(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Computes the scores of a tile before cap, bias and mask."""
         return self.product(q, k.transpose(1, 2)).view(self.groups, self.R, -1, k.shape[1]).mul_(self.scale)
 
     def scores(self, q: torch.Tensor, k: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
+        """Computes the scores of a tile; a hidden key has -inf."""
         s = self.raw(q, k)
         if self.softcap is not None:
             s.div_(self.softcap).tanh_().mul_(self.softcap)
@@ -80,14 +88,15 @@ class _Tiles:
         return s
 
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Batched a @ b of the inputs' dtype, summed and returned in `wide`."""
+        """Multiplies two batches of matrices of the inputs' dtype; sums and result are in `wide`."""
         if a.dtype == self.wide:
             return torch.bmm(a, b)
         if a.is_cuda:
             return torch.bmm(a, b, out_dtype=self.wide)
         return torch.bmm(a.to(self.wide), b.to(self.wide))
 
-    def grouped(self, x_BHND: torch.Tensor) -> torch.Tensor:
+    def by_group(self, x_BHND: torch.Tensor) -> torch.Tensor:
+        """Views heads as (B G, R, N, D)."""
         return x_BHND.reshape(self.groups, -1, *x_BHND.shape[2:])
 
 
@@ -95,7 +104,7 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
                 tiles: _Tiles) -> torch.Tensor:
-        q, k, v = tiles.grouped(q_BHND), tiles.grouped(k_BGMD)[:, 0], tiles.grouped(v_BGMD)[:, 0]
+        q, k, v = tiles.by_group(q_BHND), tiles.by_group(k_BGMD)[:, 0], tiles.by_group(v_BGMD)[:, 0]
         out = q.new_empty(*q.shape[:3], v.shape[-1])
         lse = q.new_empty(q.shape[:3], dtype=tiles.wide)
         for rows in tiles.rows():
@@ -106,12 +115,12 @@ class _Tiled(torch.autograd.Function):
             for columns in tiles.columns(rows):
                 s = tiles.scores(q_tile, k[:, columns], rows, columns)
                 new = torch.maximum(top, s.amax(-1, keepdim=True))
-                base = new.masked_fill(new == -torch.inf, 0)  # a row that has seen no key yet
+                base = new.masked_fill(new == -torch.inf, 0)  # this row has seen no key so far
                 p = s.sub_(base).exp_()
                 shrink = (top - base).exp_()
                 total = total * shrink + p.sum(-1, keepdim=True)
-                seen = tiles.product(p.to(q.dtype).flatten(1, 2), v[:, columns])
-                acc = acc * shrink + seen.view_as(acc)
+                part = tiles.product(p.to(q.dtype).flatten(1, 2), v[:, columns])
+                acc = acc * shrink + part.view_as(acc)
                 top = new
             blind = total == 0
             out[:, :, rows] = (acc / total.masked_fill(blind, 1)).to(q.dtype)
@@ -125,8 +134,8 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad_BHND: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         tiles: _Tiles = ctx.tiles
         q_BHND, k_BGMD, v_BGMD, out, lse = ctx.saved_tensors
-        q, k, v = tiles.grouped(q_BHND), tiles.grouped(k_BGMD)[:, 0], tiles.grouped(v_BGMD)[:, 0]
-        grad = tiles.grouped(grad_BHND)
+        q, k, v = tiles.by_group(q_BHND), tiles.by_group(k_BGMD)[:, 0], tiles.by_group(v_BGMD)[:, 0]
+        grad = tiles.by_group(grad_BHND)
         delta = (grad.to(tiles.wide) * out.to(tiles.wide)).sum(-1, keepdim=True)
         dq, dk, dv = (torch.zeros_like(x, dtype=tiles.wide, memory_format=torch.contiguous_format)
                       for x in (q, k, v))

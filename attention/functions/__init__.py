@@ -1,4 +1,4 @@
-"""What attention computes, one file a function: its paper, its oracle, its variants.
+"""Functions say what attention computes. Each file holds one function: its paper, its oracle, its variants.
 
 To add a function, write one file here, `mine.py`. No list names it: `attention` imports every file of this folder.
 
