@@ -5,12 +5,13 @@ soon as it is known: a run that is killed loses nothing.
 """
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from perf.measure import machine
 from perf.workloads.workload import Workload
@@ -108,6 +109,11 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read() == b"\n"
 
 
+def open_text(path: Path) -> IO[str]:
+    """Opens a file of JSON lines to be read; one that ends in .gz is decompressed on the way."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
 def load(path: Path) -> list[Evidence]:
     """The evidence in a file. Raises ValueError naming file and line of what is not evidence."""
     return [Evidence.from_dict(record) for record in _checked(path) if record["kind"] == "evidence"]
@@ -119,7 +125,7 @@ def machines(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _checked(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)

@@ -10,7 +10,7 @@ from attention.registry import Function, functions
 from perf.measure.evidence import Evidence, load
 
 RECORDS = Path(__file__).parents[1] / "records"  # what "faster" is read from, all of one kind of machine
-EVIDENCE = ("h100-*/default-grid*.jsonl", "h100-*/field*.jsonl")
+EVIDENCE = ("h100-*/default-grid*.jsonl.gz", "h100-*/field*.jsonl.gz")
 HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax")
 
 

@@ -10,14 +10,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from perf.measure.evidence import open_text
 from perf.studies.compared import Compared, used
 from perf.studies.measuring import Timed
 from perf.studies.quantised_goals import Models, image, pairs, quantised, unquantised
 from perf.workloads.workload import Workload
 
 RECORDS = Path(__file__).parents[1] / "records"
-GOALS = RECORDS / "h100-2026-11-26" / "quantised-goals.jsonl"
-FASTEST = RECORDS / "h200-2026-11-26" / "fastest.jsonl"
+GOALS = RECORDS / "h100-2026-11-26" / "quantised-goals.jsonl.gz"
+FASTEST = RECORDS / "h200-2026-11-26" / "fastest.jsonl.gz"
 HEADER = ("", "against", "time by a stopwatch", "by the device", "size")
 
 Row = tuple[str, str, str, str, str]
@@ -27,7 +28,8 @@ class Run:
     """What one run of the study wrote: its times, and what it measured of each claim."""
 
     def __init__(self, path: Path) -> None:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with open_text(path) as file:
+            records = [json.loads(line) for line in file]
         found = [_timed(record) for record in records if record["kind"] == "timed"]
         self.timed = {t.workload: t for t in found}
         self.claims = {record["claim"]: record["measured"] for record in records if record["kind"] == "claim"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perf.measure import evidence, machine
-from perf.measure.evidence import Evidence, Writer, load, machines
+from perf.measure.evidence import Evidence, Writer, load, machines, open_text
 from perf.workloads.workload import Workload
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -95,7 +95,10 @@ def test_evidence_from_before_there_were_quantised_models_is_read():
 
 def kept() -> list[Path]:
     """Evidence among the records: its first line tells the machine and the schema."""
-    firsts = {path: json.loads(path.open(encoding="utf-8").readline()) for path in RECORDS.glob("*/*.jsonl")}
+    firsts = {}
+    for path in RECORDS.glob("*/*.jsonl.gz"):
+        with open_text(path) as file:
+            firsts[path] = json.loads(file.readline())
     return sorted(path for path, first in firsts.items() if first.get("kind") == "machine" and "schema" in first)
 
 

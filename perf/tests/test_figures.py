@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from perf.measure.evidence import open_text
 from perf.studies.goals_table import FASTEST, GOALS, Run
 from perf.studies.measuring import Study
 from perf.studies.quantised_goals import Goals, Models
@@ -19,7 +20,8 @@ README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with open_text(path) as file:
+        return [json.loads(line) for line in file]
 
 
 def said(sentence: str) -> None:
@@ -40,7 +42,7 @@ def test_the_claims_are_what_the_study_makes_of_the_times(tmp_path, path, part, 
 
 
 def test_the_quality_of_float8():
-    (found,) = (record for record in records(H200 / "quality.jsonl") if record["kind"] == "quality")
+    (found,) = (record for record in records(H200 / "quality.jsonl.gz") if record["kind"] == "quality")
     assert found["low"] < 0 < found["high"]
     said(f"float8 costs nothing that {found['items']} digits show: Top-1 {found['base']:.2f} -> {found['new']:.2f} %, "
          f"change {found['low']:.2f} to {found['high']:+.2f} points")
@@ -63,7 +65,7 @@ def test_where_bitsandbytes_time_goes():
 
 
 def test_the_tree_compared_with_itself():
-    words = Counter(record["word"] for record in records(H200 / "aa.jsonl"))
+    words = Counter(record["word"] for record in records(H200 / "aa.jsonl.gz"))
     assert not words["regressed"]
     assert not words["improved"]
     ok, undecided = words["ok"], words["inconclusive"]
