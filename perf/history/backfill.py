@@ -99,7 +99,7 @@ def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequen
 def run(tree: Path, evidence: Path, options: Sequence[str]) -> str | None:
     """One pytest run in `tree`; its last words, if it measured nothing."""
     command = [sys.executable, "-m", "pytest", "perf/", "--benchmark-only", "-q", "-p", "no:cacheprovider",
-               f"--perf-evidence={evidence}", *options]
+               f"--perf-evidence={evidence}", "--perf-unfit=invalid", *options]
     done = subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return next((line for line in reversed(lines) if line.startswith("E")), lines[-1] if lines else None)

@@ -69,7 +69,7 @@ def one_pass(night: Tonight, step: str, number: int, only: Collection[str] = ())
     named = ["-k", " or ".join(only)] if only else []  # ids are words to -k
     code = night.run(step, "pytest", "perf/", "--benchmark-only", *chosen(night.device, night.options),
                      f"--perf-evidence={night.evidence_of(number)}",
-                     "--perf-resume", *history, *named)
+                     "--perf-unfit=invalid", "--perf-resume", *history, *named)
     if code == UNFIT:
         raise Unfit(f"the machine was unfit for all that was tried; {night.folder.log(step)}")
     if code not in (0, 1):

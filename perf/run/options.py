@@ -1,6 +1,7 @@
 """The options of `pytest perf/`: their names, their ini twins, and their validation."""
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,8 @@ OTHERS = {
     "device": "device to measure on (default: cuda if there is one, else cpu)",
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
     "precision": "stop sampling when the median's 95 %% interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
-    "unfit": "what becomes of a row measured on an unfit machine: invalid, or keep it with a mark (default: invalid)",
+    "unfit": "what becomes of a row measured on an unfit machine: keep it with a mark, or fail it as invalid (default: "
+             "keep; invalid where the number is kept or decides: with --perf-history, and in CI)",
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
     "report": "file that a page of the results is written to, HTML",
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
@@ -74,7 +76,7 @@ class Settings:
     workloads: list[Workload]
     evidence: Path
     precision: float = 0.01
-    unfit: str = "invalid"
+    unfit: str = "keep"
     profile: str | None = None
     report: Path | None = None
     resume: bool = False
@@ -144,11 +146,13 @@ def settings(config: pytest.Config) -> Settings:
         raise pytest.UsageError(f"perf: {error}") from None
     if (profile := given(config, "profile")) is not None:
         _one_of("profile", profile, PROFILERS)
-    unfit = _one_of("unfit", given(config, "unfit") or Settings.unfit, UNFIT)
+    history = _history(config)
+    decides = history is not None or bool(os.environ.get("CI"))
+    unfit = _one_of("unfit", given(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
     precision = _precision(given(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
                     _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
-                    bool(given(config, "strict")), explicit, with_shapes, _history(config),
+                    bool(given(config, "strict")), explicit, with_shapes, history,
                     bool(given(config, "history_dirty")), _file(config, "verdicts", None),
                     bool(given(config, "quality")))
 

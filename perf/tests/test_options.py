@@ -143,3 +143,12 @@ def test_studies_are_measured_only_if_named(arguments, ignored, pytestconfig, mo
     monkeypatch.setattr(pytestconfig, "args", [str(ROOT / argument) for argument in arguments])
     assert perf.plugin.pytest_ignore_collect(studies, pytestconfig) is (True if ignored else None)
     assert perf.plugin.pytest_ignore_collect(ROOT / "perf" / "tests", pytestconfig) is None  # not --benchmark-only
+
+
+@pytest.mark.parametrize(("ci", "option", "word"), [
+    ("", (), "keep"), ("true", (), "invalid"), ("true", ("--perf-unfit=keep",), "keep"),
+    ("", ("--perf-unfit=invalid",), "invalid")])
+def test_an_unfit_row_fails_only_where_its_number_decides(project, monkeypatch, ci, option, word):
+    monkeypatch.setenv("CI", ci)
+    config = project.parseconfigure(*SMALL[:1], *SMALL[2:], *option)
+    assert perf.run.options.settings(config).unfit == word

@@ -202,8 +202,16 @@ def _cuda_default(w: Workload) -> bool:
     return w.backend != "eager" or w.phase == "forward" or w.n <= 4096
 
 
+def _one_of_a_model(w: Workload) -> bool:
+    """The cheapest row of each model family: its first forward pass, by sdpa."""
+    first = {"distilgpt2": "prefill", "vit-b16": "forward", "tft-160": "forward"}
+    return w.phase == first.get(w.model) and w.batch == 1 and w.backend == "sdpa" and not w.treatment and w.n != 256
+
+
 def _cuda_quick(w: Workload) -> bool:
-    return (w.bare and w.function in CORE and _cuda_default(w) and w.causal and w.phase == "forward"
+    if not w.bare:
+        return _one_of_a_model(w)
+    return (w.function in CORE and _cuda_default(w) and w.causal and w.phase == "forward"
             and w.head_dim == 64 and w.n in (1024, 4096) and w.backend not in ("sdpa-math", "tiled"))
 
 
@@ -228,9 +236,11 @@ def _cpu_default(w: Workload) -> bool:
 
 
 def _cpu_quick(w: Workload) -> bool:
+    if not w.bare:
+        return _one_of_a_model(w)
     if not _cpu_default(w) or w.phase != "forward" or (w.backend == "flex" and w.function != "softmax"):
         return False
-    return w.causal and w.function in CORE and w.n in (512, 1024) if w.bare else w.model == "tft-160"
+    return w.causal and w.function in CORE and w.n in (512, 1024)
 
 
 PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
