@@ -60,11 +60,15 @@ def _linked(paper: str) -> str:
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
 
 
+def recorded() -> list[Evidence]:
+    """The evidence that the published table is made from."""
+    return [row for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern)) for row in load(path)]
+
+
 def variants(arguments: Sequence[str]) -> None:
     """Prints the table, by the record or by these evidence files. Raises ValueError for one that isn't evidence."""
-    recorded = [path for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern))]
-    paths = [Path(argument) for argument in arguments] or recorded
+    paths = [Path(argument) for argument in arguments]
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
-    print(table([row for path in paths for row in load(path)]))
+    print(table([row for path in paths for row in load(path)] if paths else recorded()))

@@ -1,4 +1,4 @@
-"""The README's table of quantised and compiled models, from the records: `python -m perf.studies.goals_table`.
+"""The table of quantised and compiled models, from the records: `python -m perf.studies.goals_table`.
 
 A row's times are of one run: what compiles 32 images is read from the second file, all else from the first.
 """

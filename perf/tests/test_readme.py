@@ -121,18 +121,24 @@ def test_the_example_passes_the_property_tests(readme, tmp_path):
     assert int(passed[1]) >= 10
 
 
-def test_the_table_of_variants_is_the_registry(readme):
-    done = run("-m", "perf", "variants")
-    assert done.returncode == 0, done.stderr
-    shown = between(readme, "<!-- variants -->\n", "<!-- /variants -->")
-    assert shown.strip() == done.stdout.strip(), "paste what `python -m perf variants` prints between the markers"
+def test_a_newcomer_reads_it_in_one_sitting(readme):
+    assert len(readme.splitlines()) <= 150
+    assert len(readme.encode()) <= 8 * 1024
+    assert max(map(len, readme.splitlines())) <= 130
 
 
-def test_the_table_of_goals_is_that_of_the_records(readme):
-    done = run("-m", "perf.studies.goals_table")
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_every_link_of_a_page_leads_to_a_file(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}, which is not there"
+
+
+def test_the_page_of_results_is_made_from_the_records():
+    done = run("-m", "perf.studies.results")
     assert done.returncode == 0, done.stderr
-    shown = between(readme, "<!-- goals -->\n", "<!-- /goals -->")
-    assert shown == done.stdout, "paste what `python -m perf.studies.goals_table` prints between the markers"
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == done.stdout, "python -m perf.studies.results > docs/results.md"
 
 
 def test_the_commands_are_environments_of_tox(readme):

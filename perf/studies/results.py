@@ -1,0 +1,128 @@
+"""Writes docs/results.md from the records: `python -m perf.studies.results > docs/results.md`.
+
+Every number on that page comes from a file in perf/records. A test holds the page against this module.
+"""
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from perf.measure.evidence import load, open_text
+from perf.report import variants
+from perf.report.table import groups, table
+from perf.studies import goals_table
+from perf.studies.quantised_goals import Models
+
+RECORDS = Path(__file__).parents[1] / "records"
+KERNELS = RECORDS / "h200-2026-11-23" / "quick-grid.jsonl.gz"
+H200 = RECORDS / "h200-2026-11-26"
+PAGE = """\
+# Results
+
+`python -m perf.studies.results` makes this page from [the records](../perf/records); machines, versions and commands stand
+in the README of each folder there. GPU time is CUDA-graph replay from a cold L2 unless a line says otherwise.
+
+## Kernels on one H200
+
+torch 2.11.0+cu130, flash-attn 2.8.3.post2, bf16, batch x n = 16384, heads x head_dim = 2048, 2026-11-23
+([record](../perf/records/h200-2026-11-23/README.md)). `error` and `ratio` are by the rule of that day, which was much
+milder than today's.
+
+```text
+{kernels}
+```
+
+{fastest}
+
+Over n, on one H100 (2026-11-25, [record](../perf/records/h100-2026-11-25/README.md)):
+
+![TFLOP/s over n of softmax attention, forward, on one H100](softmax-forward-h100.png)
+
+## Every function
+
+`python -m perf variants`. The last column compares the fastest backend of a function with the fastest of softmax, forward,
+on the H100, causal or full as the function is. An approximate function computes something else than softmax: what it costs
+in quality is not in this table. `prefix-softmax` ignores q; its oracle is its own formula.
+
+{variants}
+
+## Quantised and compiled models
+
+`python -m perf.studies.quantised_goals` (torch 2.11.0+cu130, bitsandbytes 0.50.2, torchao 0.18.0, 2026-11-26). Each ratio is
+of one run: 32 images compiled on one H200 ([record](../perf/records/h200-2026-11-26/README.md)), the others on one H100
+([record](../perf/records/h100-2026-11-26/README.md)).
+
+{goals}
+
+{models}
+
+## Verdicts on one H200
+
+{verdicts}
+"""
+
+
+def page() -> str:
+    """The page in Markdown."""
+    rows = [row for row in load(KERNELS) if row.outcome == "ok"]
+    kernels = table(rows).split("\ncompile seconds")[0].rstrip()
+    return PAGE.format(kernels=kernels, fastest=_fastest(rows), variants=variants.table(variants.recorded()),
+                       goals=goals_table.table(goals_table.Run(goals_table.GOALS),
+                                               goals_table.Run(goals_table.FASTEST), Models()),
+                       models=_models(), verdicts=_verdicts())
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a record, compressed or not."""
+    with open_text(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def _fastest(rows: list) -> str:
+    """Names the fastest backend of each shape, of those that ran."""
+    lines = ["Fastest of the backends that ran:", ""]
+    for group in groups(rows):
+        best = min(group, key=lambda row: row.median)
+        w, others = best.workload, ", ".join(sorted({row.workload.backend for row in group} - {best.workload.backend}))
+        lines.append(f"- {w.function}, n = {w.n}: `{w.backend}` (against {others})")
+    return "\n".join(lines)
+
+
+def _models() -> str:
+    """Says what else the two runs of models measured."""
+    [quality] = (record for record in records(H200 / "quality.jsonl.gz") if record["kind"] == "quality")
+    goals = records(goals_table.GOALS)
+    cold = [record["cold"] for record in goals if record["kind"] == "compiled"]
+    warm = [t.compiled["warm"] for t in goals_table.Run(goals_table.GOALS).timed.values() if t.compiled]
+    where = {(record["method"], record["batch"]): record for record in goals if record["kind"] == "where"}
+    plain, int8, nf4 = (where[method, 1] for method in ("none", "bnb-int8", "bnb-nf4"))
+    many = where["bnb-int8", 32]["wall"] / where["none", 32]["wall"]
+    return f"""\
+- Top-1 of a small ViT on {quality["items"]} digits, float8 against bf16: {quality["base"]:.2f} -> {quality["new"]:.2f} %. \
+The change lies between {quality["low"]:.2f} and {quality["high"]:+.2f} points (95 %, paired, out of fold).
+- Compiling took {min(cold):.0f} to {max(cold):.0f} s; {min(warm):.0f} to {max(warm):.0f} s where the disk's cache had the code.
+- One image, eager: of the {1e3 * plain["wall"]:.1f} ms of fp16 the GPU works {1e3 * plain["busy"]:.1f}; of the \
+{1e3 * nf4["wall"]:.1f} ms of NF4 it works {1e3 * nf4["busy"]:.1f}. The rest is launching.
+- bitsandbytes int8 takes {1e3 * int8["wall"]:.1f} ms for one image ({int8["wall"] / plain["wall"]:.1f}x fp16) in \
+{int8["launches"]:.0f} kernels instead of {plain["launches"]:.0f}. The host waits {int8["syncs"]:.0f} times, so no graph can \
+be captured. At 32 images it takes {many:.1f}x."""
+
+
+def _verdicts() -> str:
+    """Says what comparisons of the same code, and planted faults, ended as: the misses beside the catches."""
+    words = Counter(record["word"] for record in records(H200 / "aa.jsonl.gz"))
+    selftest = json.loads((H200 / "selftest.json").read_text(encoding="utf-8"))
+    faults = Counter((trial["fault"], trial["verdict"]["word"]) for trial in selftest["trials"] if trial["fault"])
+    lines = [f"- {fault}: {'; '.join(f'{count} {word}' for (name, word), count in faults.items() if name == fault)}"
+             for fault in dict.fromkeys(fault for fault, _ in faults)]
+    return "\n".join([
+        "By the rule of 2026-11-26 ([record](../perf/records/h200-2026-11-26/README.md)).",
+        f"The working tree against itself: {words['ok']} ok, {words['inconclusive']} inconclusive, "
+        f"{words['regressed'] + words['improved']} called slower or faster.",
+        "", "`selftest`, each fault in three variants:", "", *lines])
+
+
+if __name__ == "__main__":
+    print(page(), end="")
