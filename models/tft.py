@@ -15,11 +15,12 @@ observed variables, Q quantiles.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.backends.cudnn import rnn as cudnn_rnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.registry import Preset, get, require
@@ -76,7 +77,14 @@ class TemporalFusionTransformer(nn.Module):
     def _selection(self, names: list[str], hidden: int, variable: int, dropout: float,
                    context: int | None = None) -> VariableSelectionNetwork:
         scalers = {name: self.prescalers[name] for name in names if name in self.prescalers}
-        return VariableSelectionNetwork(dict.fromkeys(names, variable), hidden, scalers, dropout, context)
+        return VariableSelectionNetwork(names, variable, hidden, scalers, dropout, context)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> TemporalFusionTransformer:
+        """Moved or converted, each weight of an LSTM lies by itself again."""
+        super()._apply(fn, recurse)
+        flatten_weights(self.lstm_encoder)
+        flatten_weights(self.lstm_decoder)
+        return self
 
     def forward(self, static_BS: torch.Tensor, known_BTK: torch.Tensor, observed_BCO: torch.Tensor,
                 lengths_B: torch.Tensor | None = None) -> torch.Tensor:
@@ -86,13 +94,10 @@ class TemporalFusionTransformer(nn.Module):
         """
         context = observed_BCO.shape[1]
         static = self.static_variable_selection(self.input_embeddings(static_BS))
-        known = dict(zip(self.known, known_BTK.unsqueeze(-1).unbind(2), strict=True))
-        observed = dict(zip(self.observed, observed_BCO.unsqueeze(-1).unbind(2), strict=True))
         selection = self.static_context_variable_selection(static).unsqueeze(1)
-        past_BCF = self.encoder_variable_selection(
-            {name: x[:, :context] for name, x in known.items()} | observed, selection)
-        future_BNF = self.decoder_variable_selection(
-            {name: x[:, context:] for name, x in known.items()}, selection)
+        past_BCV = torch.cat([known_BTK[:, :context], observed_BCO], dim=2)
+        past_BCF = self.encoder_variable_selection(past_BCV, selection)
+        future_BNF = self.decoder_variable_selection(known_BTK[:, context:], selection)
 
         state = tuple(network(static).expand(self.lstm_encoder.num_layers, -1, -1).contiguous() for network in
                       (self.static_context_initial_hidden_lstm, self.static_context_initial_cell_lstm))
@@ -151,6 +156,17 @@ def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int =
     return model.to(device=device, dtype=dtype).eval()
 
 
+def flatten_weights(lstm: nn.Module) -> None:
+    """Puts the weights of an LSTM on a GPU one behind the other, as cuDNN reads them; else it copies them together at
+    every call. `nn.LSTM.flatten_parameters` does so too, but not in bfloat16."""
+    if isinstance(lstm, nn.LSTM) and lstm.weight_ih_l0.is_cuda:
+        weights = [weight for layer in lstm.all_weights for weight in layer]
+        with torch.no_grad():
+            torch._cudnn_rnn_flatten_weight(weights, len(lstm.all_weights[0]), lstm.input_size,
+                                            cudnn_rnn.get_cudnn_mode(lstm.mode), lstm.hidden_size, lstm.proj_size,
+                                            lstm.num_layers, lstm.batch_first, lstm.bidirectional)
+
+
 def inputs(preset: str | Preset, *, batch: int, n: int | None = None, device: str | torch.device = "cpu",
            dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, torch.Tensor]:
     """Seeded inputs: standard normal series, random classes. `n` may only be the preset's horizon."""
@@ -180,9 +196,9 @@ def forecast(model: TemporalFusionTransformer, inputs: dict[str, torch.Tensor]) 
 def quantile_loss(forecast_BNQ: torch.Tensor, target_BN: torch.Tensor,
                   quantiles: tuple[float, ...]) -> torch.Tensor:
     """Mean pinball loss over batch, steps and quantiles: equation 24 of the paper."""
-    error = target_BN.unsqueeze(-1) - forecast_BNQ
-    q = torch.tensor(quantiles, dtype=error.dtype, device=error.device)
-    return torch.maximum(q * error, (q - 1) * error).mean()
+    errors = (target_BN.unsqueeze(-1) - forecast_BNQ).unbind(-1)
+    # The levels stay numbers: a tensor of them would be copied to the device, which a CUDA graph can't record.
+    return torch.stack([torch.maximum(q * x, (q - 1) * x) for q, x in zip(quantiles, errors, strict=True)]).mean()
 
 
 def loss(model: TemporalFusionTransformer, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -6,7 +6,8 @@ N query steps, M key steps, H heads, D head_dim, F hidden width; V variables.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,32 +18,68 @@ import attention
 
 
 class Embeddings(nn.Module):
-    """A vector for each class of each categorical variable: (B, S) class numbers to a dict of (B, size)."""
+    """A vector for each class of each categorical variable: (B, S) class numbers to (B, S, size)."""
 
     def __init__(self, classes: Mapping[str, int], size: int) -> None:
         super().__init__()
         self.embeddings = nn.ModuleDict({name: nn.Embedding(count, size) for name, count in classes.items()})
 
-    def forward(self, x_BS: torch.Tensor) -> dict[str, torch.Tensor]:
-        tables = self.embeddings.items()
-        return {name: table(x) for (name, table), x in zip(tables, x_BS.unbind(1), strict=True)}
+    def forward(self, x_BS: torch.Tensor) -> torch.Tensor:
+        return torch.stack([table(x) for table, x in zip(self.embeddings.values(), x_BS.unbind(1), strict=True)], 1)
+
+
+def layer_norm(size: int) -> nn.LayerNorm:
+    """The LayerNorm of a width."""
+    return NarrowLayerNorm(size) if size % 4 else nn.LayerNorm(size)
+
+
+class NarrowLayerNorm(nn.LayerNorm):
+    """LayerNorm by plain sums. Where a width is no multiple of 4, PyTorch's CUDA kernels give 512 threads to each row
+    for its moments, and 256 more to scale it: for 5 features, nearly all of them idle."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        centred = x.to(torch.promote_types(x.dtype, torch.float32))
+        centred = centred - centred.mean(-1, keepdim=True)
+        scale = (centred.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return torch.addcmul(self.bias, (centred * scale).to(x.dtype), self.weight)
 
 
 class ResampleNorm(nn.Module):
-    """Changes the last dimension by linear interpolation, gates every feature, and normalises."""
+    """Changes the last dimension by linear interpolation, gates every feature, and normalises.
+
+    Interpolation and gates are one product with a matrix: PyTorch's interpolation on CUDA has one thread for each
+    output column, which walks through all rows.
+    """
+
+    matrix: torch.Tensor
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, output_size
         self.mask = nn.Parameter(torch.zeros(output_size))
-        self.norm = nn.LayerNorm(output_size)
+        self.norm = layer_norm(output_size)
+        self.register_buffer("matrix", self._interpolation(), persistent=False)
+
+    def _interpolation(self) -> torch.Tensor:
+        return interpolation(self.input_size, self.output_size, self.mask.dtype, self.mask.device)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> ResampleNorm:
+        """Rounds the exact matrix to the new dtype, not what another dtype left of it."""
+        super()._apply(fn, recurse)
+        self.matrix = self._interpolation()
+        return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.input_size != self.output_size:
-            rows = x.reshape(-1, 1, self.input_size)
-            rows = functional.interpolate(rows, self.output_size, mode="linear", align_corners=True)
-            x = rows.reshape(*x.shape[:-1], self.output_size)
-        return self.norm(x * self.mask.sigmoid() * 2)
+        return self.norm(functional.linear(x, self.matrix * (2 * self.mask.sigmoid()).unsqueeze(1)))
+
+
+@functools.cache
+def interpolation(input_size: int, output_size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The matrix (output_size, input_size) of linear interpolation from end to end, one for all layers of a shape."""
+    with torch.inference_mode(False):
+        place = torch.linspace(0, input_size - 1, output_size, dtype=torch.float64, device="cpu").unsqueeze(1)
+        column = torch.arange(input_size, dtype=torch.float64, device="cpu")
+        return (1 - (place - column).abs()).clamp_min(0).to(device, dtype)
 
 
 class GatedLinearUnit(nn.Module):
@@ -62,7 +99,7 @@ class AddNorm(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(size)
+        self.norm = layer_norm(size)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         return self.norm(x + skip)
@@ -105,30 +142,42 @@ class GatedResidualNetwork(nn.Module):
 class VariableSelectionNetwork(nn.Module):
     """Every variable through its own network, summed with softmax weights: equations 6 to 8.
 
-    `prescalers` has a Linear(1, size) for each continuous variable; the others come embedded.
-    Takes a dict of (B, T, size) or (B, size) tensors, gives (B, T, F) or (B, F).
+    Variables with `prescalers`, a Linear(1, size) each, are numbers (..., V). Without, they come embedded:
+    (..., V, size). Gives (..., F).
     """
 
-    def __init__(self, sizes: Mapping[str, int], hidden_size: int, prescalers: Mapping[str, nn.Module],
+    def __init__(self, names: Sequence[str], size: int, hidden_size: int, prescalers: Mapping[str, nn.Module],
                  dropout: float, context_size: int | None = None) -> None:
         super().__init__()
-        if len(sizes) > 1:  # a single variable is not weighed
-            self.flattened_grn = GatedResidualNetwork(sum(sizes.values()), min(hidden_size, len(sizes)),
-                                                      len(sizes), dropout, context_size)
-        self.prescalers = nn.ModuleDict({name: prescalers[name] for name in sizes if name in prescalers})
+        if len(names) > 1:  # a single variable is not weighed
+            self.flattened_grn = GatedResidualNetwork(len(names) * size, min(hidden_size, len(names)), len(names),
+                                                      dropout, context_size)
+        self.prescalers = nn.ModuleDict(prescalers)
         self.single_variable_grns = nn.ModuleDict({
             name: GatedResidualNetwork(size, min(size, hidden_size), hidden_size, dropout)
-            if name in prescalers else ResampleNorm(size, hidden_size)
-            for name, size in sizes.items()})
+            if prescalers else ResampleNorm(size, hidden_size) for name in names})
 
-    def forward(self, x: Mapping[str, torch.Tensor], context: torch.Tensor | None = None) -> torch.Tensor:
-        scaled = {name: self.prescalers[name](x[name]) if name in self.prescalers else x[name]
-                  for name in self.single_variable_grns}
-        outputs = torch.stack([grn(scaled[name]) for name, grn in self.single_variable_grns.items()], dim=-1)
-        if len(scaled) == 1:
-            return outputs.squeeze(-1)
-        weights = self.flattened_grn(torch.cat(list(scaled.values()), dim=-1), context).softmax(-1)
-        return (outputs * weights.unsqueeze(-2)).sum(-1)
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        if self.prescalers:
+            x = self._prescaled(x)
+        rows_RVS = x.flatten(0, -3)
+        outputs = [network(rows) for network, rows in
+                   zip(self.single_variable_grns.values(), rows_RVS.unbind(1), strict=True)]
+        total = outputs[0]
+        if len(outputs) > 1:
+            weights_RV = self.flattened_grn(x.flatten(-2), context).softmax(-1).flatten(0, -2)
+            weights = weights_RV.unsqueeze(-1).unbind(1)
+            total = total * weights[0]
+            for output, weight in zip(outputs[1:], weights[1:], strict=True):
+                total = torch.addcmul(total, output, weight)
+        return total.unflatten(0, x.shape[:-2])
+
+    def _prescaled(self, x: torch.Tensor) -> torch.Tensor:
+        """All prescalers at once: (..., V) -> (..., V, size)."""
+        layers: list[Any] = list(self.prescalers.values())
+        weight_VS = torch.stack([layer.weight[:, 0] for layer in layers])
+        bias_VS = torch.stack([layer.bias for layer in layers])
+        return torch.addcmul(bias_VS, x.unsqueeze(-1), weight_VS)
 
 
 class InterpretableMultiHeadAttention(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from models import tft
+from models import tft, tft_layers
 from models.tests import cases, tft_oracle
 
 # pytorch-forecasting 1.8.0 in float64: python -m models.tests.tft_oracle
@@ -90,6 +90,57 @@ def test_every_variant_is_as_exact_as_eager(variant, device, padded):
 
     model = cases.create(preset, variant, dtype=dtype, device=device)
     cases.assert_as_exact(run, model, preset, variant, dtype)
+
+
+@pytest.mark.parametrize(("size", "width"), [(8, 16), (32, 160), (160, 5), (5, 4), (1, 3), (3, 1), (7, 7)])
+def test_the_interpolation_is_pytorchs(size, width):
+    x = torch.randn(3, 2, size, dtype=torch.float64)
+    theirs = torch.nn.functional.interpolate(x, width, mode="linear", align_corners=True)
+    ours = x @ tft_layers.interpolation(size, width, torch.float64, x.device).t()
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
+
+
+def test_an_interpolation_is_as_exact_in_float64_when_the_model_was_in_bfloat16():
+    layer = tft_layers.ResampleNorm(8, 12).to(torch.bfloat16).double()
+    assert torch.equal(layer.matrix, tft_layers.ResampleNorm(8, 12).double().matrix)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"),
+                         [(torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_a_narrow_layer_norm_is_pytorchs(dtype, tolerance):
+    narrow = tft_layers.layer_norm(5).to(dtype)
+    assert type(narrow) is not torch.nn.LayerNorm
+    torch.nn.init.normal_(narrow.weight)
+    torch.nn.init.normal_(narrow.bias)
+    x = (3 * torch.randn(2, 7, 5) + 2).to(dtype)
+    theirs = torch.nn.functional.layer_norm(x.double(), (5,), narrow.weight.double(), narrow.bias.double())
+    assert (narrow(x) - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN keeps its weights together on a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("phase", ["forward", "train-step"])
+def test_a_cuda_graph_takes_it_and_no_weights_are_compacted(dtype, phase, recwarn):
+    model = tft.build("tft-tiny", dtype=dtype, device="cuda").train(phase == "train-step")
+    x = tft.inputs("tft-tiny", batch=4, dtype=dtype, device="cuda")
+
+    def call():
+        if phase == "forward":
+            with torch.no_grad():
+                return model(**x)
+        loss = tft.loss(model, x)
+        loss.backward()
+        return loss
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            call()
+        graph.replay()
+    stream.synchronize()
+    assert not [w for w in recwarn if "contiguous chunk" in str(w.message)]
 
 
 def test_quantile_loss_is_the_pinball_loss():
