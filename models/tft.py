@@ -162,7 +162,7 @@ def flatten_weights(lstm: nn.Module) -> None:
     if isinstance(lstm, nn.LSTM) and lstm.weight_ih_l0.is_cuda:
         weights = [weight for layer in lstm.all_weights for weight in layer]
         with torch.no_grad():
-            torch._cudnn_rnn_flatten_weight(weights, len(lstm.all_weights[0]), lstm.input_size,
+            torch._cudnn_rnn_flatten_weight(tuple(weights), len(lstm.all_weights[0]), lstm.input_size,
                                             cudnn_rnn.get_cudnn_mode(lstm.mode), lstm.hidden_size, lstm.proj_size,
                                             lstm.num_layers, lstm.batch_first, lstm.bidirectional)
 
@@ -206,3 +206,27 @@ def loss(model: TemporalFusionTransformer, inputs: dict[str, torch.Tensor]) -> t
     a target that needs no data beyond `inputs`. On a GPU the LSTM's backward needs `model.train()`."""
     target_BN = inputs["observed_BCO"][:, -model.horizon:, 0]
     return quantile_loss(model(**inputs), target_BN, model.quantiles)
+
+
+def product_flops(preset: str | Preset) -> int:
+    """FLOPs of one series' forward pass in products with weights, 2 for each weight and row that it multiplies: those
+    of linear layers and LSTMs. Attention's own products, the prescalers and interpolation are left out."""
+    model, total = shapes(preset), 0
+
+    def count(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal total
+        rows = args[0].shape[:-1].numel()
+        total += 2 * rows * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2)
+
+    for layer in model.modules():
+        if isinstance(layer, (nn.Linear, nn.LSTM)):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        model(**{name: x.to("meta") for name, x in inputs(preset, batch=1).items()})
+    return total
+
+
+def shapes(preset: str | Preset) -> nn.Module:
+    """The model of a preset without the numbers of its weights."""
+    with torch.device("meta"):
+        return build(preset, device="meta")

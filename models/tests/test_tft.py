@@ -143,6 +143,26 @@ def test_a_cuda_graph_takes_it_and_no_weights_are_compacted(dtype, phase, recwar
     assert not [w for w in recwarn if "contiguous chunk" in str(w.message)]
 
 
+def test_product_flops_are_those_counted_by_hand():
+    sizes = {"context": 10, "horizon": 4, "known": 3, "observed": 2, "static": (5, 3), "own_step": False}
+    preset = models.get("tft-160").resized(**sizes)
+    width, size, head_dim, quantiles = 160, 32, 40, 3
+
+    def network(inputs: int, hidden: int, outputs: int) -> int:
+        return inputs * hidden + hidden * hidden + hidden * 2 * outputs
+
+    def selection(variables: int) -> int:
+        return variables * network(size, size, width) + network(variables * size, variables, variables)
+
+    whole, gate, lstm = network(width, width, width), 2 * width * width, 4 * width * 2 * width
+    series = network(2 * size, 2, 2) + 4 * whole + 5 * width + 3 * width + width * width  # the last three: contexts
+    context = 10 * (selection(5) + lstm + gate + whole)
+    horizon = 4 * (selection(3) + lstm + gate + whole)
+    keys = 13 * width * (width + head_dim)
+    answers = 4 * (width * width + head_dim * width + gate + whole + gate + width * quantiles)
+    assert tft.product_flops(preset) == 2 * (series + context + horizon + keys + answers)
+
+
 def test_quantile_loss_is_the_pinball_loss():
     forecast = torch.tensor([[[1.0, 2.0], [5.0, 5.0]]])
     target = torch.tensor([[3.0, 1.0]])
