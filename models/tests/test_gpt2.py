@@ -17,7 +17,9 @@ def test_decode_equals_a_forward_over_all_tokens_and_leaves_the_cache():
     read = gpt2.inputs(TINY, batch=2, n=13)["input_ids"]
     with torch.no_grad():
         whole = model(torch.cat([read, x["input_ids"]], dim=1)).logits[:, -1:]
+        before = [layer.keys[:, :, :13].clone() for layer in x["past_key_values"].layers]
         first, again = gpt2.decode(model, x), gpt2.decode(model, x)
+    assert all(map(torch.equal, before, (layer.keys[:, :, :13] for layer in x["past_key_values"].layers)))
     assert x["past_key_values"].get_seq_length() == 13
     assert torch.equal(first, again)
     assert torch.allclose(first, whole, rtol=0, atol=2e-5)
@@ -34,6 +36,29 @@ def test_loss_is_the_one_of_transformers():
     x = gpt2.inputs(TINY, batch=2, n=9)
     expected = model(input_ids=x["input_ids"], labels=x["input_ids"]).loss
     assert torch.allclose(gpt2.loss(model, x), expected, rtol=1e-6, atol=0)
+
+
+def test_a_loss_over_words_of_an_even_number_is_the_same():
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(rows, 16, generator=random, dtype=torch.float64) for rows in (9, 101))
+    words = torch.randint(101, (9,), generator=random)
+    gradients = []
+    for logits in (torch.nn.functional.linear, gpt2.aligned):
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight)]
+        loss = torch.nn.functional.cross_entropy(logits(*leaves), words)
+        gradients.append((loss, *torch.autograd.grad(loss, leaves)))
+    assert gpt2.aligned(hidden, weight).shape == (9, 104)
+    for plain, even in zip(*gradients, strict=True):
+        assert torch.allclose(even, plain, rtol=0, atol=1e-12)
+
+
+def test_the_gelu_is_gpt2s():
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
+    ours = cases.create(TINY).transformer.h[0].mlp.act
+    assert type(ours) is not type(ACT2FN["gelu_new"])
+    assert torch.allclose(ours(x), ACT2FN["gelu_new"](x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["softmax:sdpa", "alibi:eager"])
