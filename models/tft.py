@@ -16,6 +16,7 @@ observed variables, Q quantiles.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -208,22 +209,36 @@ def loss(model: TemporalFusionTransformer, inputs: dict[str, torch.Tensor]) -> t
     return quantile_loss(model(**inputs), target_BN, model.quantiles)
 
 
-def product_flops(preset: str | Preset) -> int:
-    """FLOPs of one series' forward pass in products with weights, 2 for each weight and row that it multiplies: those
-    of linear layers and LSTMs. Attention's own products, the prescalers and interpolation are left out."""
-    model, total = shapes(preset), 0
+@dataclass(frozen=True)
+class Work:
+    """The least that a forward pass takes: `flops` and `numbers` in and out of one series, `weights` of the model.
+
+    FLOPs are those of products with weights, 2 for each weight and row that it multiplies, in linear layers and
+    LSTMs. Attention's own products, the prescalers and interpolation are left out.
+    """
+
+    flops: int
+    weights: int
+    numbers: int
+
+
+def work(preset: str | Preset) -> Work:
+    """Counts on tensors without numbers."""
+    model, flops = shapes(preset), 0
 
     def count(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        nonlocal total
+        nonlocal flops
         rows = args[0].shape[:-1].numel()
-        total += 2 * rows * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2)
+        flops += 2 * rows * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2)
 
     for layer in model.modules():
         if isinstance(layer, (nn.Linear, nn.LSTM)):
             layer.register_forward_hook(count)
+    x = {name: x.to("meta") for name, x in inputs(preset, batch=1).items()}
     with torch.no_grad():
-        model(**{name: x.to("meta") for name, x in inputs(preset, batch=1).items()})
-    return total
+        out = model(**x)
+    return Work(flops, sum(weight.numel() for weight in model.parameters()),
+                sum(each.numel() for each in (*x.values(), out)))
 
 
 def shapes(preset: str | Preset) -> nn.Module:

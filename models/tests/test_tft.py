@@ -143,7 +143,7 @@ def test_a_cuda_graph_takes_it_and_no_weights_are_compacted(dtype, phase, recwar
     assert not [w for w in recwarn if "contiguous chunk" in str(w.message)]
 
 
-def test_product_flops_are_those_counted_by_hand():
+def test_work_is_the_one_counted_by_hand():
     sizes = {"context": 10, "horizon": 4, "known": 3, "observed": 2, "static": (5, 3), "own_step": False}
     preset = models.get("tft-160").resized(**sizes)
     width, size, head_dim, quantiles = 160, 32, 40, 3
@@ -160,7 +160,10 @@ def test_product_flops_are_those_counted_by_hand():
     horizon = 4 * (selection(3) + lstm + gate + whole)
     keys = 13 * width * (width + head_dim)
     answers = 4 * (width * width + head_dim * width + gate + whole + gate + width * quantiles)
-    assert tft.product_flops(preset) == 2 * (series + context + horizon + keys + answers)
+    work = tft.work(preset)
+    assert work.flops == 2 * (series + context + horizon + keys + answers)
+    assert work.numbers == 2 + 14 * 3 + 10 * 2 + 4 * quantiles
+    assert work.weights == sum(weight.numel() for weight in tft.build(preset).parameters())
 
 
 def test_quantile_loss_is_the_pinball_loss():

@@ -47,10 +47,23 @@ def test_full_attention_is_bound_by_its_flops():
 def test_what_is_not_known_sets_no_floor():
     model = replace(FULL, model="distilgpt2", heads=12, kv_heads=12)  # its bytes are not known
     assert known(model, H200).limit == "FLOPs"
-    assert floor(replace(model, model="tft-160"), H200) is None
+    quantised = replace(model, model="tft-160", quantization="bnb-int8")
+    assert quantised.bytes is None
+    assert known(quantised, H200).limit == "FLOPs"
     assert known(FULL, Ceilings(4.3e12, {"fp32": 50e12})) == Floor(WINDOW_BYTES / 4.3e12, "bytes")
     assert share(None, 1.0) is None
     assert share(known(FULL, H200), None) is None
+
+
+def test_a_tfts_floor_is_its_products_or_for_one_series_its_weights():
+    series = Workload("tft-160", "softmax", "sdpa", "forward", True, 256, 4, 4, 24, 192, 40, "bf16")
+    many, one = known(series, H200), known(replace(series, batch=1), H200)
+    assert many.limit == "FLOPs"
+    assert 50e-6 < many.seconds < 70e-6  # 186 MFLOP a series
+    assert one.limit == "bytes"
+    assert 0.5e-6 < one.seconds < 1e-6  # 1.2 million weights
+    train = replace(series, phase="train-step")
+    assert known(train, H200).seconds == pytest.approx(3 * many.seconds, rel=0.01)
 
 
 def test_the_faster_format_that_torch_is_set_to_is_the_limit():

@@ -5,6 +5,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 BARE = "attention"  # the model of a workload that is an attention kernel alone
 GRIDS = ("quick", "default", "full")
@@ -17,7 +18,8 @@ ITEM_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 ATTENTION_COST = {"backward": 2.5, "forward-backward": 3.5, "train-step": 3.5}
 FORMULA = "FLOPs = 4 B H D x visible query-key pairs; backward 2.5x, forward-backward 3.5x"
 MODEL_FORMULA = ("of a model, per layer, + 24 B n d^2 (projections and MLP of width 4 d; heads and embeddings "
-                 "not counted); train-step 3x")
+                 "not counted), of a TFT + 2 for each weight and row of its linear layers and LSTMs; train-step 3x")
+TRANSFORMERS = ("gpt2", "vit")  # families of that formula
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Workload:
 
     @property
     def flops(self) -> int | None:
-        """Floating-point operations of one call, by `FORMULA` and `MODEL_FORMULA`; None for a TFT."""
+        """Floating-point operations of one call, by `FORMULA` and `MODEL_FORMULA`; None for a model of unknown work."""
         head = _head_flops(self.function, self.n, self.m, self.head_dim, self.causal)
         attention = int(self.batch * self.heads * head * ATTENTION_COST.get(self.phase, 1))
         if self.bare:
@@ -93,16 +95,23 @@ class Workload:
         from models import presets
 
         preset = presets()[self.model]
-        if preset.family not in ("gpt2", "vit"):
+        if preset.family in TRANSFORMERS:
+            matmuls = 24 * self.batch * self.n * (self.heads * self.head_dim) ** 2
+        elif work := _work(self.model):
+            matmuls = self.batch * work.flops
+        else:
             return None
-        matmuls = 24 * self.batch * self.n * (self.heads * self.head_dim) ** 2
         return preset.layers * (attention + matmuls * (3 if self.phase == "train-step" else 1))
 
     @property
     def bytes(self) -> int | None:
-        """Fewest bytes one call moves: inputs read once, outputs written once; None for a model."""
+        """Fewest bytes one call moves: inputs (and a model's weights) read once, outputs (and the gradients of weights)
+        written once. None for a model of unknown work, and for a quantised one."""
         if not self.bare:
-            return None
+            if self.quantization != UNQUANTISED or not (work := _work(self.model)):
+                return None
+            weights = work.weights * (2 if self.phase == "train-step" else 1)
+            return ITEM_BYTES[self.dtype] * (weights + self.batch * work.numbers)
         queries = self.batch * self.heads * self.n * self.head_dim  # q, out and their gradients each
         keys = self.batch * self.kv_heads * self.m * self.head_dim  # k, v and their gradients each
         moved = {"forward": 2 * queries + 2 * keys,  # q, k, v; out
@@ -120,6 +129,20 @@ def _head_flops(function: str, n: int, m: int, head_dim: int, causal: bool) -> i
 
     known = functions()[function]
     return known.forward_flops(n, m, head_dim, causal, **known.options)
+
+
+@functools.cache
+def _work(model: str) -> Any:
+    """The work that a family counts (`models.tft.work`); None where it counts none or can't be imported."""
+    import models
+
+    if models.get(model).family in TRANSFORMERS:
+        return None
+    try:
+        count = getattr(models.family(model), "work", None)
+    except ImportError:
+        return None
+    return count(model) if count else None
 
 
 @dataclass(frozen=True)
