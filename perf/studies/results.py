@@ -21,8 +21,8 @@ H200 = RECORDS / "h200-2026-11-26"
 PAGE = """\
 # Results
 
-`python -m perf.studies.results` makes this page from [the records](../perf/records); machines, versions and commands stand
-in the README of each folder there. GPU time is CUDA-graph replay from a cold L2 unless a line says otherwise.
+`python -m perf.studies.results` makes this page from [the records](../perf/records); machines, versions and commands
+stand in the README of each folder there. GPU time is CUDA-graph replay from a cold L2 unless a line says otherwise.
 
 ## Kernels on one H200
 
@@ -42,17 +42,17 @@ Over n, on one H100 (2026-11-25, [record](../perf/records/h100-2026-11-25/README
 
 ## Every function
 
-`python -m perf variants`. The last column compares the fastest backend of a function with the fastest of softmax, forward,
-on the H100, causal or full as the function is. An approximate function computes something else than softmax: what it costs
-in quality is not in this table. `prefix-softmax` ignores q; its oracle is its own formula.
+`python -m perf variants`. The last column compares the fastest backend of a function with the fastest of softmax,
+forward, on the H100, causal or full as the function is. An approximate function computes something else than softmax:
+what it costs in quality is not in this table. `prefix-softmax` ignores q; its oracle is its own formula.
 
 {variants}
 
 ## Quantised and compiled models
 
-`python -m perf.studies.quantised_goals` (torch 2.11.0+cu130, bitsandbytes 0.50.2, torchao 0.18.0, 2026-11-26). Each ratio is
-of one run: 32 images compiled on one H200 ([record](../perf/records/h200-2026-11-26/README.md)), the others on one H100
-([record](../perf/records/h100-2026-11-26/README.md)).
+`python -m perf.studies.quantised_goals` (torch 2.11.0+cu130, bitsandbytes 0.50.2, torchao 0.18.0, 2026-11-26). Each
+ratio is of one run: 32 images compiled on one H200 ([record](../perf/records/h200-2026-11-26/README.md)), the others on
+one H100 ([record](../perf/records/h100-2026-11-26/README.md)).
 
 {goals}
 
@@ -100,14 +100,17 @@ def _models() -> str:
     plain, int8, nf4 = (where[method, 1] for method in ("none", "bnb-int8", "bnb-nf4"))
     many = where["bnb-int8", 32]["wall"] / where["none", 32]["wall"]
     return f"""\
-- Top-1 of a small ViT on {quality["items"]} digits, float8 against bf16: {quality["base"]:.2f} -> {quality["new"]:.2f} %. \
-The change lies between {quality["low"]:.2f} and {quality["high"]:+.2f} points (95 %, paired, out of fold).
-- Compiling took {min(cold):.0f} to {max(cold):.0f} s; {min(warm):.0f} to {max(warm):.0f} s where the disk's cache had the code.
+- Top-1 of a small ViT on {quality["items"]} digits, float8 against bf16: {quality["base"]:.2f} -> \
+{quality["new"]:.2f} %. The change lies between {quality["low"]:.2f} \
+and {quality["high"]:+.2f} points (95 %, paired, out of fold).
+- Compiling took {min(cold):.0f} to {max(cold):.0f} s; {min(warm):.0f} to {max(warm):.0f} s where the disk's cache \
+had the code.
 - One image, eager: of the {1e3 * plain["wall"]:.1f} ms of fp16 the GPU works {1e3 * plain["busy"]:.1f}; of the \
 {1e3 * nf4["wall"]:.1f} ms of NF4 it works {1e3 * nf4["busy"]:.1f}. The rest is launching.
 - bitsandbytes int8 takes {1e3 * int8["wall"]:.1f} ms for one image ({int8["wall"] / plain["wall"]:.1f}x fp16) in \
-{int8["launches"]:.0f} kernels instead of {plain["launches"]:.0f}. The host waits {int8["syncs"]:.0f} times, so no graph can \
-be captured. At 32 images it takes {many:.1f}x."""
+{int8["launches"]:.0f} kernels instead of {plain["launches"]:.0f}. The host \
+waits {int8["syncs"]:.0f} times, so no graph \
+can be captured. At 32 images it takes {many:.1f}x."""
 
 
 def _verdicts() -> str:

@@ -135,8 +135,8 @@ def test_where_it_is_too_noisy_for_5_percent_it_abstains(world):
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "first_night"), [("frequent spikes", 0.985), ("correlated drift", 0.97)])
 def test_spikes_and_drift(world, first_night):
-    """What docs/nightly-rule.md says of them, less two standard errors of 700 steps: a drift that no control sees costs some
-    of the first nights."""
+    """The rates of docs/nightly-rule.md hold, less two standard errors of 700 steps: a drift that no control sees costs
+    some of the first nights."""
     found = of_ours(range(SCORING + 100, SCORING + 103), WORLDS[world])
     assert found.certified_alarms <= 5
     assert found.share(0.05, 1, certified=True) >= first_night

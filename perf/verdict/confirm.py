@@ -12,7 +12,8 @@ It is certain to detect a change if that lies above the floor by the interval's 
 clear the benchmark of it on all the nights on which nothing happened. A smaller promise would be a lie or cost too
 much, so where layouts or launches spread wide the promise grows: "detects 8 % first night".
 
-The constants were tuned in perf/studies/simulation, on other seeds than those they are scored on (docs/nightly-rule.md).
+The constants were tuned in perf/studies/simulation, on other seeds than those they are scored on
+(docs/nightly-rule.md).
 """
 from __future__ import annotations
 

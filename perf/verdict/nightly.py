@@ -17,8 +17,8 @@ night can promise of the others. Pure: measured nights in, plans and verdicts ou
 
 The last good commit is the newest of at least a week ago, since when the benchmark's time was not found to be another:
 so a slowdown that one night misses is not its own base the night after. What only the last week or month shows is
-compared with the oldest of the last 30 nights. docs/nightly-rule.md has the rule's errors in simulated worlds, beside those
-of other tools.
+compared with the oldest of the last 30 nights. docs/nightly-rule.md has the rule's errors in simulated worlds,
+beside those of other tools.
 """
 from __future__ import annotations
 
