@@ -16,8 +16,8 @@ from typing import IO, Any
 from perf.measure import machine
 from perf.workloads.workload import Workload
 
-SCHEMA = 3
-BEFORE = (1, 2)  # had fewer fields
+SCHEMA = 4
+BEFORE = (1, 2, 3)  # had fewer fields
 OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
 
 
@@ -53,6 +53,8 @@ class Evidence:
     limit: str | None = None  # what sets the floor: "bytes" or "FLOPs"
     counters: dict[str, int] = field(default_factory=dict)  # free of noise: launches, graph breaks, ...
     kernels: dict[str, int] = field(default_factory=dict)  # device kernels (operators on a CPU) of one call
+    kernel_shares: dict[str, float] = field(default_factory=dict)  # of the time of all of them, the largest first
+    attention_share: float | None = None  # of that time, of a model that is not compiled
     compiled: dict[str, float] = field(default_factory=dict)  # "cold" and "warm" seconds of compilation
     quality: dict[str, Any] = field(default_factory=dict)  # of a trained model, so treated: perf/bench/quality.py
     state: dict[str, Any] = field(default_factory=dict)  # of the machine while the call was timed

@@ -112,9 +112,11 @@ class Session:
         with self.spending.on("memory"):
             peak, kept = memory.peak(prepared.call, device), prepared.kept()
         with self.spending.on("counting"):
-            counted = counters.count(prepared.call, device)
-        found |= {"counters": counted.counters, "kernels": counted.kernels, "peak_bytes": peak.allocated + kept,
-                  "kept_bytes": kept, "reserved_bytes": peak.reserved, "rss_bytes": peak.rss}
+            counted = counters.count(prepared.call, device, model=not w.bare and not w.compiled)
+        found |= {"counters": counted.counters, "kernels": counted.kernels,
+                  "kernel_shares": counted.shares.kernels, "attention_share": counted.shares.attention,
+                  "peak_bytes": peak.allocated + kept, "kept_bytes": kept,
+                  "reserved_bytes": peak.reserved, "rss_bytes": peak.rss}
         if reason := wrong_kernel(counted.kernels, w, device.type) or not_compiled(counted.counters, w):
             self._fail(w, reason, **found)
         if self.settings.quality and not w.bare:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from attention.testing import inputs
 from perf.bench.prepare import Preparer
 from perf.measure import counters, evidence
 from perf.measure.counters import Counted, count, tally
+from perf.tests.profiler_events import Event
 from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -133,24 +134,6 @@ def test_graph_breaks_and_recompilations_show():
 
     assert counted(whole) == (0, 1, 0, 1)
     assert counted(broken) == (1, 2, 0, 2)
-
-
-@dataclass
-class Event:
-    """As the profiler gives them."""
-
-    called: str
-    device: DeviceType = DeviceType.CPU
-    annotation: bool = False
-
-    def name(self) -> str:
-        return self.called
-
-    def device_type(self) -> DeviceType:
-        return self.device
-
-    def is_user_annotation(self) -> bool:
-        return self.annotation
 
 
 def on_gpu(*names: str) -> list[Event]:
