@@ -24,7 +24,8 @@ LEAST_MEMORY = 0.9  # of its largest memory clock; compute on some GPUs is 2 to 
 COMPANY = 0.5  # cores that others may keep busy on average, and
 SPARE = 0.25  # this much of each core that the timed threads leave idle: memory and turbo are everyone's
 SHORTEST = 0.2  # seconds below which the kernel's hundredths don't tell company from nothing
-READ_BACK = 100  # pages from disk: memory is short
+READ_BACK = 100  # pages from disk, and
+SCARCE = 2 ** 31  # so few bytes free: pages were pushed out; with more, a library was read for the first time
 LOW_MEMORY = 2 ** 28  # bytes
 
 
@@ -109,7 +110,7 @@ def _disturbed(host: Host) -> str | None:
 
 def _short_of_memory(host: Host) -> str | None:
     what_to_do = "end what else runs, or measure smaller shapes"
-    if host.pages_read_back > READ_BACK:
+    if host.pages_read_back > READ_BACK and host.free_bytes < SCARCE:
         return f"{host.pages_read_back} pages had to be read back from disk, memory is short: {what_to_do}"
     if host.free_bytes < LOW_MEMORY:
         return f"only {host.free_bytes / 1e6:.0f} MB of memory are free, the machine may swap: {what_to_do}"
