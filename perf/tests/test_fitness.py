@@ -179,7 +179,8 @@ def test_a_disturbed_host_is_unfit(told, said):
 
 
 @pytest.mark.parametrize("told", [
-    {}, {"foreign_cores": 0.4}, {"foreign_cores": 1.4, "spare_cores": 4.0}, {"pages_read_back": 20, "free_bytes": 10 ** 9},
+    {}, {"foreign_cores": 0.4}, {"foreign_cores": 1.4, "spare_cores": 4.0},
+    {"pages_read_back": 20, "free_bytes": 10 ** 9},
     {"pages_read_back": 5000},  # the first call of a library reads it from disk
     {"foreign_cores": 0.9, "seconds": 0.1},
 ])
