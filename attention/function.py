@@ -107,3 +107,10 @@ class Function:
             return self.flops(n, m, head_dim, causal, **options)
         assert self.pairs is not None
         return 4 * head_dim * self.pairs(n, m, causal, **options)
+
+
+def require_whole(function: str, least: int = 1, **options: Any) -> None:
+    """Raises ValueError, which names function and option, for an option that is no whole number >= `least`."""
+    for option, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{function}: {option}={value!r} must be a whole number >= {least}")

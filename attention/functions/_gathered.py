@@ -1,4 +1,4 @@
-"""Attention of blocks of queries on the blocks of keys that each sees: gathered, so that no other is touched."""
+"""Block-sparse attention that gathers the blocks of keys that each block of queries sees and computes nothing else."""
 from __future__ import annotations
 
 from typing import Any
@@ -8,36 +8,39 @@ from torch.nn.functional import pad
 
 
 class Plan:
-    """What the algorithm knows before it sees a number, for queries at positions `start` ... `stop` - 1 on m keys.
+    """A plan holds the indices and masks for queries at positions `start` ... `stop` - 1 on m keys.
 
-    `layout` (blocks, blocks) tells which blocks a row sees, `edge` (blocks,) those that every row sees, which are not
-    gathered. `table_TW`: the blocks that each block of queries gathers; `hidden_TbK`: of the edge's keys and the
-    gathered ones, in this order, those that a query does not see.
+    `layout`, bool (blocks, blocks), says which blocks of keys a block of queries sees. `edge`, bool (blocks,), marks
+    the blocks of keys that every query sees; they are not gathered. `table_TW` lists the blocks that each block of
+    queries gathers. `hidden_TbK` marks, among the keys of the edge and then the gathered keys, those that a query does
+    not see.
     """
 
     def __init__(self, layout: torch.Tensor, edge: torch.Tensor, block: int, causal: bool, m: int, start: int,
                  stop: int, device: torch.device) -> None:
         rows = torch.arange(start // block, -(-stop // block))
-        wanted = layout[rows.clamp_min(0)] & ~edge
-        width = max(1, int(wanted.sum(-1).max()))
-        table = wanted.int().sort(dim=-1, descending=True, stable=True).indices[:, :width]
-        used = wanted.gather(1, table)
+        visible = layout[rows.clamp_min(0)] & ~edge
+        width = max(1, int(visible.sum(-1).max()))
+        table = visible.int().sort(dim=-1, descending=True, stable=True).indices[:, :width]
+        valid = visible.gather(1, table)  # a row that sees fewer blocks than `width` fills its table up
         self.block, self.front, self.back = block, start - int(rows[0]) * block, (int(rows[-1]) + 1) * block - stop
         i = rows[:, None] * block + torch.arange(block)
-        of_edge = torch.arange(m)[edge.repeat_interleave(block)[:m]]
+        edge_keys = torch.arange(m)[edge.repeat_interleave(block)[:m]]
         j = (table[..., None] * block + torch.arange(block)).flatten(1)
-        hidden = (j >= m) | ~used.repeat_interleave(block, 1)
-        j = torch.cat([of_edge.expand(len(rows), -1), j], 1)
-        hidden = torch.cat([torch.zeros(len(rows), len(of_edge), dtype=torch.bool), hidden], 1)[:, None]
+        hidden = (j >= m) | ~valid.repeat_interleave(block, 1)
+        j = torch.cat([edge_keys.expand(len(rows), -1), j], 1)
+        hidden = torch.cat([torch.zeros(len(rows), len(edge_keys), dtype=torch.bool), hidden], 1)[:, None]
         if causal:
             hidden = hidden | (j[:, None] > i[..., None])
         self.edge_keys, self.table_TW, self.hidden_TbK, self.key_TK = (
-            x.to(device) for x in (of_edge, table, hidden, j.clamp_max(m - 1)))
+            x.to(device) for x in (edge_keys, table, hidden, j.clamp_max(m - 1)))
 
 
 class Gather(torch.autograd.Function):
-    """Blocks by a table, (B, G, blocks, ...) -> (B, G, T, W, ...); a block's gradients are summed in float32 or wider,
-    in one order."""
+    """Gathers blocks by a table, (B, G, blocks, ...) -> (B, G, T, W, ...).
+
+    The gradients of a block are summed in float32 or wider, always in the same order.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -58,11 +61,11 @@ class Gather(torch.autograd.Function):
 
 def attend(plan: Plan, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float,
            key_mask: torch.Tensor | None) -> torch.Tensor:
-    """softmax(scale q kᵀ, masked) v -> (B, H, N, D), the softmax in float32 or wider."""
+    """Computes softmax(scale q kᵀ, masked) v -> (B, H, N, D); the softmax is in float32 or wider."""
     (B, G, m, _), R, n = k.shape, q.shape[1] // k.shape[1], q.shape[2]
     block = plan.block
-    padded = pad(q * scale, (0, 0, plan.front, plan.back)).view(B, G, R, -1, block, q.shape[3])
-    q_BGTSD = padded.transpose(2, 3).flatten(3, 4)
+    q_blocks = pad(q * scale, (0, 0, plan.front, plan.back)).view(B, G, R, -1, block, q.shape[3])
+    q_BGTSD = q_blocks.transpose(2, 3).flatten(3, 4)
     blocks = (pad(x, (0, 0, 0, -m % block)).unflatten(2, (-1, block)) for x in (k, v))
     k_BGTKD, v_BGTKD = (Gather.apply(x, plan.table_TW).flatten(3, 4) for x in blocks)
     k_edge, v_edge = (x[:, :, plan.edge_keys] for x in (k, v))

@@ -1,7 +1,7 @@
-"""Attention with a kernel of features, φ(q)·φ(k), in linear time: sums of φ(k) vᵀ instead of an n x n matrix.
+"""Attention with weights φ(q)·φ(k) in linear time: it forms sums of φ(k) vᵀ instead of an n x n matrix.
 
-Transformers are RNNs (Katharopoulos et al., arXiv 2006.16236), section 3.3, with the prefix sums taken chunk by
-chunk: the masked kernel matrix within a chunk, one sum for all before it. Further suffixes: R features, T chunks,
+Transformers are RNNs (Katharopoulos et al., arXiv 2006.16236), section 3.3. Prefix sums are computed chunk by chunk:
+the masked kernel matrix within a chunk, one sum for all chunks before it. More shape suffixes: R features, T chunks,
 C positions of a chunk, S query heads that share a key/value head.
 """
 from __future__ import annotations
@@ -13,19 +13,22 @@ from attention import masks
 from attention.backends.base import Backend, Case
 
 CHUNK = 128
-NEVER = -1e30  # the logarithm of no weight at all, finite so that differences are
-LOST = 2.0 ** -100  # a sum of weights below this has lost its digits
+NEVER = -1e30  # stands for log 0; it is finite, so differences of two are finite
+TINY = 2.0 ** -100  # a sum of weights below this has no correct digits
 
 
 def share(parts: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """parts / total, and nothing of nothing. Weights become shares before they meet values: the gradient is then a
-    difference taken weight by weight, not of two sums that cancel."""
-    seen = total > LOST
-    return torch.where(seen, parts / torch.where(seen, total, 1), 0)
+    """Divides weights by their total; where the total is nothing, the share is 0.
+
+    Weights are divided before they are multiplied by values. The gradient is then a difference for each weight, not a
+    difference of two large sums.
+    """
+    positive = total > TINY
+    return torch.where(positive, parts / torch.where(positive, total, 1), 0)
 
 
 def full(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor) -> torch.Tensor:
-    """Every query on every key: each feature has one mean value, which serves all queries -> (B, H, N, D)."""
+    """Computes attention of every query on every key -> (B, H, N, D), with one mean value of each feature."""
     B, H, N, R = q_BHNR.shape
     G = k_BGMR.shape[1]
     total_BG1R = k_BGMR.sum(2, keepdim=True)
@@ -36,13 +39,13 @@ def full(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor) -> to
 
 def quadratic(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor, log_BGM: torch.Tensor | None = None, *,
               causal: bool) -> torch.Tensor:
-    """What `full` and `causal` compute, by the n x m kernel matrix: the readable form -> (B, H, N, D)."""
+    """Computes the same as `full` and `causal` by the n x m kernel matrix, which is easy to read -> (B, H, N, D)."""
     B, H, N, _ = q_BHNR.shape
     G, M = k_BGMR.shape[1:3]
-    seen = masks.dense(masks.band(causal), N, M, q_BHNR.device)
+    mask = masks.dense(masks.band(causal), N, M, q_BHNR.device)
     weights = q_BHNR.unflatten(1, (G, H // G)) @ k_BGMR.mT.unsqueeze(2)
-    if seen is not None:
-        weights = weights.masked_fill(~seen, 0)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, 0)
     if log_BGM is not None:
         log_BGM = log_BGM.detach()
         largest = log_BGM.cummax(2).values[:, :, M - N:] if causal else log_BGM.amax(2, keepdim=True)
@@ -52,10 +55,10 @@ def quadratic(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor, 
 
 def causal(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor,
            log_BGM: torch.Tensor | None = None) -> torch.Tensor:
-    """Every query on the keys up to its own, N <= M -> (B, H, N, D).
+    """Computes attention of every query on the keys up to its own, N <= M -> (B, H, N, D).
 
-    Key j weighs e^log_j more where `log_BGM` is given; no gradient flows into it. Weights are taken relative to the
-    largest so far, so none overflows, and no later key shows, not even in the rounding.
+    `log_BGM` multiplies the weights of key j by e^log_j; no gradient flows into it. Weights are relative to the largest
+    one so far, so none overflows, and no later key changes a result, not even its rounding.
     """
     B, H, N, _ = q_BHNR.shape
     G, M = k_BGMR.shape[1:3]
@@ -80,13 +83,13 @@ def causal(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor,
         fade = (before[..., None] - top).clamp(max=0).exp().unsqueeze(2)
         within = within * (log[..., None, :] - top[..., None]).clamp(max=0).exp().unsqueeze(2)
 
-    def carried(first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        """What each chunk finds before it, of what came before all and what each chunk but the last adds."""
+    def carry(first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Sums, for each chunk, what stands before it: `first`, which is before all chunks, and the earlier chunks."""
         sums = torch.cat([first.unsqueeze(2), others], 2)
         return sums.cumsum(2) if decay_BGTT is None else (decay_BGTT @ sums.flatten(3)).view_as(sums)
 
-    state_BGTRD = carried(k_past.mT @ v_past, k_ends.mT @ v_BGTCD[:, :, :-1])
-    total_BGTR = carried(k_past.sum(2), k_ends.sum(3))
+    state_BGTRD = carry(k_past.mT @ v_past, k_ends.mT @ v_BGTCD[:, :, :-1])
+    total_BGTR = carry(k_past.sum(2), k_ends.sum(3))
     if fade is not None:
         q_BGSTCR = q_BGSTCR * fade.unsqueeze(-1)
     total = q_BGSTCR @ total_BGTR[:, :, None, :, :, None] + within.sum(-1, keepdim=True)
@@ -95,7 +98,7 @@ def causal(q_BHNR: torch.Tensor, k_BGMR: torch.Tensor, v_BGMD: torch.Tensor,
 
 
 def peak_bytes(case: Case, features: int) -> int:
-    """Predicted bytes of one sequence: the features, the chunks' matrices and sums, in float32 or wider."""
+    """Predicts the peak bytes of one sequence: features, matrices and sums of the chunks, in float32 or wider."""
     wide = max(4, case.dtype.itemsize)
     rows, keys = case.heads * case.n, case.kv_heads * case.m
     n = features * (2 * rows + 2 * keys) + case.head_dim * (3 * rows + keys)
@@ -105,8 +108,11 @@ def peak_bytes(case: Case, features: int) -> int:
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, features: int) -> int:
-    """Of one head's forward pass, without φ: 2 R D a query and a key; if causal, also each chunk's kernel matrix, its
-    product with v, and the total weights, while the last chunk's keys are in no sum."""
+    """Counts the FLOPs of one head's forward pass, without φ: 2 R D for each query and each key.
+
+    Causal, each chunk's kernel matrix, its product with v and the total weights are added, and the keys of the last
+    chunk are in no sum.
+    """
     if not causal:
         return 2 * features * head_dim * (n + m)
     chunk = min(CHUNK, n)

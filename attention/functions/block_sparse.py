@@ -1,14 +1,14 @@
-"""Block-sparse attention: local, global and random blocks of keys in one mask (Zaheer et al., BigBird,
+"""Block-sparse attention has local, global and random blocks of keys in one mask (Zaheer et al., BigBird,
 arXiv 2007.14062; Beltagy et al., Longformer, arXiv 2004.05150; Child et al., Sparse Transformers, arXiv 1904.10509).
 
 Positions are cut into blocks of `block`. A query in block r sees the keys of
- - the `local` blocks on either side of its own, and its own;
- - the `first` blocks of all; whose queries see every key, as do those of the `last` blocks, which every query sees;
- - `random` blocks more, drawn by `seed`, the same for every head;
- - with a `stride` s, every s-th block counted from its own (Sparse Transformers' strided pattern).
-Causal, no key after the query is seen, random blocks are drawn among those before, and there are no `last` blocks: a
-row is then the same however many keys follow. Options left None are the preset's. Cost grows with n for the presets
-bigbird and longformer, with n² / stride for strided (the paper takes stride = sqrt(n), n sqrt(n) in all).
+ - its own block and the `local` blocks on either side;
+ - the `first` blocks and the `last` blocks of the sequence, whose queries in turn see every key;
+ - `random` more blocks, which `seed` chooses, the same for every head;
+ - with a `stride` s, every s-th block counted from its own (the strided pattern of Sparse Transformers).
+Causal attention sees no key after the query, chooses random blocks before it, and has no `last` blocks, so a row does
+not depend on how many keys follow. An option that is None has the preset's value. Cost grows with n for the presets
+bigbird and longformer, and with n² / stride for strided (in the paper stride = sqrt(n), so n sqrt(n)).
 """
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from attention.backends.eager import eager
 from attention.backends.flex import flex
 from attention.backends.plain import chunked
 from attention.backends.sdpa import sdpa
+from attention.function import require_whole
 from attention.functions import _gathered
 from attention.reference import softmax_attention
 from attention.registry import register
@@ -43,14 +44,13 @@ def validate(preset: str, block: int, seed: int, **counts: int | None) -> None:
     """Raises ValueError for an unknown preset and for numbers that can't be."""
     if preset not in PRESETS:
         raise ValueError(f"block-sparse: preset={preset!r} must be one of {', '.join(PRESETS)}")
-    for name, value, least in (("block", block, 1), ("seed", seed, 0), *((x, counts[x], 0) for x in counts)):
-        if (value is not None or name in ("block", "seed")) and (not isinstance(value, int) or value < least):
-            raise ValueError(f"block-sparse: {name}={value!r} must be a whole number >= {least}")
+    require_whole("block-sparse", block=block)
+    require_whole("block-sparse", least=0, seed=seed, **{x: n for x, n in counts.items() if n is not None})
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which blocks of keys the queries of a block see: the options, the preset's where they are None."""
+    """A pattern says which blocks of keys the queries of a block see, in numbers: the preset's or the options'."""
 
     block: int
     local: int
@@ -63,30 +63,31 @@ class Pattern:
 
     @staticmethod
     def of(causal: bool, *, preset: str, block: int, seed: int, **counts: int | None) -> Pattern:
-        told = {**PRESETS[preset], **{x: count for x, count in counts.items() if count is not None}}
+        """Builds the pattern of these options."""
+        numbers = {**PRESETS[preset], **{x: count for x, count in counts.items() if count is not None}}
         if causal:
-            told["last"] = 0
-        return Pattern(block=block, seed=seed, causal=causal, **told)
+            numbers["last"] = 0
+        return Pattern(block=block, seed=seed, causal=causal, **numbers)
 
     def layout(self, blocks: int) -> torch.Tensor:
-        """Bool (blocks, blocks), on the CPU: row sees column."""
+        """Builds the mask of blocks, bool (blocks, blocks) on the CPU: True where the row's block sees the column's."""
         r, c = torch.arange(blocks)[:, None], torch.arange(blocks)
-        seen = (r - c).abs() <= self.local
+        mask = (r - c).abs() <= self.local
         if self.stride:
-            seen |= (r - c) % self.stride == 0
+            mask |= (r - c) % self.stride == 0
         edge = (c < self.first) | (c >= blocks - self.last)
-        seen |= edge | (edge[:, None] if not self.causal else False)
-        able = ~seen & (c < r if self.causal else True)
-        order = priority(blocks, self.seed).masked_fill(~able, torch.iinfo(torch.int64).max)
-        drawn = order.argsort(-1)[:, :self.random]
-        seen |= torch.zeros_like(seen).scatter(1, drawn, True) & able
-        return seen & (c <= r) if self.causal else seen
+        mask |= edge | (edge[:, None] if not self.causal else False)
+        candidates = ~mask & (c < r if self.causal else True)
+        order = priority(blocks, self.seed).masked_fill(~candidates, torch.iinfo(torch.int64).max)
+        choice = order.argsort(-1)[:, :self.random]
+        mask |= torch.zeros_like(mask).scatter(1, choice, True) & candidates
+        return mask & (c <= r) if self.causal else mask
 
 
 def priority(blocks: int, seed: int) -> torch.Tensor:
-    """A number (blocks, blocks) for each pair that decides which are drawn first: the same for any `blocks`.
+    """Gives each pair of blocks a number, (blocks, blocks); the lowest are chosen first.
 
-    The finaliser of splitmix64, on whole numbers that wrap.
+    The number of a pair is the same for any `blocks`: the finaliser of splitmix64, on whole numbers that wrap.
     """
     r, c = torch.arange(blocks)[:, None], torch.arange(blocks)
     x = (r + 1) * 0x1E3779B97F4A7C15 + (c + 1) * 0x3F58476D1CE4E5B9 + seed % 2 ** 32 * 0xD049BB1
@@ -96,7 +97,7 @@ def priority(blocks: int, seed: int) -> torch.Tensor:
 
 
 def pairs(n: int, m: int, causal: bool, **options: Any) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     pattern = Pattern.of(causal, **options)
     blocks = -(-m // pattern.block)
     layout = pattern.layout(blocks)
@@ -118,30 +119,30 @@ def pairs(n: int, m: int, causal: bool, **options: Any) -> int:
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, preset: str, block: int, seed: int,
            **counts: int | None) -> torch.Tensor:
-    """Softmax attention over the keys of the blocks that each query sees, row by row as told above."""
-    told = {**PRESETS[preset], **{x: count for x, count in counts.items() if count is not None}}
-    local, first, last, random, stride = (told[x] for x in ("local", "first", "last", "random", "stride"))
+    """Lists the visible blocks row by row, as described above, and computes softmax attention over their keys."""
+    numbers = {**PRESETS[preset], **{x: count for x, count in counts.items() if count is not None}}
+    local, first, last, random, stride = (numbers[x] for x in ("local", "first", "last", "random", "stride"))
     blocks = -(-k.shape[2] // block)
-    drawn_first = priority(blocks, seed)
+    rank = priority(blocks, seed)
     rows = []
     for r in range(blocks):
         row = {c for c in range(blocks) if abs(r - c) <= local or c < first or (stride and (r - c) % stride == 0)}
         if not causal:
             row |= set(range(blocks - last, blocks) if r in range(first, blocks - last) else range(blocks))
         others = [c for c in range(r if causal else blocks) if c not in row]
-        row |= set(sorted(others, key=drawn_first[r].tolist().__getitem__)[:random])
+        row |= set(sorted(others, key=rank[r].tolist().__getitem__)[:random])
         rows.append([c in row for c in range(blocks)])
-    seen = torch.tensor(rows, device=q.device)
+    layout = torch.tensor(rows, device=q.device)
 
     def visible(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        in_block = seen[(i // block).clamp_min(0), j // block]  # queries before the first key count to block 0
+        in_block = layout[(i // block).clamp_min(0), j // block]  # queries before the first key count to block 0
         return in_block & (j <= i) if causal else in_block
 
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
 
 
 class Visible:
-    """visible(h, i, j) of a layout that all heads share."""
+    """The mask `visible(h, i, j)` of a layout that all heads share."""
 
     by_head = False
 
@@ -152,15 +153,16 @@ class Visible:
         return self.layout[(i // self.block).clamp_min(0), j // self.block]
 
 
-_visible = functools.lru_cache(maxsize=32)(Visible)  # backends keep the masks they make of one, known by its identity
+# Backends store the mask that they make of a `Visible`, and find it again by the identity of the object.
+_visible = functools.lru_cache(maxsize=32)(Visible)
 
 
 @register("block-sparse", backends=[eager, sdpa, flex])
-def masked(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
-           key_mask: torch.Tensor | None, **options: Any) -> torch.Tensor:
-    """Under the mask; flex skips its own blocks of 128 that are empty."""
+def block_sparse(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+                 key_mask: torch.Tensor | None, **options: Any) -> torch.Tensor:
+    """Computes softmax under the mask; flex skips its own blocks of 128 that are empty."""
     pattern = Pattern.of(causal, **options)
-    build = Visible if torch.compiler.is_compiling() else _visible  # dynamo traces no cache
+    build = Visible if torch.compiler.is_compiling() else _visible  # dynamo can't trace a cache
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
                   visible=build(pattern, -(-k.shape[2] // pattern.block), q.device))
 
@@ -174,25 +176,25 @@ def _plan(pattern: Pattern, m: int, start: int, stop: int, device: torch.device)
 
 
 def gathered_bytes(case: Case) -> int:
-    """The rows of scores over gathered and global keys, the gathered keys and values, and the global rows' scores."""
+    """Predicts peak bytes: scores on gathered and global keys, gathered keys and values, scores of global queries."""
     pattern = Pattern.of(case.causal, **{**OPTIONS, **dict(case.options)})
     blocks = -(-case.m // pattern.block)
     width = 2 * pattern.local + 1 + pattern.random + (2 * blocks // pattern.stride if pattern.stride else 0)
     edge = min(case.m, (pattern.first + pattern.last) * pattern.block)
-    seen = min(case.m, width * pattern.block) + edge
+    keys = min(case.m, width * pattern.block) + edge
     wide = max(4, case.dtype.itemsize)
-    scores = case.heads * (case.n * seen + edge * case.m) * (2 * case.dtype.itemsize + wide)
-    gathered = case.kv_heads * case.n * min(blocks, width) * (case.head_dim + case.values)
-    return chunked.peak_bytes(case) + scores + gathered * (case.dtype.itemsize + (wide if case.grad else 0))
+    scores = case.heads * (case.n * keys + edge * case.m) * (2 * case.dtype.itemsize + wide)
+    copies = case.kv_heads * case.n * min(blocks, width) * (case.head_dim + case.values)
+    return chunked.peak_bytes(case) + scores + copies * (case.dtype.itemsize + (wide if case.grad else 0))
 
 
 @register("block-sparse", backends=[chunked], peak_bytes=gathered_bytes)
-def gathered(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
-             key_mask: torch.Tensor | None, **options: Any) -> torch.Tensor:
-    """Each block of queries on the blocks it sees, gathered, and on the global keys; global queries on all keys."""
+def by_blocks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+              key_mask: torch.Tensor | None, **options: Any) -> torch.Tensor:
+    """Gathers for each block of queries the blocks it sees and adds the global keys; global queries see all keys."""
     pattern = Pattern.of(causal, **options)
     n, m, block = q.shape[2], k.shape[2], pattern.block
-    ahead, behind = 0, n  # the queries between see blocks, those before and after see all
+    ahead, behind = 0, n  # queries before `ahead` and from `behind` on see every key, the others see blocks
     if not causal:
         ahead = min(n, max(0, pattern.first * block - (m - n))) if pattern.first else 0
         behind = min(n, max(ahead, (-(-m // block) - pattern.last) * block - (m - n)))

@@ -1,8 +1,8 @@
-"""Decoding: softmax attention of the newest few queries on a cache of keys and values, which may lie in pages
+"""Decoding is softmax attention of the newest few queries on a cache of keys and values, which may lie in pages
 (Shazeer, One Write-Head is All You Need, arXiv 1911.02150; Kwon et al., PagedAttention, arXiv 2309.06180).
 
-Nothing but softmax; what differs are the kernels, which split the cache instead of the queries, and the cache's
-layout. The function takes up to 16 queries, as many as speculative decoding checks at once.
+The formula is that of softmax. Its kernels differ: they split the cache instead of the queries, and the cache has
+another layout. The function takes up to 16 queries, as many as speculative decoding checks at once.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUERIES = 16
 
 
 def limits(case: Case) -> str | None:
-    """Few queries, and no more of them than keys."""
+    """Refuses more than 16 queries, and more queries than keys."""
     if case.n > min(QUERIES, case.m):
         return f"n={case.n} queries on m={case.m} keys: decoding takes 1 to {QUERIES}, and no more than keys"
     return None
@@ -34,7 +34,7 @@ def limits(case: Case) -> str | None:
           queries=1)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """Every key, or no key after the query's own."""
+    """Computes softmax attention on every key or, causal, on the keys up to the query's own."""
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
                              visible=(lambda i, j: j <= i) if causal else None)
 
@@ -42,4 +42,5 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("decode", backends=[eager, sdpa, kvcache, paged, flex])
 def decode(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
            key_mask: torch.Tensor | None) -> torch.Tensor:
+    """Asks the backend for softmax of few queries on many keys."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)

@@ -1,5 +1,6 @@
-"""Attention within documents of one length that fill a sequence: block-diagonal softmax attention, as language models
-are trained on packed texts (Grattafiori et al., The Llama 3 Herd of Models, arXiv 2407.21783, section 3.2)."""
+"""Document attention stays within documents of one length that fill a sequence: its mask is block-diagonal, as in the
+training of language models on packed texts (Grattafiori et al., The Llama 3 Herd of Models, arXiv 2407.21783, section
+3.2)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from attention.backends.fa3 import fa3
 from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.sdpa import sdpa
+from attention.function import require_whole
 from attention.functions.varlen import packed
 from attention.reference import softmax_attention
 from attention.registry import register
@@ -22,7 +24,7 @@ from attention.registry import register
 
 @dataclass(frozen=True)
 class Documents:
-    """visible(h, i, j): query i and key j stand in the same document of `length` tokens."""
+    """The mask `visible(h, i, j)`: query i and key j are in the same document of `length` tokens."""
 
     length: int
     by_head: ClassVar[bool] = False
@@ -32,19 +34,18 @@ class Documents:
 
 
 def pairs(n: int, m: int, causal: bool, length: int) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return sum((i + 1 if causal else min(m, i - i % length + length)) - (i - i % length)
                for i in range(max(0, m - n), m))
 
 
 def validate(length: int) -> None:
     """Raises ValueError unless `length` is a whole number of at least 1."""
-    if not isinstance(length, int) or length < 1:
-        raise ValueError(f"document: length={length!r} must be a whole number >= 1")
+    require_whole("document", length=length)
 
 
 def few(options: dict[str, Any], m: int) -> dict[str, Any]:
-    """Documents as many among a probe's few keys as they would be among many."""
+    """Shortens documents so that a probe's few keys hold at least two."""
     return {"length": min(options["length"], max(1, m // 2))}
 
 
@@ -53,9 +54,9 @@ def few(options: dict[str, Any], m: int) -> dict[str, Any]:
           test_values={"length": (32, 1, 2, 7, 64, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, length: int) -> torch.Tensor:
-    """Softmax attention over the keys of the query's own document."""
+    """Computes softmax attention over the keys of the query's own document."""
     def visible(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        same = i - i % length == j - j % length  # where their documents start
+        same = i - i % length == j - j % length  # the positions at which their documents start
         return same & (j <= i) if causal else same
 
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
@@ -64,13 +65,14 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("document", backends=[eager, sdpa, flex])
 def document(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: torch.Tensor | None, length: int) -> torch.Tensor:
+    """Asks the backend for softmax under a mask."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, visible=Documents(length))
 
 
 @register("document", backends=[fa2, fa3, fa4])
 def document_packed(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
                     scale: float, key_mask: torch.Tensor | None, length: int) -> torch.Tensor:
-    """Documents are packed sequences. Raises ValueError where there are not as many queries as keys."""
+    """Asks the backend for packed sequences. Raises ValueError if there are not as many queries as keys."""
     m = k.shape[2]
     if q.shape[2] != m:
         raise ValueError("packed sequences have a query for every key; pass as many queries as keys")

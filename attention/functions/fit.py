@@ -1,15 +1,15 @@
-"""FIT: Far-reaching Interleaved Transformers (Chen & Li, arXiv 2305.12689): one block of its four attentions.
+"""FIT, Far-reaching Interleaved Transformers (Chen & Li, arXiv 2305.12689): one block has four attentions.
 
 The sequence is cut into groups of `group` positions, each with `latents` latent positions:
  1. local: x = softmax(q kᵀ) v within each group;
- 2. read: the latents attend to their group, z = softmax(l kᵀ) x, and to its keys alike, κ = softmax(l kᵀ) k;
+ 2. read: the latents attend to their group, z = softmax(l kᵀ) x, and likewise to its keys, κ = softmax(l kᵀ) k;
  3. global: the latents of all groups attend to one another, z ← z + softmax(κ κᵀ) z;
  4. write: each position attends to its group's latents, out = x + softmax(q κᵀ) z.
 
-The paper's layers project between these steps; here q, k and v are the only projections, κ the latents' queries and
-keys, and the sums its residual connections. l, (latents, D) a head, is learned and the same for all groups; it starts
-with orthogonal rows (in both ways, as far as D goes) of length √D, a query's usual one, seed 0. `group` is
-⌈(n latents²)^⅓⌉ unless given, where local and global attention cost alike: n^(4/3), as the paper has it.
+The paper's layers project between these steps. Here q, k and v are the only projections, κ serves as the latents'
+queries and keys, and the sums are its residual connections. l, (latents, D) for each head, is learned and the same for
+all groups. It starts, with seed 0, with orthogonal rows of length √D, the usual length of a query. By default `group`
+is ⌈(n latents²)^⅓⌉, where local and global attention cost the same: n^(4/3), as in the paper.
 """
 from __future__ import annotations
 
@@ -24,47 +24,45 @@ from attention import blocks
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.sdpa import sdpa
-from attention.function import Parameters
+from attention.function import Parameters, require_whole
 from attention.registry import register
 
 
 def size(n: int, group: int | None, latents: int) -> int:
-    """Positions of a group."""
+    """Gives the number of positions in a group."""
     return group or math.ceil(round((n * latents ** 2) ** (1 / 3), 6))
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, group: int | None, latents: int) -> int:
-    """Of one head's forward pass: local, two reads, global, write."""
+    """Counts the FLOPs of one head's forward pass: local, two reads, global, write."""
     C = size(n, group, latents)
     T = -(-n // C)
     return 4 * head_dim * (T * C * C + 2 * T * C * latents + (T * latents) ** 2 + T * C * latents)
 
 
 def peak_bytes(case: Case) -> int:
-    """Predicted: the scores of a step, and x."""
+    """Predicts peak bytes: the scores of the largest step (with gradients of all steps), and x."""
     latents = dict(case.options).get("latents", 8)
     C = size(case.n, dict(case.options).get("group"), latents)
     scores = max(case.n * C, (-(-case.n // C) * latents) ** 2) if not case.grad else (
         case.n * (C + 3 * latents) + (-(-case.n // C) * latents) ** 2)
     one, wide = case.dtype.itemsize, max(4, case.dtype.itemsize)
-    kept = scores * (2 * one + wide) + 5 * case.n * case.head_dim * one
-    return Backend().peak_bytes(case) + case.heads * kept * (2 if case.grad else 1)
+    head = scores * (2 * one + wide) + 5 * case.n * case.head_dim * one
+    return Backend().peak_bytes(case) + case.heads * head * (2 if case.grad else 1)
 
 
 def validate(group: int | None, latents: int) -> None:
-    """Raises ValueError unless latents, and group if given, are whole numbers of at least 1."""
-    for name, value in (("group", 1 if group is None else group), ("latents", latents)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"fit: {name}={value!r} must be a whole number >= 1")
+    """Raises ValueError unless `latents` and `group` are whole numbers of at least 1; `group` may be None."""
+    require_whole("fit", group=1 if group is None else group, latents=latents)
 
 
 def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool, group: int | None,
                latents: int) -> Parameters:
-    """The latents, (H, latents, D)."""
+    """Builds the latents, (H, latents, D)."""
     generator = torch.Generator().manual_seed(0)
     start = torch.empty(heads, latents, head_dim, dtype=torch.float64)
-    for of_head in start:
-        torch.nn.init.orthogonal_(of_head, gain=head_dim ** 0.5, generator=generator)
+    for head in start:
+        torch.nn.init.orthogonal_(head, gain=head_dim ** 0.5, generator=generator)
     return {"latents": torch.nn.Parameter(start)}
 
 
@@ -74,7 +72,7 @@ def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None,
           test_values={"group": (16, None, 5, 64), "latents": (8, 1)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, params: Parameters, group: int | None, latents: int) -> torch.Tensor:
-    """Group by group."""
+    """Computes the four steps, group by group."""
     B, _, n, D = q.shape
     scale = D ** -0.5 if scale is None else scale
     C = size(n, group, latents)
@@ -87,8 +85,8 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     x = [attention(q, k, v) for q, k, v in groups]
     kappa = [attention(latent, k, k) for _, k, _ in groups]
     z = torch.cat([attention(latent, k, x) for (_, k, _), x in zip(groups, x, strict=True)], 2)
-    everywhere = torch.cat(kappa, 2)
-    z = z + attention(everywhere, everywhere, z)
+    all_kappa = torch.cat(kappa, 2)
+    z = z + attention(all_kappa, all_kappa, z)
     out = [x + attention(q, kappa, z) for (q, _, _), x, kappa, z in zip(
         groups, x, kappa, z.split(latents, dim=2), strict=True)]
     return torch.cat(out, 2)
@@ -97,7 +95,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("fit", backends=[sdpa], peak_bytes=peak_bytes)
 def fit(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
         key_mask: None, params: Parameters, group: int | None, latents: int) -> torch.Tensor:
-    """All groups at once, sequences of their own to `attend`."""
+    """Computes all groups at once; `attend` takes each group for a sequence."""
     n = q.shape[2]
     C = size(n, group, latents)
     q, k, v = (blocks.cut(x, C) for x in (q, k, v))
@@ -106,21 +104,21 @@ def fit(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, 
     start = params["latents"][:, None].expand(B, -1, T, -1, -1)
     x = blocks.attend_within(attend, q, k, v, scale=scale, keep_TE=real)
     kappa, z = (blocks.attend_within(attend, start, k, values, scale=scale, keep_TE=real) for values in (k, x))
-    everywhere = kappa.flatten(2, 3)
-    z = z + attend(everywhere, everywhere, z.flatten(2, 3), scale=scale).unflatten(2, (T, latents))
+    all_kappa = kappa.flatten(2, 3)
+    z = z + attend(all_kappa, all_kappa, z.flatten(2, 3), scale=scale).unflatten(2, (T, latents))
     return blocks.join(x + blocks.attend_within(attend, q, kappa, z, scale=scale, keep_TE=None), n)
 
 
 def wide_bytes(case: Case) -> int:
-    """Predicted, in float32 or wider."""
+    """Predicts peak bytes of the same in float32 or wider."""
     return peak_bytes(replace(case, dtype=torch.promote_types(case.dtype, torch.float32)))
 
 
 @register("fit", backends=[eager], peak_bytes=wide_bytes)
-def readable(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
-             key_mask: None, **given: Any) -> torch.Tensor:
-    """The same in float32 or wider throughout: the gradients of large inputs overflow float16 on the way."""
+def in_float32(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+               key_mask: None, params: Parameters, **options: Any) -> torch.Tensor:
+    """Computes the same in float32 or wider, since gradients of large inputs overflow float16 between the steps."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    given["params"] = {name: x.to(wide) for name, x in given["params"].items()}
+    params = {name: x.to(wide) for name, x in params.items()}
     return fit(attend, q.to(wide), k.to(wide), v.to(wide), causal=causal, scale=scale, key_mask=key_mask,
-               **given).to(q.dtype)
+               params=params, **options).to(q.dtype)

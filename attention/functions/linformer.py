@@ -1,10 +1,10 @@
-"""Linformer: keys and values projected along the sequence, n to a rank (Wang et al., arXiv 2006.04768), equation 7.
+"""Linformer projects keys and values along the sequence from n to a rank (Wang et al., arXiv 2006.04768, equation 7).
 
-out = softmax(scale q (E k)ᵀ) F v with learned E, F (rank x n): not causal, for sequences up to the length that it was
-built for; a shorter one meets the first columns. A padded key counts as zeros in E k and F v.
+out = softmax(scale q (E k)ᵀ) F v with learned E and F (rank x n). It is not causal and takes sequences up to the length
+that it was built for; a shorter one uses the first columns. A padded key counts as zeros in E k and F v.
 
-`share`, the paper's section 4: "none", an E and an F of their own for every key/value head; "headwise", one of each for
-all heads; "key-value", E = F for all. They start uniform within ±sqrt(6 / (rank + n)) (Xavier).
+`share` is that of the paper's section 4: with "none" every key/value head has an E and an F, with "headwise" all heads
+have one E and one F, with "key-value" E = F for all. They start uniform within ±sqrt(6 / (rank + n)) (Xavier).
 """
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from torch import nn
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.sdpa import sdpa
-from attention.function import Parameters
+from attention.function import Parameters, require_whole
 from attention.reference import softmax_attention
 from attention.registry import register
 
 RANK = 256
-SHARED = ("none", "headwise", "key-value")
+SHARES = ("none", "headwise", "key-value")
 
 
 def validate(rank: int, share: str) -> None:
-    """Raises ValueError for a rank below one or an unknown way to share."""
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"linformer: rank={rank!r} must be a whole number >= 1")
-    if share not in SHARED:
-        raise ValueError(f"linformer: share={share!r} must be one of {', '.join(SHARED)}")
+    """Raises ValueError unless `rank` is a whole number of at least 1 and `share` is one of `SHARES`."""
+    require_whole("linformer", rank=rank)
+    if share not in SHARES:
+        raise ValueError(f"linformer: share={share!r} must be one of {', '.join(SHARES)}")
 
 
 def limits(case: Case) -> str | None:
+    """Refuses a rank above the number of keys."""
     rank = dict(case.options).get("rank", RANK)
     return f"rank={rank} must be at most the {case.m} keys" if rank > case.m else None
 
 
 def few(options: dict, m: int) -> dict:
-    """A rank that a probe's few keys have."""
+    """Lowers the rank to the number of a probe's keys."""
     return {**options, "rank": min(options["rank"], m)}
 
 
 def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool, rank: int,
                share: str) -> Parameters:
-    """E, and F unless shared: (key/value heads or 1, rank, seq_len).
+    """Builds E and, unless it is shared, F: (key/value heads or 1, rank, seq_len).
 
-    Raises ValueError without a length, or for one below the rank.
+    Raises ValueError without seq_len, or for one below the rank.
     """
     if seq_len is None or seq_len < rank:
         raise ValueError(f"linformer: seq_len={seq_len} must be the longest sequence's length, at least rank={rank}")
@@ -58,15 +58,16 @@ def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None,
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, rank: int, share: str) -> int:
-    """Of one head's forward pass: two projections of the keys' length, then n x rank scores."""
+    """Counts the FLOPs of one head's forward pass: two projections along the keys, then attention on `rank` keys."""
     return 4 * rank * m * head_dim + 4 * n * rank * head_dim
 
 
 def peak_bytes(case: Case) -> int:
+    """Predicts peak bytes: n x rank scores and, with a key mask, copies of k and v."""
     rank, wide = dict(case.options).get("rank", RANK), max(4, case.dtype.itemsize)
     scores = case.heads * case.n * rank * (2 * case.dtype.itemsize + wide)
-    padded = 2 * case.kv_heads * case.m * case.head_dim * case.dtype.itemsize if case.key_mask else 0
-    return Backend().peak_bytes(case) + padded + scores * (2 if case.grad else 1)
+    copies = 2 * case.kv_heads * case.m * case.head_dim * case.dtype.itemsize if case.key_mask else 0
+    return Backend().peak_bytes(case) + copies + scores * (2 if case.grad else 1)
 
 
 @register("linformer", kind="approximate", paper="arXiv 2006.04768", flops=flops, cost="n", causal=False, convex=False,
@@ -75,7 +76,7 @@ def peak_bytes(case: Case) -> int:
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, rank: int, share: str,
            params: Parameters) -> torch.Tensor:
-    """Softmax attention on E k and F v."""
+    """Computes softmax attention on E k and F v."""
     E = params["E"][..., :k.shape[2]]
     F = params.get("F", params["E"])[..., :k.shape[2]]
     keep = 1 if key_mask is None else key_mask[:, None, :, None]
@@ -85,6 +86,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("linformer", backends=[eager, sdpa], peak_bytes=peak_bytes)
 def linformer(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
               key_mask: torch.Tensor | None, rank: int, share: str, params: Parameters) -> torch.Tensor:
+    """Projects k and v and asks the backend for softmax. Raises ValueError for more keys than the projections have."""
     E = params["E"]
     F = params.get("F", E)
     m, longest = k.shape[2], E.shape[-1]

@@ -1,11 +1,11 @@
-"""Performer: softmax by positive orthogonal random features, FAVOR+ (Choromanski et al., arXiv 2009.14794).
+"""Performer approximates softmax by positive orthogonal random features (Choromanski et al., arXiv 2009.14794).
 
-With φ(x)_r = exp(w_r·x - |x|²/2) for Gaussian w_r, φ(q)·φ(k) / R is exp(q·k) on average; q and k are multiplied by
-sqrt(scale) first. The authors' code adds 1e-4 (JAX: 1e-6) to each feature against division by nothing; here there is no
-such constant. Features are taken relative to their largest, which stands above and below the line: it cancels. Where
-all kernel values of a row vanish in float32 even so, for inputs tens of times the usual size, its output is zeros.
+With φ(x)_r = exp(w_r·x - |x|²/2) for Gaussian w_r, the mean of φ(q)·φ(k) / R is exp(q·k); q and k are first multiplied
+by sqrt(scale). The authors' code adds 1e-4 (JAX: 1e-6) to each feature so that it never divides by 0. Here no constant
+is added: features are relative to the largest one, which cancels in the quotient. If all kernel values of a row are
+still 0 in float32, as for inputs tens of times the usual size, the output of the row is zeros.
 
-`features` is R, `seed` draws another set.
+`features` is R; another `seed` gives another set of features.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attention.backends.base import Case
 from attention.backends.eager import eager
 from attention.backends.fused import fused, whole
 from attention.backends.plain import chunked
-from attention.function import Parameters
+from attention.function import Parameters, require_whole
 from attention.functions import _linear
 from attention.functions._weighted import weighted_mean
 from attention.registry import register
@@ -26,18 +26,16 @@ FEATURES = 256
 
 
 def validate(features: int, seed: int) -> None:
-    """Raises ValueError unless there is a feature, and a seed that can be."""
-    if not isinstance(features, int) or features < 1:
-        raise ValueError(f"performer: features={features!r} must be a whole number >= 1")
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"performer: seed={seed!r} must be a whole number >= 0")
+    """Raises ValueError unless `features` is a whole number of at least 1 and `seed` one of at least 0."""
+    require_whole("performer", features=features)
+    require_whole("performer", least=0, seed=seed)
 
 
 def orthogonal_features(features: int, head_dim: int, seed: int) -> torch.Tensor:
-    """w (R, D): blocks of D orthogonal directions, each row as long as a Gaussian vector of D numbers is.
+    """Draws w (R, D): blocks of D orthogonal directions; each row has the length of a Gaussian vector of D numbers.
 
-    As in the authors' code, but for signs: a QR decomposition alone gives directions that are not uniform (each first
-    one points to one side), and with them φ(q)·φ(k) is off on average. The signs of R's diagonal make them so.
+    The signs differ from the authors' code. A QR decomposition alone gives directions that are not uniform (the first
+    of each points to one side), and then the mean of φ(q)·φ(k) is wrong. The signs of R's diagonal make them uniform.
     """
     generator = torch.Generator().manual_seed(seed)
     blocks = -(-features // head_dim)
@@ -49,36 +47,37 @@ def orthogonal_features(features: int, head_dim: int, seed: int) -> torch.Tensor
 
 def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool, features: int,
                seed: int) -> Parameters:
-    """One fixed set of features for all heads."""
+    """Draws one constant set of features for all heads."""
     return {"projection": orthogonal_features(features, head_dim, seed)}
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, features: int, seed: int) -> int:
-    """Of one head's forward pass by chunks."""
+    """Counts the FLOPs of one head's forward pass by chunks."""
     return 2 * features * head_dim * (n + m) + _linear.flops(n, m, head_dim, causal, features)
 
 
 def peak_bytes(case: Case) -> int:
+    """Predicts peak bytes of the form by chunks."""
     return _linear.peak_bytes(case, dict(case.options).get("features", FEATURES))
 
 
 @register("performer", kind="approximate", paper="arXiv 2009.14794", flops=flops, cost="n", flash=False,
           options={"features": FEATURES, "seed": 0}, validate=validate, parameters=parameters,
-          # With one feature q drops out of the quotient: its gradient, and most of k's, is rounding alone.
+          # With one feature q cancels in the quotient: its gradient, and most of k's, is rounding alone.
           test_values={"features": (48, 2, 16, 100), "seed": (0, 3)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, features: int, seed: int,
            params: Parameters) -> torch.Tensor:
-    """Weights sum_r exp(w_r·q - |q|²/2) exp(w_r·k - |k|²/2), over their sum; |q|²/2 cancels."""
+    """Divides the weights sum_r exp(w_r·q - |q|²/2) exp(w_r·k - |k|²/2) by their sum; |q|²/2 cancels."""
     root = (q.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
     w = params["projection"].mT
     q, k = root * q.to(dtype), root * k.to(dtype)
 
-    def kernel(a: torch.Tensor, b: torch.Tensor, seen: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    def kernel(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         a, b = (x.to(torch.promote_types(dtype, torch.float32)) for x in (a, b))
-        top = b.detach().amax(-1)[:, :, None]  # of each key, (B, H, 1, M); then of the keys that a query sees
-        tops = top.masked_fill(~seen, -torch.inf)
-        largest = tops.amax(-1, keepdim=True).masked_fill(~seen.any(-1, keepdim=True), 0)
+        top = b.detach().amax(-1)[:, :, None]  # the largest of each key, (B, H, 1, M)
+        tops = top.masked_fill(~mask, -torch.inf)
+        largest = tops.amax(-1, keepdim=True).masked_fill(~mask.any(-1, keepdim=True), 0)  # of the visible keys
         phi_q, phi_k = (a - a.detach().amax(-1, keepdim=True)).exp(), (b - top.mT).exp()
         return (phi_q @ phi_k.mT) * (tops - largest).exp()
 
@@ -91,10 +90,11 @@ Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 def _features(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, w: torch.Tensor, *, causal: bool, scale: float,
               key_mask: torch.Tensor | None) -> Features:
-    """φ(q), φ(k), v in float32 or wider, and the logarithm of what φ(k) is taken relative to, (B, G, M) or None.
+    """Computes φ(q), φ(k) and v in float32 or wider, and the logarithm of the scale of φ(k), (B, G, M) or None.
 
-    Not causal, each feature is taken relative to its largest over the keys, which φ(q) makes up for: the sum that its
-    largest φ(q) meets is at least one. Causal, each key's features are relative to the largest of the key.
+    Not causal, each feature of φ(k) is divided by its largest value over the keys, and φ(q) is multiplied by it. So the
+    sum of φ(k) for the largest feature of a query is at least one. Causal, the features of a key are divided by the
+    largest of that key.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     q, k, w = q.to(wide) * scale ** 0.5, k.to(wide) * scale ** 0.5, w.to(wide).mT
@@ -114,15 +114,15 @@ def _features(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, w: torch.Tensor
 @register("performer", backends=[eager])
 def performer(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
               key_mask: torch.Tensor | None, features: int, seed: int, params: Parameters) -> torch.Tensor:
-    """The n x m kernel matrix, to be read."""
-    mapped = _features(q, k, v, params["projection"], causal=causal, scale=scale, key_mask=key_mask)
-    return _linear.quadratic(*mapped, causal=causal).to(q.dtype)
+    """Computes the n x m kernel matrix, which is easy to read."""
+    features_of_qkv = _features(q, k, v, params["projection"], causal=causal, scale=scale, key_mask=key_mask)
+    return _linear.quadratic(*features_of_qkv, causal=causal).to(q.dtype)
 
 
 @register("performer", backends=[chunked], peak_bytes=peak_bytes)
 def by_chunks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
               key_mask: torch.Tensor | None, features: int, seed: int, params: Parameters) -> torch.Tensor:
-    """φ(k)ᵀ v once for all queries, or chunk by chunk."""
+    """Computes φ(k)ᵀ v once for all queries or, causal, chunk by chunk."""
     phi_q, phi_k, wide, log = _features(q, k, v, params["projection"], causal=causal, scale=scale, key_mask=key_mask)
     out = _linear.full(phi_q, phi_k, wide) if log is None else _linear.causal(phi_q, phi_k, wide, log)
     return out.to(q.dtype)

@@ -1,12 +1,12 @@
-"""Attention as a recurrent network, Aaren: one learned query a head, and its softmax attention over every prefix of the
-sequence, by a parallel prefix scan (Feng et al., Attention as an RNN, arXiv 2405.13956).
+"""Aaren is attention as a recurrent network: each head has one learned query, and a parallel prefix scan computes its
+softmax attention over every prefix of the sequence (Feng et al., Attention as an RNN, arXiv 2405.13956).
 
-The query is a parameter, so q gives the shape only: N outputs, of the last N prefixes. Its gradient is zero. With
-causal=False each of the N outputs is that of the whole sequence.
+The query is a parameter, so q only gives the shape: there are N outputs, for the last N prefixes. The gradient of q is
+zero. With causal=False each of the N outputs is that of the whole sequence.
 
-A prefix is summed up by (top, total, value): the largest score, the sum of e^(score - top), and the values so
-weighted. Two such sums of neighbours make one (the paper's section 3.2), whence the scan; `Stream` takes tokens one
-by one in constant memory.
+A prefix is summed up by (top, total, value): the largest score, the sum of e^(score - top), and the sum of values with
+these weights. Two neighbouring sums combine to one (the paper's section 3.2), so a scan can compute all. `Stream` takes
+tokens one by one in constant memory.
 """
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ Params = dict[str, torch.Tensor]
 
 
 class Prefix(NamedTuple):
-    """What attention over some tokens comes to, in float32 or wider."""
+    """A prefix holds the sums of attention over some tokens, in float32 or wider."""
 
-    top: torch.Tensor  # (B, H, ...); -inf where every token is masked
+    top: torch.Tensor  # (B, H, ...); -inf if every token is masked
     total: torch.Tensor  # (B, H, ...)
     value: torch.Tensor  # (B, H, ..., D)
 
     def at(self, positions: slice) -> Prefix:
-        """These positions only."""
+        """Selects positions."""
         return Prefix(self.top[:, :, positions], self.total[:, :, positions], self.value[:, :, positions])
 
     def output(self) -> torch.Tensor:
-        """The weighted mean of the values; zeros where every token is masked."""
+        """Gives the weighted mean of the values, zeros if every token is masked."""
         return self.value / self.total.masked_fill(self.total == 0, 1).unsqueeze(-1)
 
 
 def combine(one: Prefix, other: Prefix) -> Prefix:
-    """The sum over the tokens of both. Associative; no gradient flows through `top`, which cancels out."""
+    """Gives the sums over the tokens of both. It is associative. No gradient flows through `top`, which cancels."""
     top = torch.maximum(one.top, other.top)
     base = top.masked_fill(top == -torch.inf, 0)
-    left, right = (one.top - base).exp(), (other.top - base).exp()
-    return Prefix(top, one.total * left + other.total * right,
-                  one.value * left.unsqueeze(-1) + other.value * right.unsqueeze(-1))
+    a, b = (one.top - base).exp(), (other.top - base).exp()
+    return Prefix(top, one.total * a + other.total * b,
+                  one.value * a.unsqueeze(-1) + other.value * b.unsqueeze(-1))
 
 
 def prefixes(tokens: Prefix) -> Prefix:
-    """The inclusive scan along the third dimension: each position's sum over all tokens up to it.
+    """Scans the third dimension: each position gets the sums over all tokens up to it, its own included.
 
-    Neighbours are combined, their pairs scanned, and the positions in between filled in: 2 log2(n) steps, O(n) work.
+    Neighbours are combined, the pairs are scanned, and the positions in between are filled in. That takes 2 log2(n)
+    steps and O(n) operations.
     """
     n = tokens.top.shape[2]
     if n == 1:
@@ -66,7 +67,7 @@ def prefixes(tokens: Prefix) -> Prefix:
 
 
 def _interleave(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
-    """Positions 0, 2, 4 ... from `even`, the others from `odd`."""
+    """Takes positions 0, 2, 4 ... from `even` and the others from `odd`."""
     both = even.new_empty(*even.shape[:2], even.shape[2] + odd.shape[2], *even.shape[3:])
     both[:, :, ::2], both[:, :, 1::2] = even, odd
     return both
@@ -74,13 +75,13 @@ def _interleave(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
 
 def tokens(query_HD: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, scale: float,
            key_mask: torch.Tensor | None = None) -> Prefix:
-    """Each token by itself: (B, H, M) and (B, H, M, D)."""
+    """Gives the sums of each single token: (B, H, M) and (B, H, M, D)."""
     G, D = k_BGMD.shape[1], k_BGMD.shape[3]
     wide = torch.promote_types(k_BGMD.dtype, torch.float32)
     query = (query_HD * scale).view(G, -1, D)
     scores = (query @ k_BGMD.transpose(-1, -2)).to(wide)
     top = scores.detach()
-    total = (scores - top).exp()  # one, and its gradient the score's
+    total = (scores - top).exp()  # it is one, and it has the gradient of the score
     if key_mask is not None:
         keep = key_mask[:, None, None, :]
         top, total = top.masked_fill(~keep, -torch.inf), total * keep
@@ -89,8 +90,11 @@ def tokens(query_HD: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, s
 
 
 class Stream:
-    """Tokens one by one, in memory that does not grow: `out_BHD = stream.step(k_BGD, v_BGD)` is attention over all
-    tokens so far. `query_HD` is a built module's `params["query_HD"]`."""
+    """A stream takes tokens one by one, in memory that does not grow.
+
+    `out_BHD = stream.step(k_BGD, v_BGD)` is attention over all tokens so far. `query_HD` is `params["query_HD"]` of a
+    module that `attention.create` returned.
+    """
 
     def __init__(self, query_HD: torch.Tensor, scale: float | None = None) -> None:
         self.query_HD = query_HD
@@ -98,20 +102,23 @@ class Stream:
         self.state: Prefix | None = None
 
     def step(self, k_BGD: torch.Tensor, v_BGD: torch.Tensor) -> torch.Tensor:
+        """Adds a token and gives the output over all tokens so far, (B, H, D)."""
         token = tokens(self.query_HD, k_BGD.unsqueeze(2), v_BGD.unsqueeze(2), self.scale)
         self.state = token if self.state is None else combine(self.state, token)
         return self.state.output().squeeze(2).to(v_BGD.dtype)
 
 
 def parameters(*, heads: int, head_dim: int, **shape: object) -> Params:
-    """query_HD: one learned query a head, standard normal, seeded: its scores then have the variance of a token's."""
+    """Draws query_HD, one learned query for each head: standard normal with seed 0, like the queries of tokens."""
     generator = torch.Generator().manual_seed(0)
     return {"query_HD": nn.Parameter(torch.randn(heads, head_dim, generator=generator, dtype=torch.float64))}
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool) -> int:
-    """Of one head: m scores, and 2 m combinations, each of two products and a sum, D and 1 wide; where not causal one
-    row of softmax attention."""
+    """Counts the FLOPs of one head: m scores and, causal, 2 m combinations of two products and a sum, D and 1 wide.
+
+    Not causal, it is one row of softmax attention.
+    """
     return 2 * head_dim * m + (2 * m * 3 * (head_dim + 1) if causal else 2 * head_dim * m)
 
 
@@ -119,7 +126,7 @@ def flops(n: int, m: int, head_dim: int, causal: bool) -> int:
           flash=False, values=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, params: Params) -> torch.Tensor:
-    """Softmax attention whose queries are all the same."""
+    """Computes softmax attention with the same query in every row."""
     query = params["query_HD"][:, None, :].expand(*q.shape)
     return softmax_attention(query, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
                              visible=(lambda i, j: j <= i) if causal else None)
@@ -128,13 +135,13 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("prefix-softmax", backends=[eager])
 def shared_query(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                  key_mask: torch.Tensor | None, params: Params) -> torch.Tensor:
-    """The n x n matrix of scores, each row of it the same."""
+    """Asks the backend for softmax; all rows of the n x n scores are the same."""
     query = params["query_HD"][:, None, :].expand(*q.shape)
     return attend(query, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)
 
 
 def scan_bytes(case: Case) -> int:
-    """Every token's sums for every head, a few times over: together the scan's levels are as large as the first."""
+    """Predicts peak bytes: the sums of every token and head, a few times; the scan's levels together are as large."""
     wide = max(4, case.dtype.itemsize)
     return (8 if case.grad else 5) * case.heads * case.m * (case.values + 2) * wide
 
@@ -142,6 +149,7 @@ def scan_bytes(case: Case) -> int:
 @register("prefix-softmax", backends=[scan], peak_bytes=scan_bytes)
 def prefix_scan(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                 key_mask: torch.Tensor | None, params: Params) -> torch.Tensor:
+    """Scans all prefixes or, not causal, sums up the whole sequence."""
     N = q.shape[2]
     single = tokens(params["query_HD"], k, v, scale, key_mask)
     if causal:

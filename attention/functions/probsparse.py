@@ -1,15 +1,15 @@
-"""ProbSparse attention (Zhou et al., Informer, arXiv 2012.07436).
+"""ProbSparse attention computes scores only for the queries that need them (Zhou et al., Informer, arXiv 2012.07436).
 
-The u = factor ⌈ln n⌉ queries whose scores are furthest from uniform attend, the others give the mean of the values.
-How far is measured on factor ⌈ln m⌉ keys, drawn for each query with replacement, as in the authors' code:
-max_j q·k_j − (1/m) Σ_j q·k_j (equation 4). At least one query attends and one key is drawn.
+The u = factor ⌈ln n⌉ queries whose scores are furthest from uniform attend; the others give the mean of the values. The
+distance from uniform is measured on a sample of factor ⌈ln m⌉ keys for each query, with replacement, as in the authors'
+code: max_j q·k_j − (1/m) Σ_j q·k_j (equation 4). At least one query attends, and a sample has at least one key.
 
-Which queries attend is a function of the inputs alone: the draw is fixed by (n, m, seed), and the measure is taken
-in float64 of the inputs as they come, by the oracle in any dtype and by every variant; of equal ones the first attends.
+The choice of queries depends on the inputs alone: (n, m, seed) fix the sample, and the oracle in any dtype and every
+variant compute the measure in float64 from the inputs. Of equal queries the first attends.
 
-`masked` is the paper's masked form: a query sees the keys up to its own, and those that don't attend give the sum of
-the values so far (no mean: its outputs may leave their hull). It is no causal function, so causal=True raises: which
-queries attend is decided on all keys and among all queries, the later ones too.
+`masked` is the paper's masked form: a query sees the keys up to its own, and a query that does not attend gives the sum
+of the values so far (not the mean, so an output may lie outside the hull of the values). It is not a causal function,
+so causal=True raises an error: the choice of queries uses all keys and all queries, later ones too.
 """
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from attention import masks
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.plain import chunked
+from attention.function import require_whole
 from attention.reference import softmax_attention
 from attention.registry import register
 
@@ -30,56 +31,56 @@ ROWS = 128  # queries measured at once
 
 
 def count(length: int, factor: int) -> int:
-    """factor ⌈ln length⌉, at least 1 and at most `length`."""
+    """Gives factor ⌈ln length⌉, at least 1 and at most `length`."""
     return max(1, min(length, factor * math.ceil(math.log(length))))
 
 
 @functools.lru_cache(maxsize=8)
-def _drawn(n: int, m: int, factor: int, seed: int, device: torch.device) -> torch.Tensor:
+def _sample(n: int, m: int, factor: int, seed: int, device: torch.device) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(m, (n, count(m, factor)), generator=generator).to(device)
 
 
-def draw(n: int, m: int, factor: int, seed: int, device: torch.device) -> torch.Tensor:
-    """The keys that each query is measured on, (N, count(m)), drawn on the CPU."""
-    return _drawn(n, m, factor, seed, device)
+def sample(n: int, m: int, factor: int, seed: int, device: torch.device) -> torch.Tensor:
+    """Draws, on the CPU, the keys that each query is measured on: (N, count(m))."""
+    return _sample(n, m, factor, seed, device)
 
 
-# What torch.compiler.assume_constant_result does, which imports the compiler for it: the generator can't be traced.
-vars(draw)["_dynamo_marked_constant"] = True
+# torch.compile can't trace the generator. This is what torch.compiler.assume_constant_result sets, which would import
+# the compiler.
+vars(sample)["_dynamo_marked_constant"] = True
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, factor: int, seed: int, masked: bool) -> int:
-    """Of one head's forward pass: the drawn scores, then attention of the chosen queries."""
+    """Counts the FLOPs of one head's forward pass: the scores of the sample, then attention of the chosen queries."""
     return 2 * head_dim * n * count(m, factor) + 4 * head_dim * count(n, factor) * m
 
 
 def peak_bytes(case: Case) -> int:
-    """Predicted: one block of drawn keys in float64, the chosen queries' scores, the output once more."""
+    """Predicts peak bytes: one block of the sample in float64, the chosen queries' scores, a second output."""
     factor = dict(case.options).get("factor", 5)
     wide = max(4, case.dtype.itemsize)
     scores = count(case.n, factor) * case.m * (2 * case.dtype.itemsize + 2 * wide)
-    kept = scores * (2 if case.grad else 1) + case.n * case.head_dim * case.dtype.itemsize
-    return Backend().peak_bytes(case) + drawn_bytes(case) + case.heads * kept
+    head = scores * (2 if case.grad else 1) + case.n * case.head_dim * case.dtype.itemsize
+    return Backend().peak_bytes(case) + sample_bytes(case) + case.heads * head
 
 
-def drawn_bytes(case: Case) -> int:
-    """One block of drawn keys, as they come and in float64."""
-    drawn = min(ROWS, case.n) * count(case.m, dict(case.options).get("factor", 5)) * case.head_dim
-    return case.heads * drawn * (8 + case.dtype.itemsize)
+def sample_bytes(case: Case) -> int:
+    """Predicts the bytes of one block of the sample, in the inputs' dtype and in float64."""
+    numbers = min(ROWS, case.n) * count(case.m, dict(case.options).get("factor", 5)) * case.head_dim
+    return case.heads * numbers * (8 + case.dtype.itemsize)
 
 
 def validate(factor: int, seed: int, masked: bool) -> None:
-    """Raises ValueError unless factor >= 1 and seed >= 0 are whole numbers."""
-    for name, value, least in (("factor", factor, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"probsparse: {name}={value!r} must be a whole number >= {least}")
+    """Raises ValueError unless `factor` >= 1 and `seed` >= 0 are whole numbers and `masked` is a bool."""
+    require_whole("probsparse", factor=factor)
+    require_whole("probsparse", least=0, seed=seed)
     if not isinstance(masked, bool):
         raise ValueError(f"probsparse: masked={masked!r} must be True or False")
 
 
 def limits(case: Case) -> str | None:
-    """The masked form adds up values query by query."""
+    """Refuses the masked form, which adds up values query by query, for another number of keys than queries."""
     if dict(case.options).get("masked") and case.n != case.m:
         return f"masked=True needs as many keys as queries: n={case.n}, m={case.m}"
     return None
@@ -91,58 +92,58 @@ def limits(case: Case) -> str | None:
           test_values={"factor": (2, 1, 5), "seed": (0, 3)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, factor: int, seed: int, masked: bool) -> torch.Tensor:
-    """Softmax attention in the rows that are chosen, the mean (masked: the sum so far) of v in the others."""
+    """Computes softmax attention in the chosen rows, the mean of v (masked: the sum so far) in the others."""
     n, m = q.shape[2], k.shape[2]
-    drawn = draw(n, m, factor, seed, q.device)
+    sampled_keys = sample(n, m, factor, seed, q.device)
     with torch.no_grad():
         measures = []
-        for some, keys in zip(q.double().split(256, dim=2), drawn.split(256), strict=True):
-            scores = (some @ k.double().mT).gather(-1, keys.expand(*q.shape[:2], -1, -1))
+        for rows, keys in zip(q.double().split(256, dim=2), sampled_keys.split(256), strict=True):
+            scores = (rows @ k.double().mT).gather(-1, keys.expand(*q.shape[:2], -1, -1))
             measures.append(scores.amax(-1) - scores.sum(-1) / m)
         first = torch.cat(measures, -1).sort(dim=-1, descending=True, stable=True).indices[..., :count(n, factor)]
         chosen = torch.zeros(q.shape[:3], dtype=torch.bool, device=q.device).scatter_(-1, first, True)
-    attended = softmax_attention(q, k, v, scale=scale, dtype=dtype, visible=(lambda i, j: j <= i) if masked else None)
+    softmax = softmax_attention(q, k, v, scale=scale, dtype=dtype, visible=(lambda i, j: j <= i) if masked else None)
     wide = torch.promote_types(dtype, torch.float32)
     others = v.to(wide).cumsum(2) if masked else v.to(wide).mean(2, keepdim=True)
-    return torch.where(chosen[..., None], attended, others.to(dtype))
+    return torch.where(chosen[..., None], softmax, others.to(dtype))
 
 
-def chosen(q: torch.Tensor, k: torch.Tensor, factor: int, seed: int) -> torch.Tensor:
-    """The positions of the queries that attend, (B, H, U)."""
+def choose(q: torch.Tensor, k: torch.Tensor, factor: int, seed: int) -> torch.Tensor:
+    """Gives the positions of the queries that attend, (B, H, U)."""
     n, m = q.shape[2], k.shape[2]
-    drawn = draw(n, m, factor, seed, q.device)
+    keys = sample(n, m, factor, seed, q.device)
     measure = q.new_empty(q.shape[:3], dtype=torch.float64)
     with torch.no_grad():
         for r in range(0, n, ROWS):
             rows = slice(r, r + ROWS)
-            scores = (k[:, :, drawn[rows]].double() @ q[:, :, rows].double().unsqueeze(-1)).squeeze(-1)
+            scores = (k[:, :, keys[rows]].double() @ q[:, :, rows].double().unsqueeze(-1)).squeeze(-1)
             measure[:, :, rows] = scores.amax(-1) - scores.sum(-1) / m
     return measure.sort(dim=-1, descending=True, stable=True).indices[..., :count(n, factor)]
 
 
 def others(q: torch.Tensor, v: torch.Tensor, masked: bool) -> torch.Tensor:
-    """What the queries that don't attend give: (B, H, N, D), summed in float32 or wider."""
+    """Computes the outputs of queries that don't attend, (B, H, N, D); sums are in float32 or wider."""
     wide = torch.promote_types(v.dtype, torch.float32)
     if masked:
         return v.cumsum(2, dtype=wide).to(v.dtype)
     return v.mean(2, keepdim=True, dtype=wide).to(v.dtype).expand(-1, -1, q.shape[2], -1)
 
 
-@register("probsparse", backends=[eager], peak_bytes=lambda case: eager.peak_bytes(case) + drawn_bytes(case))
+@register("probsparse", backends=[eager], peak_bytes=lambda case: eager.peak_bytes(case) + sample_bytes(case))
 def probsparse(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                key_mask: None, factor: int, seed: int, masked: bool) -> torch.Tensor:
-    """Every query attends, and the chosen rows are kept."""
-    kept = torch.zeros(q.shape[:3], dtype=torch.bool, device=q.device)
-    kept = kept.scatter(-1, chosen(q, k, factor, seed), True)
-    attended = attend(q, k, v, scale=scale, band=masks.band(masked))
-    return torch.where(kept[..., None], attended, others(q, v, masked))
+    """Lets every query attend and takes the rows of the chosen ones."""
+    chosen = torch.zeros(q.shape[:3], dtype=torch.bool, device=q.device)
+    chosen = chosen.scatter(-1, choose(q, k, factor, seed), True)
+    softmax = attend(q, k, v, scale=scale, band=masks.band(masked))
+    return torch.where(chosen[..., None], softmax, others(q, v, masked))
 
 
 @register("probsparse", backends=[chunked], peak_bytes=peak_bytes)
-def by_chosen_rows(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
-                   key_mask: None, factor: int, seed: int, masked: bool) -> torch.Tensor:
-    """Queries are measured in blocks, and only the chosen ones attend."""
-    rows = chosen(q, k, factor, seed)
+def by_rows(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+            key_mask: None, factor: int, seed: int, masked: bool) -> torch.Tensor:
+    """Measures queries in blocks and lets only the chosen ones attend."""
+    rows = choose(q, k, factor, seed)
     index = rows[..., None].expand(-1, -1, -1, q.shape[-1])
     scores = (q.gather(2, index) * scale) @ k.mT
     if masked:

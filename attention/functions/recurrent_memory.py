@@ -1,10 +1,10 @@
-"""Recurrent memory: exact attention within a segment, everything before it compressed to a state of fixed size
+"""Recurrent memory is exact attention within a segment beside a state of fixed size for all earlier segments
 (Munkhdalai et al., Leave No Context Behind, arXiv 2404.07143: Infini-attention with the linear update).
 
-out = g memory + (1 - g) local, g = sigmoid(gate), one learned gate a head, 0 at first. local is causal softmax
-attention within the segment of `segment` tokens; memory is φ(q) M / φ(q)·z with φ = elu + 1 and M, z the sums of
-φ(k) vᵀ and φ(k) over all segments before. Where nothing was before, or the segment shows nothing, the other stands
-alone: a segment of the whole length is softmax attention. It is causal by its nature.
+out = g memory + (1 - g) local with g = sigmoid(gate); each head has one learned gate, which starts at 0. local is
+causal softmax attention within a segment of `segment` tokens. memory is φ(q) M / φ(q)·z with φ = elu + 1, where M and z
+are the sums of φ(k) vᵀ and φ(k) over all earlier segments. If a query sees no key in one of the two parts, it gives the
+other part alone, so a segment of the whole length is softmax attention. The function is always causal.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attention import masks
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.plain import chunked
-from attention.function import Parameters
+from attention.function import Parameters, require_whole
 from attention.functions import _linear
 from attention.functions._weighted import weighted_mean
 from attention.reference import softmax_attention
@@ -29,24 +29,23 @@ SEGMENT = 256
 
 
 def validate(segment: int) -> None:
-    """Raises ValueError for a segment without a token."""
-    if not isinstance(segment, int) or segment < 1:
-        raise ValueError(f"recurrent-memory: segment={segment!r} must be a whole number >= 1")
+    """Raises ValueError unless `segment` is a whole number of at least 1."""
+    require_whole("recurrent-memory", segment=segment)
 
 
 def few(options: dict[str, Any], m: int) -> dict[str, Any]:
-    """Two segments of a probe's few tokens."""
+    """Shortens the segment so that a probe's few tokens make two."""
     return {"segment": min(options["segment"], max(1, m // 2))}
 
 
 def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool,
                segment: int) -> Parameters:
-    """One gate a head, at zero: memory and segment count alike."""
+    """Builds one gate for each head at 0, so memory and segment have the same share."""
     return {"gate": nn.Parameter(torch.zeros(heads, dtype=torch.float64))}
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, segment: int) -> int:
-    """Of one head's forward pass by segments: 4 D a pair within a segment, 2 D² a query and a key of the memory."""
+    """Counts the FLOPs of one head's forward pass: 4 D per pair in a segment, 2 D² per query and key of the memory."""
     segment = min(segment, m)
     start = (m - n) // segment * segment
     rows = -(-(m - start) // segment) * segment
@@ -54,11 +53,12 @@ def flops(n: int, m: int, head_dim: int, causal: bool, segment: int) -> int:
 
 
 def peak_bytes(case: Case) -> int:
+    """Predicts peak bytes: queries, keys and values in float32 or wider, the scores, and a state per segment."""
     segment, wide = min(dict(case.options).get("segment", SEGMENT), case.m), max(4, case.dtype.itemsize)
     rows, keys = case.heads * case.n, case.kv_heads * case.m
-    held = rows * (4 * case.head_dim + 3 * segment) + keys * 3 * case.head_dim
+    tokens = rows * (4 * case.head_dim + 3 * segment) + keys * 3 * case.head_dim
     states = 2 * keys // segment * case.head_dim ** 2
-    return Backend().peak_bytes(case) + wide * (held + states) * (2 if case.grad else 1)
+    return Backend().peak_bytes(case) + wide * (tokens + states) * (2 if case.grad else 1)
 
 
 @register("recurrent-memory", kind="approximate", paper="arXiv 2404.07143", flops=flops, cost="n", default=False,
@@ -66,17 +66,17 @@ def peak_bytes(case: Case) -> int:
           test_values={"segment": (16, 1, 64, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, segment: int, params: Parameters) -> torch.Tensor:
-    """Equations 2 and 3 and the gate of equation 10, both parts as weighted means of values."""
+    """Computes equations 2 and 3 and the gate of equation 10; both parts are weighted means of values."""
     q, k, v = (x.to(dtype) for x in (q, k, v))
     n, m = q.shape[2], k.shape[2]
     local = softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
                               visible=lambda i, j: (j <= i) & (j // segment == i // segment))
     phi_q, phi_k = (torch.where(x > 0, x + 1, x.clamp(max=0).exp()) for x in (q, k))
 
-    def earlier(q: torch.Tensor, k: torch.Tensor, seen: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        weights = (q @ k.mT).masked_fill(~(seen & (j // segment < i // segment)), 0)
-        nothing = weights.sum(-1, keepdim=True) == 0
-        return torch.where(nothing, 1, weights)  # any weights: they do not count, see `empty`
+    def earlier(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        weights = (q @ k.mT).masked_fill(~(mask & (j // segment < i // segment)), 0)
+        none = weights.sum(-1, keepdim=True) == 0
+        return torch.where(none, 1, weights)  # any number will do, since the gate of such a row is 0: see `empty`
 
     memory = weighted_mean(earlier, phi_q, phi_k, v, causal=True, key_mask=key_mask)
     i, j = torch.arange(m - n, m, device=q.device)[:, None], torch.arange(m, device=q.device)
@@ -88,9 +88,12 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     return gate * memory + (1 - gate) * local
 
 
-def _gated(memory: torch.Tensor, local: torch.Tensor, gate_H: torch.Tensor, remembers: torch.Tensor,
-           sees: torch.Tensor) -> torch.Tensor:
-    """The mean of memory and local (B, H, N, D), by the gate where both are; `remembers`, `sees`: (B or 1, 1, N, 1)."""
+def _mix(memory: torch.Tensor, local: torch.Tensor, gate_H: torch.Tensor, remembers: torch.Tensor,
+         sees: torch.Tensor) -> torch.Tensor:
+    """Mixes memory and local (B, H, N, D) by the gate.
+
+    `remembers` and `sees`, bool (B or 1, 1, N, 1), say whether memory and segment hold a key for the query.
+    """
     gate = gate_H.to(local.dtype).sigmoid()[:, None, None]
     share = torch.where(remembers, torch.where(sees, gate, 1), 0)
     return torch.lerp(local, memory, share)
@@ -98,7 +101,7 @@ def _gated(memory: torch.Tensor, local: torch.Tensor, gate_H: torch.Tensor, reme
 
 def _presence(n: int, m: int, segment: int, device: torch.device,
               key_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether there is a key before a query's segment, and one within it up to the query: (B or 1, 1, N, 1)."""
+    """Tells whether a key stands before a query's segment, and one in it up to the query: bool (B or 1, 1, N, 1)."""
     keep = torch.ones(1, m, dtype=torch.long, device=device) if key_mask is None else key_mask.long()
     upto = pad(keep.cumsum(1), (1, 0))
     own = torch.arange(m - n, m, device=device)
@@ -109,30 +112,30 @@ def _presence(n: int, m: int, segment: int, device: torch.device,
 @register("recurrent-memory", backends=[eager])
 def recurrent_memory(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                      key_mask: torch.Tensor | None, segment: int, params: Parameters) -> torch.Tensor:
-    """Two n x m matrices, to be read: softmax within segments, kernel weights on those before."""
+    """Computes two n x m matrices, which are easy to read: softmax within segments, kernel weights before them."""
     N, M, G = q.shape[2], k.shape[2], k.shape[1]
     wide = torch.promote_types(q.dtype, torch.float32)
     i, j = masks.positions(N, M, q.device)
-    grouped = (G, q.shape[1] // G)
-    seen = j <= i if key_mask is None else (j <= i) & key_mask[:, None, :]
-    near = (seen & (i // segment == j // segment)).view(-1, 1, 1, N, M)
-    queries, keys, values = q.to(wide).unflatten(1, grouped), k.to(wide).unsqueeze(2), v.to(wide).unsqueeze(2)
+    groups = (G, q.shape[1] // G)
+    mask = j <= i if key_mask is None else (j <= i) & key_mask[:, None, :]
+    near = (mask & (i // segment == j // segment)).view(-1, 1, 1, N, M)
+    queries, keys, values = q.to(wide).unflatten(1, groups), k.to(wide).unsqueeze(2), v.to(wide).unsqueeze(2)
     scores = (scale * queries @ keys.mT).masked_fill(~near, torch.finfo(wide).min)
     local = scores.softmax(-1).masked_fill(~near, 0) @ values
     weights = ((elu(queries) + 1) @ (elu(keys) + 1).mT)
-    weights = weights.masked_fill(~(seen & (j // segment < i // segment)).view(-1, 1, 1, N, M), 0)
+    weights = weights.masked_fill(~(mask & (j // segment < i // segment)).view(-1, 1, 1, N, M), 0)
     memory = _linear.share(weights, weights.sum(-1, keepdim=True)) @ values
     presence = _presence(N, M, segment, q.device, key_mask)
-    return _gated(memory.flatten(1, 2), local.flatten(1, 2), params["gate"], *presence).to(q.dtype)
+    return _mix(memory.flatten(1, 2), local.flatten(1, 2), params["gate"], *presence).to(q.dtype)
 
 
 @register("recurrent-memory", backends=[chunked], peak_bytes=peak_bytes)
 def by_segments(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                 key_mask: torch.Tensor | None, segment: int, params: Parameters) -> torch.Tensor:
-    """All segments at once: softmax within each, and for each the sums over those before."""
+    """Computes all segments at once: softmax within each, and for each the sums over the earlier ones."""
     N, M, G = q.shape[2], k.shape[2], k.shape[1]
     C = min(segment, M)
-    start = (M - N) // C * C  # of the segment of the first query
+    start = (M - N) // C * C  # the start of the first query's segment
     T = -(-(M - start) // C)
     first, rest = M - N - start, T * C - (M - start)
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -157,4 +160,4 @@ def by_segments(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Ten
     memory = _linear.share(phi_q, weight) @ state_BGTDD.unsqueeze(2)
 
     memory, local = (x.flatten(3, 4).flatten(1, 2)[:, :, first:first + N] for x in (memory, local))
-    return _gated(memory, local, params["gate"], *_presence(N, M, segment, q.device, key_mask)).to(q.dtype)
+    return _mix(memory, local, params["gate"], *_presence(N, M, segment, q.device, key_mask)).to(q.dtype)

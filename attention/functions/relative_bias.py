@@ -1,9 +1,10 @@
-"""T5's relative position bias (Raffel et al., arXiv 1910.10683, section 2.1): a learned number a bucket of distances.
+"""T5's relative position bias adds a learned number for each bucket of distances (Raffel et al., arXiv 1910.10683,
+section 2.1).
 
-Half of a direction's buckets hold one distance each, the others grow by equal ratios up to `max_distance`; what lies
-beyond shares the last. Not causal, keys before and after a query have half of the buckets each; causal, those
-before it have all. The table (buckets, heads) starts from a normal distribution of deviation 1/sqrt(heads head_dim),
-the width of the model, as in T5. T5 itself leaves the scores unscaled: pass scale=1 for its attention.
+Half of the buckets of a direction hold one distance each. The others grow by equal ratios up to `max_distance`, and the
+last also holds everything beyond. Not causal, keys before and after a query have half of the buckets each; causal, the
+keys before it have all. The table (buckets, heads) starts normal with deviation 1/sqrt(heads head_dim), where heads
+head_dim is the width of the model, as in T5. T5 itself does not scale the scores: pass scale=1 for its attention.
 """
 from __future__ import annotations
 
@@ -29,12 +30,12 @@ SEED = 0
 
 
 def pairs(n: int, m: int, causal: bool, buckets: int, max_distance: int) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return all_pairs(n, m, causal)
 
 
 def validate(buckets: int, max_distance: int) -> None:
-    """Raises ValueError for an odd number of buckets, or too few, and for distances that they outnumber."""
+    """Raises ValueError for an odd number of buckets or fewer than 4, and for a `max_distance` below their half."""
     if not isinstance(buckets, int) or buckets < 4 or buckets % 2:
         raise ValueError(f"relative-bias: buckets={buckets!r} must be an even number >= 4")
     if not isinstance(max_distance, int) or max_distance <= buckets // 2:
@@ -44,13 +45,14 @@ def validate(buckets: int, max_distance: int) -> None:
 
 def parameters(*, heads: int, kv_heads: int, head_dim: int, seq_len: int | None, causal: bool, buckets: int,
                max_distance: int) -> dict[str, torch.Tensor]:
+    """Draws the table, (buckets, heads)."""
     generator = torch.Generator().manual_seed(SEED)
     table = torch.randn(buckets, heads, generator=generator, dtype=torch.float64) / math.sqrt(heads * head_dim)
     return {"table": torch.nn.Parameter(table)}
 
 
 def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
-    """The bucket of `distance`, key position less query position; keys after a causal query count as its own."""
+    """Gives the bucket of `distance`, the key position minus the query position; keys after a causal query are at 0."""
     side = buckets if causal else buckets // 2
     ago = (-distance).clamp_min(0) if causal else distance.abs()
     exact = side // 2
@@ -61,35 +63,36 @@ def bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int
 
 
 class Bias:
-    """bias(h, i, j) = `values_HR`[h, j - i + m - 1]: a row a head, in the order of `distances`.
+    """The bias(h, i, j) = `values_HR`[h, j - i + m - 1]: one row for each head, in the order of `distances`.
 
-    No index is below zero: a GPU kernel of flex does not count such a one from the end (inductor's ModificationWrapper
-    ignores `wrap_neg`), but reads the row of the head before, or what is not the tensor's.
+    No index is below zero. A GPU kernel of flex would not count such an index from the end (inductor's
+    ModificationWrapper ignores `wrap_neg`) but read the row of the head before, or memory outside the tensor.
     """
 
-    # Each stage of the pipeline holds a tile of the bias: inductor's own, of 128 queries, needs more than an H100 has.
+    # Each stage of the pipeline holds a tile of the bias. Inductor's default, 128 queries, needs more than an H100 has.
     kernel_options: ClassVar = {"fwd_BLOCK_M": 64}
 
     def __init__(self, values_HR: torch.Tensor, n: int, m: int) -> None:
         self.values_HR, self.n, self.m = values_HR, n, m
-        self.zero: int | torch.Tensor = m - 1  # where distance 0 stands
+        self.zero: int | torch.Tensor = m - 1  # the index of distance 0
 
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        if i.shape == (self.n, 1) and j.shape == (1, self.m):  # the whole matrix, a window of the row for each query
+        if i.shape == (self.n, 1) and j.shape == (1, self.m):  # the whole matrix: each query has a window of the row
             return self.values_HR.unfold(-1, self.m, 1).flip(-2)
         return self.values_HR[h, j - i + self.zero]
 
 
 def distances(n: int, m: int, device: torch.device) -> torch.Tensor:
-    """All the distances of n queries, the last of them at the last of m keys: 1 - m ... n - 1."""
+    """Lists the distances of n queries, the last of them at the last of m keys: 1 - m ... n - 1."""
     return torch.arange(1 - m, n, device=device)
 
 
 def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
-    """The bias of each distance (H, R), in float32 or wider: many scores add their gradients to one number.
+    """Looks up the bias of each distance (H, R), in float32 or wider, since many scores add to the gradient of one
+    number.
 
-    An embedding: no product with a one-hot matrix, and in its backward pass, where thousands of distances share a
-    bucket, a GPU sums a bucket in parts (an index's would add them one by one).
+    It is an embedding, not a product with a one-hot matrix. In its backward pass, where thousands of distances share a
+    bucket, a GPU sums a bucket in parts; indexing would add them one by one.
     """
     wide = torch.promote_types(table.dtype, torch.float32)
     number = bucket(distances(n, m, table.device), causal, buckets, max_distance)
@@ -97,7 +100,7 @@ def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int,
 
 
 def oracle_bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
-    """As the paper tells it, with the first distance of each wide bucket found in whole numbers."""
+    """Gives the bucket as the paper defines it; the first distance of each wide bucket is computed in whole numbers."""
     side = buckets if causal else buckets // 2
     exact, wide = side // 2, side - side // 2
     starts = list(range(1, exact + 1))
@@ -117,7 +120,7 @@ def oracle_bucket(distance: torch.Tensor, causal: bool, buckets: int, max_distan
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, buckets: int, max_distance: int,
            params: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Softmax attention with table[bucket(j - i), h] added to the scores."""
+    """Computes softmax attention with table[bucket(j - i), h] added to the scores."""
     table = params["table"]
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
                              visible=(lambda i, j: j <= i) if causal else None,
@@ -125,7 +128,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 
 
 def dense_bytes(backend: Backend) -> Callable[[Case], int]:
-    """Of the backend, and of the bias: a matrix in float32, one in the inputs' dtype, and their gradients."""
+    """Predicts peak bytes: the backend's, and the bias in float32 and in the inputs' dtype, with their gradients."""
     def peak_bytes(case: Case) -> int:
         wide = max(1.0, 4 / case.dtype.itemsize)
         return backend.peak_bytes(case) + score_bytes(case, forward=1 + wide, backward=2 + 2 * wide)
@@ -138,29 +141,29 @@ def dense_bytes(backend: Backend) -> Callable[[Case], int]:
 def dense(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
           key_mask: torch.Tensor | None, buckets: int, max_distance: int,
           params: dict[str, torch.Tensor]) -> torch.Tensor:
-    """A new bias each call, since the table learns: sdpa would keep the matrix of one that stayed the same."""
+    """Makes a new bias at each call, since the table learns; sdpa would reuse the stored matrix of the same object."""
     n, m = q.shape[2], k.shape[2]
     values = by_distance(params["table"], n, m, causal, buckets, max_distance)
-    # cuDNN's kernel gives a bias no gradient.
+    # cuDNN's kernel has no gradient for a bias.
     learns = q.is_cuda and values.requires_grad and torch.is_grad_enabled()
     able = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if learns else contextlib.nullcontext()
     with able:
         return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, bias=Bias(values, n, m))
 
 
-_kept: weakref.WeakKeyDictionary[Callable, Bias] = weakref.WeakKeyDictionary()
+_biases: weakref.WeakKeyDictionary[Callable, Bias] = weakref.WeakKeyDictionary()
 
 
 @register("relative-bias", backends=[flex])
-def compiled(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
-             key_mask: torch.Tensor | None, buckets: int, max_distance: int,
-             params: dict[str, torch.Tensor]) -> torch.Tensor:
-    """One bias a kernel, so that its block mask is kept; the kernel reads the values that it has at the call."""
+def on_flex(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+            key_mask: torch.Tensor | None, buckets: int, max_distance: int,
+            params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Makes one bias for each kernel, which then reuses its block mask and reads the values at the call."""
     n, m = q.shape[2], k.shape[2]
     values = by_distance(params["table"], n, m, causal, buckets, max_distance)
-    bias = _kept.get(attend)
+    bias = _biases.get(attend)
     if bias is None or (bias.n, bias.m, bias.values_HR.device) != (n, m, values.device):
-        bias = _kept[attend] = Bias(values, n, m)
-        bias.zero = torch.full((), m - 1, device=values.device)  # a number would be compiled in, length by length
+        bias = _biases[attend] = Bias(values, n, m)
+        bias.zero = torch.full((), m - 1, device=values.device)  # a Python number would be compiled in for each length
     bias.values_HR = values
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, bias=bias)

@@ -1,9 +1,9 @@
-"""Rotary position embedding (Su et al., RoFormer, arXiv 2104.09864): q and k are turned by angles of their positions.
+"""Rotary position embedding rotates q and k by angles of their positions (Su et al., RoFormer, arXiv 2104.09864).
 
-Channel c of the first half of a head and channel c of the second are a pair (the layout of GPT-NeoX and Llama; the
-paper pairs neighbours, which is the same up to the order of channels). At position p a pair is turned by
-p base^(-2c/D), so that a score depends on the distance alone; the last channel of an odd head stays as it is. Any
-kernel of softmax attends to the result.
+Channel c of the first half of a head and channel c of the second half are a pair (the layout of GPT-NeoX and Llama; the
+paper pairs neighbours, which is the same up to the order of channels). At position p a pair is rotated by
+p base^(-2c/D), so a score depends on the distance alone. The last channel of an odd head stays as it is. Any kernel of
+softmax attends to the result.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from attention.registry import register
 
 
 def pairs(n: int, m: int, causal: bool, base: float) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return all_pairs(n, m, causal)
 
 
@@ -36,9 +36,9 @@ def validate(base: float, function: str = "rope") -> None:
         raise ValueError(f"{function}: base={base!r} must be a number > 1")
 
 
-def _turns(first: int, length: int, width: int, base: float, wide: torch.dtype,
-           device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin (length, width / 2) of positions from `first`; angles in float64, or late positions lose them."""
+def _rotation(first: int, length: int, width: int, base: float, wide: torch.dtype,
+              device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Computes cos and sin (length, width / 2) of positions from `first` on. Late positions need angles in float64."""
     position = torch.arange(first, first + length, dtype=torch.float64, device=device)
     channel = torch.arange(0, width, 2, dtype=torch.float64, device=device)
     angle = position[:, None] * base ** (-channel / width)
@@ -46,23 +46,23 @@ def _turns(first: int, length: int, width: int, base: float, wide: torch.dtype,
 
 
 @functools.lru_cache(maxsize=16)
-def _kept_turns(*told: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.inference_mode(False):  # what is kept may serve a call that wants gradients
-        return _turns(*told)
+def _stored_rotation(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):  # a later call may want gradients
+        return _rotation(*arguments)
 
 
 def rotate(x_BHND: torch.Tensor, first: int, base: float) -> torch.Tensor:
-    """x with its rows turned by their positions, `first` and on; computed in float32 or wider."""
+    """Rotates the rows of x by their positions, from `first` on -> (B, H, N, D); computed in float32 or wider."""
     half = x_BHND.shape[3] // 2
-    turns = _turns if torch.compiler.is_compiling() else _kept_turns  # dynamo traces no cache
+    rotation = _rotation if torch.compiler.is_compiling() else _stored_rotation  # dynamo can't trace a cache
     wide = torch.promote_types(x_BHND.dtype, torch.float32)
-    cos, sin = turns(first, x_BHND.shape[2], 2 * half, float(base), wide, x_BHND.device)
+    cos, sin = rotation(first, x_BHND.shape[2], 2 * half, float(base), wide, x_BHND.device)
     a, b, odd = x_BHND.to(wide).tensor_split((half, 2 * half), -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, odd], -1).to(x_BHND.dtype)
 
 
-def turned(x: torch.Tensor, position: torch.Tensor, base: float) -> torch.Tensor:
-    """The paper's equation 12, a product of complex numbers, with the pairs (c, c + D/2): for the oracles."""
+def oracle_rotate(x: torch.Tensor, position: torch.Tensor, base: float) -> torch.Tensor:
+    """Computes the paper's equation 12 for the oracles: a product of complex numbers, on the pairs (c, c + D/2)."""
     half = x.shape[-1] // 2
     theta = base ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
     angle = torch.outer(position.double(), theta)
@@ -77,16 +77,17 @@ def turned(x: torch.Tensor, position: torch.Tensor, base: float) -> torch.Tensor
           test_values={"base": (10000.0, 100.0)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, base: float) -> torch.Tensor:
-    """Softmax attention of q and k, each turned by its position."""
+    """Computes softmax attention of q and k, rotated by their positions."""
     n, m = q.shape[2], k.shape[2]
     i, j = torch.arange(m - n, m, device=q.device), torch.arange(m, device=q.device)
-    return softmax_attention(turned(q.to(dtype), i, base), turned(k.to(dtype), j, base), v, scale=scale,
+    return softmax_attention(oracle_rotate(q.to(dtype), i, base), oracle_rotate(k.to(dtype), j, base), v, scale=scale,
                              key_mask=key_mask, dtype=dtype, visible=(lambda i, j: j <= i) if causal else None)
 
 
 @register("rope", backends=[eager, sdpa, fa2, flex, tiled])
 def rope(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
          key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
+    """Rotates q and k and asks the backend for softmax."""
     q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)
 

@@ -1,7 +1,7 @@
 """RoPE and ALiBi together (Li, The Nature of Mathematical Modeling in Generative AI, arXiv 2410.18441).
 
-RoPE is a factor of queries and keys, ALiBi a bias of their scores, each as its own paper defines it (arXiv 2104.09864
-and 2108.12409); the harmonic series that Li adds to them is left out.
+RoPE rotates queries and keys, ALiBi adds a bias to their scores, each as its own paper defines it (arXiv 2104.09864 and
+2108.12409). The harmonic series that Li adds to them is left out.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attention.backends.flex import flex
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
 from attention.functions.alibi import bias, slopes
-from attention.functions.rope import pairs, rotate, turned, validate
+from attention.functions.rope import oracle_rotate, pairs, rotate, validate
 from attention.reference import softmax_attention
 from attention.registry import register
 
@@ -27,11 +27,11 @@ from attention.registry import register
           test_values={"base": (10000.0, 100.0)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, base: float) -> torch.Tensor:
-    """Softmax attention of q and k turned by their positions, with -slope |i - j| added to the scores."""
+    """Computes softmax attention of q and k rotated by their positions, with -slope |i - j| added to the scores."""
     n, m = q.shape[2], k.shape[2]
     i, j = torch.arange(m - n, m, device=q.device), torch.arange(m, device=q.device)
     slope = torch.tensor(slopes(q.shape[1]), dtype=torch.float64, device=q.device)
-    return softmax_attention(turned(q.to(dtype), i, base), turned(k.to(dtype), j, base), v, scale=scale,
+    return softmax_attention(oracle_rotate(q.to(dtype), i, base), oracle_rotate(k.to(dtype), j, base), v, scale=scale,
                              key_mask=key_mask, dtype=dtype, visible=(lambda i, j: j <= i) if causal else None,
                              bias=lambda h, i, j: -slope[h] * (i - j).abs())
 
@@ -39,6 +39,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("rope-alibi", backends=[eager, sdpa, fa2, flex, tiled])
 def rope_alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
+    """Rotates q and k and asks the backend for softmax with ALiBi's bias."""
     q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
                   bias=bias(q.shape[1], q.device, causal))

@@ -1,6 +1,6 @@
-"""Attention sinks: a learned logit for each head joins every row's softmax and gives no value (Agarwal et al.,
+"""Attention sinks add a learned logit of each head, without a value, to the softmax of every row (Agarwal et al.,
 gpt-oss-120b & gpt-oss-20b Model Card, arXiv 2508.10925; after Xiao et al., Efficient Streaming Language Models with
-Attention Sinks, arXiv 2309.17453, and Miller's softmax_1, whose logit is fixed at 0)."""
+Attention Sinks, arXiv 2309.17453, and Miller's softmax_1, whose logit is always 0)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from attention.functions.softmax import pairs
 from attention.reference import softmax_attention
 from attention.registry import register
 
-STD = 0.02  # of the logits at the start, as transformers' gpt-oss has it
+STD = 0.02  # the deviation of the logits at the start, as in transformers' gpt-oss
 
 
 def parameters(*, heads: int, **shape: object) -> dict[str, torch.Tensor]:
-    """sinks_H: one learned logit a head, normal with standard deviation 0.02, seeded."""
+    """Draws sinks_H, one learned logit for each head: normal with deviation 0.02, seed 0."""
     generator = torch.Generator().manual_seed(0)
     return {"sinks_H": nn.Parameter(STD * torch.randn(heads, generator=generator, dtype=torch.float64))}
 
@@ -31,7 +31,7 @@ def parameters(*, heads: int, **shape: object) -> dict[str, torch.Tensor]:
           values=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, params: dict[str, torch.Tensor]) -> torch.Tensor:
-    """A value's weight is e^s_j / (e^sink + the sum of e^s over the visible keys)."""
+    """Gives value j the weight e^s_j / (e^sink + the sum of e^s over the visible keys)."""
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, sinks_H=params["sinks_H"],
                              visible=(lambda i, j: j <= i) if causal else None)
 
@@ -39,4 +39,5 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("sinks", backends=[eager, fa2, fa3, fa4, flex_sums])
 def sinks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
           key_mask: torch.Tensor | None, params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Asks the backend for softmax with sinks."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, sinks_H=params["sinks_H"])

@@ -1,7 +1,7 @@
-"""Sliding-window attention: the nearest W keys (Beltagy et al., Longformer, arXiv 2004.05150).
+"""Sliding-window attention sees the nearest W keys (Beltagy et al., Longformer, arXiv 2004.05150).
 
-W counts the keys a query sees, its own among them. Causal: the last W. Otherwise they stand around
-the query, W // 2 before it and (W - 1) // 2 after.
+W is the number of keys that a query sees, its own among them. Causal, they are the last W. Otherwise they lie around
+the query, W // 2 before it and (W - 1) // 2 after it.
 """
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
+from attention.function import require_whole
 from attention.reference import softmax_attention
 from attention.registry import register
 
 
 def pairs(n: int, m: int, causal: bool, window: int) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return masks.window(window, causal).pairs(n, m)
 
 
 def validate(window: int) -> None:
     """Raises ValueError unless `window` is a whole number of at least 1."""
-    if not isinstance(window, int) or window < 1:
-        raise ValueError(f"sliding-window: window={window!r} must be a whole number >= 1")
+    require_whole("sliding-window", window=window)
 
 
 def few(options: dict[str, Any], m: int) -> dict[str, Any]:
-    """A window as narrow among a probe's few keys as it would be among many."""
+    """Narrows the window so that it hides some of a probe's few keys."""
     return {"window": min(options["window"], max(1, m // 2))}
 
 
@@ -43,7 +43,7 @@ def few(options: dict[str, Any], m: int) -> dict[str, Any]:
           test_values={"window": (5, 1, 2, 16, 64, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, window: int) -> torch.Tensor:
-    """Softmax attention over W keys."""
+    """Computes softmax attention over W keys."""
     def visible(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         ago = i - j
         if causal:
@@ -56,4 +56,5 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("sliding-window", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
 def sliding_window(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
                    scale: float, key_mask: torch.Tensor | None, window: int) -> torch.Tensor:
+    """Asks the backend for softmax on a band of keys."""
     return attend(q, k, v, scale=scale, band=masks.window(window, causal), key_mask=key_mask)

@@ -1,4 +1,5 @@
-"""Softmax attention whose scores are capped smoothly: cap tanh(s / cap) (Gemma 2, arXiv 2408.00118, section 2)."""
+"""Softcap limits the scores of softmax attention smoothly to cap tanh(s / cap) (Gemma 2, arXiv 2408.00118, section
+2)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from attention.registry import register
 
 
 def pairs(n: int, m: int, causal: bool, cap: float) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return all_pairs(n, m, causal)
 
 
@@ -33,7 +34,7 @@ def validate(cap: float) -> None:
           test_values={"cap": (2.0, 1, 5.0, 50.0)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, cap: float) -> torch.Tensor:
-    """softmax(cap tanh(scale q kᵀ / cap)) v."""
+    """Computes softmax(cap tanh(scale q kᵀ / cap)) v."""
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, softcap=cap,
                              visible=(lambda i, j: j <= i) if causal else None)
 
@@ -41,4 +42,5 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("softcap", backends=[eager, fa2, fa3, fa4, flex, tiled])
 def softcap(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
             key_mask: torch.Tensor | None, cap: float) -> torch.Tensor:
+    """Asks the backend for softmax with a cap on the scores."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, softcap=float(cap))

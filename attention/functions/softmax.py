@@ -19,14 +19,14 @@ from attention.registry import register
 
 
 def pairs(n: int, m: int, causal: bool) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return masks.band(causal).pairs(n, m)
 
 
 @register("softmax", kind="exact", paper="arXiv 1706.03762", pairs=pairs, values=True, core=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """Every key, or no key after the query's own."""
+    """Computes softmax attention on every key or, causal, on the keys up to the query's own."""
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
                              visible=(lambda i, j: j <= i) if causal else None)
 
@@ -34,4 +34,5 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("softmax", backends=[eager, sdpa, math, flash, efficient, cudnn, fa2, fa3, fa4, flex, tiled, checkpointed])
 def softmax(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
             scale: float, key_mask: torch.Tensor | None) -> torch.Tensor:
+    """Asks the backend for softmax."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)

@@ -1,8 +1,8 @@
-"""Softmax attention on a padding-free batch: sequences packed one after the other, each attending within itself
-(Zhai et al., ByteTransformer, arXiv 2210.03052).
+"""Varlen is softmax attention on a batch without padding: sequences are packed one after the other, and each attends
+within itself (Zhai et al., ByteTransformer, arXiv 2210.03052).
 
-`lengths` are those of the sequences along n, the same in every row of the batch, and sum to n. By default each
-takes half of what is left, rounded up: n/2, n/4, n/8, ..., 1, as uneven as real batches are.
+`lengths` are the lengths of the sequences along n. They are the same in every row of the batch and sum to n. By default
+each takes half of the rest, rounded up: n/2, n/4, n/8, ..., 1, as uneven as real batches.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Lengths = tuple[int, ...]
 
 
 def halves(n: int) -> Lengths:
-    """Each half of what is left, rounded up: 10 is 5, 3, 1, 1."""
+    """Splits n into lengths that are each half of the rest, rounded up: 10 gives 5, 3, 1, 1."""
     lengths = []
     while n:
         lengths.append(-(-n // 2))
@@ -37,8 +37,10 @@ def halves(n: int) -> Lengths:
 
 
 class Packed:
-    """visible(h, i, j): query i and key j stand in the same sequence. Kernels for packed sequences know it by its
-    `lengths`."""
+    """The mask `visible(h, i, j)`: query i and key j are in the same sequence.
+
+    A kernel for packed sequences recognises the mask by its `lengths` and takes `starts`.
+    """
 
     by_head = False
 
@@ -54,24 +56,25 @@ class Packed:
         return self.sequence_N[i] == self.sequence_N[j]
 
     def starts(self, batch: int) -> torch.Tensor:
-        """Where the sequences of `batch` rows, one behind the other, begin, and where the last ends: int32."""
+        """Gives the starts of the sequences of `batch` rows, laid end to end, and the end of the last: int32."""
         if batch not in self._starts:
             rows = torch.arange(batch, device=self.ends.device)[:, None] * sum(self.lengths)
             self._starts[batch] = torch.nn.functional.pad((rows + self.ends).flatten(), (1, 0)).int()
         return self._starts[batch]
 
 
-_packed = functools.lru_cache(64)(Packed)  # backends keep what they make of a mask, and know it by its identity
+# Backends store the mask that they make of a `Packed`, and find it again by the identity of the object.
+_packed = functools.lru_cache(64)(Packed)
 
 
 def packed(lengths: Lengths, device: torch.device) -> Packed:
-    """The one mask of these lengths on this device."""
-    build = Packed if torch.compiler.is_compiling() else _packed  # dynamo traces no cache
+    """Gives the one mask of these lengths on this device."""
+    build = Packed if torch.compiler.is_compiling() else _packed  # dynamo can't trace a cache
     return build(lengths, device)
 
 
 def pairs(n: int, m: int, causal: bool, lengths: Lengths | None) -> int:
-    """Visible query-key pairs of one head."""
+    """Counts the visible query-key pairs of one head."""
     return sum(x * (x + 1) // 2 if causal else x * x for x in lengths or halves(n))
 
 
@@ -83,7 +86,7 @@ def validate(lengths: Lengths | None) -> None:
 
 
 def limits(case: Case) -> str | None:
-    """The lengths must fill the rows."""
+    """Refuses lengths that do not sum to n."""
     lengths = dict(case.options)["lengths"]
     if lengths is not None and sum(lengths) != case.n:
         return f"lengths sum to {sum(lengths)}, but a row holds n={case.n} tokens; they must be the same"
@@ -91,7 +94,7 @@ def limits(case: Case) -> str | None:
 
 
 def few(options: dict[str, Any], m: int) -> dict[str, Any]:
-    """Lengths that suit a probe's few tokens."""
+    """Gives a probe's few tokens the default lengths."""
     return {"lengths": None}
 
 
@@ -99,7 +102,7 @@ def few(options: dict[str, Any], m: int) -> dict[str, Any]:
           limits=limits, few=few, cross=False, padding=False, values=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, lengths: Lengths | None) -> torch.Tensor:
-    """Softmax attention of each sequence by itself."""
+    """Computes softmax attention of each sequence separately."""
     parts, start = [], 0
     for length in lengths or halves(q.shape[2]):
         one = slice(start, start + length)
@@ -112,5 +115,6 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("varlen", backends=[eager, sdpa, nested, fa2, fa3, fa4, flex])
 def varlen(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
            key_mask: torch.Tensor | None, lengths: Lengths | None) -> torch.Tensor:
+    """Asks the backend for softmax on packed sequences."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
                   visible=packed(lengths or halves(q.shape[2]), q.device))

@@ -18,9 +18,9 @@ def test_numbers_by_hand() -> None:
     x = torch.tensor([-1.0, 2.0, 0.0, -0.91, 0.35, 1.97]).double()
     packed = Packed(x, 4, 6)
     assert packed.codes.tolist() == [0 | 15 << 4, 5 | 0 << 4, 7 | 15 << 4]
-    torch.testing.assert_close(packed.unpacked(), torch.tensor([-1, 2, 0, -1, 0.4, 2]).double())
+    torch.testing.assert_close(packed.unpack(), torch.tensor([-1, 2, 0, -1, 0.4, 2]).double())
     halves = torch.tensor([0.0, 15, 0.5, 1.5, 2.5, 3.5])
-    assert Packed(halves, 4, 6).unpacked().tolist() == [0, 15, 0, 2, 2, 4]
+    assert Packed(halves, 4, 6).unpack().tolist() == [0, 15, 0, 2, 2, 4]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -31,15 +31,15 @@ def test_nothing_is_further_off_than_half_a_step(bits: int, width: int, group: i
     packed = Packed(x, bits, group)
     steps = packed.step.repeat_interleave(group, -1).flatten(-2)[..., :width].double()
     allowed = 0.5 * steps * (1 + 1e-6) + torch.finfo(dtype).eps * x.double().abs()
-    assert ((packed.unpacked().double() - x.double()).abs() <= allowed).all()
+    assert ((packed.unpack().double() - x.double()).abs() <= allowed).all()
     for part in x.split(group, -1):  # the extremes are kept
         lo = part.amin(-1, keepdim=True)
-        assert (packed.unpacked()[..., :group] == lo).any() or part is not x.split(group, -1)[0]
+        assert (packed.unpack()[..., :group] == lo).any() or part is not x.split(group, -1)[0]
 
 
 def test_a_group_of_one_number_is_kept_as_it_is() -> None:
     x = torch.full((1, 1, 3, 32), -0.3, dtype=torch.bfloat16)
-    assert torch.equal(Packed(x, 4, 16).unpacked(), x)
+    assert torch.equal(Packed(x, 4, 16).unpack(), x)
 
 
 @pytest.mark.parametrize(("bits", "share"), [(4, 0.3), (8, 0.55)])
@@ -50,17 +50,17 @@ def test_bytes_are_counted(bits: int, share: float, width: int) -> None:
     packed = Packed(x, bits, 64)
     assert packed.nbytes == 2 * 4 * 256 * (width * bits // 8 + 6 * width // 64)
     assert packed.nbytes <= share * x.nbytes
-    assert costs.peak_bytes(lambda: packed.unpacked()) >= x.nbytes
+    assert costs.peak_bytes(lambda: packed.unpack()) >= x.nbytes
 
 
 def test_a_staircase_costs_what_its_stairs_cost() -> None:
     x = inputs(batch=1, heads=2, n=100, head_dim=64, dtype=torch.bfloat16)[0]
     cache = Cache(x, 4, 64, 10)
     assert cache.nbytes == 2 * (80 * 38 + 10 * 70 + 10 * 128)
-    error = (cache.unpacked() - x).abs().amax((0, 1, 3))
+    error = (cache.unpack() - x).abs().amax((0, 1, 3))
     assert (error[90:] == 0).all()
     assert 0 < error[80:90].max() < error[:80].min()
-    assert torch.equal(Cache(x, 4, 64, 200).unpacked(), x)
+    assert torch.equal(Cache(x, 4, 64, 200).unpack(), x)
 
 
 def test_error_to_softmax_falls_with_bits_and_with_smaller_groups_and_longer_stairs() -> None:
@@ -98,7 +98,7 @@ def test_gradients_pass_straight_through(backend: str) -> None:
     else:
         out = attention.create(f"kv-quantised:{backend}", heads=2, head_dim=8, **options)(q, k, v)
     found = torch.autograd.grad(out.square().sum(), (q, k, v))
-    rounded = [q, *(Cache(x, 4, 4, 2).unpacked().requires_grad_() for x in (k, v))]
+    rounded = [q, *(Cache(x, 4, 4, 2).unpack().requires_grad_() for x in (k, v))]
     expected = torch.autograd.grad(attention.oracle("softmax", *rounded, causal=True).square().sum(), rounded)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)

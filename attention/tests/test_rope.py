@@ -1,7 +1,7 @@
 """Rotary embedding: transformers' Llama, scores that know distances only, late positions, and together with ALiBi.
 
 `PUBLISHED` is what transformers 5.23.0 gives (models/llama/modeling_llama.py: LlamaRotaryEmbedding, whose angles are
-float32, apply_rotary_pos_emb, then causal softmax attention) on the waves below: q turned, and the output.
+float32, apply_rotary_pos_emb, then causal softmax attention) on the waves below: the rotated q and the output.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import attention
-from attention.functions.rope import rotate, turned
+from attention.functions.rope import oracle_rotate, rotate
 from attention.testing import check, inputs
 from attention.tests.test_oracles import wave
 
@@ -28,10 +28,10 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("base", PUBLISHED)
-def test_it_turns_as_transformers_does(base: float) -> None:
+def test_it_rotates_as_transformers_does(base: float) -> None:
     q, k, v = (wave((1, 2, 6, 8), p) for p in (0.0, 1.0, 2.0))
     expected, attended = (torch.tensor(x, dtype=torch.float64) for x in PUBLISHED[base])
-    for found in (rotate(q, 0, base), turned(q, torch.arange(6), base)):
+    for found in (rotate(q, 0, base), oracle_rotate(q, torch.arange(6), base)):
         torch.testing.assert_close(found[0, 1, 5], expected, rtol=1e-6, atol=1e-6)
     out = attention.oracle("rope", q, k, v, causal=True, base=base)
     torch.testing.assert_close(out[0, 1, 5], attended, rtol=1e-6, atol=1e-6)
@@ -47,7 +47,7 @@ def test_scores_know_distances_alone(function: str) -> None:
     torch.testing.assert_close(whole, alone, rtol=1e-12, atol=1e-12)
 
 
-def test_position_nought_is_not_turned() -> None:
+def test_position_zero_is_not_rotated() -> None:
     q, k, v = inputs(batch=1, heads=2, n=1, head_dim=8, dtype=torch.float64)
     assert torch.equal(rotate(q, 0, 10000.0), q)
     module = attention.create("rope:eager", heads=2, head_dim=8)
@@ -57,7 +57,7 @@ def test_position_nought_is_not_turned() -> None:
 def test_late_positions_keep_their_angles() -> None:
     """Angles in float32 are off by 1e-3 at position 30000; these are not."""
     x = inputs(batch=1, heads=1, n=4, head_dim=8)[0]
-    exact = turned(x.double(), torch.arange(30000, 30004), 10000.0)
+    exact = oracle_rotate(x.double(), torch.arange(30000, 30004), 10000.0)
     assert (rotate(x, 30000, 10000.0) - exact).abs().max() < 1e-6
 
 
@@ -101,7 +101,7 @@ def test_a_base_that_cannot_be(function: str, base: object) -> None:
         attention.create(f"{function}:eager", heads=1, head_dim=8, base=base)
 
 
-def test_an_odd_channel_is_not_turned() -> None:
+def test_an_odd_channel_is_not_rotated() -> None:
     x = inputs(batch=1, heads=1, n=3, head_dim=7)[0]
     assert torch.equal(rotate(x, 5, 100.0)[..., 6], x[..., 6])
     torch.testing.assert_close(rotate(x, 5, 100.0)[..., :6], rotate(x[..., :6], 5, 100.0))
