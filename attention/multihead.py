@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Mask = torch.Tensor | None
 
 
+def _no_fast_path(module: nn.Module, args: Any) -> None:
+    """A hook that does nothing but be there."""
+
+
 class MultiheadAttention(nn.MultiheadAttention):
     """This module has the arguments, the state_dict and the masks (True = leave out) of `torch.nn.MultiheadAttention`.
 
@@ -22,10 +26,11 @@ class MultiheadAttention(nn.MultiheadAttention):
     length. The function's own parameters are in the state_dict under ``attention.``.
 
     With softmax it computes what torch's module computes. A backend can't do everything that torch's arguments ask for:
-    `need_weights` computes the weights explicitly, n x n, on any backend, as torch does. `attn_mask`, a float
-    `key_padding_mask` and dropout in training are computed on the backends eager and sdpa and refused on others.
-    `is_causal` is torch's hint that `attn_mask` is the causal mask; it is believed where there are as many queries as
-    keys. Here it may also be passed without the mask. A row that sees no key gives zeros (torch gives NaN).
+    `need_weights` computes the weights explicitly, n x n, on any backend, as torch does. `attn_mask`, dropout in
+    training and a `key_padding_mask` of other numbers than 0 and -inf are computed on the backends eager and sdpa and
+    refused on others. `is_causal` is torch's hint that `attn_mask` is the causal mask; it is believed where there are
+    as many queries as keys. Here it may also be passed without the mask. A row that sees no key gives zeros (torch
+    gives NaN).
 
     Other functions take `is_causal`, a `key_padding_mask` of True and False or of 0 and -inf, and, if they are exact or
     structured, `need_weights`: they run once more on the columns of the identity, head_dim columns at a time. They
@@ -51,18 +56,15 @@ class MultiheadAttention(nn.MultiheadAttention):
                           **options}
         self.attention: Attention = self._create(causal=False)
         self._causal: list[Attention] = []  # the causal twin, built when it is needed; a list hides it from state_dict
+        # torch.nn.TransformerEncoderLayer has a fast path that computes softmax and never calls `forward`. It is not
+        # taken where a module has a hook.
+        self.register_forward_pre_hook(_no_fast_path)
 
     def _create(self, causal: bool) -> Attention:
         from attention import create
 
         weight = self.out_proj.weight
         return create(**self._settings, causal=causal, device=weight.device, dtype=weight.dtype)
-
-    def _reset_parameters(self) -> None:
-        self._qkv_same_embed_dim = self.in_proj_weight is not None
-        super()._reset_parameters()
-        # False keeps torch.nn.TransformerEncoderLayer off its fast path, which computes softmax without asking forward.
-        self._qkv_same_embed_dim = False
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_padding_mask: Mask = None,
                 need_weights: bool = True, attn_mask: Mask = None, average_attn_weights: bool = True,
@@ -74,6 +76,11 @@ class MultiheadAttention(nn.MultiheadAttention):
         float, which is added to the scores.
         Raises ValueError for shapes and dtypes that don't fit and for what the variant can't compute.
         """
+        if query.is_nested:
+            if not query is key is value or key_padding_mask is not None or attn_mask is not None or need_weights:
+                self._refuse("nested tensors but for self-attention without masks and weights",
+                             "pass padded ones and a key_padding_mask")
+            return self._attend_nested(query, is_causal), None
         self._check(query, key, value)
         q, k, v = self._project(query, key, value)
         (batch, _, n, _), m = q.shape, k.shape[2]
@@ -92,6 +99,15 @@ class MultiheadAttention(nn.MultiheadAttention):
         if query.dim() == 2:
             return out[0], None if weights is None else weights[0]
         return out if self.batch_first else out.transpose(0, 1), weights
+
+    def _attend_nested(self, x: torch.Tensor, is_causal: bool) -> torch.Tensor:
+        """Computes self-attention of the sequences that torch.nn.TransformerEncoder makes of a padded batch."""
+        lengths = [len(sequence) for sequence in x.unbind()]
+        padded = x.to_padded_tensor(0.0)
+        steps = torch.arange(padded.shape[1], device=x.device)
+        padding = steps >= torch.tensor(lengths, device=x.device).unsqueeze(1)
+        out, _ = self(padded, padded, padded, padding, need_weights=False, is_causal=is_causal)
+        return torch.nested.as_nested_tensor([row[:n] for row, n in zip(out, lengths, strict=True)])
 
     def _project(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Computes q (B, H, L, D) and k and v (B, H, S, D)."""
@@ -116,16 +132,17 @@ class MultiheadAttention(nn.MultiheadAttention):
         k, v, extra = self._append_keys(k, v)
         causal = is_causal and n == m and not extra
         dropout = self.dropout if self.training else 0.0
+        backend = self.attention.variant.backend.name
+        if key_padding_mask is not None and not need_weights and backend not in ("eager", "sdpa"):
+            key_padding_mask = ~self._keep(key_padding_mask)
         is_float = key_padding_mask is not None and key_padding_mask.dtype != torch.bool
         if not need_weights and not dropout and not is_float and (causal or (attn_mask is None and not is_causal)):
             keep = None if key_padding_mask is None else ~F.pad(key_padding_mask, (0, extra))
             return self._function(causal)(q, k, v, keep), None
 
-        backend = self.attention.variant.backend.name
         if not need_weights and backend not in ("eager", "sdpa"):
             what = ("an attn_mask without is_causal=True" if attn_mask is not None else
-                    f"dropout={dropout} in training" if dropout else
-                    "a float key_padding_mask" if is_float else "is_causal=True with added keys")
+                    f"dropout={dropout} in training" if dropout else "is_causal=True with added keys")
             self._refuse(what, "softmax:eager and softmax:sdpa compute it")
         if is_causal and attn_mask is None:
             attn_mask = torch.ones(n, m, dtype=torch.bool, device=q.device).triu(1)
@@ -206,11 +223,16 @@ class MultiheadAttention(nn.MultiheadAttention):
         return mask.masked_fill(blind, 0), blind
 
     def _keep(self, key_padding_mask: torch.Tensor) -> torch.Tensor:
-        """Turns the padding mask into a bool mask, True = keep. Raises ValueError for numbers but 0 and -inf."""
+        """Turns the padding mask into a bool mask, True = keep. Raises ValueError for numbers but 0 and -inf; while a
+        graph is recorded nobody can look at them, and running the graph raises RuntimeError."""
         if key_padding_mask.dtype == torch.bool:
             return ~key_padding_mask
-        if not ((key_padding_mask == 0) | (key_padding_mask == -torch.inf)).all():
-            self._refuse("a key_padding_mask of other numbers than 0 and -inf", "softmax alone takes it")
+        known = ((key_padding_mask == 0) | (key_padding_mask == -torch.inf)).all()
+        numbers = "a key_padding_mask of other numbers than 0 and -inf"
+        if torch.compiler.is_compiling() or (known.is_cuda and torch.cuda.is_current_stream_capturing()):
+            torch._assert_async(known, f"{self.attention.name} can't compute {numbers}")
+        elif not known:
+            self._refuse(numbers, "softmax:eager and softmax:sdpa compute it")
         return key_padding_mask == 0
 
     def _check(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
@@ -226,7 +248,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         if (query.shape[-1], key.shape[-1], value.shape[-1]) != (self.embed_dim, self.kdim, self.vdim):
             raise ValueError(f"{self.attention.name}: {shapes}: the last dimensions must be {self.embed_dim}, "
                              f"{self.kdim}, {self.vdim}")
-        kinds = {(x.dtype, x.device) for x in (query, key, value, self.out_proj.weight)}
+        own = (self.in_proj_weight, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight, self.in_proj_bias,
+               self.bias_k, self.bias_v, *self.out_proj.parameters(recurse=False))
+        weights = [x for x in own if x is not None and x.is_floating_point()]  # a quantised layer converts by itself
+        kinds = {(x.dtype, x.device) for x in (query, key, value, *weights)}
         mixed = len({device for _, device in kinds}) > 1 or (
             len(kinds) > 1 and not torch.is_autocast_enabled(query.device.type))
         if mixed:
