@@ -166,7 +166,8 @@ def _probe(name: str, case: Case) -> str | None:
     if initial:
         options["params"] = {name: x.detach().to(case.device, case.dtype if x.is_floating_point() else x.dtype)
                              for name, x in initial.items()}
-    shapes = ((case.heads, case.n, case.head_dim), (case.kv_heads, case.m, case.head_dim),
+    n = min(case.n, case.m) if case.causal else case.n  # causal queries before the first key reach no kernel
+    shapes = ((case.heads, n, case.head_dim), (case.kv_heads, case.m, case.head_dim),
               (case.kv_heads, case.m, case.values))
     q, k, v_ = (torch.zeros(1, *shape, dtype=case.dtype, device=case.device, requires_grad=case.grad)
                 for shape in shapes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -22,9 +23,9 @@ def no_compiler(device: torch.device) -> str | None:
     return None
 
 
-def compiled(function: Callable[..., torch.Tensor], *, dynamic: bool | None) -> Callable[..., torch.Tensor]:
+def compiled(function: Callable[..., Any], *, dynamic: bool | None) -> Callable[..., Any]:
     """Compiles `function` for one caller. `dynamic` is torch.compile's argument."""
-    def copy(*args: object, **options: object) -> torch.Tensor:
+    def copy(*args: object, **options: object) -> Any:
         return function(*args, **options)
 
     copy.__code__ = copy.__code__.replace()

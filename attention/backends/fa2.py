@@ -9,14 +9,12 @@ import torch
 
 from attention import masks
 from attention.backends.base import PRODUCT, SOFTMAX, Case, Kernels
-from attention.backends.flash_package import FlashPackage, call
+from attention.backends.flash_package import FlashPackage, packed_in, pages
 from attention.backends.sinks import wants_gradients, with_sinks
 
 # PyTorch's own copy of these kernels lives in the namespace pytorch_flash.
 KERNELS = {"cuda": Kernels((r"(?<!pytorch_)flash::flash_fwd",), (r"(?<!pytorch_)flash::flash_bwd",),
                            never=(PRODUCT["cuda"], SOFTMAX["cuda"]))}
-
-PAGE = 256  # keys; the kernel takes multiples
 
 
 class FlashAttention2(FlashPackage):
@@ -41,14 +39,20 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
     if sinks_H is not None and wants_gradients(q_BHND, k_BGMD, v_BGMD, sinks_H):
         raise ValueError("flash-attn gives its log-sum-exp no gradient, which sinks need; use flex or eager")
     sides = tuple(-1 if side is None else side for side in (band.left, band.right))
-    out, lse = call(flash_attn_func, flash_attn_varlen_func, q_BHND, k_BGMD, v_BGMD, visible, softmax_scale=scale,
-                    causal=band.causal, window_size=(-1, -1) if band.causal else sides, softcap=softcap or 0.0,
-                    alibi_slopes=getattr(bias, "slopes_H", None), deterministic=deterministic,
-                    return_attn_probs=sinks_H is not None)
+    arguments: dict[str, Any] = {"softmax_scale": scale, "causal": band.causal, "softcap": softcap or 0.0,
+                                 "window_size": (-1, -1) if band.causal else sides, "deterministic": deterministic,
+                                 "alibi_slopes": getattr(bias, "slopes_H", None),
+                                 "return_attn_probs": sinks_H is not None}
+    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
+    if visible is None:
+        result = flash_attn_func(q, k, v, **arguments)
+    else:
+        arguments |= packed_in(visible, len(q))
+        result = flash_attn_varlen_func(*(x.flatten(0, 1) for x in (q, k, v)), **arguments)
     if sinks_H is None:
-        return out
-    assert lse is not None
-    return with_sinks(out, lse, sinks_H)
+        return result.view(*q.shape[:3], -1).transpose(1, 2)
+    out, lse, _ = result
+    return with_sinks(out.view(*q.shape[:3], -1).transpose(1, 2), lse, sinks_H)
 
 
 class KVCache(FlashAttention2):
@@ -78,19 +82,10 @@ def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
     k, v = (x.transpose(1, 2) for x in (k_BGMD, v_BGMD))
     # Of a plain number flash-attn makes one length a page, not one a sequence.
     lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
-    told: dict[str, Any] = {"cache_seqlens": lengths, "softmax_scale": scale, "causal": band.causal}
+    arguments: dict[str, Any] = {"cache_seqlens": lengths, "softmax_scale": scale, "causal": band.causal}
     if paged:
-        pages = -(-k.shape[1] // PAGE)
-        told["block_table"] = torch.arange(len(k) * pages, dtype=torch.int32, device=k.device).view(-1, pages)
-        k, v = (_pages(x, pages) for x in (k, v))
-    return flash_attn_with_kvcache(q_BHND.transpose(1, 2), k, v, **told).transpose(1, 2)
-
-
-def _pages(cache_BMGD: torch.Tensor, pages: int) -> torch.Tensor:
-    """(B x pages, PAGE, G, D); the last page of a sequence is filled up with zeros."""
-    missing = pages * PAGE - cache_BMGD.shape[1]
-    whole = torch.nn.functional.pad(cache_BMGD, (0, 0, 0, 0, 0, missing)) if missing else cache_BMGD
-    return whole.unflatten(1, (pages, PAGE)).flatten(0, 1)
+        arguments["block_table"], k, v = pages(k, v)
+    return flash_attn_with_kvcache(q_BHND.transpose(1, 2), k, v, **arguments).transpose(1, 2)
 
 
 fa2 = FlashAttention2()

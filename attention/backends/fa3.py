@@ -1,48 +1,151 @@
-"""FlashAttention-3, the package flash_attn_interface (Shah et al., arXiv 2407.08608); half precision on Hopper GPUs."""
+"""FlashAttention-3 (Shah et al., arXiv 2407.08608); half precision on Hopper GPUs.
+
+Its operators, `torch.ops.flash_attn_3`, are registered by the package flash_attn_interface, which one builds oneself,
+or by the library that the wheel of xformers 0.0.34 holds, built without soft cap. Later wheels hold none.
+"""
 from __future__ import annotations
 
+import ctypes
+import functools
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from attention import masks
-from attention.backends.base import Kernels
-from attention.backends.flash_package import FlashPackage, call
+from attention.backends.base import Case, Kernels
+from attention.backends.cudnn import settle_runtime
+from attention.backends.flash_package import FlashPackage, packed_in, pages
 from attention.backends.sinks import wants_gradients, with_sinks
 
-# As the package's sources name them; no build of it was at hand to see them run.
 KERNELS = {"cuda": Kernels(("flash::FlashAttnFwdSm",), ("flash::FlashAttnBwdSm",))}
 
 
 class FlashAttention3(FlashPackage):
     name = "fa3"
-    title, modules = "FlashAttention-3", ("flash_attn_interface",)
-    install = "build the folder hopper of github.com/Dao-AILab/flash-attention"
+    title, install = "FlashAttention-3", "pip install xformers==0.0.34"
     generations = (9,)
     kernels = KERNELS
 
+    def installed(self) -> bool:
+        return importlib.util.find_spec("flash_attn_interface") is not None or _library() is not None
+
     def attend(self) -> Callable[..., torch.Tensor]:
         return attend
+
+
+def _library() -> Path | None:
+    """The library of operators in xformers' folder, which is not imported."""
+    return _file_in("xformers", "flash_attn_3/_C.so")
+
+
+def _file_in(package: str, name: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec is not None else None
+    return next((Path(folder, name) for folder in folders or () if Path(folder, name).is_file()), None)
+
+
+@functools.cache
+def operators() -> Any:
+    """torch.ops.flash_attn_3; ValueError where the library does not load, or is another one."""
+    if importlib.util.find_spec("flash_attn_interface") is not None:
+        importlib.import_module("flash_attn_interface")
+    elif library := _library():
+        runtime = _file_in("nvidia", "cuda_runtime/lib/libcudart.so.12")  # which it is linked with
+        settle_runtime()
+        try:
+            if runtime is not None:
+                ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+            torch.ops.load_library(library)
+        except OSError as error:
+            raise ValueError(f"{library} does not load: {error}; pip install nvidia-cuda-runtime-cu12") from error
+    operators = torch.ops.flash_attn_3
+    if not hasattr(operators, "fwd") or not hasattr(operators, "bwd"):
+        raise ValueError("this flash_attn_interface registers no operators; build a newer one")
+    return operators
 
 
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, key_mask: None = None,
            softcap: float | None = None, sinks_H: torch.Tensor | None = None,
            deterministic: bool = False) -> torch.Tensor:
-    """flash_attn_func, or flash_attn_varlen_func for packed sequences, the one `visible` it knows."""
-    from flash_attn_interface import flash_attn_func, flash_attn_varlen_func
-
+    """Packed sequences are the one `visible` it knows."""
     if sinks_H is not None and wants_gradients(q_BHND, k_BGMD, v_BGMD, sinks_H):
         raise ValueError("FlashAttention-3 gives its log-sum-exp no gradient, which sinks need; use flex or eager")
-    sides = tuple(-1 if side is None else side for side in (band.left, band.right))
-    asked = {} if sinks_H is None else {"return_attn_probs": True}  # which not every build knows
-    out, lse = call(flash_attn_func, flash_attn_varlen_func, q_BHND, k_BGMD, v_BGMD, visible, softmax_scale=scale,
-                    causal=band.causal, window_size=(-1, -1) if band.causal else sides, softcap=softcap or 0.0,
-                    deterministic=deterministic, **asked)
-    if sinks_H is None:
-        return out
-    assert lse is not None
-    return with_sinks(out, lse, sinks_H)
+    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
+    left, right = (-1 if side is None else side for side in (band.left, band.right))
+    arguments: dict[str, Any] = {"softmax_scale": scale, "is_causal": band.causal, "softcap": softcap or 0.0,
+                                 "window_size_left": left, "window_size_right": -1 if band.causal else right}
+    if visible is None:
+        out, lse = _Attention.apply(q, k, v, arguments, deterministic)
+    else:
+        arguments |= packed_in(visible, len(q))
+        out, lse = _Attention.apply(*(x.flatten(0, 1) for x in (q, k, v)), arguments, deterministic)
+        out = out.view(*q.shape[:3], -1)
+    out = out.transpose(1, 2)
+    return out if sinks_H is None else with_sinks(out, lse, sinks_H)
+
+
+class _Attention(torch.autograd.Function):
+    """The operators forward and backward, on (B, N, H, D) or packed (B N, H, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, arguments: dict[str, Any],
+                deterministic: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        q, k, v = (_rows(x) for x in (q, k, v))
+        out, lse, *_ = operators().fwd(q, k, v, **arguments, num_splits=1)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.arguments = {**arguments, "deterministic": deterministic}
+        ctx.mark_non_differentiable(lse)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        operators().bwd(_rows(grad_out), q, k, v, out, lse, dq=dq, dk=dk, dv=dv, **ctx.arguments)
+        return dq, dk, dv, None, None
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """x, copied where the channels of a row lie apart."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+class Decode(FlashAttention3):
+    """Few queries against a cache, contiguous or in pages, cut along its keys into as many parts as the GPU has room
+    for; no backward pass."""
+
+    def __init__(self, name: str, paged: bool = False) -> None:
+        self.name, self.paged = name, paged
+
+    def refuses(self, case: Case) -> str | None:
+        if case.grad:
+            return "FlashAttention-3 split along the keys has no backward pass; decode under torch.no_grad()"
+        return super().refuses(case)
+
+    def attend(self) -> Callable[..., torch.Tensor]:
+        return functools.partial(from_cache, paged=self.paged)
+
+    def attend_deterministic(self) -> Callable[..., torch.Tensor]:
+        return self.attend()
+
+
+def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
+               band: masks.Band = masks.FULL, key_mask: None = None, paged: bool = False) -> torch.Tensor:
+    """A cache laid out (B, M, G, D) in whole pages is paged where it lies; any other is copied first."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
+    arguments: dict[str, Any] = {"softmax_scale": scale, "is_causal": band.causal, "num_splits": 0}  # as many as suit
+    if paged:
+        lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
+        table, k, v = pages(k, v)
+        arguments |= {"page_table": table, "seqused_k": lengths}
+    out, *_ = operators().fwd(*(_rows(x) for x in (q, k, v)), **arguments)
+    return out.transpose(1, 2)
 
 
 fa3 = FlashAttention3()
+fa3_decode = Decode("fa3")
+fa3_paged = Decode("fa3-paged", paged=True)

@@ -1,12 +1,14 @@
 """FlashAttention-4, the package flash-attn-4, `flash_attn.cute` (github.com/Dao-AILab/flash-attention); half precision
-on Hopper and Blackwell GPUs.
+on Hopper and Blackwell GPUs. Written against 4.0.0b36.
 
-PyTorch can put the same kernels under its own flash attention, for the whole process
-(`torch.nn.attention.activate_flash_attention_impl("FA4")`, which imports the same package). Here they are called by
-themselves, so that `sdpa-flash` stays what it says.
+ALiBi and the soft cap are modifiers of the score, compiled into the kernels (`_fa4_scores`); ALiBi leaves out blocks
+that are too far away to matter (`near`). PyTorch can put the same kernels under its own flash attention, for the whole
+process (`torch.nn.attention.activate_flash_attention_impl("FA4")`). Here they are called by themselves, so that
+`sdpa-flash` stays what it says.
 """
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -14,36 +16,112 @@ import torch
 
 from attention import masks
 from attention.backends.base import Kernels
-from attention.backends.flash_package import FlashPackage, call
+from attention.backends.flash_package import FlashPackage, packed_in
+from attention.backends.near import SIZE, select
+from attention.backends.sinks import wants_gradients
 
-# As the package's classes are called; no build of it was at hand to see them run.
-KERNELS = {"cuda": Kernels(("(?i)FlashAttentionForward",), ("(?i)FlashAttentionBackward",))}
+KERNELS = {"cuda": Kernels(("FlashAttentionForwardSm",), ("FlashAttentionBackwardSm",))}
 
 
 class FlashAttention4(FlashPackage):
     name = "fa4"
-    title, modules = "FlashAttention-4", ("flash_attn", "flash_attn.cute", "cutlass")  # a parent before its child
-    install = "pip install flash-attn-4"
+    title, install = "FlashAttention-4", "pip install --pre flash-attn-4[cu13]"
     generations = (9, 10)
     kernels = KERNELS
+
+    def installed(self) -> bool:
+        return has_flash_attn_4()
 
     def attend(self) -> Callable[..., torch.Tensor]:
         return attend
 
 
+def has_flash_attn_4() -> bool:
+    """Whether the package is here. Its modules do not tell: flash-attn 2.8.3 has an older `flash_attn.cute`."""
+    try:
+        importlib.metadata.version("flash-attn-4")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
-           band: masks.Band = masks.FULL, visible: masks.Visible | None = None, key_mask: None = None,
+           band: masks.Band = masks.FULL, visible: masks.Visible | None = None, bias: Any = None, key_mask: None = None,
            softcap: float | None = None, sinks_H: torch.Tensor | None = None,
            deterministic: bool = False) -> torch.Tensor:
-    """flash_attn_func, or flash_attn_varlen_func for packed sequences; sinks are the kernel's own."""
+    """Packed sequences are the one `visible` it knows, ALiBi the one `bias`; sinks are the kernel's own."""
     from flash_attn.cute import flash_attn_func, flash_attn_varlen_func
 
-    told: dict[str, Any] = {"window_size": (None, None) if band.causal else (band.left, band.right)}
+    if bias is not None or softcap is not None:
+        return modified(q_BHND, k_BGMD, v_BGMD, scale, band, bias, softcap, deterministic)
+    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
+    arguments: dict[str, Any] = {"softmax_scale": scale, "causal": band.causal, "deterministic": deterministic,
+                                 "window_size": (None, None) if band.causal else (band.left, band.right)}
     if sinks_H is not None:
-        told["learnable_sink"] = sinks_H
-    out, _ = call(flash_attn_func, flash_attn_varlen_func, q_BHND, k_BGMD, v_BGMD, visible, softmax_scale=scale,
-                  causal=band.causal, softcap=softcap or 0.0, deterministic=deterministic, **told)
-    return out
+        arguments["learnable_sink"] = sinks_H
+    if visible is None:
+        out, _ = flash_attn_func(q, k, v, **arguments)
+    else:
+        arguments |= packed_in(visible, len(q))
+        out, _ = flash_attn_varlen_func(*(x.flatten(0, 1) for x in (q, k, v)), **arguments)
+    return out.view(*q.shape[:3], -1).transpose(1, 2)
+
+
+def modified(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, scale: float, band: masks.Band,
+             bias: Any, softcap: float | None, deterministic: bool) -> torch.Tensor:
+    """Raises ValueError for a bias that is not ALiBi's, and where gradients of ALiBi are to repeat to the last bit."""
+    from attention.backends import _fa4_scores
+
+    n, m = q_BHND.shape[2], k_BGMD.shape[2]
+    arguments: dict[str, Any] = {"softmax_scale": scale}
+    if bias is None:
+        arguments |= {"causal": band.causal}
+        scores = _fa4_scores.softcap(softcap)
+        near = None
+    else:
+        if not hasattr(bias, "slopes_H"):
+            raise ValueError("FlashAttention-4 takes no bias but ALiBi's")
+        if n > m:
+            raise ValueError("ALiBi that skips takes no more queries than keys")
+        if deterministic and wants_gradients(q_BHND, k_BGMD, v_BGMD):
+            raise ValueError("the blocks that ALiBi keeps add gradients in any order; pass deterministic=False")
+        scores = _fa4_scores.alibi(bias.slopes, m - n, band.causal)
+        near = select(q_BHND.detach(), k_BGMD.detach(), bias.slopes_H, scale, band.causal)
+        if k_BGMD.shape[1] < q_BHND.shape[1] and wants_gradients(q_BHND, k_BGMD, v_BGMD):
+            # On Hopper the backward pass of 4.0.0b36 tells the modifier of grouped heads a wrong head and query.
+            k_BGMD, v_BGMD = (x.repeat_interleave(q_BHND.shape[1] // x.shape[1], 1) for x in (k_BGMD, v_BGMD))
+    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
+    return _Modified.apply(q, k, v, arguments, scores, near, deterministic).transpose(1, 2)
+
+
+class _Modified(torch.autograd.Function):
+    """The package's two kernels with modified scores: its public function gives both passes one modifier, and the
+    forward pass has a faster form."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, arguments: dict[str, Any], scores: Any,
+                near: Any, deterministic: bool) -> torch.Tensor:
+        from flash_attn.cute.block_sparsity import BlockSparseTensorsTorch
+        from flash_attn.cute.interface import _flash_attn_fwd
+
+        arguments, back = dict(arguments), {}
+        if near is not None:
+            arguments["mask_mod"] = scores.mask
+            back["block_sparse_tensors"] = BlockSparseTensorsTorch(*near[4:], block_size=(SIZE, SIZE))
+            near = BlockSparseTensorsTorch(*near[:4], block_size=(SIZE, SIZE))
+        out, lse, *_ = _flash_attn_fwd(q, k, v, score_mod=scores.forward, block_sparse_tensors=near, return_lse=True,
+                                       **arguments)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.arguments = arguments | back | {"score_mod": scores.again, "score_mod_bwd": scores.backward,
+                                  "deterministic": deterministic}
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        from flash_attn.cute.interface import _flash_attn_bwd
+
+        q, k, v, out, lse = ctx.saved_tensors
+        return *_flash_attn_bwd(q, k, v, out, grad_out, lse, **ctx.arguments)[:3], None, None, None, None
 
 
 fa4 = FlashAttention4()

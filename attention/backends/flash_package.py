@@ -1,30 +1,35 @@
-"""What the packages of the FlashAttention authors share: where they run, and how they are called."""
+"""What the packages of the FlashAttention authors share: where they run, packed sequences, pages of a cache."""
 from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from attention.backends.base import Backend, Case
 
+PAGE = 256  # keys; the kernels take multiples
+
 
 class FlashPackage(Backend):
     """A backend that is one of these packages; half precision on CUDA GPUs."""
 
     title: str
-    modules: tuple[str, ...]  # what must be importable
+    modules: tuple[str, ...] = ()  # what must be importable
     install: str  # what to do where it is not
     generations: tuple[int, ...] = ()  # of GPUs, by the major number of their compute capability; none: it says itself
     probes = True  # which head dims a wheel holds is the wheel's own knowledge
     deterministic_backward = False
 
+    def installed(self) -> bool:
+        """Whether the package is here; it is not imported."""
+        return all(importlib.util.find_spec(module) is not None for module in self.modules)
+
     def missing(self, device: torch.device) -> str | None:
         if device.type != "cuda":
             return f"{self.title} runs on CUDA GPUs only, not on {device.type}"
-        if any(importlib.util.find_spec(module) is None for module in self.modules):
+        if not self.installed():
             return f"{self.title} is not installed; {self.install}"
         reason = super().missing(device)
         if reason is None and self.generations:
@@ -45,25 +50,31 @@ class FlashPackage(Backend):
     def scatters(self, case: Case) -> str | None:
         return None  # its backward pass has a deterministic form
 
-    def attend_deterministic(self) -> Callable[..., torch.Tensor]:
+    def attend_deterministic(self) -> Any:
         return functools.partial(self.attend(), deterministic=True)
 
 
-def call(dense: Callable, packed: Callable, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
-         visible: Any, **told: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Calls a package's function of (B, N, H, D), or its function of packed sequences, (B N, H, D), where `visible`
-    has `lengths` -> out_BHND and, if it gives one, its log-sum-exp.
+def packed_in(visible: Any, rows: int) -> dict[str, Any]:
+    """The arguments that say where the sequences packed into `rows` rows begin, by the `lengths` of `visible`.
 
     Raises ValueError for another `visible`.
     """
-    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
-    if visible is None:
-        found = dense(q, k, v, **told)
-    elif hasattr(visible, "lengths"):
-        starts, longest = visible.starts(len(q)), max(visible.lengths)
-        found = packed(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), cu_seqlens_q=starts, cu_seqlens_k=starts,
-                       max_seqlen_q=longest, max_seqlen_k=longest, **told)
-    else:
+    if not hasattr(visible, "lengths"):
         raise ValueError("FlashAttention takes no mask but bands and packed sequences")
-    out, lse = found[:2] if isinstance(found, tuple) else (found, None)
-    return out.view(*q.shape[:3], -1).transpose(1, 2), lse
+    starts, longest = visible.starts(rows), max(visible.lengths)
+    return {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "max_seqlen_q": longest, "max_seqlen_k": longest}
+
+
+def pages(k_BMGD: torch.Tensor, v_BMGD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The table of pages (B, pages), int32, and the pages (B x pages, PAGE, G, D) of keys and of values; the last page
+    of a sequence is filled up with zeros."""
+    batch, m = k_BMGD.shape[:2]
+    count = -(-m // PAGE)
+
+    def cut(cache: torch.Tensor) -> torch.Tensor:
+        missing = count * PAGE - m
+        whole = torch.nn.functional.pad(cache, (0, 0, 0, 0, 0, missing)) if missing else cache
+        return whole.unflatten(1, (count, PAGE)).flatten(0, 1)
+
+    table = torch.arange(batch * count, dtype=torch.int32, device=k_BMGD.device).view(batch, count)
+    return table, cut(k_BMGD), cut(v_BMGD)

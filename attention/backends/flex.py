@@ -1,15 +1,17 @@
-"""FlexAttention, always compiled (Dong et al., arXiv 2412.05496).
+"""FlexAttention, always compiled (Dong et al., arXiv 2412.05496). Under ALiBi it leaves out blocks of keys that are too
+far away to matter, call by call (`near`).
 
 Past its recompile limit torch.compile runs the dense fallback without a word: see `compiling` for what stops it here.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from attention import masks
+from attention.backends import near
 from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels
 from attention.backends.compiling import compiled, no_compiler, refusals
 from attention.backends.sinks import with_sinks
@@ -39,61 +41,83 @@ class Flex(Backend):
         return Attend()
 
 
-def _compiled(device: torch.device) -> Callable[..., torch.Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention  # brings torch._dynamo, two seconds
-
-    # With dynamic shapes the C++ that inductor writes for the CPU does not compile (torch 2.11, 2.13).
-    return compiled(flex_attention, dynamic=False if device.type == "cpu" else None)
-
-
 class Attend:
-    """One caller's compiled kernel and its last block mask."""
+    """One caller's compiled kernel and its last masks. `static`: shapes and numbers are compiled in, each anew."""
+
+    kernel_options: ClassVar[dict[str, Any]] = {}
+    static = False
 
     def __init__(self) -> None:
         self.kernel: Callable[..., torch.Tensor] | None = None
+        self.near: Callable[..., Any] | None = None
         self.key: tuple | None = None
+        self.mask_mod: Callable | None = None
         self.options: dict[str, Any] = {}
 
     def __call__(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
                  band: masks.Band = masks.FULL, visible: masks.Visible | None = None,
-                 bias: Callable | None = None, key_mask: torch.Tensor | None = None,
+                 bias: Any = None, key_mask: torch.Tensor | None = None,
                  softcap: float | None = None, sinks_H: torch.Tensor | None = None) -> torch.Tensor:
-        n, m = q_BHND.shape[2], k_BGMD.shape[2]
-        self.kernel = self.kernel or _compiled(q_BHND.device)
-        key = (n, m, band, visible, bias, softcap, q_BHND.device)
+        n, m, device = q_BHND.shape[2], k_BGMD.shape[2], q_BHND.device
+        skips = hasattr(bias, "slopes_H") and visible is None and n <= m
+        if self.kernel is None:
+            from torch.nn.attention.flex_attention import flex_attention  # brings torch._dynamo, two seconds
+
+            # With dynamic shapes the C++ that inductor writes for the CPU does not compile (torch 2.11, 2.13).
+            dynamic = False if self.static or device.type == "cpu" else None
+            self.kernel = compiled(flex_attention, dynamic=dynamic)
+            self.near = near.select if device.type == "cpu" else compiled(near.select, dynamic=dynamic)
+        key = (n, m, band, visible, bias, softcap, device)
         if key_mask is not None or key != self.key:
-            self.options = _express(q_BHND, m, band, visible, bias, key_mask, softcap)
+            self._express(q_BHND, m, band, visible, bias, key_mask, softcap, skips)
             self.key = None if key_mask is not None else key
-        gqa = q_BHND.shape[1] != k_BGMD.shape[1]
+        arguments: dict[str, Any] = {**self.options, "scale": scale, "enable_gqa": q_BHND.shape[1] != k_BGMD.shape[1]}
         with refusals("flex", q_BHND, k_BGMD):
+            if skips:
+                assert self.near is not None
+                blocks = self.near(q_BHND.detach(), k_BGMD.detach(), bias.slopes_H, scale, band.causal, key_mask)
+                arguments["block_mask"] = _block_mask(n, m, blocks, self.mask_mod)
             if sinks_H is None:
-                return self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale, enable_gqa=gqa, **self.options)
-            out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, scale=scale, enable_gqa=gqa, return_aux=_sums(),
-                                   **self.options)
+                return self.kernel(q_BHND, k_BGMD, v_BGMD, **arguments)
+            out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, return_aux=_sums(), **arguments)
             return with_sinks(out, aux.lse, sinks_H)
 
+    def _express(self, q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None, bias: Any,
+                 key_mask: torch.Tensor | None, softcap: float | None, skips: bool) -> None:
+        """Masks, bias and soft cap as FlexAttention's mask_mod, block_mask and score_mod; what skips makes its
+        block_mask at each call."""
+        from torch.nn.attention.flex_attention import create_block_mask
 
-def _sums() -> Any:
-    """What asks FlexAttention for the log-sum-exp of each row's scores."""
-    from torch.nn.attention.flex_attention import AuxRequest
+        heads, n = q.shape[1:3]
+        position = _positions(n, m, None if self.static else q.device)
+        self.mask_mod = _mask_mod(position, masks.FULL if band.causal and n == 1 else band, visible, key_mask)
+        self.options = {}
+        if self.mask_mod is not None and not skips:
+            batch = None if key_mask is None else key_mask.shape[0]
+            by_head = visible is not None and getattr(visible, "by_head", True)
+            self.options["block_mask"] = create_block_mask(self.mask_mod, batch, heads if by_head else None, n, m,
+                                                           device=q.device)
+        if softcap is not None or bias is not None:
+            self.options["score_mod"] = _score_mod(position, bias, softcap)
+        kernel = getattr(bias, "kernel_options", {}) if q.is_cuda and q.itemsize == 2 else {}
+        if kernel | self.kernel_options:
+            self.options["kernel_options"] = kernel | self.kernel_options
 
-    return AuxRequest(lse=True)
+
+Position = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _express(q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None, bias: Callable | None,
-             key_mask: torch.Tensor | None, softcap: float | None) -> dict[str, Any]:
-    """Masks, bias and soft cap as FlexAttention's block_mask and score_mod."""
-    from torch.nn.attention.flex_attention import create_block_mask
+def _positions(n: int, m: int, device: torch.device | None) -> Position:
+    """Where query i stands, counted in keys. The distance is a tensor on `device`, where there is one, since a number
+    would be compiled in, length by length."""
+    if n == m:
+        return lambda i: i
+    offset = m - n if device is None else torch.tensor(m - n, device=device)
+    return lambda i: i + offset
 
-    heads, n, device = q.shape[1], q.shape[2], q.device
-    # Where queries stand, counted in keys; a tensor, since a number would be compiled in, length by length.
-    offset = None if n == m else torch.tensor(m - n, device=device)
 
-    def position(i: torch.Tensor) -> torch.Tensor:
-        return i if offset is None else i + offset
-
-    if band.causal and n == 1:
-        band = masks.FULL
+def _mask_mod(position: Position, band: masks.Band, visible: masks.Visible | None,
+              key_mask: torch.Tensor | None) -> Callable | None:
     mask_mod = None
     if band != masks.FULL:
         def mask_mod(b, h, i, j):
@@ -110,21 +134,34 @@ def _express(q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible |
         def mask_mod(b, h, i, j):
             return key_mask[b, j] if in_band is None else in_band(b, h, i, j) & key_mask[b, j]
 
-    options: dict[str, Any] = {}
-    if mask_mod is not None:
-        batch = None if key_mask is None else key_mask.shape[0]
-        by_head = visible is not None and getattr(visible, "by_head", True)
-        options["block_mask"] = create_block_mask(mask_mod, batch, heads if by_head else None, n, m, device=device)
-    if softcap is not None or bias is not None:
-        def score_mod(score, b, h, i, j):
-            if softcap is not None:
-                score = softcap * torch.tanh(score / softcap)
-            return score if bias is None else score + bias(h, position(i), j)
+    return mask_mod
 
-        options["score_mod"] = score_mod
-    if q.is_cuda and q.itemsize == 2 and (kernel := getattr(bias, "kernel_options", None)):
-        options["kernel_options"] = kernel
-    return options
+
+def _score_mod(position: Position, bias: Callable | None, softcap: float | None) -> Callable:
+    def score_mod(score, b, h, i, j):
+        if softcap is not None:
+            score = softcap * torch.tanh(score / softcap)
+        return score if bias is None else score + bias(h, position(i), j)
+
+    return score_mod
+
+
+def _everything(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    """A mask that hides nothing, which no compiler sees through: without one FlashAttention-4 takes all blocks."""
+    return j >= 0
+
+
+def _block_mask(n: int, m: int, blocks: near.Blocks, mask_mod: Callable | None) -> Any:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    return BlockMask((n, m), *blocks, BLOCK_SIZE=(near.SIZE, near.SIZE), mask_mod=mask_mod or _everything)
+
+
+def _sums() -> Any:
+    """What asks FlexAttention for the log-sum-exp of each row's scores."""
+    from torch.nn.attention.flex_attention import AuxRequest
+
+    return AuxRequest(lse=True)
 
 
 class FlexSums(Flex):

@@ -7,9 +7,12 @@ from collections.abc import Callable
 import torch
 
 from attention import masks
+from attention.backends.cudnn import cudnn_frontend
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
 from attention.functions.softmax import pairs
@@ -27,13 +30,14 @@ def slopes(heads: int) -> list[float]:
 
 
 class Alibi:
-    """bias(h, i, j) = -slope of head h x |i - j|; `slopes_H` is float32 on `device`.
+    """bias(h, i, j) = -slope of head h x |i - j|; `slopes` are numbers, `slopes_H` the same in float32 on `device`.
 
     `causal`: no key after its query is seen, so j - i is the distance's negative already.
     """
 
     def __init__(self, heads: int, device: torch.device, causal: bool) -> None:
-        self.slopes_H = torch.tensor(slopes(heads), device=device)
+        self.slopes = tuple(slopes(heads))
+        self.slopes_H = torch.tensor(self.slopes, device=device)
         self.causal = causal
 
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
@@ -59,7 +63,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              bias=lambda h, i, j: -slope[h] * (i - j).abs())
 
 
-@register("alibi", backends=[eager, sdpa, fa2, flex, tiled])
+@register("alibi", backends=[eager, sdpa, cudnn_frontend, fa2, fa4, flex, flex_fa4, tiled])
 def alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
           key_mask: torch.Tensor | None) -> torch.Tensor:
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,

@@ -24,6 +24,7 @@ from attention.backends.base import Case
 from attention.backends.eager import attend as eager_attend
 from attention.backends.eager import eager
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.plain import chunked
 from attention.backends.sdpa import sdpa
 from attention.function import require_whole
@@ -157,7 +158,7 @@ class Visible:
 _visible = functools.lru_cache(maxsize=32)(Visible)
 
 
-@register("block-sparse", backends=[eager, sdpa, flex])
+@register("block-sparse", backends=[eager, sdpa, flex, flex_fa4])
 def block_sparse(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                  key_mask: torch.Tensor | None, **options: Any) -> torch.Tensor:
     """Computes softmax under the mask; flex skips its own blocks of 128 that are empty."""

@@ -14,6 +14,7 @@ from attention import masks
 from attention.backends.base import Case
 from attention.backends.eager import eager
 from attention.backends.fa2 import kvcache, paged
+from attention.backends.fa3 import fa3_decode, fa3_paged
 from attention.backends.flex import flex
 from attention.backends.sdpa import sdpa
 from attention.functions.softmax import pairs
@@ -39,7 +40,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("decode", backends=[eager, sdpa, kvcache, paged, flex])
+@register("decode", backends=[eager, sdpa, kvcache, paged, fa3_decode, fa3_paged, flex])
 def decode(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
            key_mask: torch.Tensor | None) -> torch.Tensor:
     """Asks the backend for softmax of few queries on many keys."""

@@ -15,6 +15,7 @@ from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
 from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.sdpa import sdpa
 from attention.function import require_whole
 from attention.functions.varlen import packed
@@ -62,7 +63,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
 
 
-@register("document", backends=[eager, sdpa, flex])
+@register("document", backends=[eager, sdpa, flex, flex_fa4])
 def document(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: torch.Tensor | None, length: int) -> torch.Tensor:
     """Asks the backend for softmax under a mask."""

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from attention import masks
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa3 import fa3
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.sdpa import sdpa
 from attention.function import require_whole
@@ -121,7 +123,7 @@ class Cache:
         return torch.cat([self.old.unpack(), self.middle.unpack(), self.newest], 2)
 
 
-@register("kv-quantised", backends=[eager, sdpa, fa2, flex])
+@register("kv-quantised", backends=[eager, sdpa, fa2, fa3, fa4, flex])
 def kv_quantised(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                  key_mask: torch.Tensor | None, bits: int, group: int, stairs: int) -> torch.Tensor:
     """Packs, unpacks and attends. It gives the numbers of a packed cache, but not its speed."""

@@ -16,6 +16,8 @@ from torch.nn.functional import pad
 from attention import masks
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa3 import fa3
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.fused import fused, whole
 from attention.backends.sdpa import sdpa
@@ -78,7 +80,7 @@ def convolve(x_BHND: torch.Tensor, weights_HWD: torch.Tensor, key_mask: torch.Te
     return total.to(x_BHND.dtype)
 
 
-@register("primer", backends=[eager, sdpa, fa2, flex, tiled])
+@register("primer", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
 def primer(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
            key_mask: torch.Tensor | None, width: int, params: Parameters) -> torch.Tensor:
     """Convolves q, k and v and asks the backend for softmax."""

@@ -16,6 +16,8 @@ import torch
 from attention import masks
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa3 import fa3
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
 from attention.backends.fused import fused, whole
 from attention.backends.sdpa import sdpa
@@ -84,7 +86,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              key_mask=key_mask, dtype=dtype, visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("rope", backends=[eager, sdpa, fa2, flex, tiled])
+@register("rope", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
 def rope(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
          key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
     """Rotates q and k and asks the backend for softmax."""

@@ -11,9 +11,12 @@ from collections.abc import Callable
 import torch
 
 from attention import masks
+from attention.backends.cudnn import cudnn_frontend
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
+from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
 from attention.functions.alibi import bias, slopes
@@ -36,7 +39,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              bias=lambda h, i, j: -slope[h] * (i - j).abs())
 
 
-@register("rope-alibi", backends=[eager, sdpa, fa2, flex, tiled])
+@register("rope-alibi", backends=[eager, sdpa, cudnn_frontend, fa2, fa4, flex, flex_fa4, tiled])
 def rope_alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
     """Rotates q and k and asks the backend for softmax with ALiBi's bias."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from attention import masks
+from attention.backends.cudnn import cudnn_frontend
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
@@ -36,7 +37,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("sinks", backends=[eager, fa2, fa3, fa4, flex_sums])
+@register("sinks", backends=[eager, cudnn_frontend, fa2, fa3, fa4, flex_sums])
 def sinks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
           key_mask: torch.Tensor | None, params: dict[str, torch.Tensor]) -> torch.Tensor:
     """Asks the backend for softmax with sinks."""

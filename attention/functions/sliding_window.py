@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from attention import masks
+from attention.backends.cudnn import cudnn_frontend
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
 from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.sdpa import sdpa
 from attention.backends.tiled import tiled
 from attention.function import require_whole
@@ -53,7 +55,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
 
 
-@register("sliding-window", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
+@register("sliding-window", backends=[eager, sdpa, cudnn_frontend, fa2, fa3, fa4, flex, flex_fa4, tiled])
 def sliding_window(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
                    scale: float, key_mask: torch.Tensor | None, window: int) -> torch.Tensor:
     """Asks the backend for softmax on a band of keys."""

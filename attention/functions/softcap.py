@@ -12,6 +12,7 @@ from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
 from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.tiled import tiled
 from attention.functions.softmax import pairs as all_pairs
 from attention.reference import softmax_attention
@@ -39,7 +40,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("softcap", backends=[eager, fa2, fa3, fa4, flex, tiled])
+@register("softcap", backends=[eager, fa2, fa3, fa4, flex, flex_fa4, tiled])
 def softcap(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
             key_mask: torch.Tensor | None, cap: float) -> torch.Tensor:
     """Asks the backend for softmax with a cap on the scores."""

@@ -7,11 +7,13 @@ import torch
 
 from attention import masks
 from attention.backends.checkpointed import checkpointed
+from attention.backends.cudnn import cudnn_frontend
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
 from attention.backends.fa4 import fa4
 from attention.backends.flex import flex
+from attention.backends.flex_fa4 import flex_fa4
 from attention.backends.sdpa import cudnn, efficient, flash, math, sdpa
 from attention.backends.tiled import tiled
 from attention.reference import softmax_attention
@@ -31,7 +33,8 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("softmax", backends=[eager, sdpa, math, flash, efficient, cudnn, fa2, fa3, fa4, flex, tiled, checkpointed])
+@register("softmax", backends=[eager, sdpa, math, flash, efficient, cudnn, cudnn_frontend, fa2, fa3, fa4, flex,
+                               flex_fa4, tiled, checkpointed])
 def softmax(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
             scale: float, key_mask: torch.Tensor | None) -> torch.Tensor:
     """Asks the backend for softmax."""

@@ -1,4 +1,5 @@
-"""Stand-ins for the flash-attn packages, with their signatures and what they document, in plain PyTorch.
+"""Stand-ins for the flash-attn packages, with their signatures and what they document, in plain PyTorch. What runs in
+FlashAttention-4's kernels, blocks and modifiers of scores, is in `fa4_fakes`.
 
 They show on any machine that the backends say the right thing to the right function; that the kernels keep what their
 packages document only a GPU shows.
@@ -14,16 +15,16 @@ Sides = tuple[int | None, int | None]
 
 
 class Packages:
-    """The three packages, and what their functions were told, call by call."""
+    """The packages, and what their functions were told, call by call."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
+        self.kernels: Any = None
 
     def modules(self) -> dict[str, types.ModuleType]:
         """By the names they are imported under."""
         contents = {
             "flash_attn": (self.flash_attn_func, self.flash_attn_varlen_func, self.flash_attn_with_kvcache),
-            "flash_attn_interface": (self.fa3_func, self.fa3_varlen_func),
             "flash_attn.cute": (self.fa4_func, self.fa4_varlen_func),
         }
         public = ("flash_attn_func", "flash_attn_varlen_func", "flash_attn_with_kvcache")
@@ -59,7 +60,7 @@ class Packages:
                                 cache_leftpad: None = None, block_table: torch.Tensor | None = None,
                                 softmax_scale: float | None = None, causal: bool = False,
                                 window_size: Sides = (-1, -1), softcap: float = 0.0) -> torch.Tensor:
-        self.told.append(("fa2 kvcache", {"block_table": block_table, "k_cache": k_cache}))
+        self.told.append(("fa2 kvcache", {"page_table": block_table, "k": k_cache}))
         if isinstance(cache_seqlens, int):
             cache_seqlens = torch.full((len(k_cache),), cache_seqlens, dtype=torch.int32)
         if cache_seqlens is not None and len(cache_seqlens) != len(q):
@@ -74,25 +75,51 @@ class Packages:
         k_cache, v_cache = k_cache.detach(), v_cache.detach()
         return _attention(q.detach(), k_cache, v_cache, softmax_scale, causal, window_size, softcap, None)[0]
 
-    # FlashAttention-3, hopper/flash_attn_interface.py.
-    def fa3_func(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, softmax_scale: float | None = None,
-                 causal: bool = False, qv: None = None, q_descale: None = None, k_descale: None = None,
-                 v_descale: None = None, window_size: Sides = (-1, -1), attention_chunk: int = 0,
-                 softcap: float = 0.0, num_splits: int = 1, pack_gqa: None = None, deterministic: bool = False,
-                 sm_margin: int = 0, return_attn_probs: bool = False) -> Any:
-        self.told.append(("fa3", {"deterministic": deterministic}))
-        out, lse = _attention(q, k, v, softmax_scale, causal, window_size, softcap, None)
-        return (out, lse.detach()) if return_attn_probs else out
+    # FlashAttention-3, torch.ops.flash_attn_3 as the library of xformers 0.0.34 declares them.
+    def fwd(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_new: None = None, v_new: None = None,
+            q_v: None = None, out: None = None, cu_seqlens_q: torch.Tensor | None = None,
+            cu_seqlens_k: torch.Tensor | None = None, cu_seqlens_k_new: None = None, seqused_q: None = None,
+            seqused_k: torch.Tensor | None = None, max_seqlen_q: int | None = None, max_seqlen_k: int | None = None,
+            page_table: torch.Tensor | None = None, kv_batch_idx: None = None, leftpad_k: None = None,
+            rotary_cos: None = None, rotary_sin: None = None, seqlens_rotary: None = None, q_descale: None = None,
+            k_descale: None = None, v_descale: None = None, softmax_scale: float | None = None,
+            is_causal: bool = False, window_size_left: int = -1, window_size_right: int = -1, attention_chunk: int = 0,
+            softcap: float = 0.0, is_rotary_interleaved: bool = False, scheduler_metadata: None = None,
+            num_splits: int = 0, pack_gqa: None = None, sm_margin: int = 0) -> Any:
+        self.told.append(("fa3", {"page_table": page_table, "k": k, "num_splits": num_splits}))
+        q, k, v = (x.detach() for x in (q, k, v))
+        assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
+        if page_table is not None:
+            assert page_table.dtype == torch.int32
+            assert seqused_k is not None
+            k, v = (x[page_table.long()].flatten(1, 2)[:, :int(seqused_k[0])] for x in (k, v))
+        window = (window_size_left, window_size_right)
+        if cu_seqlens_q is not None:
+            assert cu_seqlens_k is not None
+            return (_packed(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, is_causal),
+                    torch.zeros(q.shape[1], len(q)), None, None)
+        return *_attention(q, k, v, softmax_scale, is_causal, window, softcap, None), None, None
 
-    def fa3_varlen_func(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens_q: torch.Tensor,
-                        cu_seqlens_k: torch.Tensor, max_seqlen_q: int, max_seqlen_k: int, seqused_q: None = None,
-                        seqused_k: None = None, softmax_scale: float | None = None, causal: bool = False,
-                        qv: None = None, q_descale: None = None, k_descale: None = None, v_descale: None = None,
-                        window_size: Sides = (-1, -1), attention_chunk: int = 0, softcap: float = 0.0,
-                        num_splits: int = 1, pack_gqa: None = None, deterministic: bool = False, sm_margin: int = 0,
-                        return_attn_probs: bool = False) -> torch.Tensor:
-        self.told.append(("fa3 varlen", {"deterministic": deterministic}))
-        return _packed(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal)
+    def bwd(self, dout: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor,
+            softmax_lse: torch.Tensor, dq: torch.Tensor, dk: torch.Tensor, dv: torch.Tensor,
+            cu_seqlens_q: torch.Tensor | None = None, cu_seqlens_k: torch.Tensor | None = None, seqused_q: None = None,
+            seqused_k: None = None, max_seqlen_q: int | None = None, max_seqlen_k: int | None = None,
+            softmax_scale: float | None = None, is_causal: bool = False, window_size_left: int = -1,
+            window_size_right: int = -1, softcap: float = 0.0, deterministic: bool = False, sm_margin: int = 0) -> None:
+        self.told.append(("fa3 bwd", {"deterministic": deterministic}))
+        assert dout.stride(-1) == 1
+        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+        with torch.enable_grad():
+            if cu_seqlens_q is not None:
+                assert cu_seqlens_k is not None
+                again = _packed(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale,
+                                is_causal)
+            else:
+                window = (window_size_left, window_size_right)
+                again, _ = _attention(q, k, v, softmax_scale, is_causal, window, softcap, None)
+            found = torch.autograd.grad(again, (q, k, v), dout)
+        for into, x in zip((dq, dk, dv), found, strict=True):
+            into.copy_(x)
 
     # FlashAttention-4, flash_attn/cute/interface.py; it always gives the log-sum-exp as well, or None.
     def fa4_func(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, qv: None = None,

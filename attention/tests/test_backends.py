@@ -8,10 +8,9 @@ import torch
 
 import attention
 from attention import masks
-from attention.backends import tiled
+from attention.backends import flex, tiled
 from attention.backends.base import Case
 from attention.backends.fa2 import fa2
-from attention.backends.flex import _express
 from attention.functions.document import Documents
 from attention.functions.varlen import Packed
 from attention.testing import check, inputs
@@ -134,5 +133,7 @@ def test_what_the_compiler_has_no_kernel_for_is_unsupported(monkeypatch: pytest.
 def test_flex_makes_one_block_mask_for_all_heads_that_see_the_same(visible: masks.Visible) -> None:
     """One a head took 64 GiB to make, for 32 heads of 16384 tokens."""
     q = torch.zeros(2, 3, 8, 16)
-    blocks = _express(q, 8, masks.CAUSAL, visible, None, None, None)["block_mask"]
+    attend = flex.Attend()
+    attend._express(q, 8, masks.CAUSAL, visible, None, None, None, skips=False)
+    blocks = attend.options["block_mask"]
     assert blocks.shape == (1, 1, 8, 8)

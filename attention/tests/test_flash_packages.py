@@ -1,4 +1,4 @@
-"""fa2, fa3, fa4 and the KV cache: what they say to their packages, on stand-ins, and why they are absent."""
+"""fa2, fa3, fa4 and their KV caches: what they say to their packages, on stand-ins, and why they are absent."""
 from __future__ import annotations
 
 import importlib.util
@@ -11,13 +11,14 @@ import torch
 
 import attention
 from attention import registry
+from attention.backends import fa3 as fa3_module
 from attention.backends.base import Case
-from attention.backends.fa2 import PAGE, fa2, paged
+from attention.backends.fa2 import fa2, paged
 from attention.backends.fa3 import fa3
 from attention.backends.fa4 import fa4
-from attention.backends.flash_package import FlashPackage
+from attention.backends.flash_package import PAGE, FlashPackage
 from attention.testing import gradients, inputs
-from attention.tests import properties
+from attention.tests import fa4_fakes, properties
 from attention.tests.flash_fakes import Packages
 from attention.tests.properties import Call
 
@@ -27,8 +28,12 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Packages]:
     fakes = Packages()
-    for name, module in fakes.modules().items():
+    kernels = fa4_fakes.Kernels()
+    for name, module in (fakes.modules() | kernels.modules()).items():
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(attention.backends, "_fa4_scores", sys.modules["attention.backends._fa4_scores"], raising=False)
+    monkeypatch.setattr(fa3_module, "operators", lambda: fakes)
+    fakes.kernels = kernels
     monkeypatch.setattr(FlashPackage, "missing", lambda self, device: None)
     registry._probe.cache_clear()
     yield fakes
@@ -42,6 +47,13 @@ CALLS = {
     "softmax scaled": Call("softmax", scale=0.1),
     "alibi": Call("alibi", causal=True),
     "alibi full": Call("alibi"),
+    "alibi cached": Call("alibi", causal=True, n=10),
+    "alibi of many blocks": Call("alibi", causal=True, batch=1, n=300, m=300),
+    "alibi of many blocks, full": Call("alibi", batch=1, kv_heads=4, n=300, m=300),
+    "rope": Call("rope", causal=True),
+    "rope-alibi": Call("rope-alibi", causal=True),
+    "primer": Call("primer", causal=True),
+    "kv-quantised": Call("kv-quantised", causal=True, options={"group": 8}),
     "sliding-window": Call("sliding-window", causal=True, options={"window": 5}),
     "sliding-window full": Call("sliding-window", options={"window": 6}),
     "softcap": Call("softcap", causal=True, options={"cap": 1.5}),
@@ -62,8 +74,8 @@ def variants(calls: dict[str, Call], *backends: str) -> list[tuple[str, str]]:
 def test_the_packages_are_told_the_function(call: str, backend: str, packages: Packages) -> None:
     """Output and gradients are right when the package does what it documents."""
     properties.is_right(CALLS[call], CALLS[call].build(backend), CPU, grad=True)
-    assert packages.told
-    assert {name.split()[0] for name, _ in packages.told} == {backend}
+    assert packages.told or packages.kernels.told
+    assert {name.split()[0] for name, _ in packages.told} <= {backend}
 
 
 @pytest.mark.parametrize(("call", "backend"), variants(SINKS, "fa2", "fa3", "fa4"))
@@ -78,24 +90,28 @@ def test_sinks_take_their_share(call: str, backend: str, packages: Packages) -> 
         assert "no gradient" in reason
 
 
-@pytest.mark.parametrize(("call", "backend"), variants(DECODE, "fa2", "fa2-paged"))
+@pytest.mark.parametrize(("call", "backend"), variants(DECODE, "fa2", "fa2-paged", "fa3", "fa3-paged"))
 def test_the_cache_kernel_is_told_the_function(call: str, backend: str, packages: Packages) -> None:
     properties.is_right(DECODE[call], DECODE[call].build(backend), CPU, grad=False)
-    tables = {told["block_table"] is None for _, told in packages.told}
-    assert tables == {backend == "fa2"}
+    tables = {told["page_table"] is not None for _, told in packages.told}
+    assert tables == {backend.endswith("paged")}
+    if backend.startswith("fa3"):
+        assert {told["num_splits"] for _, told in packages.told} == {0}, "as many splits as suit"
 
 
-def test_a_cache_in_whole_pages_is_not_copied(packages: Packages) -> None:
+@pytest.mark.parametrize("backend", ["fa2-paged", "fa3-paged"])
+def test_a_cache_in_whole_pages_is_not_copied(backend: str, packages: Packages) -> None:
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=1, m=2 * PAGE, head_dim=8)
     k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))  # (B, M, G, D) in memory
-    attention.create("decode:fa2-paged", heads=4, kv_heads=2, head_dim=8)(q, k, v)
-    given = packages.told[-1][1]["k_cache"]
+    attention.create(f"decode:{backend}", heads=4, kv_heads=2, head_dim=8)(q, k, v)
+    given = packages.told[-1][1]["k"]
     assert given.shape == (2 * 2, PAGE, 2, 8)
     assert given.data_ptr() == k.data_ptr()
 
 
-def test_the_cache_kernel_has_no_backward(packages: Packages) -> None:
-    module = attention.create("decode:fa2", heads=1, head_dim=8)
+@pytest.mark.parametrize("backend", ["fa2", "fa3"])
+def test_the_cache_kernel_has_no_backward(backend: str, packages: Packages) -> None:
+    module = attention.create(f"decode:{backend}", heads=1, head_dim=8)
     with pytest.raises(ValueError, match="no backward pass"):
         module(*inputs(batch=1, heads=1, n=1, m=9, head_dim=8, grad=True))
     assert not packages.told
@@ -125,8 +141,8 @@ def test_documents_of_a_cache_are_refused(packages: Packages) -> None:
         "document:fa2: packed sequences have a query for every key; pass as many queries as keys")
 
 
-@pytest.mark.parametrize(("name", "part"), [("fa2", "flash-attn"), ("fa3", "flash_attn_interface"), ("fa4", "")])
-def test_an_absent_package_is_one_line(name: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["fa2", "fa3", "fa4"])
+def test_an_absent_package_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = {"fa2": fa2, "fa3": fa3, "fa4": fa4}[name]
     assert backend.missing(CPU) == f"{backend.title} runs on CUDA GPUs only, not on cpu"
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
@@ -136,7 +152,7 @@ def test_an_absent_package_is_one_line(name: str, part: str, monkeypatch: pytest
 @pytest.mark.parametrize(("backend", "able"), [(fa2, (8, 9, 10)), (fa3, (9,)), (fa4, (9, 10))], ids=["2", "3", "4"])
 def test_a_gpu_of_another_generation_is_the_reason(backend: FlashPackage, able: tuple[int, ...],
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: module)
+    monkeypatch.setattr(type(backend), "installed", lambda self: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for major in (8, 9, 10):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, major=major: (major, 0))
@@ -151,3 +167,17 @@ def test_padding_is_refused(backend: FlashPackage) -> None:
     case = Case("cuda", torch.bfloat16, 4, 4, 64, 8, 64, True, False, True)
     assert backend.refuses(case) == (f"{backend.title} takes no padding mask; use a backend that does, or pass "
                                      "sequences of one length")
+
+
+def test_fa4_leaves_out_blocks_that_alibi_makes_small(packages: Packages) -> None:
+    q, k, v = inputs(batch=1, heads=4, n=640, head_dim=8)
+    gradients(attention.create("alibi:fa4", heads=4, head_dim=8, causal=True), (q, k, v), q)
+    forward, backward = [told["pairs"] for told in packages.kernels.told if "pairs" in told][-2:]  # after the probe's
+    assert forward == backward
+    assert forward < 4 * 640 * 768 / 2
+
+
+def test_fa4_has_no_deterministic_alibi(packages: Packages) -> None:
+    reason = attention.why_not("alibi:fa4", n=8, causal=True, grad=True, deterministic=True)
+    assert reason == ("alibi:fa4: the blocks that ALiBi keeps add gradients in any order; pass deterministic=False")
+    assert attention.why_not("alibi:fa4", n=8, causal=True, deterministic=True) is None

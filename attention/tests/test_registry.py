@@ -26,7 +26,7 @@ def line(error: pytest.ExceptionInfo[ValueError]) -> str:
     (lambda: attention.create("softmax:egaer", heads=1, head_dim=8), "did you mean 'softmax:eager'?"),
     (lambda: attention.create("softmax", heads=1, head_dim=8), "unknown attention variant 'softmax'"),
     (lambda: attention.names(function="sofmax"), "did you mean 'softmax'? Choices: alibi, "),
-    (lambda: attention.names(backend="cuda"), "unknown attention backend 'cuda' Choices:"),
+    (lambda: attention.names(backend="gpu"), "unknown attention backend 'gpu' Choices:"),
     (lambda: attention.why_not("softmax:eager", windw=3), "unknown option 'windw'; its options: none"),
     (lambda: attention.create("sliding-window:eager", heads=1, head_dim=8, windw=3), "its options: window"),
     (lambda: attention.create("sliding-window:eager", heads=1, head_dim=8, window=0), "window=0 must be a whole"),
