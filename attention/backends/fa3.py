@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,12 @@ class FlashAttention3(FlashPackage):
 
 
 def _library() -> Path | None:
-    """The library of operators in xformers' folder, which is not imported."""
-    return _file_in("xformers", "flash_attn_3/_C.so")
+    """Finds the library of operators in xformers' folder, which is not imported."""
+    return _on_path("xformers/flash_attn_3/_C.so")
 
 
-def _file_in(package: str, name: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec is not None else None
-    return next((Path(folder, name) for folder in folders or () if Path(folder, name).is_file()), None)
+def _on_path(name: str) -> Path | None:
+    return next((Path(folder, name) for folder in sys.path if Path(folder, name).is_file()), None)
 
 
 @functools.cache
@@ -53,7 +52,7 @@ def operators() -> Any:
     if importlib.util.find_spec("flash_attn_interface") is not None:
         importlib.import_module("flash_attn_interface")
     elif library := _library():
-        runtime = _file_in("nvidia", "cuda_runtime/lib/libcudart.so.12")  # which it is linked with
+        runtime = _on_path("nvidia/cuda_runtime/lib/libcudart.so.12")  # which it is linked with
         settle_runtime()
         try:
             if runtime is not None:

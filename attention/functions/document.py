@@ -63,17 +63,42 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype, visible=visible)
 
 
+LARGEST_BATCH = 65535  # what a GPU's grid takes in its second and third dimension
+
+
+def is_batch(q: torch.Tensor, k: torch.Tensor, key_mask: torch.Tensor | None, length: int) -> bool:
+    """Says whether the documents are a batch as they lie: all have `length` tokens, and every head its own keys.
+
+    Then a reshape makes sequences with one head of them, and copies nothing where the rows of a head lie together.
+    """
+    batch, heads, n, _ = q.shape
+    return (k.shape[1:3] == (heads, n) and n % length == 0 and key_mask is None
+            and batch * heads * n // length <= LARGEST_BATCH)
+
+
+def in_batch(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+             length: int) -> torch.Tensor:
+    """Asks the backend for softmax of a batch: each document of each head is a sequence."""
+    q1, k1, v1 = (x.reshape(-1, 1, length, x.shape[3]) for x in (q, k, v))
+    return attend(q1, k1, v1, scale=scale, band=masks.band(causal)).reshape(*q.shape[:3], -1)
+
+
 @register("document", backends=[eager, sdpa, flex, flex_fa4])
 def document(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: torch.Tensor | None, length: int) -> torch.Tensor:
-    """Asks the backend for softmax under a mask."""
+    """Asks the backend for a batch where the documents are one, else for softmax under a mask."""
+    if is_batch(q, k, key_mask, length):
+        return in_batch(attend, q, k, v, causal=causal, scale=scale, length=length)
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, visible=Documents(length))
 
 
 @register("document", backends=[fa2, fa3, fa4])
 def document_packed(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool,
                     scale: float, key_mask: torch.Tensor | None, length: int) -> torch.Tensor:
-    """Asks the backend for packed sequences. Raises ValueError if there are not as many queries as keys."""
+    """Asks the backend for a batch where the documents are one, else for packed sequences. Raises ValueError if there
+    are not as many queries as keys."""
+    if is_batch(q, k, key_mask, length):
+        return in_batch(attend, q, k, v, causal=causal, scale=scale, length=length)
     m = k.shape[2]
     if q.shape[2] != m:
         raise ValueError("packed sequences have a query for every key; pass as many queries as keys")

@@ -60,6 +60,7 @@ CALLS = {
     "varlen": Call("varlen"),
     "varlen causal": Call("varlen", causal=True, options={"lengths": (5, 1, 18)}),
     "document": Call("document", causal=True, options={"length": 7}),
+    "document batch": Call("document", causal=True, kv_heads=4, options={"length": 8}),
 }
 SINKS = {"sinks": Call("sinks"), "sinks causal": Call("sinks", causal=True, n=30)}
 DECODE = {"decode": Call("decode", n=1, m=300), "decode few": Call("decode", n=5, m=512, causal=True)}
