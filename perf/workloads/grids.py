@@ -36,8 +36,6 @@ HEAD_DIMS = {"cuda": (64, 128), "cpu": (64,)}
 BATCHES = {"cuda": (1, 2, 4, 8, 16, 32), "cpu": (1, 4)}
 DTYPE = {"cuda": "bf16", "cpu": "fp32"}
 TRAINING = "train-step"
-COMPILED = ("flex", "fused")  # seconds a shape
-CORE = ("softmax", "alibi", "sliding-window")  # measured in full; of other functions a few cells tell enough
 
 # model, phase, batches, lengths, keys (None: m = n), causal
 MODELS: dict[str, tuple[tuple, ...]] = {
@@ -136,9 +134,9 @@ def bare_sweeps(device_type: str, *, zoo: bool) -> list[Sweep]:
 
 
 def _sweeps_of(function: Function, device_type: str) -> Iterator[Sweep]:
-    """Of the core, every phase, head_dim and mask; of another function the forward pass at one head_dim, causal if
-    it can be; options replace that (`perf.workloads.axes`)."""
-    core, few = function.name in CORE, function.queries
+    """Yields a core function's sweeps over every phase, head_dim and mask; of another function only the forward pass at
+    one head_dim, causal if it can be. Options replace that (`perf.workloads.axes`)."""
+    few, core = function.queries, function.core
     head_dims, phases = (HEAD_DIMS[device_type], BARE_PHASES) if core else (HEAD_DIMS[device_type][:1], ("forward",))
     masks = (True, False) if function.name == "softmax" else (function.causal,)  # as language models use them
     for head_dim, phase, keys in product(head_dims, phases, LENGTHS if few else (None,)):
@@ -179,6 +177,20 @@ def shapes(device_type: str) -> list[Sweep]:
             for heads, kv_heads, head_dim, n, m, causal in SHAPES]
 
 
+def _core(w: Workload) -> bool:
+    """Tells whether the function is measured in full; for other functions a few cells are enough."""
+    from attention.registry import function
+
+    return function(w.function).core
+
+
+def _compiles(w: Workload) -> bool:
+    """Tells whether the backend compiles for each shape, which takes seconds."""
+    from attention.registry import variant
+
+    return variant(w.variant).backend.compiled
+
+
 def _cuda_default(w: Workload) -> bool:
     """Fixed tokens. What is slow to run or to compile is measured where it tells most; `full` has it all."""
     if not w.bare:
@@ -188,8 +200,8 @@ def _cuda_default(w: Workload) -> bool:
         return w.backend in (("sdpa",) if once else ("eager", "sdpa", "sdpa-flash", "fa2"))
     if w.batch * w.m != TOKENS["cuda"]:
         return False
-    if w.function not in CORE:
-        return w.m in ((4096,) if w.backend in ("eager", *COMPILED) else SOME)
+    if not _core(w):
+        return w.m in ((4096,) if w.backend == "eager" or _compiles(w) else SOME)
     if w.backend == "checkpointed":
         return w.n == 2048 and w.phase == "forward-backward"
     if w.backend in ("sdpa-math", "tiled"):
@@ -197,7 +209,7 @@ def _cuda_default(w: Workload) -> bool:
     thin = not w.causal or w.head_dim != HEAD_DIMS["cuda"][0]
     if thin and w.n not in (SOME[1:2] if w.phase == "backward" else SOME):
         return False
-    if w.backend == "flex":
+    if _compiles(w):
         return w.causal and (w.phase == "forward" or (w.head_dim == HEAD_DIMS["cuda"][0] and w.n in SOME))
     return w.backend != "eager" or w.phase == "forward" or w.n <= 4096
 
@@ -211,25 +223,25 @@ def _one_of_a_model(w: Workload) -> bool:
 def _cuda_quick(w: Workload) -> bool:
     if not w.bare:
         return _one_of_a_model(w)
-    return (w.function in CORE and _cuda_default(w) and w.causal and w.phase == "forward"
+    return (_core(w) and _cuda_default(w) and w.causal and w.phase == "forward"
             and w.head_dim == 64 and w.n in (1024, 4096) and w.backend not in ("sdpa-math", "tiled"))
 
 
 def _cpu_default(w: Workload) -> bool:
-    """Forward over n, a backward pass at one n; one flex shape a function: each costs 5 to 7 s to compile."""
+    """Forward over n, a backward pass at one n; one shape of a compiled backend, which costs 5 to 7 s."""
     if not w.bare:
         once = w.treatment or w.phase == TRAINING
         slow = w.compiled or (w.phase == TRAINING and w.model != "tft-160")  # 10 seconds to half a minute each
         return w.batch == 1 and not slow and w.backend in (("sdpa",) if once else ("eager", "sdpa", "tiled"))
-    if w.batch > 1 or (w.backend == "flex" and w.n != 1024):
+    if w.batch > 1 or (_compiles(w) and w.n != 1024):
         return False
-    if w.function not in CORE:
-        return w.m == 512 and w.backend not in COMPILED
+    if not _core(w):
+        return w.m == 512 and not _compiles(w)
     if w.backend == "checkpointed":
         return w.causal and w.n == 1024 and w.phase == "forward-backward"
     if w.function == "softmax" and w.phase == "forward":
         longest = 1024 if not w.causal else 2048 if w.backend in ("eager", "sdpa-math") else 4096
-        return w.n <= longest and (w.causal or w.backend != "flex")
+        return w.n <= longest and (w.causal or not _compiles(w))
     if w.phase == "forward":
         return w.causal and w.n in ((1024, 2048) if w.function == "sliding-window" else (1024,))
     return w.function == "softmax" and w.causal and w.n == 1024
@@ -238,9 +250,9 @@ def _cpu_default(w: Workload) -> bool:
 def _cpu_quick(w: Workload) -> bool:
     if not w.bare:
         return _one_of_a_model(w)
-    if not _cpu_default(w) or w.phase != "forward" or (w.backend == "flex" and w.function != "softmax"):
+    if not _cpu_default(w) or w.phase != "forward" or (_compiles(w) and w.function != "softmax"):
         return False
-    return w.causal and w.function in CORE and w.n in (512, 1024)
+    return w.causal and _core(w) and w.n in (512, 1024)
 
 
 PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
