@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from perf.run import options
+from perf.system import exit_codes
 from perf.workloads.workload import BARE, FIELDS, Workload
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from perf.run.session import Session
 
 HERE = Path(__file__).parent
-UNFIT_MACHINE = 10  # exit code
 FAMILIES = (BARE, "gpt2", "vit", "tft")
 settings_key: pytest.StashKey[options.Settings] = pytest.StashKey()
 session_key: pytest.StashKey[Session] = pytest.StashKey()
@@ -168,7 +168,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if measured and measured.settings.history and not _kept(measured) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if measured and measured.patience.hopeless:
-        session.exitstatus = UNFIT_MACHINE
+        session.exitstatus = exit_codes.UNFIT
 
 
 def _kept(session: Session) -> bool:

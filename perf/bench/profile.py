@@ -22,10 +22,7 @@ from typing import Any
 import torch
 
 from perf.bench.prepare import Preparer
-from perf.run.selection import command
 from perf.workloads.workload import Workload
-
-__all__ = ["TOOLS", "check", "command", "profile"]
 
 TOOLS = ("torch", "ncu", "nsys")
 SUFFIX = {"torch": ".json.gz", "ncu": ".ncu-rep", "nsys": ".nsys-rep"}

@@ -1,8 +1,8 @@
-"""`python -m perf alert RECORD`: says what a night, or a comparison, found to those whom it concerns.
+"""Delivers what a night or a comparison found: issues, a comment, a summary, a table, a webhook.
 
-RECORD is the JSON file that a night or `--perf-verdicts` wrote, or a folder of them, of which the newest is told.
+RECORD is the JSON file that a night or `--perf-verdicts` wrote, or a folder of them, of which the newest is read.
 Without any of --issues, --comment, --summary, --annotations, --csv, --pytorch and --webhook it prints what would be
-said. Every message lies in --folder before it is sent. One that can't be delivered does not keep the others back.
+delivered. Every message lies in --folder before it is sent. One that can't be delivered does not keep the others back.
 
 The environment gives the secrets: GITHUB_TOKEN (issues, comments) and PERF_WEBHOOK_URL; and where GitHub is:
 GITHUB_REPOSITORY, GITHUB_API_URL, GITHUB_STEP_SUMMARY, as its workflows set them.
@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from perf.alerts import actions, exports, webhook
@@ -23,66 +23,84 @@ from perf.alerts import comment as text
 from perf.alerts.client import API, GitHub, NotDelivered
 from perf.alerts.deliver import Folder, deliver, planned
 from perf.alerts.sets import Why
-from perf.commands.arguments import Parser
+from perf.commands.parser import whole_number
 from perf.compare.record import Finding, Night
 from perf.compare.record import load as read
 from perf.policy import owners
 from perf.policy.accepted import FILE as ACCEPTED
 from perf.policy.accepted import accepted, load
+from perf.system.exit_codes import FAILED, OK
 
 FOLDER = Path(".perf/alerts")
 LARGEST = 32_000_000  # bytes of a record
 
 
-def main(arguments: Sequence[str]) -> int:
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("record", type=Path, metavar="RECORD")
+    parser.add_argument("--issues", action="store_true", help="open, update and close issues")
+    parser.add_argument("--comment", type=whole_number, metavar="NUMBER", help="the pull request to comment on")
+    parser.add_argument("--summary", action="store_true", help="append to the summary of a workflow's step")
+    parser.add_argument("--annotations", action="store_true", help="print a workflow's annotations")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table")
+    parser.add_argument("--pytorch", type=Path, metavar="FILE", help="write PyTorch's benchmark records, JSON")
+    parser.add_argument("--webhook", action="store_true", help="post to PERF_WEBHOOK_URL")
+    parser.add_argument("--head", metavar="COMMIT", help="refuse a record whose head is another")
+    parser.add_argument("--repository", metavar="OWNER/NAME")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where messages lie (default: {FOLDER})")
+    parser.add_argument("--accepted", type=Path, default=ACCEPTED, metavar="FILE")
+    parser.add_argument("--owners", type=Path, default=owners.FILE, metavar="FILE")
+    parser.add_argument("--timeout", type=whole_number, default=20, metavar="SECONDS", help="of one request")
+    parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="before a second attempt")
+
+
+def run(options: argparse.Namespace) -> int:
     """Raises ValueError, in one line, for what is refused."""
-    given = _parser().parse_args(arguments)
-    night = _night(given.record, given.head)
-    entries, problems = load(given.accepted)
-    owned, more = owners.load(given.owners)
+    night = _night(options.record, options.head)
+    entries, problems = load(options.accepted)
+    owned, more = owners.load(options.owners)
     for problem in (*problems, *more):
         print(f"warning: {problem}", file=sys.stderr)
 
     def why(f: Finding) -> str | None:
         return accepted(entries, f.benchmark, f.since)
 
-    folder = Folder(given.folder)
-    jobs = _jobs(given, night, why, owned, folder)
+    folder = Folder(options.folder)
+    jobs = _jobs(options, night, why, owned, folder)
     if not jobs:
         print(text.summary(night, why))
         for message in planned(night, {}, owned, why):
             print(f"{message.what}: {message.title}\n\n{message.body}")
-        return 0
-    return 1 if sum([_failed(job) for job in jobs]) else 0
+        return OK
+    return FAILED if sum([_failed(job) for job in jobs]) else OK
 
 
-def _jobs(given: argparse.Namespace, night: Night, why: Why, owned: owners.Owners,
+def _jobs(options: argparse.Namespace, night: Night, why: Why, owned: owners.Owners,
           folder: Folder) -> list[Callable[[], None]]:
     """What was asked for, files first, the network last. Raises ValueError where something is missing for it."""
     jobs: list[Callable[[], None]] = []
-    if given.annotations:
+    if options.annotations:
         jobs.append(lambda: print("\n".join(actions.annotated(night, why))))
-    if given.summary:
+    if options.summary:
         summary = Path(_variable("GITHUB_STEP_SUMMARY", "--summary"))
         jobs.append(lambda: actions.append(summary, text.summary(night, why)))
-    for path, export in ((given.csv, exports.to_csv), (given.pytorch, exports.to_pytorch)):
+    for path, export in ((options.csv, exports.to_csv), (options.pytorch, exports.to_pytorch)):
         if path:
             jobs.append(lambda path=path, export=export: _write(path, export(night)))  # type: ignore[misc]
-    if given.comment or given.issues:
-        option = "--issues" if given.issues else "--comment"
-        repository = given.repository or _variable("GITHUB_REPOSITORY", option)
+    if options.comment or options.issues:
+        option = "--issues" if options.issues else "--comment"
+        repository = options.repository or _variable("GITHUB_REPOSITORY", option)
         github = GitHub(_variable("GITHUB_TOKEN", option), repository, os.environ.get("GITHUB_API_URL") or API,
-                        timeout=given.timeout, pause=given.pause)
-        if given.comment:
+                        timeout=options.timeout, pause=options.pause)
+        if options.comment:
             jobs.append(lambda: folder.told("comment", text.comment(night, why), lambda body: github.comment(
-                given.comment, text.MARKER, body)))
-        if given.issues:
+                options.comment, text.MARKER, body)))
+        if options.issues:
             jobs.append(lambda: deliver(github, night, owned, why, folder))
-    if given.webhook:
+    if options.webhook:
         url = _variable("PERF_WEBHOOK_URL", "--webhook")
         message = webhook.payload(night, why)
         jobs.append(lambda: folder.told("webhook", json.dumps(message, indent=1), lambda _: webhook.send(
-            url, message, timeout=given.timeout, pause=given.pause)))
+            url, message, timeout=options.timeout, pause=options.pause)))
     return jobs
 
 
@@ -130,30 +148,3 @@ def _variable(name: str, option: str) -> str:
 def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m perf alert", description=__doc__,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=Path, metavar="RECORD")
-    parser.add_argument("--issues", action="store_true", help="open, update and close issues")
-    parser.add_argument("--comment", type=_positive, metavar="NUMBER", help="the pull request to comment on")
-    parser.add_argument("--summary", action="store_true", help="append to the summary of a workflow's step")
-    parser.add_argument("--annotations", action="store_true", help="print a workflow's annotations")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table")
-    parser.add_argument("--pytorch", type=Path, metavar="FILE", help="write PyTorch's benchmark records, JSON")
-    parser.add_argument("--webhook", action="store_true", help="post to PERF_WEBHOOK_URL")
-    parser.add_argument("--head", metavar="COMMIT", help="refuse a record whose head is another")
-    parser.add_argument("--repository", metavar="OWNER/NAME")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where messages lie (default: {FOLDER})")
-    parser.add_argument("--accepted", type=Path, default=ACCEPTED, metavar="FILE")
-    parser.add_argument("--owners", type=Path, default=owners.FILE, metavar="FILE")
-    parser.add_argument("--timeout", type=_positive, default=20, metavar="SECONDS", help="of one request")
-    parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="before a second attempt")
-    return parser
-
-
-def _positive(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and int(word) > 0):
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number of at least 1")
-    return int(word)

@@ -1,7 +1,8 @@
-"""`python -m perf selftest`: what this machine can tell apart, and what it is wrong about.
+"""Shows what this machine can tell apart, and what it is wrong about.
 
-The working tree against itself (A/A) over the quick grid: every alarm is a false one. Then against itself with a fault
-put into the head (perf/compare/inject.py), in a few real variants: what was caught, in how many seconds.
+It compares the working tree with itself (A/A) over the quick grid: every alarm is a false one. Then it compares it with
+itself with a fault put into the head (perf/compare/inject.py), in a few real variants: what was caught, in how many
+seconds.
 
 Exit codes: 0 no false alarm, and every fault of at least the size that matters was caught; 1 otherwise; 2 refused, in
 one line; 10 the machine was unfit and nothing was decided.
@@ -10,214 +11,43 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from perf.system.devices import HELP, device
 
-from perf.compare import live
-from perf.compare.checkout import head_folder
-from perf.compare.inject import parse
-from perf.compare.worker import INJECT
-from perf.measure import machine
-from perf.verdict.verdict import Thresholds, Verdict
-from perf.verdict.words import many
-from perf.workloads.grids import grid
-from perf.workloads.workload import Workload
-
+RECORD = Path(".perf/selftest.json")
 SCHEMA = 1
-PASSED, FAILED, UNFIT = 0, 1, 10  # exit codes
-FAULTS = ("clone", "sync", "recompile", "unfused", "slow:10%", "slow:5%", "slow:2%")
-VARIANTS = ("softmax:sdpa", "softmax:eager", "sliding-window:sdpa")  # that faults are put into, one benchmark each
 SECONDS = {"cpu": 900.0, "cuda": 600.0}
 QUICK = {"cpu": 150.0, "cuda": 100.0}
-QUICK_FAULTS = ("clone", "sync", "recompile", "slow:10%", "slow:5%")
-WIDTH = 120
-RECORD = ".perf/selftest.json"
-
-# Compares the working tree with itself: workloads of one variant, seconds for it -> verdicts.
-Compare = Callable[[Sequence[Workload], float], Iterable[tuple[Workload, Verdict]]]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One benchmark, compared with itself (`fault` is None) or with a fault in it; `seconds` from the start to its
-    verdict, processes included."""
-
-    fault: str | None
-    workload: Workload
-    verdict: Verdict
-    seconds: float
-    thresholds: Thresholds
-
-    @property
-    def told(self) -> bool:
-        """Whether there were pairs enough for an alarm."""
-        return self.verdict.pairs >= self.thresholds.least_pairs
-
-    @property
-    def alarm(self) -> bool:
-        return self.verdict.word in ("regressed", "improved", "wrong")
-
-    @property
-    def exit_code(self) -> int:
-        """Of a run of `pytest perf/ --perf-against` that has this benchmark alone."""
-        return {"regressed": 1, "wrong": 1, "invalid": UNFIT}.get(self.verdict.word, 0)
-
-    @property
-    def must_be_caught(self) -> bool:
-        """A slowdown below what matters may be called ok."""
-        if self.fault is None:
-            return False
-        return counted(self.fault) or parse(self.fault)[1] >= self.thresholds.effect
-
-    def to_json(self) -> dict[str, Any]:
-        return {"fault": self.fault, "benchmark": self.workload.id, "seconds": self.seconds,
-                "exit_code": self.exit_code, "thresholds": asdict(self.thresholds), "verdict": asdict(self.verdict)}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Prints a line a trial as it ends, then what they say together. Raises ValueError for what is refused."""
-    parser = argparse.ArgumentParser(prog="python -m perf selftest", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help=HELP)
     parser.add_argument("--seconds", type=float, help="for all of it")
     parser.add_argument("--quick", action="store_true", help="one variant, fewer faults")
-    parser.add_argument("--record", type=Path, default=Path(RECORD), help="file of JSON (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    device = live.device(given.device)
-    kind = device.type
-    seconds = given.seconds or (QUICK if given.quick else SECONDS)[kind]
-    workloads = benchmarks(device, quick=given.quick)
-    print(f"A/A and injected faults on {device}, {seconds:.0f} s at most", flush=True)
-    trials, compare = [], itself(device, len(workloads))
-    for trial in trials_of(workloads, QUICK_FAULTS if given.quick else FAULTS, compare, seconds):
+    parser.add_argument("--record", type=Path, default=RECORD, help="file of JSON (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a line a trial as it ends, then what they say together."""
+    from perf.compare import selftest
+    from perf.measure import machine
+
+    place = device(options.device)
+    seconds = options.seconds or (QUICK if options.quick else SECONDS)[place.type]
+    workloads = selftest.benchmarks(place, quick=options.quick)
+    print(f"A/A and injected faults on {place}, {seconds:.0f} s at most", flush=True)
+    faults = selftest.QUICK_FAULTS if options.quick else selftest.FAULTS
+    trials = []
+    for trial in selftest.trials_of(workloads, faults, selftest.itself(place, len(workloads)), seconds):
         trials.append(trial)
-        print(shown(trial), flush=True)
-    found = summary(trials)
-    print("\n".join(said(found)))
-    given.record.parent.mkdir(parents=True, exist_ok=True)
-    record = {"schema": SCHEMA, "time": time.time(), "device": str(device), "machine": machine.fingerprint(),
-              "id": machine.identity(), "revision": machine.revision(), **found,
+        print(selftest.shown(trial), flush=True)
+    summary = selftest.summary(trials)
+    print("\n".join(selftest.sentences(summary)))
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    record = {"schema": SCHEMA, "time": time.time(), "device": str(place), "machine": machine.fingerprint(),
+              "id": machine.identity(), "revision": machine.revision(), **summary,
               "trials": [trial.to_json() for trial in trials]}
-    given.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return exit_code(trials)
-
-
-def benchmarks(device: torch.device, *, quick: bool) -> list[Workload]:
-    """The quick grid as far as it can run here; of the first of `VARIANTS` only, where it has to be quick."""
-    from perf.bench.prepare import Preparer
-
-    chosen = [w for w in grid("quick", device.type) if not quick or (w.bare and w.variant == VARIANTS[0])]
-    preparer = Preparer(device)
-    return [w for w in chosen if preparer.why_not(w) is None]
-
-
-def itself(device: torch.device, among: int) -> Compare:
-    """Compares the working tree with itself, by the settings of one of `among` benchmarks."""
-    folder, compare = head_folder(), live.comparing(device, among)
-    return lambda workloads, seconds: compare(workloads, folder, folder, seconds)
-
-
-def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Compare,
-              seconds: float) -> Iterator[Trial]:
-    """A/A of each variant, then each fault in the first benchmark of some. A fault that counters tell gets one pair,
-    whatever else is timed an equal share of the time that is left."""
-    variants: dict[str, list[Workload]] = {}
-    for w in workloads:
-        variants.setdefault(w.variant, []).append(w)
-    asked: list[tuple[str | None, list[Workload]]] = [(None, together) for together in variants.values()]
-    asked += [(fault, variants[name][:1]) for name in VARIANTS if name in variants for fault in faults]
-    end = time.monotonic() + seconds
-    for i, (fault, together) in enumerate(asked):
-        start = time.monotonic()
-        timed = sum(not counted(fault) for fault, _ in asked[i:])
-        share = 0.0 if counted(fault) else max(0.0, end - start) / timed
-        with injected(fault):
-            for w, verdict in compare(together, share):
-                yield Trial(fault, w, verdict, time.monotonic() - start, live.settings(w))
-
-
-def counted(fault: str | None) -> bool:
-    """Whether it shows in counters, which carry no noise."""
-    return fault is not None and parse(fault)[0] != "slow"
-
-
-@contextmanager
-def injected(fault: str | None) -> Iterator[None]:
-    """The head's workers that are started meanwhile have the fault in each call."""
-    before = os.environ.pop(INJECT, None)
-    if fault is not None:
-        os.environ[INJECT] = fault
-    try:
-        yield
-    finally:
-        os.environ.pop(INJECT, None)
-        if before is not None:
-            os.environ[INJECT] = before
-
-
-def shown(trial: Trial) -> str:
-    """A line, and the verdict's sentence below it."""
-    what, indent = trial.fault or "A/A", 11 * " "
-    return (f"{what:<10} {trial.verdict.word:<13}{trial.seconds:6.1f} s  exit code {trial.exit_code:<3}"
-            f"{trial.workload.id}\n"
-            + textwrap.fill(trial.verdict.why, WIDTH, initial_indent=indent, subsequent_indent=indent))
-
-
-def summary(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The figures that are published. Changes are shares: 0.04 is 4 %."""
-    same = [trial for trial in trials if trial.fault is None and trial.told]
-    due = [trial for trial in trials if trial.must_be_caught]
-    certified = sorted(v for trial in same if (v := trial.verdict.within_reach) is not None)
-    alarms = sum(trial.alarm for trial in same)
-    return {
-        "compared": len(same), "false_alarms": alarms, "false_alarms_at_most": at_most(alarms, len(same)),
-        "caught": sum(trial.verdict.word == "regressed" for trial in due), "due": len(due),
-        "undecided": sum(trial.verdict.word in ("inconclusive", "invalid") for trial in due),
-        "certified": {"half": _part(certified, 0.5), "nine in ten": _part(certified, 0.9), "all": _part(certified, 1)},
-        "certified_at_effect": sum((t.verdict.within_reach or math.inf) <= t.thresholds.effect for t in same)}
-
-
-def at_most(events: int, trials: int, confidence: float = 0.95) -> float:
-    """The largest rate that so few events don't rule out: of none seen 3/N, as a Poisson count has it; at most 1."""
-    if not trials:
-        return 1.0
-    low, high = 0.0, events + 10.0 * math.sqrt(events + 1)
-    for _ in range(60):
-        mean = (low + high) / 2
-        chance = sum(math.exp(-mean) * mean ** k / math.factorial(k) for k in range(events + 1))
-        low, high = (mean, high) if chance > 1 - confidence else (low, mean)
-    return min(1.0, high / trials)
-
-
-def _part(ordered: Sequence[float], share: float) -> float | None:
-    """What that share of the values doesn't exceed."""
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
-
-
-def said(found: dict[str, Any]) -> list[str]:
-    """The summary in sentences."""
-    certified = ", ".join(f"{part} {change:.1%}" for part, change in found["certified"].items() if change is not None)
-    return [
-        f"A/A: {many(found['compared'], 'benchmark')}, {many(found['false_alarms'], 'false alarm')}: at most "
-        f"{found['false_alarms_at_most']:.1%} of benchmarks (95 % confidence)",
-        f"smallest change that the most pairs would certify: of the benchmarks {certified or 'none'}",
-        f"{found['certified_at_effect']} of {found['compared']} benchmarks certify what matters",
-        f"faults that matter: {found['caught']} of {found['due']} caught, {found['undecided']} undecided"]
-
-
-def exit_code(trials: Sequence[Trial]) -> int:
-    """Undecided is no failure: it claims nothing."""
-    if trials and all(trial.verdict.word == "invalid" for trial in trials):
-        return UNFIT
-    missed = [trial for trial in trials if trial.must_be_caught
-              and trial.verdict.word not in ("regressed", "inconclusive", "invalid")]
-    return FAILED if missed or any(trial.alarm for trial in trials if trial.fault is None) else PASSED
+    options.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return selftest.exit_code(trials)

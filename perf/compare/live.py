@@ -1,4 +1,4 @@
-"""What commands compare by live pairs: which benchmark, on which device, and what counts as a change."""
+"""What commands compare by live pairs: which benchmark, and what counts as a change of it."""
 from __future__ import annotations
 
 import re
@@ -19,15 +19,6 @@ SIZES = r"b(\d+)-h(\d+)-kv(\d+)-n(\d+)-m(\d+)-d(\d+)"  # batch, heads, kv_heads,
 
 # Workloads of one variant, base folder, head folder, seconds -> a verdict on each.
 Compare = Callable[[Sequence[Workload], Path, Path, float], Iterable[tuple[Workload, Verdict]]]
-
-
-def device(name: str) -> torch.device:
-    """Raises ValueError, in one line, for one that is not here."""
-    choices = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
-               *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if name not in choices:
-        raise ValueError(f"no device {name!r} here; choose from {', '.join(choices)}")
-    return torch.device(name)
 
 
 def workload(name: str) -> Workload:

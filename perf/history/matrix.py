@@ -47,11 +47,15 @@ class Matrix:
 
 def build(grid: str, device: str | None) -> Matrix:
     """The matrix of a grid on a device; ValueError, in one line, if there is no such grid or device."""
+    from perf.system import devices
     from perf.workloads import grids as workloads
 
     if grid not in GRIDS:
         raise ValueError(f"{GRID}: unknown grid {grid!r}; choose from {', '.join(GRIDS)}")
-    device = _device(device)
+    try:
+        device = str(devices.device(device))
+    except ValueError as error:
+        raise ValueError(f"{DEVICE}: {error}") from None
     found = all_series()
     selected: dict[str, list[int]] = {one.benchmark: [] for one in found.values()}
     for w in workloads.grid(grid, device.partition(":")[0]):
@@ -68,18 +72,6 @@ def all_series() -> dict[Workload, Series]:
     grids = [workloads.grid("full", device_type) for device_type in ("cpu", "cuda")]
     named = [workloads.grid("full", device_type, with_shapes=True, with_zoo=True) for device_type in ("cpu", "cuda")]
     return series([w for cells in (*grids, *named) for w in cells])
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    gpus = torch.cuda.device_count()  # asks NVML: a process forked later may still use the GPU
-    if name is None:
-        return "cuda" if gpus else "cpu"
-    choices = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
-    if name not in choices:
-        raise ValueError(f"{DEVICE}: unknown device {name!r}; choose from {', '.join(choices)}")
-    return name
 
 
 @functools.cache

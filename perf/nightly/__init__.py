@@ -1,6 +1,6 @@
 """One night, from a fit machine to an alert: `python -m perf nightly` (docs/nightly-run.md).
 
-What runs is a list of steps (command.py), each of which leaves its result in the night's folder (folder.py) as soon as
+What runs is a list of steps (night.py), each of which leaves its result in the night's folder (folder.py) as soon as
 it is done, so that a killed night goes on where it was (steps.py). What measures is a process of its own, and holds
 the machine's lock (process.py, lock.py).
 

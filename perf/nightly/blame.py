@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf.commands.bisect import SECONDS, Compare, Measuring, between, comparing
 from perf.compare import live
+from perf.compare.bisect import SECONDS, Compare, Measuring, between, comparing
 from perf.compare.checkout import ROOT, checkout
 from perf.compare.closure import fingerprint
 from perf.nightly.compare import arguments, by, ended
 from perf.nightly.folder import append, lines
+from perf.system.devices import device
 from perf.verdict.search import Found, Step, search
 from perf.workloads.workload import Workload
 
@@ -44,7 +45,7 @@ class Blame:
 def main(request: Path, results: Path, root: Path = ROOT) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     known = {line["benchmark"]: line for line in lines(results)}
-    device = live.device(asked["device"])
+    place = device(asked["device"])
     end = time.monotonic() + asked["seconds"] - sum(line["seconds"] for line in known.values())
     wanted = [(one["good"], live.workload(one["benchmark"])) for one in asked["wanted"]
               if one["benchmark"] not in known]
@@ -59,9 +60,9 @@ def main(request: Path, results: Path, root: Path = ROOT) -> None:
         name = w.id
         print(name, flush=True)
         began = time.monotonic()
-        compare = until(end, comparing(w, device))
+        compare = until(end, comparing(w, place))
         try:
-            one = refused.get(good) or blamed(commits[good][name], good, compare, SECONDS[device.type], root, before)
+            one = refused.get(good) or blamed(commits[good][name], good, compare, SECONDS[place.type], root, before)
         except Late:
             return
         append(results, {"benchmark": name, "since": one.since, "why": one.why, "seconds": time.monotonic() - began})

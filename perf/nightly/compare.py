@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perf.compare import live, pairs
-from perf.compare.against import BENCHMARK, BUDGET, SAME, row
 from perf.compare.checkout import ROOT, checkout, head_folder
 from perf.compare.closure import unchanged
 from perf.compare.record import Finding
 from perf.compare.row import Row
 from perf.nightly.folder import append, lines
 from perf.policy.thresholds import Thresholds
+from perf.run.revision import BENCHMARK, BUDGET, SAME, row
 from perf.workloads.workload import Workload
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ from perf.measure.evidence import Evidence, load
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped, Unfit
 from perf.nightly.tonight import Look, Tonight, chosen, look
+from perf.system import exit_codes
 
 LOOKS, PAUSE = 3, 30.0  # at the machine, and seconds between them: what disturbs it may end
-UNFIT, NO_TESTS = 10, 5  # exit codes of pytest, the first one this project's
 NO_HISTORY = "no history: "
 
 
@@ -45,7 +45,7 @@ def tests(night: Tonight) -> None:
         raise Skipped("--no-tests")
     code = night.run("tests", "pytest", "-q", "-p", "no:cacheprovider")
     if code:
-        said = "there are none here" if code == NO_TESTS else night.last_line("tests")
+        said = "there are none here" if code == exit_codes.NO_TESTS else night.last_line("tests")
         raise ValueError(f"{said}; {night.folder.log('tests')}")
 
 
@@ -70,7 +70,7 @@ def one_pass(night: Tonight, step: str, number: int, only: Collection[str] = ())
     code = night.run(step, "pytest", "perf/", "--benchmark-only", *chosen(night.device, night.options),
                      f"--perf-evidence={night.evidence_of(number)}",
                      "--perf-unfit=invalid", "--perf-resume", *history, *named)
-    if code == UNFIT:
+    if code == exit_codes.UNFIT:
         raise Unfit(f"the machine was unfit for all that was tried; {night.folder.log(step)}")
     if code not in (0, 1):
         raise ValueError(f"{status(code)}: {night.last_line(step)}; {night.folder.log(step)}")

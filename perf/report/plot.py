@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perf.commands.arguments import Parser, read
 from perf.measure.evidence import Evidence
 from perf.report.plot_figure import STYLE, Lines, draw, lengths
-from perf.workloads.workload import BARE_PHASES, FORMULA, Workload
+from perf.workloads.workload import FORMULA, Workload
 
 SOFTWARE = {"driver": "driver", "cuda": "CUDA", "cudnn": "cuDNN", "torch": "torch", "triton": "triton",
             "flash-attn": "flash-attn", "python": "Python"}
@@ -65,30 +64,6 @@ def load_of(rows: Sequence[Evidence]) -> str:
     if len(tokens) == 1:
         return f"batch x n = {tokens.pop()}"
     return f"batch {min(batches)}" + (f" to {max(batches)}" if len(batches) > 1 else "")
-
-
-def plot(arguments: Sequence[str]) -> None:
-    """Writes a PNG and an SVG. Raises ValueError, in one line, for what can't be drawn."""
-    parser = Parser(prog="python -m perf plot", description="TFLOP/s over n, from an evidence file")
-    parser.add_argument("evidence", type=Path, help="evidence file; of several machines the last is drawn")
-    parser.add_argument("--function", help="comma-separated attention functions (default: all in the file)")
-    parser.add_argument("--phase", choices=BARE_PHASES, default=BARE_PHASES[0])
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the PNG; an SVG is written beside it")
-    chosen = parser.parse_args(arguments)
-    if chosen.output.suffix not in (".png", ".svg"):
-        raise ValueError(f"-o {chosen.output}: a PNG and an SVG are written; give a name that ends in .png")
-    rows, machines = read(chosen.evidence, "plot")
-    rows = [row for row in rows if row.machine == rows[-1].machine]
-    functions = chosen.function.split(",") if chosen.function else list(
-        dict.fromkeys(row.workload.function for row in rows))
-    shown = panels(rows, functions, chosen.phase)
-    if missing := [name for name in functions if name not in {w.function for w in shown}]:
-        timed = dict.fromkeys(f"{row.workload.function} {row.workload.phase}" for row in rows if row.median)
-        if chosen.function or not shown:
-            raise ValueError(f"{chosen.evidence}: nothing to plot: no {' or '.join(missing) or 'kernel'} "
-                             f"{chosen.phase} at two lengths or more; timed there: {', '.join(timed) or 'nothing'}")
-    drawn = [row for lines in shown.values() for points in lines.values() for row in points]
-    write(shown, caption(machines.get(rows[-1].machine, {}), drawn), chosen.output)
 
 
 def write(shown: Mapping[Workload, Lines], note: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The table of variants that the README shows, from the registry: `python -m perf variants [EVIDENCE.jsonl ...]`."""
+"""The table of variants that the README shows, from the registry."""
 from __future__ import annotations
 
 import re
@@ -63,12 +63,3 @@ def _linked(paper: str) -> str:
 def recorded() -> list[Evidence]:
     """The evidence that the published table is made from."""
     return [row for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern)) for row in load(path)]
-
-
-def variants(arguments: Sequence[str]) -> None:
-    """Prints the table, by the record or by these evidence files. Raises ValueError for one that isn't evidence."""
-    paths = [Path(argument) for argument in arguments]
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
-    print(table([row for path in paths for row in load(path)] if paths else recorded()))

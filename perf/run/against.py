@@ -19,15 +19,15 @@ from typing import Any
 
 import pytest
 
-from perf.compare.against import Against
 from perf.compare.row import Row
 from perf.policy import accepted
 from perf.run import options
 from perf.run.options import Settings
 from perf.run.replay import Script
+from perf.run.revision import Against
+from perf.system import exit_codes
 from perf.workloads.workload import FIELDS, Workload
 
-UNFIT, UNDECIDED = 10, 11  # exit codes
 FAILED = ("regressed", "wrong")
 STRICT = ("inconclusive", "invalid", "missing")
 DECIDED = ("ok", "improved", *FAILED)
@@ -144,9 +144,9 @@ class Comparison:
         if session.testsfailed > self.only_strict:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif "invalid" in words and not words & set(DECIDED):
-            session.exitstatus = UNFIT
+            session.exitstatus = exit_codes.UNFIT
         elif self.only_strict:
-            session.exitstatus = UNDECIDED
+            session.exitstatus = exit_codes.UNDECIDED
 
     def _save(self, path: Path) -> None:
         """The record that alerts read, also of a run that was interrupted."""

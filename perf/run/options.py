@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perf.system import devices
 from perf.workloads.workload import BARE_PHASES, GRIDS, UNQUANTISED, parse_length
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ AXES = {
     "compiled": ("compiled", "yes, no or both: models under torch.compile"),
 }
 OTHERS = {
-    "device": "device to measure on (default: cuda if there is one, else cpu)",
+    "device": devices.HELP,
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
     "precision": "stop sampling when the median's 95 %% interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
     "unfit": "what becomes of a row measured on an unfit machine: keep it with a mark, or fail it as invalid (default: "
@@ -135,7 +136,7 @@ def settings(config: pytest.Config) -> Settings:
     from perf.workloads import axes
 
     against = _against(config)
-    device = _device(given(config, "device"))
+    device = _device(config)
     grid = given(config, "grid") or "default"
     _one_of("grid", grid, GRIDS)
     explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := given(config, name)) is not None}
@@ -200,16 +201,11 @@ def _precision(text: str | None, device_type: str) -> float:
     return value
 
 
-def _device(text: str | None) -> torch.device:
-    import torch
-
-    if text is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    choices = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
-               *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if text not in choices:
-        raise pytest.UsageError(f"--perf-device: no device {text!r} here; choose from {', '.join(choices)}")
-    return torch.device(text)
+def _device(config: pytest.Config) -> torch.device:
+    try:
+        return devices.device(given(config, "device"))
+    except ValueError as error:
+        raise pytest.UsageError(f"--perf-device: {error}") from None
 
 
 def _file(config: pytest.Config, name: str, default: str | None) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 import attention
 from perf.run.options import AXES, FLAGS
+from perf.system import devices
 from perf.workloads import axes
 from perf.workloads.grids import grid
 from perf.workloads.workload import BARE, Workload
@@ -32,7 +33,7 @@ def command(w: Workload, tool: str = "torch", *, device: torch.device | None = N
     `device` is the default one unless given. Raises ValueError if no options select the workload, as one of a
     package that isn't installed here.
     """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or devices.device(None)
     test = f"test_{_family(w)}"
     return shlex.join(["pytest", f"perf/{test}.py::{test}[{w.id}]", "--benchmark-only", f"--perf-device={device}",
                        *_options(w, device.type), f"--perf-profile={tool}"])

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
+from perf.system.devices import HELP, device
 
 
 def parser(study: str, about: str | None, parts: Collection[str] = ()) -> argparse.ArgumentParser:
@@ -14,7 +14,7 @@ def parser(study: str, about: str | None, parts: Collection[str] = ()) -> argpar
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
-    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", type=device, default=device(None), help=HELP)
     add("--tiny", action="store_true", help="the smallest sizes: shows that it runs, and no finding")
     if parts:
         add("--part", action="append", default=[], choices=parts, help="only this part; may be repeated")

@@ -8,11 +8,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 import models
 from perf.bench import treatments
 from perf.bench.models import Models
+from perf.system import devices
 from perf.workloads.grids import quantizations
 from perf.workloads.workload import Workload
 
@@ -45,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """A line a model, dtype and method: errors relative to what they should be, root mean squares."""
     parser = argparse.ArgumentParser(prog="python -m perf.studies.quantisation_errors", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help=devices.HELP)
     parser.add_argument("--models", default=",".join(PRESETS))
     given = parser.parse_args(arguments)
-    device = torch.device(given.device)
+    device = devices.device(given.device)
     print(f"{'model':<12}{'dtype':<6}{'method':<17}{'layers':>7}{'mean':>9}{'worst':>9}{'logits':>9}  worst layer")
     for name in given.models.split(","):
         for dtype in ("fp32", "bf16"):

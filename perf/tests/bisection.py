@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from perf.commands.bisect import Compare, between, bisect
+from perf.compare.bisect import Compare, between, bisect
 from perf.tests.repositories import Repository
 from perf.verdict.search import Found, search
 from perf.verdict.verdict import Verdict

@@ -15,13 +15,14 @@ from typing import ClassVar
 import pytest
 
 import models
-from perf.compare import against, pairs
+from perf.compare import pairs
 from perf.compare import record as night
 from perf.compare.row import Row
 from perf.measure import machine
 from perf.policy import accepted
 from perf.policy.accepted import Accepted
 from perf.run import against as pytest_against
+from perf.run.revision import Against, row
 from perf.verdict.verdict import Side, Thresholds, Verdict
 from perf.workloads.workload import BARE, Workload
 
@@ -316,7 +317,7 @@ def test_a_revision_that_can_t_be_compared_with(compared, repository, monkeypatc
     given = git(repository, "rev-parse", "HEAD~1") if revision == "second" else revision
     root = repository.parent / where
     root.mkdir(exist_ok=True)
-    monkeypatch.setattr(pytest_against, "Against", functools.partial(against.Against, root=root))
+    monkeypatch.setattr(pytest_against, "Against", functools.partial(Against, root=root))
     if where == "no git":
         monkeypatch.setenv("PATH", "")
     refused(compared.run(f"--perf-against={given}"), message)
@@ -327,4 +328,4 @@ def test_what_fits_once_and_not_twice_is_skipped_unless_it_grew(peak: int, word:
     base, head = (Side({}, 1e-3, taken, missing="does not fit") for taken in (10, peak))
     found = pairs.Found(CELL, Thresholds(), base, head, checked=True)
     assert found.done
-    assert against.row(found.verdict(), found).word == word
+    assert row(found.verdict(), found).word == word

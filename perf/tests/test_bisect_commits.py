@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf.commands.bisect import between
+from perf.compare.bisect import between
 from perf.tests import repositories
 
 repository = repositories.repository

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from perf.commands.bisect import comparing
+from perf.compare.bisect import comparing
 from perf.compare.checkout import ROOT
 from perf.compare.live import workload
 from perf.tests import repositories

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import attention
 from perf.compare.checkout import environment
-from perf.editable import keep_apart
+from perf.system.editable import keep_apart
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ def test_the_machine_is_told(capsys):
 
 def test_a_machine_without_the_device_is_one_line(capsys):
     assert main(["machine", "cuda:99"]) == 2
-    assert capsys.readouterr().err.startswith("python -m perf machine: no device 'cuda:99' here: ")
+    assert capsys.readouterr().err.startswith("python -m perf machine: no device 'cuda:99' here; choose from ")
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["dance"], "unknown command 'dance'"), ([], "no command given")])

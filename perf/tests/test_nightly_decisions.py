@@ -13,14 +13,15 @@ import pytest
 
 from perf.alerts.markdown import shown
 from perf.commands import nightly as command
-from perf.commands.nightly import exit_code
 from perf.compare import record as nights
 from perf.measure.evidence import Evidence, Writer
 from perf.nightly import blame, compare, measuring, record, tonight
 from perf.nightly.bisection import LATE, with_commits
 from perf.nightly.folder import Done, Folder, append, lines
 from perf.nightly.good import last_good
+from perf.nightly.night import MEASURE, committed, exit_code, whole
 from perf.nightly.verdict import failed, findings
+from perf.system import exit_codes
 from perf.tests.nights import FA2, SDPA, SINCE, bisected, finding, night, nobody
 from perf.verdict.search import Found, Step
 from perf.verdict.verdict import Verdict
@@ -109,21 +110,21 @@ def test_an_accepted_regression_is_a_quiet_night():
     assert exit_code({}, night(finding()), lambda found: "worth it") == 0
 
 
-@pytest.mark.parametrize(("became", "whole"), [
+@pytest.mark.parametrize(("became", "expected"), [
     ({}, True), ({"screen": "skipped", "verdict": "skipped"}, True),
-    ({"machine": "failed", **dict.fromkeys(command.MEASURE, "skipped")}, False),  # an unfit night is not over
+    ({"machine": "failed", **dict.fromkeys(MEASURE, "skipped")}, False),  # an unfit night is not over
     ({"launches": "failed", "screen": "skipped"}, False), ({"verdict": None}, False)])
-def test_whether_anything_is_left_to_measure(tmp_path, became, whole):
+def test_whether_anything_is_left_to_measure(tmp_path, became, expected):
     folder = Folder(tmp_path, 1e9)
-    for name, outcome in (dict.fromkeys(("machine", *command.MEASURE), "ok") | became).items():
+    for name, outcome in (dict.fromkeys(("machine", *MEASURE), "ok") | became).items():
         if outcome:
             folder.keep(Done(name, outcome))
-    assert command.whole(folder) is whole
+    assert whole(folder) is expected
 
 
 def test_the_help_names_every_exit_code():
     said = command.__doc__.partition("Exit codes:")[2]
-    for code in (command.QUIET, command.REGRESSED, command.FAILED, command.UNFIT):
+    for code in (exit_codes.OK, exit_codes.FAILED, exit_codes.STEP_FAILED, exit_codes.UNFIT):
         assert f" {code} " in f" {said} ".replace(":", " ")
 
 
@@ -316,10 +317,10 @@ def test_what_is_refused_is_one_line(words, said, capsys):
 
 
 def test_uncommitted_changes_are_refused(tmp_path, commits):
-    assert command.committed(tmp_path) == commits[-1]
+    assert committed(tmp_path) == commits[-1]
     (tmp_path / "attention/__init__.py").write_text("changed\n")
     with pytest.raises(ValueError, match=r"uncommitted changes \(attention/__init__.py among them\)"):
-        command.committed(tmp_path)
+        committed(tmp_path)
 
 
 def test_a_machine_is_looked_at_until_it_is_fit(tmp_path, monkeypatch):

@@ -7,13 +7,11 @@ request and every script or style but its own two.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from perf.commands.arguments import Parser, read
 from perf.measure.evidence import Evidence
 from perf.report.looks import Look, looks, treatments
 from perf.report.table import Datasheet
@@ -66,21 +64,6 @@ def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[s
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; name a file that can be written") from error
-
-
-def report(arguments: Sequence[str]) -> None:
-    """Writes the page of an evidence file. Raises ValueError, in one line, for what can't be shown."""
-    parser = Parser(prog="python -m perf report", description="a self-contained HTML page of an evidence file")
-    parser.add_argument("evidence", type=Path, help="evidence file")
-    parser.add_argument("-o", "--output", type=Path, help="the page (default: beside the evidence, ending in .html)")
-    parser.add_argument("--title", default=TITLE)
-    chosen: argparse.Namespace = parser.parse_args(arguments)
-    output = chosen.output or chosen.evidence.with_suffix(".html")
-    if output == chosen.evidence:
-        raise ValueError(f"-o {output}: is the evidence itself; name another file")
-    rows, machines = read(chosen.evidence, "report")
-    write(output, rows, machines, title=chosen.title)
-    print(output)
 
 
 def file(name: str) -> str:

@@ -7,38 +7,13 @@ What can't be shown is one line each, on the page and on the terminal; the rest 
 """
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perf.commands.arguments import Parser
-
-RESULTS, NIGHTS, OUT = Path(".asv/results"), Path(".perf/nights"), Path(".site")
 MARK = "perf-site.txt"  # in every folder that this wrote, and may write again
 MARKED = "Written by python -m perf site, which replaces this folder.\n"
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Publishes; 1 if there is a history and asv's pages of it are missing.
-
-    Raises ValueError, in one line, for a missing configuration, or a folder that isn't ours to write.
-    """
-    parser = Parser(prog="python -m perf site", description="the history as web pages that load nothing from elsewhere")
-    parser.add_argument("--results", type=Path, help="asv's results (default: the results_dir of asv.conf.json)")
-    parser.add_argument("--nights", type=Path, default=NIGHTS, help=f"the nights' records (default: {NIGHTS})")
-    parser.add_argument("--out", type=Path, default=OUT, help=f"the folder to write (default: {OUT})")
-    chosen = parser.parse_args(arguments)
-    config = _config(Path("asv.conf.json"))
-    results = chosen.results or Path(config.get("results_dir", RESULTS))
-    problems, whole = build(config, Path.cwd(), results, chosen.nights, chosen.out)
-    for problem in problems:
-        print(f"python -m perf site: {problem}", file=sys.stderr)
-    print(chosen.out / "index.html")
-    return 0 if whole or not (results / "benchmarks.json").exists() else 1
 
 
 def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: Path) -> tuple[list[str], bool]:
@@ -70,12 +45,3 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
 def _ours(out: Path) -> None:
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out}: holds something else; name a new folder, or an empty one")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise ValueError(f"no {path} here; run it where that file stands") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None

@@ -1,23 +1,15 @@
-"""What the commands that read an evidence file share."""
+"""The evidence file that a command is given."""
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises ValueError, in one line, instead of ending the process."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def read(path: Path, verb: str) -> tuple[list[Evidence], dict[str, dict[str, Any]]]:
-    """The evidence of a file and its machines by id. Raises ValueError if there is none to `verb`."""
+    """Returns the evidence of a file, and its machines by id. Raises ValueError if there is none to `verb`."""
     from perf.measure.evidence import load, machines
 
     try:
