@@ -4,10 +4,8 @@ Importing this module registers all variants, under `hf_name(variant)`, with tra
 AttentionInterface and AttentionMaskInterface, so that `model.set_attn_implementation(hf_name("alibi:flex"))`
 works on any model that uses both (GPT-2, ViT and most others).
 
-Who masks what: a variant does causality itself, its queries aligned to the end of the keys, so one rule
-serves prefill, chunked prefill and decoding. Only padding comes from outside. The mask function therefore
-gives a bool key mask (B, M), or None when nothing is padded; being two-dimensional, it is not mistaken for a
-mask of queries by keys that a user made. Whatever these two can't express raises ValueError.
+A variant does causality itself, and `models.transformers_masks` says what of transformers' masks it is told. Whatever
+these two can't express raises ValueError.
 """
 from __future__ import annotations
 
@@ -18,12 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
-from transformers.utils.import_utils import is_tracing
 
 import attention
 from attention import registry
 from models.registry import Preset
+from models.transformers_masks import key_mask, read
 
 # Arguments with which some models change what attention computes; none of the variants knows them.
 UNKNOWN = ("head_mask", "position_bias", "softcap", "s_aux", "sliding_window", "cache")
@@ -88,32 +85,6 @@ def core(config: Any, variant: str, options: dict[str, Any], **shape: Any) -> at
     return cores[key]
 
 
-def key_mask(batch_size: int, q_length: int, kv_length: int, q_offset: int | torch.Tensor = 0,
-             kv_offset: int = 0, mask_function: Callable = causal_mask_function,
-             attention_mask: torch.Tensor | None = None, **unused: Any) -> torch.Tensor | None:
-    """transformers' mask function: which keys are not padding, bool (B, M), or None for all.
-
-    `attention_mask` is (B, all tokens so far). Raises ValueError for a mask that is more than
-    causality, or none, and padding; and for queries that do not stand at the end of the keys.
-    """
-    if mask_function not in (causal_mask_function, bidirectional_mask_function):
-        raise ValueError("attention variants know padding, not packed sequences, sliding windows or custom "
-                         "masks (compiling or capturing without a cache, transformers always assumes packed "
-                         "sequences: pass use_cache=True)")
-    if isinstance(q_offset, torch.Tensor) or q_offset + q_length != kv_offset + kv_length:
-        raise ValueError(f"attention variants align queries to the end of the keys, but {q_length} queries at "
-                         f"{q_offset} meet {kv_length} keys at {kv_offset} here: use a DynamicCache")
-    if attention_mask is None:
-        return None
-    if attention_mask.shape != (batch_size, kv_offset + kv_length):
-        raise ValueError(f"attention_mask {tuple(attention_mask.shape)} must cover all tokens, cached ones "
-                         f"too: expected ({batch_size}, {kv_offset + kv_length})")
-    # Whether anything is padded can't be read while a graph is recorded; then the mask stays.
-    if not is_tracing(attention_mask) and attention_mask.all():
-        return None
-    return attention_mask[:, kv_offset:]
-
-
 def _forward(variant: str, options: dict[str, Any]) -> Callable[..., tuple[torch.Tensor, None]]:
     def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
                attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
@@ -124,13 +95,13 @@ def _forward(variant: str, options: dict[str, Any]) -> Callable[..., tuple[torch
         for name in UNKNOWN:
             if (given := kwargs.get(name)) is not None and given is not False:
                 raise ValueError(f"{variant} can't take {name}: use attn_implementation='eager'")
-        if attention_mask is not None and attention_mask.dim() != 2:
-            raise ValueError(f"{variant} takes padding (B, M), not a mask {tuple(attention_mask.shape)} of "
-                             "queries by keys: use attn_implementation='sdpa'")
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        tokens, keep = read(attention_mask, variant, query.shape[2], key.shape[2], causal)
+        if tokens < key.shape[2]:
+            key, value = key[:, :, :tokens], value[:, :, :tokens]
         built = core(module.config, variant, options, heads=query.shape[1], kv_heads=key.shape[1],
                      head_dim=query.shape[3], causal=causal, scale=scaling)
-        return built(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
+        return built(query, key, value, keep).transpose(1, 2).contiguous(), None
 
     return attend
 

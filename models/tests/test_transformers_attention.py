@@ -176,10 +176,14 @@ def refusals() -> dict[str, tuple]:
         cache = model(tokens).past_key_values
         return model(tokens, attention_mask=torch.ones(2, 6), past_key_values=cache)
 
+    def several(model):
+        cache = StaticCache(model.config, max_cache_len=19)
+        model(tokens, past_key_values=cache)
+        return model(tokens, past_key_values=cache)
+
     return {
         "packed sequences": (lambda model: model(tokens, position_ids=packed, use_cache=False), "packed sequences"),
-        "static cache": (lambda model: model(tokens, past_key_values=StaticCache(model.config, max_cache_len=9)),
-                         "use a DynamicCache"),
+        "several tokens on a static cache": (several, "one query at a time from a static cache that holds tokens"),
         "queries by keys": (lambda model: model(tokens, attention_mask=torch.ones(2, 1, 6, 6, dtype=torch.bool)),
                             r"not a mask \(2, 1, 6, 6\) of queries by keys"),
         "keys for all queries": (lambda model: model(tokens, attention_mask=torch.ones(2, 1, 1, 6)),
@@ -196,16 +200,6 @@ def test_what_it_cannot_express_it_refuses_in_one_line(case):
     with pytest.raises(ValueError, match=line) as error:
         call(cases.create(GPT2, "softmax:sdpa"))
     assert "\n" not in str(error.value)
-
-
-def test_a_sliding_cache_takes_its_part_of_the_mask():
-    """Its keys are the last ones, so the rule holds: query 5 on keys 3, 4 and 5 of a mask of six."""
-    mask = torch.tensor([[False, True, True, True, False, True]])
-    part = transformers_attention.key_mask(1, 1, 3, q_offset=5, kv_offset=3, attention_mask=mask)
-    assert part is not None
-    assert part.tolist() == [[True, False, True]]
-    with pytest.raises(ValueError, match="1 queries at 4 meet 3 keys at 3"):
-        transformers_attention.key_mask(1, 1, 3, q_offset=4, kv_offset=3, attention_mask=mask)
 
 
 def test_a_variant_with_weights_is_refused(monkeypatch):
