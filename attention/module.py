@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attention import registry
+from attention import fastest, registry
 from attention.multihead import MultiheadAttention
 
 __all__ = ["Attention", "MultiheadAttention", "create", "oracle"]
@@ -22,10 +22,16 @@ def create(name: str, *, heads: int, kv_heads: int | None = None, head_dim: int,
     parameters depend on a length need `seq_len`. `scale` multiplies the scores; by default it is 1/sqrt(head_dim).
     Values are `value_dim` wide; by default they are as wide as keys (multi-head latent attention has keys of 192 and
     values of 128). With `deterministic`, gradients repeat to the last bit, or the call is refused.
+    The backend "fastest" is the fastest by this machine's records at the length `seq_len`; the module's `name` says
+    which that is, see `attention.fastest`.
     Raises ValueError for an unknown name or option and for numbers that can't be.
     """
-    variant = registry.variant(name)
     kv_heads = heads if kv_heads is None else kv_heads
+    function, _, backend = name.partition(":")
+    if backend == fastest.FASTEST:
+        name = fastest.choose(function, heads=heads, kv_heads=kv_heads, head_dim=head_dim, n=seq_len, causal=causal,
+                              dtype=dtype, device=torch.device(device), options=options).variant
+    variant = registry.variant(name)
     value_dim = head_dim if value_dim is None else value_dim
     for what, value in (("heads", heads), ("kv_heads", kv_heads), ("head_dim", head_dim), ("value_dim", value_dim)):
         if not isinstance(value, int) or value < 1:

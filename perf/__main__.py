@@ -8,6 +8,7 @@ from perf.commands import (
     accept,
     alert,
     bisect,
+    fastest,
     history,
     machine,
     nightly,
@@ -22,7 +23,8 @@ from perf.commands.parser import Parser
 from perf.system.exit_codes import REFUSED
 
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (
-    machine, variants, plot, report, repeatability, bisect, selftest, site, alert, accept, nightly, history)}
+    machine, variants, plot, report, repeatability, bisect, selftest, site, alert, accept, nightly, history,
+    fastest)}
 
 
 def parser() -> Parser:
