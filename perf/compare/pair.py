@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perf.bench import NO_MEMORY
 from perf.compare.company import Company, choose_core
 from perf.compare.process import Died, Process, both
-from perf.compare.worker import NO_MEMORY
 from perf.verdict.verdict import Side
 from perf.workloads.workload import Workload
 

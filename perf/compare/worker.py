@@ -38,16 +38,14 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import torch
 
-    from perf.bench.prepare import Prepared
+    from perf.bench.subject import Subject
     from perf.measure.clocks import Plan
     from perf.measure.fitness import Watch
-    from perf.workloads.workload import Workload
 
 Answer = dict[str, Any]
 INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/compare/inject.py)
 
 IMPORTS = ("torch._inductor.compile_fx",)  # what is slow to import, and only what is compiled needs
-NO_MEMORY = "does not fit"  # in the reason of what is missing for a lack of it
 LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
 
 
@@ -66,20 +64,20 @@ class Worker:
         self.timer = CoreTimer() if device.type == "cpu" and core_time.AVAILABLE else self.clock.timer
         self.preparer = Preparer(device)
         self.cores = _cores()
-        self.prepared: Prepared | None = None
+        self.subject: Subject | None = None
         self.made: Plan | None = None
-        self.variant = ""
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
         """Raises what the workload raises, unless that is a lack of memory."""
         import torch
 
-        from perf.measure import memory
+        from perf.bench.subject import Missing, available
 
         try:
-            return self._answer(request)
-        except torch.OutOfMemoryError as error:
-            return {"missing": f"{self.variant}: {NO_MEMORY}: {memory.shortage(error)}"}
+            with available(self.subject.workload) if self.subject else nullcontext():
+                return self._answer(request)
+        except Missing as reason:
+            return {"missing": str(reason)}
         finally:
             if self.device.type == "cuda" and ("prepare" in request or "release" in request):
                 torch.cuda.empty_cache()  # the other side may need what lies in this one's cache
@@ -99,62 +97,39 @@ class Worker:
     def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
         """Builds what is timed and calls it once; `check` holds it against its oracle and counts it."""
         import attention
-        from perf.measure.compiling import cold
+        from perf.bench.subject import Missing, Subject, Wrong
+        from perf.measure.compiling import cold, compiling
         from perf.workloads.workload import Workload
 
-        self.prepared = self.made = None
+        self.subject = self.made = None
         gc.enable()
         _stay_on(self.cores)
         w = Workload(**fields)
-        self.variant = w.variant
+        if w.variant not in attention.names():
+            return {"missing": f"{w.variant} is not registered"}
         try:
-            if w.variant not in attention.names():
-                return {"missing": f"{w.variant} is not registered"}
-            if reason := self.preparer.why_not(w):
-                return {"missing": reason}
-            with cold() if w.compiled and check else nullcontext() as compiled:
-                try:
-                    prepared = self.preparer.prepare(w)
-                except (ValueError, ImportError) as error:
-                    return {"missing": line(error)}
-                self.prepared = prepared = _injected(prepared)
-                prepared.call()  # compilers and libraries make their plans
-            seconds = {"compile_seconds": compiled.seconds} if compiled else {}
-            return self._checked(w, prepared) | seconds if check else {"ready": True}
-        except attention.Unsupported as error:
-            return {"missing": line(error)}
+            self.subject = subject = Subject(self.preparer, w, around=_injected,
+                                             compiles=cold if w.compiled and check else compiling)
+            return _checked(subject) if check else {"ready": True}
+        except Missing as reason:
+            return {"missing": str(reason)}
+        except Wrong as reason:
+            return {"wrong": str(reason)}
 
     def release(self) -> Answer:
-        self.prepared = self.made = None
+        """Gives the memory of what was prepared back."""
+        self.subject = self.made = None
         self.preparer.release()
         return {}
 
-    def _checked(self, w: Workload, prepared: Prepared) -> Answer:
-        from perf.bench.treatments import not_compiled
-        from perf.measure import counters, memory
-        from perf.measure.kernels import wrong_kernel
-
-        prepared.reference()
-        report = prepared.check()
-        if not report.ok:
-            return {"wrong": report.message}
-        peak, kept = memory.peak(prepared.call, self.device), prepared.kept()
-        counted = counters.count(prepared.call, self.device)
-        if reason := wrong_kernel(counted.kernels, w, self.device.type) or not_compiled(counted.counters, w):
-            return {"wrong": reason}
-        sizes = {"kept_bytes": kept, "flops": w.flops, "bytes": w.bytes}
-        worst = max(report.errors, key=lambda x: report.errors[x] / report.bounds[x] if report.bounds[x] else 0.0)
-        return {"ready": True, "counters": {**counted.counters, **{x: n for x, n in sizes.items() if n is not None}},
-                "kernels": counted.kernels, "error": report.errors[worst], "bound": report.bounds[worst],
-                "peak_bytes": peak.allocated + kept}
-
     def plan(self, core: int | None, *, graph: bool) -> Answer:
-        assert self.prepared is not None, "a plan before it is prepared"
+        """Warms the call up on one core and chooses its rounds."""
+        assert self.subject is not None, "a plan before it is prepared"
         if core is not None:
             _stay_on({core})
         gc.collect()
         gc.disable()
-        self.made = self.clock.prepare(self.prepared.call, graph=graph)
+        self.made = self.subject.plan(self.clock, graph=graph)
         self.watch.begin()
         return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
 
@@ -183,13 +158,21 @@ def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> li
     return [(stop - start) / plan.iterations for start, stop in readings[skipped:]]
 
 
-def _injected(prepared: Prepared) -> Prepared:
-    spec = os.environ.get(INJECT)
-    if not spec:
-        return prepared
+def _checked(subject: Subject) -> Answer:
+    facts, w = subject.check(), subject.workload
+    sizes = {"kept_bytes": facts.kept_bytes, "flops": w.flops, "bytes": w.bytes}
+    answer = {"ready": True, "counters": {**facts.counters, **{x: n for x, n in sizes.items() if n is not None}},
+              "kernels": facts.kernels, "error": facts.error, "bound": facts.bound, "peak_bytes": facts.peak_bytes}
+    return answer | ({"compile_seconds": sum(facts.compiled.get(x, 0) for x in ("cold", "warm"))} if w.compiled else {})
+
+
+def _injected(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call with the fault in it that the environment names."""
+    if not (spec := os.environ.get(INJECT)):
+        return call
     from perf.compare import inject
 
-    return replace(prepared, call=inject.wrap(prepared.call, spec))
+    return inject.wrap(call, spec)
 
 
 def line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
-"""The figures of a workload that asv keeps, whoever measured it: `of` evidence, or a `Cell` in a process of asv.
+"""The figures that asv keeps of a workload, whoever measured it: `of` evidence, or a `Cell` in a process of asv.
 
-asv starts a process for each figure of each cell. The first to come writes what it found into the
-folder named by PERF_FIGURES, emptied for every run; the others read it, without importing torch.
+asv starts a process for each figure of each cell. The first one writes the figures into the folder named by
+PERF_FIGURES, which is emptied for every run; the others read them, without importing torch.
 """
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
+    from perf.bench.subject import Subject
     from perf.measure.clocks import Clock, Plan
     from perf.measure.evidence import Evidence
 
@@ -25,10 +25,10 @@ FOLDER = "PERF_FIGURES"
 
 @dataclass(frozen=True)
 class Figures:
-    """What is tracked of a workload besides its time; or why it can't run here, or what is wrong with it.
+    """A workload's figures besides its time; or the reason why it can't run here, or what is wrong with it.
 
-    Each field but the last two is the asv figure "track_" and its name. None: it has none such, as a bare kernel has
-    no model's bytes. A wrong variant has its error, over its bound and so above 1, and nothing else.
+    Each field but the last two is the asv figure "track_" and its name. None: the workload has no such figure, as a
+    bare kernel has no model's bytes. A wrong variant has its error, relative to the bound, and nothing else.
     """
 
     error: float | None = None
@@ -54,7 +54,7 @@ def of(row: Evidence) -> Figures:
     """The figures in evidence that is "ok" or "wrong"; ValueError for other evidence, which has none."""
     if row.outcome not in ("ok", "wrong"):
         raise ValueError(f"{row.workload.id}: {row.outcome} evidence has no figures")
-    error = row.error / row.bound if row.error is not None and row.bound else None
+    error = _share(row.error, row.bound)
     if row.outcome == "wrong":
         return Figures(error, wrong=row.reason or "wrong")
     quality = row.quality.get("new", 0) / 100 if row.quality.get("unit") == "points" else None
@@ -71,7 +71,7 @@ class Cell:
 
     @functools.cached_property
     def figures(self) -> Figures:
-        """Read if another process found them, else measured."""
+        """The figures that another process wrote, if one did; otherwise they are measured."""
         folder = os.environ.get(FOLDER)
         if folder is None:
             return self._measured()
@@ -89,62 +89,36 @@ class Cell:
         return clock(torch.device(self.device))
 
     @functools.cached_property
-    def call(self) -> Callable[[], Any]:
-        """What is timed; raises RuntimeError for a numerically wrong variant, which gets no time."""
+    def plan(self) -> Plan:
+        """Warms up, and says how often to call. Raises RuntimeError for a wrong variant, which gets no time."""
         if self.figures.wrong:
             raise RuntimeError(self.figures.wrong)
-        return self._prepared.call
+        return self._subject.plan(self.clock)
 
     @functools.cached_property
-    def plan(self) -> Plan:
-        """Warms up, and says how often to call."""
-        return self.clock.prepare(self.call)
-
-    @functools.cached_property
-    def _preparer(self) -> Any:
+    def _subject(self) -> Subject:
         import torch
 
         from perf.bench.prepare import Preparer
+        from perf.bench.subject import Subject
 
-        return Preparer(torch.device(self.device))
-
-    @functools.cached_property
-    def _prepared(self) -> Any:
-        return self._preparer.prepare(self.workload)
+        return Subject(Preparer(torch.device(self.device)), self.workload)
 
     def _measured(self) -> Figures:
-        import torch
-
-        import attention
-        from perf.measure.compiling import compiling
-        from perf.measure.memory import shortage
+        from perf.bench.subject import Missing, Wrong
 
         try:
-            if reason := self._preparer.why_not(self.workload):
-                return Figures(reason=reason)
-            with compiling() as compiled:
-                try:
-                    prepared = self._prepared
-                except (ValueError, ImportError) as error:
-                    return Figures(reason=str(error).splitlines()[0])
-                prepared.call()
-            report = prepared.check()
-            if not report.ok:
-                return Figures(error=report.worst, wrong=report.message)
-            return self._counted(report.worst, compiled.figures())
-        except attention.Unsupported as error:
-            return Figures(reason=str(error))
-        except torch.OutOfMemoryError as error:
-            return Figures(reason=f"does not fit: {shortage(error)}")
+            facts = self._subject.check()
+            host = self._subject.plan(self.clock).host
+        except Missing as missing:
+            return Figures(reason=str(missing))
+        except Wrong as wrong:
+            return Figures(_share(wrong.facts.error, wrong.facts.bound), wrong=str(wrong))
+        return Figures(_share(facts.error, facts.bound), facts.peak_bytes,
+                       None if self.workload.bare else facts.kept_bytes, facts.counters.get("launches"), host,
+                       facts.compiled.get("cold"), facts.compiled.get("warm"))
 
-    def _counted(self, error: float, compiled: dict[str, float]) -> Figures:
-        import torch
 
-        from perf.measure.counters import count
-        from perf.measure.memory import peak_bytes
-
-        device, prepared = torch.device(self.device), self._prepared
-        kept = prepared.kept()
-        return Figures(error, peak_bytes(prepared.call, device) + kept, None if self.workload.bare else kept,
-                       count(prepared.call, device).counters.get("launches"),
-                       self.clock.prepare(prepared.call).host, compiled.get("cold"), compiled.get("warm"))
+def _share(error: float | None, bound: float | None) -> float | None:
+    """How much of its bound an error takes."""
+    return error / bound if error is not None and bound else None

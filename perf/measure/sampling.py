@@ -35,7 +35,14 @@ class Samples:
 
     @property
     def median(self) -> float:
+        """The middle one, in seconds."""
         return statistics.median(self.seconds)
+
+    @property
+    def iqr(self) -> float:
+        """The seconds between the quartiles."""
+        ordered, quarter = sorted(self.seconds), len(self.seconds) // 4
+        return ordered[-1 - quarter] - ordered[quarter]
 
 
 def sample(clock: Clock, plan: Plan, *, precision: float, watch: Callable[[], Any] | None = None) -> Samples:

@@ -3,29 +3,30 @@ from __future__ import annotations
 
 import functools
 import time
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import pytest
-import torch
 
-import attention
 from attention.registry import variant
 from perf.bench.precompile import precompile
-from perf.bench.prepare import Prepared, Preparer
+from perf.bench.prepare import Preparer
 from perf.bench.quality import Judge
-from perf.bench.treatments import not_compiled
-from perf.measure import counters, machine, memory, roofline
+from perf.bench.subject import Missing, Subject, Wrong
+from perf.measure import machine, roofline
 from perf.measure.clocks import Plan, clock
-from perf.measure.compiling import Ledger, compiling
+from perf.measure.compiling import Ledger
 from perf.measure.evidence import Evidence, Writer
 from perf.measure.fitness import Patience, State, Watch, summary, unfit
-from perf.measure.kernels import wrong_kernel
-from perf.measure.sampling import Samples, sample
+from perf.measure.sampling import Samples
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.resume import measured_before
 from perf.run.spending import Spending
 from perf.workloads.workload import Workload
+
+SHOWN = ("error", "bound", "peak_bytes", "flops", "bytes", "clock", "interval", "ended", "host", "floor", "limit",
+         "compiled", "counters", "quality")  # the fields of evidence that pytest-benchmark's JSON has too
 
 
 class Session:
@@ -47,147 +48,93 @@ class Session:
 
     @functools.cached_property
     def ceilings(self) -> roofline.Ceilings:
+        """The machine's rates in the dtypes of this run."""
         with self.spending.on("ceilings"):
             dtypes = sorted({w.dtype for w in self.settings.workloads})
             return roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)
 
     def _compile_ahead(self) -> None:
-        """Before the first workload: nothing is timed while workers compile."""
+        """Compiles before the first workload: nothing is timed while workers compile."""
         self.compiled_ahead = True
         compiled = [w for w in self.settings.workloads if w.id not in self.before
                     and (variant(w.variant).backend.compiled if w.bare else w.compiled)]
         with self.spending.on("compiling ahead"):
             figures, failed = precompile(compiled, self.settings.device)
-        for workload, found in figures.items():
-            self.ledger.add(workload, found)
+        for workload, seconds in figures.items():
+            self.ledger.add(workload, seconds)
         self.notes += failed
 
     def measure(self, w: Workload, benchmark: Any) -> None:
         """Skips what can't run, fails what is wrong, times the rest, and plays its samples to pytest-benchmark."""
-        if known := self.before.get(w.id):
-            self.rows.append(known)
-            self._play(known.samples, known, benchmark, lambda: None)
+        if row := self.before.get(w.id):
+            self.rows.append(row)
+            self._play(row, benchmark, lambda: None)
             return
         if benchmark.enabled and not self.compiled_ahead:
             self._compile_ahead()
-        if reason := self.preparer.why_not(w):
-            self._skip(w, reason)
         try:
-            with compiling() as compiled:
-                with self.spending.on("preparing"):
-                    prepared = self._prepared(w)
-                with self.spending.on("first calls"):  # compilers and libraries make their plans
-                    prepared.call()
-                with self.spending.on("references"):
-                    prepared.reference()
-                with self.spending.on("checks"):
-                    found = self._check(w, prepared)
-            found["compiled"] = self.ledger.add(w.id, compiled.figures())
-            self._measure(w, prepared, benchmark, found)
-        except attention.Unsupported as error:
-            self._skip(w, str(error))
-        except torch.OutOfMemoryError as error:
-            self._skip(w, f"{w.variant}: does not fit: {memory.shortage(error)}")
+            self._measure(w, benchmark)
+        except Missing as reason:
+            self._record(w, "skipped", reason=str(reason))
+            pytest.skip(str(reason))
+        except Wrong as wrong:
+            self._fail(w, str(wrong), asdict(wrong.facts))
         except Exception as error:
             self._record(w, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
             raise
 
-    def _prepared(self, w: Workload) -> Prepared:
-        try:
-            return self.preparer.prepare(w)
-        except (ValueError, ImportError) as error:
-            self._skip(w, str(error).splitlines()[0])
-
-    def _check(self, w: Workload, prepared: Prepared) -> dict[str, Any]:
-        """Error and bound of the tensor that comes closest to its bound; fails if one passes it."""
-        report = prepared.check()
-        worst = max(report.errors, key=lambda x: _badness(report.errors[x], report.bounds[x]))
-        found = {"error": report.errors[worst], "bound": report.bounds[worst]}
-        if not report.ok:
-            self._fail(w, report.message, **found)
-        return found
-
-    def _measure(self, w: Workload, prepared: Prepared, benchmark: Any, found: dict[str, Any]) -> None:
-        device = self.settings.device
-        with self.spending.on("memory"):
-            peak, kept = memory.peak(prepared.call, device), prepared.kept()
-        with self.spending.on("counting"):
-            counted = counters.count(prepared.call, device, model=not w.bare and not w.compiled)
-        found |= {"counters": counted.counters, "kernels": counted.kernels,
-                  "kernel_shares": counted.shares.kernels, "attention_share": counted.shares.attention,
-                  "peak_bytes": peak.allocated + kept, "kept_bytes": kept,
-                  "reserved_bytes": peak.reserved, "rss_bytes": peak.rss}
-        if reason := wrong_kernel(counted.kernels, w, device.type) or not_compiled(counted.counters, w):
-            self._fail(w, reason, **found)
+    def _measure(self, w: Workload, benchmark: Any) -> None:
+        subject = Subject(self.preparer, w, part=self.spending.on)
+        subject.facts.compiled = self.ledger.add(w.id, subject.facts.compiled)
+        facts = asdict(subject.check())
         if self.settings.quality and not w.bare:
             with self.spending.on("quality"):
                 judged = self.judge.of(w)
-            found["quality"] = judged.found or {"reason": judged.reason}
+            facts["quality"] = judged.found or {"reason": judged.reason}
             if judged.lost:  # whatever its speed
-                self._fail(w, f"{w.model} in {w.quantization} {judged.lost}", **found)
+                self._fail(w, f"{w.model} in {w.quantization} {judged.lost}", facts)
         if not benchmark.enabled:
-            benchmark.pedantic(prepared.call)  # --benchmark-disable: checked and called, not timed
+            benchmark.pedantic(subject.call)  # --benchmark-disable: checked and called, not timed
             return
         with self.spending.on("timing"):
-            plan = self.clock.prepare(prepared.call)
-            samples, states = self._timed(plan)
+            plan = subject.plan(self.clock)
+            samples, states = self._timed(subject, plan)
         if limit := roofline.floor(w, self.ceilings):
-            found |= {"floor": limit.seconds, "limit": limit.limit}
-        found |= {"clock": plan.clock, "no_graph": plan.no_graph, "host": plan.host, "state": summary(states),
+            facts |= {"floor": limit.seconds, "limit": limit.limit}
+        facts |= {"clock": plan.clock, "no_graph": plan.no_graph, "host": plan.host, "state": summary(states),
                   "iterations": plan.iterations}
         if host := states[-1].host:
-            found["foreign_cores"] = host.foreign_cores
+            facts["foreign_cores"] = host.foreign_cores
         if reason := unfit(states):
-            found["reason"] = reason
+            facts["reason"] = reason
             if self.settings.unfit == "invalid":
-                self._record(w, "invalid", **found)
+                self._record(w, "invalid", **facts)
                 pytest.fail(f"invalid: {reason}", pytrace=False)
-        self._keep(w, samples, plan, benchmark, found)
+        row = self._record(w, "ok", samples=samples.seconds, median=samples.median, interval=samples.interval,
+                           iqr=samples.iqr, rounds=len(samples.seconds), ended=samples.ended, **facts)
+        self._play(row, benchmark, plan.call)
 
-    def _timed(self, plan: Plan) -> tuple[Samples, tuple[State, ...]]:
+    def _timed(self, subject: Subject, plan: Plan) -> tuple[Samples, tuple[State, ...]]:
         """Times, and times again where the machine turned out unfit."""
         attempt = 0
         while True:
-            self.watch.begin()
-            samples = sample(self.clock, plan, precision=self.settings.precision, watch=self.watch.sample)
-            states = self.watch.end()
+            samples, states = subject.sample(self.clock, plan, self.watch, self.settings.precision)
             if self.settings.unfit == "keep" or not self.patience.again(unfit(states), attempt):
                 return samples, states
             time.sleep(self.patience.pause)
             attempt += 1
 
-    def _keep(self, w: Workload, samples: Samples, plan: Plan, benchmark: Any, found: dict[str, Any]) -> None:
-        quarter = len(samples.seconds) // 4
-        ordered = sorted(samples.seconds)
-        iqr = ordered[-1 - quarter] - ordered[quarter]
-        row = self._record(w, "ok", samples=samples.seconds, median=samples.median, interval=samples.interval,
-                           iqr=iqr, rounds=len(ordered), ended=samples.ended, **found)
-        self._play(samples.seconds, row, benchmark, plan.call)
+    def _play(self, row: Evidence, benchmark: Any, call: Any) -> None:
+        benchmark.extra_info.update({name: getattr(row, name) for name in SHOWN})
+        self.script.play(row.samples, benchmark, call)
 
-    def _play(self, samples: tuple[float, ...], row: Evidence, benchmark: Any, call: Any) -> None:
-        names = ("error", "bound", "peak_bytes", "flops", "bytes", "clock", "interval", "ended", "host", "floor",
-                 "limit", "compiled", "counters", "quality")
-        benchmark.extra_info.update({name: getattr(row, name) for name in names})
-        self.script.play(samples, benchmark, call)
-
-    def _skip(self, w: Workload, reason: str) -> NoReturn:
-        self._record(w, "skipped", reason=reason)
-        pytest.skip(reason)
-
-    def _fail(self, w: Workload, reason: str, **found: Any) -> NoReturn:
-        self._record(w, "wrong", reason=reason, **found)
+    def _fail(self, w: Workload, reason: str, facts: dict[str, Any]) -> NoReturn:
+        self._record(w, "wrong", reason=reason, **facts)
         pytest.fail(reason, pytrace=False)
 
-    def _record(self, w: Workload, outcome: str, **found: Any) -> Evidence:
+    def _record(self, w: Workload, outcome: str, **facts: Any) -> Evidence:
         evidence = Evidence(w, outcome, flops=w.flops, bytes=w.bytes, machine=machine.identity(),
-                            revision=machine.revision(), **found)
+                            revision=machine.revision(), **facts)
         self.rows.append(evidence)
         self.writer.append(evidence)
         return evidence
-
-
-def _badness(error: float, bound: float) -> float:
-    """Error over bound, made to be ordered: NaN, and any error where none is allowed, are the worst."""
-    if error != error or (error and not bound):
-        return float("inf")
-    return error / bound if bound else 0.0

@@ -1,4 +1,4 @@
-"""One call, measured by itself: its seconds by the harness's clock, the bytes of its peak, within a limit of time."""
+"""One call, measured by itself: the kernel it ran, its seconds by the harness's clock, its peak, in limited time."""
 from __future__ import annotations
 
 import signal
@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from perf.bench.subject import fallback
+from perf.measure import counters
 from perf.measure.clocks import clock
 from perf.measure.memory import peak_bytes
 from perf.measure.sampling import sample
+from perf.workloads.workload import Workload
 
 PRECISION = 0.01
 
@@ -35,6 +38,12 @@ def measured(call: Callable[[], Any], device: torch.device, limit: float) -> Mea
         plan = ticking.prepare(call)
         found = sample(ticking, plan, precision=PRECISION)
     return Measured(found.median, found.interval, plan.clock, peak)
+
+
+def confirm(call: Callable[[], Any], w: Workload, device: torch.device) -> None:
+    """Raises ValueError, in one line, where another kernel ran in the call than the workload names."""
+    if reason := fallback(counters.count(call, device), w, device):
+        raise ValueError(reason)
 
 
 @contextmanager

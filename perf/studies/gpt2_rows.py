@@ -17,8 +17,6 @@ import models
 from attention.testing import FLOOR, K
 from models import gpt2
 from models.registry import Preset, require
-from perf.measure import counters
-from perf.measure.kernels import wrong_kernel
 from perf.workloads.workload import Workload
 
 WINDOW = 65  # keys: a query's own and the 64 before it, |i - j| <= 64
@@ -92,12 +90,10 @@ def error_ratio(model: Any, preset: Preset, row: Row, *, n: int) -> float:
     return ratio
 
 
-def confirm_kernel(call: Any, preset: Preset, variant: str, phase: str, n: int, dtype: torch.dtype,
-                   device: torch.device) -> None:
-    """Raises ValueError where another kernel ran than the variant's."""
+def workload(preset: Preset, variant: str, phase: str, batch: int, n: int, dtype: torch.dtype) -> Workload:
+    """The workload that a phase of the preset on a variant is: its prefill, its training step, or a token behind n."""
     function, _, backend = variant.partition(":")
     short = next(name for name, known in attention.DTYPES.items() if known == dtype)
-    w = Workload(preset.name, function, backend, phase, True, 1, preset.heads, preset.kv_heads,
-                 1 if phase == "decode" else n, n, preset.head_dim, short)
-    if reason := wrong_kernel(counters.count(call, device).kernels, w, device.type):
-        raise ValueError(reason)
+    queries, keys = (1, n + 1) if phase == "decode" else (n, n)
+    return Workload(preset.name, function, backend, phase, True, batch, preset.heads, preset.kv_heads, queries, keys,
+                    preset.head_dim, short)

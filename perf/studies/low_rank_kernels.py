@@ -10,12 +10,13 @@ import torch
 from attention import DTYPES, Attention
 from attention.testing import inputs
 from perf.measure.memory import peak_bytes
-from perf.studies.calls import bounded
+from perf.studies.calls import bounded, confirm
 from perf.studies.claims import Cell, table
 from perf.studies.low_rank_rows import BASELINE, EXACT, INITS, Row, initialise, weights
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio
 from perf.studies.rounds import in_turns
+from perf.workloads.workload import BARE, Workload
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class Kernels:
         base = self._built(BASELINE, n, dtype)
         with bounded(self.limit):
             attend(*qkv)
+            function, _, backend = row.variant.partition(":")
+            confirm(lambda: attend(*qkv), Workload(BARE, function, backend, "forward", False, 1, self.heads, self.heads,
+                                                   n, n, self.head_dim, dtype), self.study.device)
             peak = peak_bytes(lambda: attend(*qkv), self.study.device)
         ratio = in_turns(lambda: base(*qkv), lambda: attend(*qkv), self.study.device, self.limit)
         mse = (attend(*qkv).float() - exact).square().mean().item()

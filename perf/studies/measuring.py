@@ -13,13 +13,11 @@ from typing import Any
 import torch
 
 from perf.bench.precompile import precompile
-from perf.bench.prepare import Prepared, Preparer
-from perf.bench.treatments import not_compiled
-from perf.measure import counters, machine
+from perf.bench.prepare import Preparer
+from perf.bench.subject import Subject
+from perf.measure import machine
 from perf.measure.clocks import clock
-from perf.measure.compiling import compiling
 from perf.measure.fitness import Watch, unfit
-from perf.measure.sampling import sample
 from perf.workloads.workload import Workload
 
 ROUNDS = (5, 50)  # of a stopwatch: the fewest, and the most
@@ -97,15 +95,11 @@ class Study:
         if (spent := time.monotonic() - self.started) > self.seconds:
             raise TimeoutError(f"not begun: {spent:.0f} s are spent")
 
-    def prepared(self, w: Workload) -> Prepared:
+    def subject(self, w: Workload) -> Subject:
         """Ready and called once. Raises ValueError, in one line, for what can't run here, and TimeoutError where the
         study's seconds are spent."""
         self.in_time()
-        if reason := self.preparer.why_not(w):
-            raise ValueError(reason)
-        made = self.preparer.prepare(w)
-        made.call()
-        return made
+        return Subject(self.preparer, w)
 
     def timed(self, w: Workload) -> Timed:
         """Checked, then timed; each workload once. Raises ValueError for one that is wrong."""
@@ -116,24 +110,19 @@ class Study:
         return self.known[w]
 
     def _timed(self, w: Workload) -> Timed:
-        with compiling() as compiled:
-            made = self.prepared(w)
-            report = made.check()
-        if not report.ok:
-            raise ValueError(report.message)
-        counted = counters.count(made.call, self.device).counters
-        if reason := not_compiled(counted, w):
-            raise ValueError(reason)
-        eager = stopwatch(made.call, self.device)
+        subject = self.subject(w)
+        facts = subject.check()
+        assert facts.error is not None
+        assert facts.bound is not None
+        assert facts.kept_bytes is not None
+        eager = stopwatch(subject.call, self.device)
         ticking = clock(self.device)
-        plan = ticking.prepare(made.call)
-        self.watch.begin()
-        found = sample(ticking, plan, precision=PRECISION, watch=self.watch.sample)
-        reason = unfit(self.watch.end())
+        plan = subject.plan(ticking)
+        samples, states = subject.sample(ticking, plan, self.watch, PRECISION)
         replay = stopwatch(plan.call, self.device) if self.device.type == "cuda" and not plan.no_graph else None
-        worst = max(report.errors, key=lambda x: report.errors[x] / report.bounds[x] if report.bounds[x] else 0.0)
-        return Timed(w, found.median, found.interval, plan.clock, eager, replay, plan.host, plan.no_graph, made.kept(),
-                     report.errors[worst], report.bounds[worst], counted, compiled.figures(), reason, found.seconds)
+        return Timed(w, samples.median, samples.interval, plan.clock, eager, replay, plan.host, plan.no_graph,
+                     facts.kept_bytes, facts.error, facts.bound, facts.counters, facts.compiled, unfit(states),
+                     samples.seconds)
 
 
 def stopwatch(call: Callable[[], Any], device: torch.device) -> float:

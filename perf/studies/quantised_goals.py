@@ -187,7 +187,7 @@ class Goals:
             plain: Where | None = None
             for method in ("none", "bnb-int8", "bnb-nf4"):
                 with self.study.part(f"where {method} spends its time at batch {batch}"):
-                    made = self.study.prepared(image(self.m.vit, batch, self.m.half, method))
+                    made = self.study.subject(image(self.m.vit, batch, self.m.half, method))
                     found = where(made.call, self.study.device)
                     self.study.write("where", {"method": method, "batch": batch, **found.record()})
                     name = f"{self.m.vit}, batch {batch}, {self.m.half if method == 'none' else method}"

@@ -14,8 +14,9 @@ from models.registry import Preset
 from perf.measure.clocks import clock
 from perf.measure.memory import peak_bytes
 from perf.measure.sampling import median_interval, sample
+from perf.studies.calls import confirm
 from perf.studies.claims import Cell, table
-from perf.studies.gpt2_rows import ROWS, build, confirm_kernel, copy_weights, error_ratio
+from perf.studies.gpt2_rows import ROWS, build, copy_weights, error_ratio, workload
 from perf.studies.measuring import PRECISION, Study
 from perf.studies.ratio import Ratio
 from perf.studies.rounds import Call, able, interleaved
@@ -75,7 +76,7 @@ def inference(study: Study, s: Sizes, built: Built) -> list[Comparison]:
         with study.part(f"inference, batch {batch}"):
             study.in_time()
             prefill, decode = _prefills(study, s, built, batch), _decodes(study, s, built, batch)
-            found += _group(study, s, f"{s.preset.name}, prompt {s.prompt}, batch {batch}", batch,
+            found += _group(study, s, built, f"{s.preset.name}, prompt {s.prompt}, batch {batch}", batch,
                             {"prefill": prefill, "decode": decode})
     return found
 
@@ -89,7 +90,7 @@ def training(study: Study, s: Sizes, built: Built) -> list[Comparison]:
             study.in_time()
             tokens = gpt2.inputs(s.preset, batch=batch, n=s.text, device=study.device)["input_ids"]
             steps = {name: _step(model.train(), tokens, s.accumulate) for name, (model, _) in built.items()}
-            found += _group(study, s, f"training, {s.text} tokens, batch {batch}" +
+            found += _group(study, s, built, f"training, {s.text} tokens, batch {batch}" +
                             f" in {s.accumulate} parts" * (s.accumulate > 1), batch, {"train-step": steps})
             for model, _ in built.values():
                 model.zero_grad(set_to_none=True)
@@ -102,13 +103,7 @@ def _prefills(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Cal
     def reads(model: Any) -> Call:
         return torch.no_grad()(lambda: model.eval()(**inputs))
 
-    ran = able(study, {name: reads(model) for name, (model, _) in built.items()}, f"prefill, batch {batch}")
-    made: dict[str, Call] = {}
-    for name, call in ran.items():
-        with study.part(f"kernel of {name}, batch {batch}"):
-            confirm_kernel(call, s.preset, built[name][1], "prefill", s.prompt, s.dtype, study.device)
-            made[name] = call
-    return made
+    return {name: reads(model) for name, (model, _) in built.items()}
 
 
 def _decodes(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
@@ -132,11 +127,23 @@ def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
     return step
 
 
-def _group(study: Study, s: Sizes, title: str, batch: int,
+def _by_their_kernels(study: Study, s: Sizes, built: Built, calls: Mapping[str, Call], phase: str,
+                      batch: int) -> dict[str, Call]:
+    """The calls that ran once, each by the kernel of its row."""
+    made: dict[str, Call] = {}
+    for name, call in able(study, calls, f"{phase}, batch {batch}").items():
+        with study.part(f"kernel of {name}, {phase}, batch {batch}"):
+            n = s.text if phase == "train-step" else s.prompt
+            confirm(call, workload(s.preset, built[name][1], phase, batch, n, s.dtype), study.device)
+            made[name] = call
+    return made
+
+
+def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
            phases: Mapping[str, Mapping[str, Call]]) -> list[Comparison]:
     """All rows of one table: timed in rounds, then the memory of the first phase, then printed."""
     first = next(iter(phases))
-    ran = {phase: able(study, calls, f"{phase}, batch {batch}") for phase, calls in phases.items()}
+    ran = {phase: _by_their_kernels(study, s, built, calls, phase, batch) for phase, calls in phases.items()}
     timed = {phase: interleaved(calls, study.device, seconds=s.seconds / len(phases), seed=batch)
              for phase, calls in ran.items()}
     peaks = {name: peak_bytes(call, study.device) for name, call in ran[first].items()}

@@ -1,7 +1,9 @@
 """000a: softmax attention in a TFT on eager, sdpa and flash, in one dtype at a time, and the study's faulty one."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -12,13 +14,14 @@ from models.quality import Figure, compare, seasonal_naive
 from models.registry import Preset
 from perf.report import units
 from perf.studies import tft_faults, tft_training
-from perf.studies.calls import Measured, measured
+from perf.studies.calls import Measured, bounded, confirm, measured
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio, change
 from perf.studies.rounds import in_turns
 from perf.studies.tft_faults import ALL, NONE, SLOW
 from perf.studies.tft_sizes import Size
+from perf.workloads.workload import Workload
 
 STUDY = "as the study ran it"
 KINDS = {"eager": ("softmax:eager", NONE), "sdpa": ("softmax:sdpa", NONE), "flash": ("softmax:sdpa-flash", NONE),
@@ -64,14 +67,25 @@ class Kernels:
             return
         with self.study.part(str(row)):
             model, preset = self._model(row)
-            step, forecast = (measured(make(model, preset, row.batch, row.dtype), self.study.device, self.limit)
-                              for make in (tft_training.step, tft_training.forecast))
+            step = self._measured(tft_training.step(model, preset, row.batch, row.dtype), row, preset, "train-step")
+            call = tft_training.forecast(model, preset, row.batch, row.dtype)
+            forecast = self._measured(call, row, preset, "forward")
             self.times[row] = step, forecast
             trained: dict[str, float] = {}
             if train:
                 trained = tft_training.train(model, preset, self.size.steps, row.batch, row.dtype, self.limit)
                 self.figures[row.attention] = tft_training.figures(model, preset, row.dtype)
             self._keep(row, preset, trained)
+
+    def _measured(self, call: Callable[[], Any], row: Row, preset: Preset, phase: str) -> Measured:
+        """Times a call, once it has run the row's kernel."""
+        function, _, backend = KINDS[row.attention][0].partition(":")
+        n, context = preset.sizes["horizon"], preset.sizes["context"]
+        with bounded(self.limit):
+            call()
+            confirm(call, Workload(preset.name, function, backend, phase, True, row.batch, row.heads, preset.kv_heads,
+                                   n, n + context, preset.head_dim, row.dtype), self.study.device)
+        return measured(call, self.study.device, self.limit)
 
     def _keep(self, row: Row, preset: Preset, trained: dict[str, float]) -> None:
         faults = KINDS[row.attention][1]

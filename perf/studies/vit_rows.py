@@ -18,6 +18,8 @@ from models import quantization, transformers_attention
 from models.registry import Preset, require
 from perf.bench import treatments
 from perf.policy.budgets import budget
+from perf.studies.calls import confirm
+from perf.workloads.workload import Workload
 
 FLASH, SDPA = ("fa2", "sdpa-flash"), ("sdpa",)
 FASTER = ("ao-int8-weight", "ao-int8-dynamic", "ao-fp8-dynamic")
@@ -75,10 +77,20 @@ def treated(model: nn.Module, row: Row, preset: Preset, skip: Sequence[str] = ()
     return made.eval()
 
 
+def workload(row: Row, preset: Preset, images: torch.Tensor) -> Workload:
+    """The workload that a row's forward pass on the images is."""
+    function, _, backend = variant(row, preset, images.device).partition(":")
+    tokens = (preset.sizes["image"] // preset.sizes["patch"]) ** 2 + 1
+    return Workload(preset.name, function, backend, "forward", False, len(images), preset.heads, preset.kv_heads,
+                    tokens, tokens, preset.head_dim, row.dtype)
+
+
 def check(made: Any, row: Row, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
     """Error of the logits, and of the worst quantised layer, relative to the row without quantisation (or of a row
-    without any, to fp32). Raises ValueError for more than the method's budget."""
+    without any, to fp32). Raises ValueError for more than the method's budget, and for another kernel than declared."""
     halved = images.to(attention.DTYPES[row.dtype])
+    with torch.no_grad():
+        confirm(lambda: made(pixel_values=halved), workload(row, preset, images), images.device)
     if row.method is None:
         with torch.no_grad():
             exact, found = model(pixel_values=images).logits, made(pixel_values=halved).logits

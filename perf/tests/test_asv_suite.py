@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from perf.bench.subject import Subject
 from perf.history import asv_benchmark, matrix
 from perf.history.figures import FOLDER, Cell, Figures
 from perf.history.series import FIGURES, VERSION, series
@@ -105,7 +106,7 @@ def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, m
     events: list[str] = []
 
     class Clock:
-        def prepare(self, call):
+        def prepare(self, call, *, graph):
             events.clear()
             return Plan(call, 4, 1, lambda: events.append("flush"), 1e-3, "script")
 
@@ -114,7 +115,9 @@ def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, m
             return float(len(events))
 
     monkeypatch.setattr(Cell, "clock", Clock())
-    monkeypatch.setattr(Cell, "call", staticmethod(lambda: events.append("call")))
+    monkeypatch.setattr(Subject, "__init__", lambda self, *_: setattr(self, "workload", CELL))
+    monkeypatch.setattr(Subject, "call", staticmethod(lambda: events.append("call")), raising=False)
+    monkeypatch.setattr(Cell, "figures", Figures())
     timed = measured(benchmark_class, "time_call")
     assert len(timed["samples"]) == 4
     uncounted, counted = ["read", "call", "read"], ["flush", "read", "call", "read"]

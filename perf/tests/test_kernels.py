@@ -15,7 +15,7 @@ from attention.backends.fused import fused
 from attention.registry import variant
 from attention.testing import inputs
 from attention.tests.options import fixed
-from perf.bench.prepare import keep_buffers
+from perf.bench.kernels import keep_buffers
 from perf.measure.counters import count
 from perf.measure.evidence import load
 from perf.measure.kernels import wrong_kernel

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 import torch
 
+from perf.bench import kernels, prepare
 from perf.bench import models as prepare_models
-from perf.bench import prepare
 from perf.bench.prepare import Preparer
 from perf.workloads.workload import Workload
 
@@ -42,14 +42,14 @@ def test_a_kernel_is_right_and_can_be_called_again(phase, kind):
 
 
 def test_cells_of_one_shape_share_the_reference(monkeypatch):
-    made: list[prepare.Reference] = []
+    made: list[kernels.Reference] = []
 
-    class Counted(prepare.Reference):
+    class Counted(kernels.Reference):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr(prepare, "Reference", Counted)
+    monkeypatch.setattr(kernels, "Reference", Counted)
     preparer = Preparer(CPU)
     for backend in ("eager", "sdpa", "tiled"):
         for phase in PHASES:

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from attention.testing import Report
+from perf.bench import subject
 from perf.bench.prepare import Prepared, Preparer
 from perf.compare import inject, worker
 from perf.compare.checkout import environment
-from perf.measure import kernels
 from perf.measure.core_time import AVAILABLE, CoreTimer, Moment
 from perf.workloads.workload import BARE, Workload
 
@@ -133,7 +133,7 @@ def test_a_result_that_the_oracle_contradicts_is_wrong(monkeypatch: pytest.Monke
 
 
 def test_another_kernel_than_declared_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "wrong_kernel", lambda found, w, device: f"{w.variant} ran {len(found)} others")
+    monkeypatch.setattr(subject, "wrong_kernel", lambda names, w, device: f"{w.variant} ran {len(names)} others")
     answer, = answers(CHECKED)
     assert answer["wrong"].startswith("softmax:eager ran")
 
@@ -182,8 +182,8 @@ def test_memory_that_lacks_is_told_at_any_time_and_given_back(monkeypatch: pytes
     monkeypatch.setattr(torch, "OutOfMemoryError", Short)
     made = worker.Worker(torch.device("cpu"))
     assert made.answer(CHECKED)["ready"] is True
-    assert made.prepared is not None
-    held = weakref.ref(made.prepared.call)
+    assert made.subject is not None
+    held = weakref.ref(made.subject.call)
     monkeypatch.setattr(made.clock, "prepare", lambda *_, **settings: lacks())
     assert made.answer(PLAN) == {"missing": "softmax:eager: does not fit: no room"}
     assert made.answer({"release": True}) == {}

@@ -9,7 +9,7 @@ import os
 
 # What a fork server imports, the process of each cell has for free. torch imports the last one at the
 # oracle's first call: 2 s.
-PRELOADED = ("perf.bench.prepare", "perf.measure.clocks", "perf.measure.memory", "torch._dynamo")
+PRELOADED = ("perf.bench.subject", "torch._dynamo")
 
 if os.environ.get("PERF_PRELOAD"):
     for _name in PRELOADED:

@@ -1,0 +1,161 @@
+"""A workload, measured: the one path that a pytest run, a comparison, `asv run` and the studies all take.
+
+    subject = Subject(preparer, workload)   # made ready and called once; raises Missing
+    facts = subject.check()                 # it is right, by the kernel it declares, weighed and counted; raises Wrong
+    plan = subject.plan(clock)              # it is warm; the plan's call is what is timed
+    samples, states = subject.sample(clock, plan, watch, precision)
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import attention
+from attention.testing import Report
+from perf.bench import NO_MEMORY
+from perf.bench.prepare import Preparer
+from perf.bench.treatments import not_compiled
+from perf.measure import counters, memory
+from perf.measure.clocks import Clock, Plan
+from perf.measure.compiling import Compiled, compiling
+from perf.measure.fitness import State, Watch
+from perf.measure.kernels import wrong_kernel
+from perf.measure.sampling import Samples, sample
+from perf.workloads.workload import Workload
+
+Call = Callable[[], Any]
+Part = Callable[[str], AbstractContextManager[Any]]  # is entered for each part of the work, by the part's name
+
+
+class Missing(ValueError):
+    """The workload can't be measured here; the message says why, in one line."""
+
+
+class Wrong(ValueError):
+    """The workload gets no time, for the reason that the message gives; `facts` holds what was measured before."""
+
+    def __init__(self, reason: str, facts: Facts) -> None:
+        super().__init__(reason)
+        self.facts = facts
+
+
+@dataclass
+class Facts:
+    """A workload's measurements beside its time; the names are those of `Evidence`'s fields."""
+
+    error: float | None = None
+    bound: float | None = None
+    compiled: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    kernels: dict[str, int] = field(default_factory=dict)
+    kernel_shares: dict[str, float] = field(default_factory=dict)
+    attention_share: float | None = None
+    peak_bytes: int | None = None
+    kept_bytes: int | None = None
+    reserved_bytes: int | None = None
+    rss_bytes: int | None = None
+
+
+class Subject:
+    """One workload on one device, made ready and called once.
+
+    `around` changes the call before anything is measured (an injected fault); `compiles` is the context that collects
+    the compiler's seconds. Every method raises Missing where memory is short or the compiler has no kernel.
+    """
+
+    def __init__(self, preparer: Preparer, workload: Workload, *, around: Callable[[Call], Call] = lambda call: call,
+                 compiles: Callable[[], AbstractContextManager[Compiled]] = compiling,
+                 part: Part = lambda name: nullcontext()) -> None:
+        self.workload, self.device, self.part = workload, preparer.device, part
+        if reason := preparer.why_not(workload):
+            raise Missing(reason)
+        with available(workload), compiles() as compiled:
+            with part("preparing"):
+                try:
+                    self.prepared = preparer.prepare(workload)
+                except (ValueError, ImportError) as error:
+                    raise Missing((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+            self.call = around(self.prepared.call)
+            with part("first calls"):  # compilers and libraries make their plans
+                self.call()
+        self.facts = Facts(compiled=compiled.figures())
+
+    def check(self) -> Facts:
+        """Holds the workload against its oracle, weighs its memory, and counts what it runs.
+
+        Raises Wrong where the result is off by more than the rule allows, where another kernel ran than the backend
+        declares, and where a compiled model ran nothing compiled.
+        """
+        with available(self.workload):
+            with self.part("references"):
+                self.prepared.reference()
+            with self.part("checks"):
+                report = self.prepared.check()
+            self.facts.error, self.facts.bound = worst(report)
+            if not report.ok:
+                raise Wrong(report.message, self.facts)
+            self._weigh()
+            with self.part("counting"):
+                self._count()
+        return self.facts
+
+    def _count(self) -> None:
+        w = self.workload
+        counted = counters.count(self.call, self.device, model=not w.bare and not w.compiled)
+        self.facts.counters, self.facts.kernels = counted.counters, counted.kernels
+        self.facts.kernel_shares, self.facts.attention_share = counted.shares.kernels, counted.shares.attention
+        if reason := fallback(counted, w, self.device):
+            raise Wrong(reason, self.facts)
+
+    def _weigh(self) -> None:
+        with self.part("memory"):
+            peak, stays = memory.peak(self.call, self.device), self.prepared.kept()
+        self.facts.peak_bytes, self.facts.kept_bytes = peak.allocated + stays, stays
+        self.facts.reserved_bytes, self.facts.rss_bytes = peak.reserved, peak.rss
+
+    def plan(self, clock: Clock, *, graph: bool = True) -> Plan:
+        """Warms the call up and chooses its rounds; without `graph` a GPU's call is launched, not replayed."""
+        with available(self.workload):
+            return clock.prepare(self.call, graph=graph)
+
+    def sample(self, clock: Clock, plan: Plan, watch: Watch, precision: float) -> tuple[Samples, tuple[State, ...]]:
+        """Times the plan's call until its median is known to `precision`, and looks at the machine meanwhile."""
+        with available(self.workload):
+            watch.begin()
+            return sample(clock, plan, precision=precision, watch=watch.sample), watch.end()
+
+
+def worst(report: Report) -> tuple[float, float]:
+    """Gives error and bound of the tensor that comes closest to its bound, or passes it by most.
+
+    NaN is worse than any number, and so is an error where none is allowed.
+    """
+    def ratio(tensor: str) -> float:
+        error, bound = report.errors[tensor], report.bounds[tensor]
+        if math.isnan(error) or (error and not bound):
+            return math.inf
+        return error / bound if bound else 0.0
+
+    tensor = max(report.errors, key=ratio)
+    return report.errors[tensor], report.bounds[tensor]
+
+
+def fallback(counted: counters.Counted, w: Workload, device: torch.device) -> str | None:
+    """Says, in one line, which other kernel ran in the call than the workload names, or that nothing compiled ran."""
+    return wrong_kernel(counted.kernels, w, device.type) or not_compiled(counted.counters, w)
+
+
+@contextmanager
+def available(w: Workload) -> Iterator[None]:
+    """Turns a lack of memory, or of a kernel that only the call itself shows, into Missing."""
+    try:
+        yield
+    except attention.Unsupported as error:
+        raise Missing(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise Missing(f"{w.variant}: {NO_MEMORY}: {memory.shortage(error)}") from error
