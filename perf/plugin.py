@@ -30,7 +30,8 @@ TABLE_OPTIONS = ("compare", "compare_fail", "histogram", "csv", "cprofile", "ver
 ALL_COLUMNS = ["min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations"]
 
 # A wrong variant leaves its benchmark unused on purpose; what torch deprecates within itself is not ours.
-QUIET = ("ignore:Benchmark fixture was not used at all", "ignore::DeprecationWarning:torch")
+QUIET = ("ignore:Benchmark fixture was not used at all", "ignore::DeprecationWarning:torch",
+         "ignore:torch.quantize_per_tensor:UserWarning:torch")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -101,8 +102,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if _benchmark_only(config):
         if len(empty) == len(measured):
             raise pytest.UsageError("perf: the options leave the tests named no workload; drop some options")
-        if config.option.verbose == 0:
-            config.option.verbose = 1  # progress: a line a workload, with its time
+        if config.option.verbose == 0 and config.pluginmanager.has_plugin("perf_against"):
+            config.option.verbose = 1  # a line a workload, with its verdict
+        elif config.option.verbose == 0:
+            from perf.run.progress import Progress
+
+            config.pluginmanager.register(Progress(config, {item.nodeid for item in measured} - {
+                item.nodeid for item in empty}), "perf_progress")
     for item in measured:
         item.add_marker(pytest.mark.benchmark(timer=script))
         for warning in QUIET:
@@ -201,7 +207,7 @@ def _profile(w: Workload, settings: options.Settings) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
-    """A measured workload's word in the progress is its time."""
+    """The word of a measured workload is its time."""
     if report.when == "call" and report.passed and (session := config.stash.get(session_key, None)):
         from perf.report.units import seconds
 
@@ -237,5 +243,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     from perf.run.ending import ending
 
     terminalreporter.section(f"perf: {session.settings.grid} grid on {session.settings.device}")
-    for line in ending(session, config.invocation_params.args, config.invocation_params.dir):
+    for line in ending(session, config.invocation_params.args, config.invocation_params.dir,
+                       verbose=config.option.verbose > 0):
         terminalreporter.write_line(line)

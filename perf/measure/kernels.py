@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from attention.backends.base import Backend, Case, Kernels
 from attention.function import Function
 from attention.registry import DTYPES, variant
+from perf.measure.shares import brief
 from perf.workloads.workload import Workload
 
 BACKWARD_TOO = ("forward-backward", "train-step")  # every other phase is a forward pass, or "backward"
@@ -64,7 +65,7 @@ def _shown(found: set[str]) -> str:
     """A few names, those that tell most, without template arguments and parameters."""
     if not found:
         return "nothing that the profiler saw"
-    short = {re.split(r"[<(]", name.replace("(anonymous namespace)::", ""))[0] for name in found}
+    short = set(map(brief, found))
     telling = sorted(name for name in short if _TELLING.search(name)) or sorted(short)
     more = len(short) - SHOWN if len(telling) > SHOWN else 0
     return ", ".join(telling[:SHOWN]) + (f" and {more} more" if more else "")

@@ -66,6 +66,11 @@ def product(kernel: str) -> bool:
     return _PRODUCT.search(kernel) is not None
 
 
+def brief(kernel: str) -> str:
+    """A kernel's name without template arguments and parameters."""
+    return re.split(r"[<(]", kernel.replace("(anonymous namespace)::", ""))[0]
+
+
 def largest(shares: dict[str, float]) -> tuple[str, float] | None:
     """The kernel with the largest share, and that share; None where no time is known."""
     return max(shares.items(), key=lambda entry: entry[1], default=None)

@@ -6,9 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from perf.measure.evidence import Evidence
 from perf.measure.foreign import TOLERATED
+from perf.report.units import NO_PRODUCT, largest_kernel, percent
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
 LIMITS = {"bytes": "b", "FLOPs": "F"}
+GPU_ONLY = re.compile(r"CUDA GPUs? only")
+KERNEL_NOTE = (f"A kernel has its share of the time of all kernels of one call; {NO_PRODUCT} marks one that is no "
+               "matrix product and takes more than half.")
+SHARES = "{:<54}{:>7}{:>5}{:>11}  {}"
 COMPILATION = "{:<60}{:>6}{:>18}{:>18}{:>12}"
 
 
@@ -30,9 +35,20 @@ def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidenc
 
 
 def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
-    """One counted line a reason of the rows with this outcome."""
-    given = ((row.reason or "no reason given", row) for row in rows if row.outcome == outcome)
-    return [f"{len(kind)} {outcome}: {kind[0][0]}" for kind in alike(given)]
+    """A line for each reason that rows have this outcome: "skipped: fa2, fa3: need a CUDA GPU, 24 rows"."""
+    given = [(_alone(row), row) for row in rows if row.outcome == outcome]
+    lines = []
+    for kind in alike(given):
+        backends = ", ".join(dict.fromkeys(row.workload.backend for _, row in kind))
+        lines.append(f"{outcome}: {backends}: {kind[0][0]}, {len(kind)} row{'s' * (len(kind) > 1)}")
+    return lines
+
+
+def _alone(row: Evidence) -> str:
+    """The reason without the variant, and one word for all kernels that only a GPU runs."""
+    variant = row.workload.variant
+    reason = (row.reason or "no reason given").removeprefix(f"{variant}: ").removeprefix(f"{variant} ")
+    return "need a CUDA GPU" if GPU_ONLY.search(reason) else reason
 
 
 def compiling(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
@@ -67,20 +83,33 @@ def compilation(rows: Iterable[Evidence]) -> list[str]:
     return [header, *lines, ""] if lines else []
 
 
+def shares(rows: Iterable[Evidence]) -> list[str]:
+    """A line for each row whose call was profiled: attention's share of a model's step, and the largest kernel's."""
+    lines = []
+    for row in rows:
+        w = row.workload
+        name = " ".join((*(() if w.bare else (w.model,)), w.variant, w.phase, w.dtype, *w.treatment))
+        if row.kernel_shares:
+            lines.append(SHARES.format(name, w.n, w.batch, "" if w.bare else percent(row.attention_share),
+                                       largest_kernel(row, width=34)))
+    return [SHARES.format("where the time goes", "n", "b", "attention", "largest kernel"), *lines, ""] if lines else []
+
+
 def legend(rows: Sequence[Evidence], with_datasheet: bool = False) -> list[str]:
     """How to read the table of `rows`, and what to mind in it; one text a paragraph."""
     formula = FORMULA if all(row.workload.bare for row in rows) else f"{FORMULA}; {MODEL_FORMULA}"
     sheet = "peak = datasheet's least time / time. " if with_datasheet else ""
-    return [*_warnings(rows), f"{formula}.",
+    return [*warnings(rows), f"{formula}.",
             "Time is the median, ± half of its 95 % interval. Speed-up = baseline's time / this time; * marks the "
             "baseline (eager, else sdpa, else the first). GB/s = inputs read once + outputs written once. "
             "limit = least time by this machine's measured ceilings / time; what binds is b: bytes, F: FLOPs. "
             f"{sheet}Memory is allocated during the call or kept between calls (a mask, weights). Error is the largest "
             "difference to the float64 oracle, relative to the values of its row (of a model: to its largest "
-            "output); ratio = error / what the error-ratio rule allows, above 1 is wrong."]
+            "output); ratio = error / what the error-ratio rule allows, above 1 is wrong. " + KERNEL_NOTE]
 
 
-def _warnings(rows: Sequence[Evidence]) -> list[str]:
+def warnings(rows: Sequence[Evidence]) -> list[str]:
+    """Says what makes times doubtful or is missing beside them, a line each."""
     timed = [row for row in rows if row.outcome == "ok" and row.median]
     doubts = [(why, row) for row in timed if (why := doubt(row))]
     found = [f"! {len(kind)} of {len(timed)} are doubtful: {kind[0][0]}" for kind in alike(doubts)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from perf.measure.evidence import Evidence
 from perf.report import models_table
-from perf.report.notes import LIMITS, compilation, doubt, legend, reasons
+from perf.report.notes import LIMITS, compilation, doubt, legend, reasons, shares
 from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
 from perf.workloads.workload import Workload
 
@@ -32,11 +32,15 @@ def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
     plain = [row for row in shown if not row.workload.treatment]
     lines = [line for section in _by(plain, _section).values() for line in _section_lines(section, datasheet)]
     lines += models_table.lines(shown, calls_header(shown))
-    lines += compilation(plain)
+    lines += [*shares(shown), *compilation(plain)]
     if shown:
-        lines += _wrapped([*legend(shown, with_datasheet=datasheet is not None), *models_table.notes(shown)])
-    lines += _wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
-    return "\n".join(lines)
+        lines += wrapped([*legend(shown, with_datasheet=datasheet is not None), *models_table.notes(shown)])
+    return "\n".join([*lines, *untimed(rows)])
+
+
+def untimed(rows: Sequence[Evidence]) -> list[str]:
+    """Why rows have no time, a line a reason, wrapped."""
+    return wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
 
 
 def _by(rows: Iterable[Evidence], key: Callable[[Workload], Workload]) -> dict[Workload, list[Evidence]]:
@@ -118,5 +122,6 @@ def _cells(row: Evidence, base: Evidence | None, datasheet: Datasheet | None) ->
         "memory": size(row.peak_bytes)}
 
 
-def _wrapped(paragraphs: Iterable[str]) -> list[str]:
+def wrapped(paragraphs: Iterable[str]) -> list[str]:
+    """The lines of paragraphs, of `WIDTH` columns at most, each further line of one indented."""
     return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]

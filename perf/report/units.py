@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
 
 UNKNOWN = "-"
+NO_PRODUCT = "^"  # beside a kernel that is none and takes more than half of the time
 
 
 def seconds(value: float) -> str:
@@ -75,3 +76,16 @@ def error_ratio(row: Evidence) -> float | None:
 def calls(row: Evidence) -> int | None:
     """Kernel launches of one call, of a CPU's row its operators."""
     return row.counters.get("launches", row.counters.get("operators"))
+
+
+def largest_kernel(row: Evidence, width: int = 16) -> str:
+    """"addmm 61%", "upsample_linear1d 96%^": the name without namespaces and template arguments, at most `width`
+    long."""
+    from perf.measure.shares import brief, largest, stands_out
+
+    top = largest(row.kernel_shares)
+    if top is None:
+        return UNKNOWN
+    name = brief(top[0]).rpartition("::")[2].removeprefix("_scaled_dot_product_").lstrip("_")
+    shown = name if len(name) <= width else f"{name[:width - 1]}…"
+    return f"{shown} {percent(top[1])}{NO_PRODUCT if stands_out(row.kernel_shares) else ''}"

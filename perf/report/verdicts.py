@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from perf.compare.row import WORDS, Row
-from perf.report.table import WIDTH, title
+from perf.report.table import WIDTH, title, wrapped
 from perf.report.units import UNKNOWN, seconds
 from perf.workloads.workload import Workload
 
@@ -26,7 +26,7 @@ def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
     a ratio is head over base, so above 1 is slower."""
     shown = [row for row in rows if row.word not in ("unchanged", "skipped")]
     lines = [line for section in _by(shown, lambda row: _section(row.workload)) for line in _section_lines(section)]
-    return "\n".join([*lines, *_wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, counts(rows)])])
+    return "\n".join([*lines, *wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, counts(rows)])])
 
 
 class Decided(Protocol):
@@ -117,7 +117,3 @@ def _skipped(rows: Iterable[Row]) -> Iterator[str]:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _wrapped(paragraphs: Iterable[str]) -> list[str]:
-    return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]

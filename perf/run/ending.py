@@ -1,8 +1,8 @@
-"""What ends a run: the table, where the time went, how to look into slow rows, the page."""
+"""What ends a run: the table, why rows have no time, a few hints, what to do next, the page."""
 from __future__ import annotations
 
+import itertools
 import shlex
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,25 +10,48 @@ import torch
 
 from perf.measure import datasheet, machine, roofline
 from perf.measure.evidence import Evidence
-from perf.report.table import WIDTH, baseline, groups, speed_up, table
+from perf.measure.shares import stands_out
+from perf.report import short
+from perf.report.notes import warnings
+from perf.report.table import baseline, groups, speed_up, table, untimed, wrapped
+from perf.report.units import largest_kernel
 from perf.run.selection import command
 from perf.run.session import Session
 
 Least = Callable[[Evidence], float | None]
 SLOW = 1.1  # times its baseline's time: from there on a row's command is shown
-MOST = 5  # commands
+FEW = 40  # rows that were tried: up to there each has a line with all of its figures
+HINTS = 3
+COMMAND = "where it goes: "
 
 
-def ending(session: Session, arguments: Sequence[str], here: Path) -> Iterator[str]:
-    """Lines for the terminal; paths relative to `here`, the folder that pytest was called in with `arguments`."""
+def ending(session: Session, arguments: Sequence[str], here: Path, *, verbose: bool = False) -> Iterator[str]:
+    """Lines for the terminal; paths relative to `here`, the folder that pytest was called in with `arguments`.
+
+    `verbose` shows every row with every figure, and all hints; a run of few rows does so anyway.
+    """
+    rows, evidence = session.rows, _shown(session.settings.evidence, here)
     least, sheet = _by_datasheet(session)
-    yield table(session.rows, least)
-    measured = sum(row.outcome == "ok" for row in session.rows)
-    for note in (f"{measured} workloads measured in {session.spending.line()}", *sheet, *session.notes,
-                 *_unwatched(session)):
-        yield from textwrap.wrap(note, WIDTH, subsequent_indent="  ")
-    yield from _slow(session)
-    yield f"evidence in {_shown(session.settings.evidence, here)}"
+    whole = verbose or sum(row.outcome != "skipped" for row in rows) <= FEW
+    if whole:
+        yield from table(rows, least).splitlines()
+    else:
+        yield from [*short.lines(rows), *wrapped([short.LEGEND]), *untimed(rows)]
+    measured = sum(row.outcome == "ok" for row in rows)
+    yield from wrapped([f"{measured} workloads measured in {session.spending.line()}", *sheet, *session.notes,
+                        *([session.watch.unwatched] if session.watch.unwatched else [])])
+    hints = itertools.chain([] if whole else warnings(rows), _not_products(rows), _slow(session))
+    for hint in itertools.islice(hints, None if verbose else HINTS):
+        yield from [hint] if COMMAND in hint else wrapped([hint])  # a command stays in one piece
+    yield from _report(session, least, arguments, here)
+    yield f"evidence in {evidence}; next:"
+    yield f"  python -m perf report {shlex.quote(str(evidence))}  # a page of every row and figure"
+    yield "  pytest perf/ --benchmark-only --perf-against main  # did a change make anything slower?"
+    if session.settings.device.type == "cpu":
+        yield "  pytest perf/ --benchmark-only  # the same on a machine with a CUDA GPU: its kernels and grid"
+
+
+def _report(session: Session, least: Least | None, arguments: Sequence[str], here: Path) -> Iterator[str]:
     if path := session.settings.report:
         from perf.web.page import write
 
@@ -56,8 +79,14 @@ def _by_datasheet(session: Session) -> tuple[Least | None, list[str]]:
                                         f"{datasheet.describe(gpu)}"]
 
 
-def _unwatched(session: Session) -> list[str]:
-    return [session.watch.unwatched] if session.watch.unwatched else []
+def _not_products(rows: Sequence[Evidence]) -> Iterator[str]:
+    """Names the row of which a kernel that is no matrix product takes the most, above half."""
+    found = [row for row in rows if row.outcome == "ok" and stands_out(row.kernel_shares)]
+    if found:
+        worst = max(found, key=lambda row: max(row.kernel_shares.values()))
+        others = f", and so in {len(found) - 1} more rows" if len(found) > 1 else ""
+        yield (f"{worst.workload.id}: {largest_kernel(worst, width=60)}: a kernel that is no matrix product takes more "
+               f"than half of the time{others}")
 
 
 def _slow(session: Session) -> Iterator[str]:
@@ -66,14 +95,11 @@ def _slow(session: Session) -> Iterator[str]:
     for group in groups(session.rows):
         base = baseline(group)
         found += [(ratio, row.workload) for row in group if (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
-    for i, (ratio, w) in enumerate(sorted(found, key=lambda pair: pair[0])[:MOST]):
-        if i == 0:
-            what = "1 row is" if len(found) == 1 else f"{len(found)} rows are"
-            yield f"{what} more than {SLOW - 1:.0%} slower than the baseline; to see where the time goes:"
+    for ratio, w in sorted(found, key=lambda pair: pair[0]):
         try:
-            yield f"  {1 / ratio:.1f}x  {command(w, device=session.settings.device)}"
+            yield f"{1 / ratio:.1f}x its baseline's time; {COMMAND}{command(w, device=session.settings.device)}"
         except ValueError as error:
-            yield f"  {1 / ratio:.1f}x  {error}"
+            yield f"{1 / ratio:.1f}x its baseline's time: {error}"
 
 
 def _shown(path: Path, here: Path) -> Path:

@@ -1,6 +1,7 @@
 """Whole runs, as a user starts them, on small workloads and one wrong variant."""
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -79,14 +80,23 @@ def test_a_wrong_variant_fails_and_shows_no_time(first):
 def test_the_others_are_measured(first):
     assert "4 passed" in first.stdout
     assert row_of(first, "eager", 64)[4] in ("us", "ms", "us!", "ms!")
-    assert "2 skipped: softmax:fa2: " in first.stdout
+    assert "skipped: fa2: " in first.stdout
     assert "4 workloads measured in" in first.stdout
 
 
-def test_progress_shows_a_time_a_workload(first):
-    lines = [line for line in first.stdout.splitlines() if "test_it[softmax:sdpa-forward" in line]
-    assert len(lines) == 2
-    assert all(line.split("] ")[1].split()[1] in ("us", "ms", "s") for line in lines)
+def test_progress_is_one_line_and_no_skip_is_listed(first):
+    lines = first.stdout.splitlines()
+    progress = next(after for line, after in itertools.pairwise(lines) if line.startswith("collected "))
+    assert progress.split()[0] == "..F..Fs"  # test_other.py is skipped, the 2 rows of fa2 say nothing
+    assert "SKIPPED" not in first.stdout
+
+
+def test_verbose_shows_a_time_a_workload_and_every_row(project):
+    done = pytest_run(project, "--benchmark-only", *SMALL, "--perf-seqlens=32", "--perf-backends=sdpa", "-v",
+                      "--perf-evidence=verbose.jsonl")
+    line, = (line for line in done.stdout.splitlines() if "test_it[softmax:sdpa-" in line and line.endswith("%]"))
+    assert line.split("] ")[1].split()[1] in ("us", "ms", "s")
+    assert row_of(done, "sdpa", 32)
 
 
 def test_only_one_table_is_shown_and_it_is_narrow(first):

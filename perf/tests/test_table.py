@@ -4,9 +4,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
+import attention
 from perf.measure.evidence import Evidence
-from perf.report.table import WIDTH, baseline, groups, table
+from perf.report.table import WIDTH, baseline, groups, table, untimed
 from perf.report.units import error_ratio, number, percent, seconds, share, size
 from perf.workloads.workload import Workload
 
@@ -75,7 +77,22 @@ def test_skips_are_counted_by_reason():
     rows = [row("fa2", outcome="skipped", reason=reasons[0])] * 9
     rows += [row(outcome="skipped", reason=reasons[1]),
              row(outcome="skipped", reason=reasons[1].replace("26", "104"))]
-    assert table(rows).splitlines() == [f"9 skipped: {reasons[0]}", f"2 skipped: {reasons[1]}"]
+    assert table(rows).splitlines() == ["skipped: fa2: flash-attn is not installed, 9 rows",
+                                        "skipped: eager: needs 26 GB, 9 GB are free, 2 rows"]
+
+
+def test_what_only_a_gpu_runs_is_one_reason():
+    """Its backends say so in different words."""
+    rows = []
+    for name in attention.names("softmax"):
+        why = attention.why_not(name, device="cpu", dtype=torch.float32, head_dim=64, causal=False)
+        if why and "GPU" in why:
+            rows.append(row(name.partition(":")[2], outcome="skipped", reason=why))
+    assert len({r.reason.partition(": ")[2] for r in rows}) > 2
+    line = " ".join(untimed(rows))
+    assert line.startswith("skipped: ")
+    assert line.endswith(f": need a CUDA GPU, {len(rows)} rows")
+    assert "fa2, fa3, fa4" in line
 
 
 def test_it_fits_the_width():
@@ -124,15 +141,16 @@ def test_an_unfit_row_shows_no_time_and_is_nobodys_baseline():
     text = table([unfit, row("fa2", 5e-4)])
     assert line(text, "eager") == ["eager", "512", "1", "INVALID", "3.1e-07", "0.15"]
     assert line(text, "fa2")[6] == "1.00*"
-    assert text.splitlines()[-1] == f"1 invalid: {reason}"
+    assert text.splitlines()[-1] == f"invalid: eager: {reason}, 1 row"
 
 
 def test_rows_without_a_time_are_counted_by_outcome_and_reason():
     rows = [row("fa2", outcome="failed", reason="RuntimeError: no"),
             row("flex", outcome="wrong", reason="flex: dq 0.2"),
             row("flex", outcome="wrong", reason="flex: dq 0.3", n=64), row("sdpa", outcome="skipped")]
-    assert table(rows).splitlines()[-3:] == ["1 skipped: no reason given", "1 failed: RuntimeError: no",
-                                             "2 wrong: flex: dq 0.2"]
+    assert table(rows).splitlines()[-3:] == ["skipped: sdpa: no reason given, 1 row",
+                                             "failed: fa2: RuntimeError: no, 1 row",
+                                             "wrong: flex: flex: dq 0.2, 2 rows"]
 
 
 def test_on_the_cpu_operators_are_counted():
@@ -194,3 +212,13 @@ def test_share_is_of_the_floor():
                                              (1.2e7, "1e+07"), (1.2e-5, "1e-05"), (0.0, "0.00"), (float("inf"), "inf")])
 def test_number(value, text):
     assert number(value) == text
+
+
+def test_where_the_time_goes_is_a_line_a_row():
+    text = table([row(kernel_shares={"aten::bmm": 0.7}),
+                  row("sdpa", model="tft-160", kernel_shares={"void at::native::upsample_linear1d<float>(int)": 0.96},
+                      attention_share=0.031)])
+    assert line(text, "softmax:eager")[1:] == ["forward", "fp32", "512", "1", "bmm", "70%"]
+    assert line(text, "tft-160")[1:] == ["softmax:sdpa", "forward", "fp32", "512", "1", "3.1%", "upsample_linear1d",
+                                         "96%^"]
+    assert "^ marks one that is no matrix product" in " ".join(text.split())

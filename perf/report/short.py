@@ -1,0 +1,77 @@
+"""The short table that ends a run of many rows: a line a comparison, its fastest backend first.
+
+A pure function: evidence in, lines out, at most `WIDTH` columns wide. `table.py` shows every column of every row.
+"""
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from perf.measure.evidence import Evidence
+from perf.report import models_table
+from perf.report.notes import KERNEL_NOTE, LIMITS, doubt
+from perf.report.table import WIDTH, groups, mask
+from perf.report.units import largest_kernel, length, number, percent, seconds, share
+from perf.workloads.workload import Workload
+
+COLUMNS = {"": "<32", "n": ">5", "b": ">4", "  fastest": "<16", "time ": ">11", "±": ">5", "limit ": ">8",
+           "attn": ">5", "  largest kernel": "<22"}
+OTHERS = "  others"
+INDENT = " " * 43  # of the others, where they do not fit beside the fastest
+
+LEGEND = ("Time is the median, ± half of its 95 % interval; the others take so many times as long. Limit is how near "
+          "it comes to the least time that this machine's memory (b) or arithmetic (F) allows; attn is attention's "
+          f"share of a model's step. {KERNEL_NOTE}")
+
+
+def lines(rows: Sequence[Evidence]) -> list[str]:
+    """The comparisons of `rows` by shape; a treated model stands against the model it was done to."""
+    timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
+    sections: dict[str, list[str]] = {}
+    for group in groups(row for row in rows if row.outcome != "skipped"):
+        sections.setdefault(_section(group[0].workload), []).extend(_comparison(group, timed))
+    return [line for name, found in sections.items() for line in (
+        _line({column: column for column in COLUMNS}, name) + OTHERS, *found, "")]
+
+
+def _section(w: Workload) -> str:
+    heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
+    return f"{'kernels' if w.bare else 'models'}: {heads} x {w.head_dim}, {w.dtype}"
+
+
+def _comparison(group: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -> list[str]:
+    w = group[0].workload
+    ranked = sorted((row for row in group if row.workload in timed), key=lambda row: row.median or 0)
+    failed = [f"{row.workload.backend} {row.outcome.upper()}" for row in group if row.workload not in timed]
+    cells: dict[str, object] = {"n": length(w.n), "b": w.batch}
+    if not ranked:
+        return [_line(cells, _name(w)) + ", ".join(failed)]
+    best = ranked[0]
+    base = models_table.reference(w if len(group) > 1 else best.workload, timed)
+    others = [f"{row.workload.backend} {number((row.median or 0) / (best.median or 1), '.2f')}{_mark(row)}"
+              for row in ranked[1:]]
+    cells |= {"  fastest": f"  {best.workload.backend}", "time ": seconds(best.median or 0) + (_mark(best) or " "),
+              "±": percent(best.interval), "limit ": f"{percent(share(best))} {LIMITS.get(best.limit or '', ' ')}",
+              "attn": "" if w.bare else percent(best.attention_share), "  largest kernel": f"  {largest_kernel(best)}"}
+    said = ", ".join([*others, *failed, *([models_table.against(best, base)] if w.treatment else [])])
+    start = f"{_line(cells, _name(w))}  "
+    if len(start + said) <= WIDTH:
+        return [(start + said).rstrip()]
+    return [start.rstrip(), *textwrap.wrap(said, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)]
+
+
+def _mark(row: Evidence) -> str:
+    return "!" if doubt(row) else ""
+
+
+def _name(w: Workload) -> str:
+    """"alibi forward, causal"; "distilgpt2 prefill, bnb-int8" of a model, whose attention is softmax unless named."""
+    keys = "" if w.m == w.n else f", {length(w.m)} keys"
+    if w.bare:
+        return f"{w.function} {w.phase}, {mask(w)}{keys}"
+    function = "" if w.function == "softmax" else f" {w.function}"
+    return f"{w.model}{function} {w.phase}{keys}" + "".join(f", {word}" for word in w.treatment)
+
+
+def _line(cells: Mapping[str, object], name: str) -> str:
+    return "".join(format(str(cells.get(column, "") if column else name), form) for column, form in COLUMNS.items())
