@@ -9,20 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from dataclasses import fields
 from typing import Any
 
 from perf.compare.record import Finding, Night
+from perf.workloads import ids
 
 COLUMNS = tuple(field.name for field in fields(Finding) if field.name != "samples")
 NIGHT = ("date", "machine", "hardware", "environment")  # columns that are the same in all rows
 # A cell that begins so is a formula to a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# The parts of a workload's id; read here without torch, which the job that exports may lack.
-BACKEND = re.compile(r":(.+?)-(?:forward|backward|prefill|decode|train)")
-DTYPE = re.compile(r"-d\d+-([a-z]+\d+)")
-TRAINING = ("backward", "train-step")
+TRAINING = ("backward", "forward-backward", "train-step")
 
 
 def to_csv(night: Night) -> str:
@@ -42,21 +39,17 @@ def to_pytorch(night: Night) -> str:
 
 
 def _record(night: Night, f: Finding) -> dict[str, Any]:
-    mode = "training" if any(phase in f.benchmark for phase in TRAINING) else "inference"
+    parts = ids.parse(f.benchmark)  # without torch, which the job that exports may lack
+    mode = "training" if parts and parts["phase"] in TRAINING else "inference"
     told = {"verdict": f.word, "unit": f.unit, "base": f.base, "ratio": f.ratio, "low": f.low, "high": f.high,
             "pairs": f.pairs, "base_revision": night.base, "head_revision": night.head}
     return {
-        "benchmark": {"name": "attention-perf", "mode": mode, "dtype": _part(DTYPE, f.benchmark),
+        "benchmark": {"name": "attention-perf", "mode": mode, "dtype": parts["dtype"] if parts else "",
                       "extra_info": {"machine": night.machine, "hardware": night.hardware, "date": night.date}},
-        "model": {"name": f.benchmark, "type": "attention", "backend": _part(BACKEND, f.benchmark),
+        "model": {"name": f.benchmark, "type": "attention", "backend": parts["backend"] if parts else "",
                   "origins": ["attention-perf"]},
         "metric": {"name": f.figure, "benchmark_values": [f.head],
                    "extra_info": {name: str(value) for name, value in told.items() if value is not None}}}
-
-
-def _part(form: re.Pattern[str], benchmark: str) -> str:
-    found = form.search(benchmark)
-    return found[1] if found else ""
 
 
 def _cell(value: Any) -> Any:

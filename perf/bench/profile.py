@@ -118,7 +118,7 @@ def _trace(call: Callable[[], Any], device: torch.device, path: Path) -> None:
 def _launch(w: Workload, tool: str, device: torch.device, path: Path) -> None:
     """Runs this module under a tool. This process doesn't touch the GPU."""
     found = find(tool) or tool
-    child = [sys.executable, "-m", "perf.bench.profile", str(device), json.dumps(asdict(w))]
+    child = [sys.executable, "-m", __name__, str(device), json.dumps(asdict(w))]
     seen = {**os.environ, "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
     ended = subprocess.run([found, *ARGUMENTS[tool], str(path).removesuffix(SUFFIX[tool]), *child], env=seen, text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

@@ -23,11 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perf.compare import live
     from perf.compare.bisect import SECONDS, between, bisect, comparing
     from perf.compare.checkout import ROOT, resolve
+    from perf.workloads.ids import workload
 
-    w, place = live.workload(options.benchmark), device(options.device)
+    w, place = workload(options.benchmark), device(options.device)
     commits = between(ROOT, options.good, options.bad)
     return bisect(commits, resolve(ROOT, options.good), comparing(w, place),
                   options.seconds or SECONDS[place.type])

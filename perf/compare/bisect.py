@@ -8,7 +8,6 @@ Every commit is compared with `good`; each one found, with its own parent.
 from __future__ import annotations
 
 import math
-import subprocess
 import textwrap
 import time
 from collections import Counter
@@ -19,8 +18,8 @@ from pathlib import Path
 import torch
 
 from perf.compare import live
-from perf.compare.checkout import ROOT, checkout, resolve
-from perf.system import exit_codes
+from perf.compare.checkout import PACKAGES, ROOT, checkout, resolve
+from perf.system import exit_codes, git
 from perf.verdict.search import UNUSABLE, Found, Step, interval, search
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
@@ -37,19 +36,12 @@ def between(root: Path, good: str, bad: str) -> list[str]:
     Nothing else comes from a revision, so nothing else can change a time. Raises ValueError, in one line.
     """
     first, last = resolve(root, good), resolve(root, bad)
-    if _git(root, "merge-base", "--is-ancestor", first, last).returncode:
+    if git.run(root, "merge-base", "--is-ancestor", first, last).returncode:
         raise ValueError(f"{good} is no ancestor of {bad}; give a good revision that {bad} was built on")
-    listed = _git(root, "rev-list", "--first-parent", "--reverse", f"{first}..{last}", "--", "attention", "models")
-    if listed.returncode:
-        raise ValueError(f"git can't list {good}..{bad}: {listed.stderr.strip().splitlines()[-1]}")
-    commits = listed.stdout.split()
+    commits = git.commits(root, f"{first}..{last}", *PACKAGES)
     if not commits:
         raise ValueError(f"no commit of {good}..{bad} touches attention/ or models/, and nothing else is measured")
     return commits
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
 
 
 def comparing(w: Workload, device: torch.device) -> Compare:
@@ -120,7 +112,7 @@ def _measurements(count: int) -> int:
 
 def described(root: Path, commit: str) -> str:
     """Eight digits, and the first line of what the commit says of itself."""
-    subject = _git(root, "show", "--no-patch", "--format=%s", commit).stdout.strip()
+    _, subject = git.author_and_subject(root, commit)
     return f"{commit[:8]} {subject[:60]}".strip()
 
 

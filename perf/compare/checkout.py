@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from perf.system import git
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("attention", "models")  # what comes from the revision
 HARNESS = ("perf", "conftest.py", "pyproject.toml")  # what does not
-
-# In place of a package that the revision lacks: an installed one must not stand in for it.
-MISSING = "raise ImportError({!r})\n"
 
 
 class Base:
@@ -54,19 +52,22 @@ class Base:
 
     def _extract(self, folder: Path) -> None:
         """`git archive` knows only what the commit holds; so the tree is named there, not in the working directory."""
-        held = [package for package in PACKAGES if _has(self.root, self.commit, package)]
+        held = [package for package in PACKAGES if git.has(self.root, self.commit, package)]
         with tempfile.TemporaryFile() as archive:
-            done = subprocess.run([*_git(self.root), "archive", "--format=tar", self.commit, "--", *held],
-                                  stdout=archive, stderr=subprocess.PIPE, check=False)
+            done = git.run(self.root, "archive", "--format=tar", self.commit, "--", *held, stdout=archive)
             if done.returncode:
-                raise ValueError(f"git can't read {self.name}: {_reason(done.stderr.decode())}")
+                raise ValueError(f"git can't read {self.name}: {git.reason(done.stderr)}")
             archive.seek(0)
             with tarfile.open(fileobj=archive) as tar:
                 tar.extractall(folder, filter="tar")
         for package in sorted(set(PACKAGES) - set(held)):
-            (folder / package).mkdir()
-            (folder / package / "__init__.py").write_text(MISSING.format(f"{self.name} has no {package}/"),
-                                                          encoding="utf-8")
+            stand_in(folder / package, f"{self.name} has no {package}/")
+
+
+def stand_in(package: Path, why: str) -> None:
+    """Writes a package that can't be imported, where a revision lacks it: an installed one must not take its place."""
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise ImportError({why!r})\n", encoding="utf-8")
 
 
 @contextmanager
@@ -89,48 +90,24 @@ def environment(folder: Path, variables: Mapping[str, str] = os.environ) -> dict
 
 def resolve(root: Path, revision: str) -> str:
     """The full hash of a commit. Raises ValueError, in one line, as `Base` does."""
-    if shutil.which("git") is None:
-        raise ValueError(f"revision {revision!r} can't be read: there is no git here; install it")
-    inside = _asked(root, "rev-parse", "--is-inside-work-tree")
-    if inside.returncode:
-        raise ValueError(f"revision {revision!r} can't be read: {_refusal(root, inside.stderr)}")
-    found = _asked(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    commit = found.stdout.strip()
-    # A full hash is taken at its word, even where the repository lacks the commit.
-    if found.returncode or _asked(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
+    try:
+        git.text(root, "rev-parse", "--is-inside-work-tree")
+    except ValueError as error:
+        no_repository = "not a git repository" in str(error)
+        why = f"{root} is in no git repository; measure in a clone" if no_repository else error
+        raise ValueError(f"revision {revision!r} can't be read: {why}") from None
+    verified = git.run(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    commit = verified.stdout.strip()
+    # git takes a full hash at its word, even where the repository lacks the commit.
+    if verified.returncode or git.run(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
         raise ValueError(_unknown(root, revision))
-    if not _has(root, commit, "attention/__init__.py"):
+    if not git.has(root, commit, "attention/__init__.py"):
         raise ValueError(f"revision {revision!r} has no attention/; choose a later one")
     return commit
 
 
 def _unknown(root: Path, revision: str) -> str:
-    if _asked(root, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+    if git.text(root, "rev-parse", "--is-shallow-repository") == "true":
         return (f"unknown revision {revision!r}: this is a shallow clone, which may lack the commit; "
                 "git fetch --unshallow (in CI: fetch-depth: 0)")
     return f"unknown revision {revision!r}; give a branch, tag or commit, such as main or HEAD~1"
-
-
-def _refusal(root: Path, said: str) -> str:
-    if "not a git repository" in said:
-        return f"{root} is in no git repository; measure in a clone"
-    return _reason(said)
-
-
-def _has(root: Path, commit: str, path: str) -> bool:
-    """`path` is relative to `root`, which may lie within the repository."""
-    return _asked(root, "cat-file", "-e", f"{commit}:./{path}").returncode == 0
-
-
-def _asked(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*_git(root), *arguments], capture_output=True, text=True, check=False)
-
-
-def _git(root: Path) -> list[str]:
-    return ["git", "-C", str(root)]
-
-
-def _reason(said: str) -> str:
-    """The line in which git gives up; after it may stand advice."""
-    lines = said.strip().splitlines() or ["it gives no reason"]
-    return next((line for line in lines if line.startswith("fatal: ")), lines[-1]).removeprefix("fatal: ")

@@ -25,7 +25,7 @@ def listed(folder: Path, *, grid: str, device_type: str, axes: Mapping[str, Sequ
     """The workloads of the revision in `folder`. Raises ValueError, in one line, for one that can't be imported."""
     request = {"grid": grid, "device_type": device_type, "axes": {k: list(v) for k, v in axes.items()},
                "with_shapes": with_shapes}
-    done = subprocess.run([sys.executable, "-m", "perf.compare.listing"], input=json.dumps(request), cwd=folder,
+    done = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(request), cwd=folder,
                           env=environment(folder), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perf.compare import worker
 from perf.compare.checkout import environment
-from perf.compare.worker import INJECT
 from perf.measure.nvml import FAMILY
 
-WORKER = "perf.compare.worker"
+WORKER = worker.__name__
 QUIT = 2.0  # seconds to go by itself
 LAST = 2 ** 14  # bytes of what it wrote to stderr
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -126,7 +126,7 @@ def variables(side: str, folder: Path, device: str) -> dict[str, str]:
     if device == "cpu":
         found |= ONE_THREAD | KEEP_MEMORY
     if side == "base":
-        found.pop(INJECT, None)
+        found.pop(worker.INJECT, None)
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from perf.compare.row import WORDS, Row
+from perf.system import files
 
 SCHEMA = 1
 OUTCOMES = ("ok", "failed", "skipped")
@@ -169,10 +169,7 @@ class Night:
 
     def save(self, path: Path) -> None:
         """All of it or nothing, so that a killed night leaves the file as it was."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(self.to_json() + "\n", encoding="utf-8")
-        part.replace(path)
+        files.write(path, self.to_json() + "\n")
 
 
 def load(path: Path) -> Night:

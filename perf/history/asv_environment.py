@@ -18,13 +18,9 @@ from asv import machine as asv_machine
 from asv.commands import run
 from asv.console import log
 
+from perf.compare import checkout
 from perf.history import asv_selection, figures, matrix, place
 from perf.history.asv_results import MergedResults
-
-HARNESS = Path(__file__).resolve().parents[2]
-
-# In place of a package that the commit lacks: an installed one must not stand in for it.
-MISSING = "raise ImportError({!r})\n"
 
 
 def setup() -> None:
@@ -40,9 +36,9 @@ def harness_matrix() -> matrix.Matrix:
 
     Raises asv.util.UserError, in one line, for an impossible PERF_GRID or PERF_DEVICE.
     """
-    variables = {**os.environ, "PYTHONPATH": _path(HARNESS)}
+    variables = checkout.environment(checkout.ROOT)
     text, error, code = util.check_output(
-        [sys.executable, "-m", "perf.history.matrix"], cwd=HARNESS, env=variables,
+        [sys.executable, "-m", matrix.__name__], cwd=checkout.ROOT, env=variables,
         valid_return_codes=None, return_stderr=True, display_error=False, dots=False)
     if code:
         raise util.UserError(error.strip().splitlines()[-1] if error.strip() else f"perf: exit status {code}")
@@ -112,11 +108,11 @@ class Links(environment.Environment):
         shutil.rmtree(self._links, ignore_errors=True)  # the links, not what they lead to
         self.checkout_project(repo, commit_hash)
         self._links.mkdir(parents=True)
-        (self._links / "perf").symlink_to(HARNESS / "perf")
+        (self._links / "perf").symlink_to(checkout.ROOT / "perf")
         found = Path(self._figures, commit_hash)
         found.mkdir(exist_ok=True)
         (self._links / ".figures").symlink_to(found)
-        for package in ("attention", "models"):
+        for package in checkout.PACKAGES:
             source = Path(self._build_root, package)
             if (source / "__init__.py").exists():
                 (self._links / package).symlink_to(source)
@@ -129,21 +125,15 @@ class Links(environment.Environment):
             log.error(f"{reason}; all its figures are null")
             raise util.ProcessError(["link", package], 1, "", reason)
         log.warning(f"{reason}; its model benchmarks are null")
-        (self._links / package).mkdir()
-        (self._links / package / "__init__.py").write_text(MISSING.format(reason), encoding="utf-8")
+        checkout.stand_in(self._links / package, reason)
 
     def run(self, args: list[str], **kwargs: Any) -> Any:
         """Runs the Python program `args` with the links before everything else on its path."""
-        variables = {**(kwargs.pop("env", None) or os.environ), **self._global_env_vars}
-        # asv's program drops PYTHONPATH unless ASV_PYTHONPATH says the same.
-        variables["PYTHONPATH"] = variables["ASV_PYTHONPATH"] = _path(self._links)
+        variables = checkout.environment(self._links, {**(kwargs.pop("env", None) or os.environ),
+                                                       **self._global_env_vars})
+        variables["ASV_PYTHONPATH"] = variables["PYTHONPATH"]  # else asv's program drops it
         variables[matrix.FILE] = str(self._matrix_file)
         variables[figures.FOLDER] = str(self._links / ".figures")
         if "run_server" in args:
             variables["PERF_PRELOAD"] = "1"
         return util.check_output([sys.executable, *args], env=variables, **kwargs)
-
-
-def _path(first: Path) -> str:
-    """A value for PYTHONPATH: `first`, then what it was."""
-    return os.pathsep.join([str(first), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -15,7 +15,8 @@ from asv.results import Results
 from filelock import FileLock
 
 from perf.history.merge import COLUMNS, UNREADABLE, cells
-from perf.history.results import beside, widened
+from perf.history.results import widened
+from perf.system.files import beside
 
 
 class MergedResults(Results):

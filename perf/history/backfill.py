@@ -19,6 +19,7 @@ from pathlib import Path
 from perf.compare.checkout import PACKAGES, Base, environment
 from perf.history.results import Written, write
 from perf.measure.evidence import load, machines
+from perf.system import git
 
 Measure = Callable[[Path, Path, Sequence[str]], str | None]  # folder, evidence, options -> why there is none
 
@@ -45,11 +46,11 @@ def commits(root: Path, revisions: str, most: int) -> list[str]:
 
     Raises ValueError, in one line, for what is no range of this repository.
     """
-    done = subprocess.run(["git", "-C", str(root), "rev-list", "--first-parent", "--reverse", revisions, "--",
-                           *PACKAGES],
-                          capture_output=True, text=True, check=False)
-    found = done.stdout.split()
-    if done.returncode or not found:
+    try:
+        found = git.commits(root, revisions, *PACKAGES)
+    except ValueError:
+        found = []
+    if not found:
         raise ValueError(f"no commits in {revisions!r} of {root} that change what is measured; give a range such as "
                          "HEAD~10..HEAD")
     return spread(found, most)

@@ -10,13 +10,13 @@ records) stays as it is. Without a remote the branch is the repository's own.
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from perf.history import merge
+from perf.system import git
 
 BRANCH = "perf-history"
 REF = f"refs/heads/{BRANCH}"
@@ -103,16 +103,10 @@ def _commit(root: Path, tree: Path, message: str, parent: str | None) -> str:
     return _git(root, "commit-tree", made, "-m", message, *(["-p", parent] if parent else []))
 
 
-def _git(root: Path, *arguments: str, index: Path | None = None) -> str:
-    """What git prints. Raises ValueError with the line in which it gives up."""
+def _git(root: Path, *words: str, index: Path | None = None) -> str:
+    """What git prints, with an index of its own. Raises ValueError with the line in which it gives up."""
     names = {f"GIT_{role}_{name}": value for role in ("AUTHOR", "COMMITTER") for name, value in NOBODY.items()}
-    known = subprocess.run(["git", "-C", str(root), "config", "user.email"], capture_output=True, check=False)
-    variables = {**(names if known.returncode else {}), **os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    if index:
-        variables["GIT_INDEX_FILE"] = f"{index}.index"
-    done = subprocess.run(["git", "-C", str(root), *arguments], env=variables, capture_output=True, text=True,
-                          check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"git {arguments[0]} ended with {done.returncode}"]
-        raise ValueError(next((line for line in lines if line.startswith(("fatal: ", "error: ", " ! "))), lines[-1]))
-    return done.stdout.strip()
+    unnamed = git.run(root, "config", "user.email").returncode
+    variables = {name: os.environ.get(name, value) for name, value in names.items()} if unnamed else {}
+    variables |= {"GIT_INDEX_FILE": f"{index}.index"} if index else {}
+    return git.text(root, *words, variables={**variables, "GIT_TERMINAL_PROMPT": "0"})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from asv.machine import Machine
 from asv.results import Results
 from filelock import FileLock
 
-from perf.history.results import beside, save_json, widened
+from perf.history.results import save, save_json, widened
 
 UNREADABLE = (util.UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 NOT_RESULTS = ("machine.json", "benchmarks.json")
@@ -66,14 +65,6 @@ def _merge_file(path: Path, target: Path, to: Path) -> None:
         told = util.load_json(str(path.parent / "machine.json"), Machine.api_version)
         save_json(machine, told, Machine.api_version)
     save(results, target)
-
-
-def save(results: Results, folder: Path) -> None:
-    """As asv saves, but whoever reads meanwhile sees the old file or the new one."""
-    with beside(folder) as new:
-        results.save(str(new))
-        (folder / results._filename).parent.mkdir(exist_ok=True)
-        os.replace(new / results._filename, folder / results._filename)
 
 
 def merge(one: Results, other: Results) -> Results:

@@ -11,12 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +29,8 @@ from perf.history import figures, place
 from perf.history.asv_benchmark import descriptions
 from perf.history.matrix import all_series
 from perf.history.series import Series, common
+from perf.system import git
+from perf.system.files import beside
 
 if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
@@ -120,12 +118,11 @@ def _device_type(row: Evidence) -> str | None:
 
 def _date(root: Path, commit: str) -> int:
     """Of the commit, in milliseconds, as asv keeps it."""
-    done = subprocess.run(["git", "-C", str(root), "show", "--quiet", "--format=%ct", f"{commit}^{{commit}}"],
-                          capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        return int(git.text(root, "show", "--quiet", "--format=%ct", f"{commit}^{{commit}}").split()[-1]) * 1000
+    except ValueError:
         raise ValueError(f"the history needs the date of commit {commit[:8]}, which the repository at {root} lacks; "
-                         "fetch it")
-    return int(done.stdout.split()[-1]) * 1000
+                         "fetch it") from None
 
 
 def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping[str, Any], date: int,
@@ -149,9 +146,7 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
         _add(results, listed[name], cells, measured, append)
     if results.get_all_result_keys():
         save_json(folder / machine["machine"] / "machine.json", machine, Machine.api_version)
-        with beside(folder) as new:
-            results.save(str(new))
-            os.replace(new / results._filename, path)
+        save(results, folder)
         written.files.append(path)
 
 
@@ -231,19 +226,17 @@ def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
     return listed
 
 
+def save(results: Results, folder: Path) -> None:
+    """As asv saves, but whoever reads meanwhile sees the old file or the new one."""
+    with beside(folder) as new:
+        results.save(str(new))
+        (folder / results._filename).parent.mkdir(exist_ok=True)
+        os.replace(new / results._filename, folder / results._filename)
+
+
 def save_json(path: Path, content: Mapping[str, Any], version: int) -> None:
     """Whoever reads meanwhile sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path.parent) as folder:
         util.write_json(str(folder / path.name), content, version)
         os.replace(folder / path.name, path)
-
-
-@contextmanager
-def beside(folder: Path) -> Iterator[Path]:
-    """A folder on the same disk that is gone afterwards."""
-    made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)

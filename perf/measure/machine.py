@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from perf.measure.nvml import Gpu, Unwatched
+from perf.system import git
 
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "bitsandbytes", "pytest-benchmark")
 TOLD_ONLY = ("os", "container", "persistence", "pytest-benchmark")  # a time does not depend on them
@@ -59,9 +60,12 @@ def identity(machine: dict[str, Any] | None = None) -> str:
 @functools.cache
 def revision() -> str | None:
     """The git commit of the working directory, "+dirty" if it has changes; None outside git."""
-    commit = _output("git", "rev-parse", "HEAD")
-    dirty = commit and _output("git", "status", "--porcelain", "--untracked-files=no")
-    return f"{commit}+dirty" if dirty else commit
+    here = Path.cwd()
+    try:
+        commit = git.text(here, "rev-parse", "HEAD")
+        return f"{commit}+dirty" if git.changes(here) else commit
+    except ValueError:
+        return None
 
 
 def _gpus() -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import torch
 from perf.measure import machine, rates
 from perf.measure.clocks import clock
 from perf.measure.fitness import Watch, unfit
+from perf.system import files
 from perf.workloads.workload import Workload
 
 SCHEMA = 1
@@ -153,9 +153,6 @@ def _rate(value: float) -> float:
 
 
 def _save(path: Path, identity: str, ceilings: Ceilings) -> None:
-    """The whole file at once: other processes may read it, or write it too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the whole file at once: other processes may read it, or write it too."""
     record = {"schema": SCHEMA, "machine": identity, "copy": ceilings.copy, "matmul": ceilings.matmul}
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    files.write(path, json.dumps(record, indent=2) + "\n")

@@ -1,17 +1,17 @@
 """The step that finds since which commit each benchmark is slower, as far as the night's time goes."""
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from perf.compare.record import Finding
-from perf.nightly import compare, folder, verdict
+from perf.nightly import blame, compare, folder, verdict
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped
 from perf.nightly.tonight import Tonight, acceptance
+from perf.system import git
 
 LATE = "not bisected: the night's time for it had ended"
 
@@ -34,7 +34,7 @@ def bisection(night: Tonight) -> None:
                            "seconds": max(night.options.budget - spent, 0.0),
                            "wanted": [{"benchmark": name, "good": base} for name, (_, base) in
                                       sorted(slower.items(), key=lambda item: item[1][0], reverse=True)]})
-    code = night.run("bisection", "perf.nightly.blame", str(request), str(results(night)))
+    code = night.run("bisection", blame.__name__, str(request), str(results(night)))
     if code:
         raise ValueError(f"{status(code)}: {night.last_line('bisection')}; {night.folder.log('bisection')}")
 
@@ -64,7 +64,7 @@ def with_commits(findings: list[Finding], known: Mapping[str, Mapping[str, Any]]
 
 
 def _described(root: Path, commit: str) -> dict[str, str]:
-    done = subprocess.run(["git", "-C", str(root), "show", "--no-patch", "--no-show-signature", "--format=%an%x00%s",
-                           commit], capture_output=True, text=True, errors="replace", check=False)
-    author, _, subject = done.stdout.strip().partition("\0")
-    return {} if done.returncode else {"author": author, "subject": subject}
+    try:
+        return dict(zip(("author", "subject"), git.author_and_subject(root, commit), strict=True))
+    except ValueError:
+        return {}

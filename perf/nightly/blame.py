@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf.compare import live
 from perf.compare.bisect import SECONDS, Compare, Measuring, between, comparing
 from perf.compare.checkout import ROOT, checkout
 from perf.compare.closure import fingerprint
@@ -25,6 +24,7 @@ from perf.nightly.compare import arguments, by, ended
 from perf.nightly.folder import append, lines
 from perf.system.devices import device
 from perf.verdict.search import Found, Step, search
+from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
 TOLD = 3  # commits that are named beside the first
@@ -47,7 +47,7 @@ def main(request: Path, results: Path, root: Path = ROOT) -> None:
     known = {line["benchmark"]: line for line in lines(results)}
     place = device(asked["device"])
     end = time.monotonic() + asked["seconds"] - sum(line["seconds"] for line in known.values())
-    wanted = [(one["good"], live.workload(one["benchmark"])) for one in asked["wanted"]
+    wanted = [(one["good"], workload(one["benchmark"])) for one in asked["wanted"]
               if one["benchmark"] not in known]
     commits, refused = {}, {}
     for good, these in by(wanted, lambda one: one[0]).items():

@@ -22,6 +22,7 @@ from perf.compare.row import Row
 from perf.nightly.folder import append, lines
 from perf.policy.thresholds import Thresholds
 from perf.run.revision import BENCHMARK, BUDGET, SAME, row
+from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ def compared(wanted: Sequence[Wanted], device: str, seconds: float, root: Path,
         with checkout(base, root) as folder:
             timed = []
             for one in of_base:
-                w = live.workload(one.benchmark)
+                w = workload(one.benchmark)
                 if not one.timed and unchanged(w, folder, head_folder(root)):
                     yield Finding.of(Row(w, SAME, "unchanged")), (), 0.0
                 else:

@@ -10,7 +10,6 @@ Everything in it is written at once or line by line, so a killed night loses not
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.compare.record import Step
+from perf.system import files
 
 SCHEMA = 1
 RESUMED = 20 * 3600.0  # seconds after its begin that a night is taken up again; later it is another night
@@ -73,10 +73,7 @@ def take(nights: Path, key: Mapping[str, Any], steps: Iterable[str], now: float,
 
 def write(path: Path, content: Any) -> None:
     """JSON, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def append(path: Path, content: Mapping[str, Any]) -> None:

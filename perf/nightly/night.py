@@ -1,7 +1,6 @@
 """A night from beginning to end: its steps, in their order, and what they come to."""
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from perf.nightly.steps import Job, run
 from perf.nightly.telling import alert, site
 from perf.nightly.tonight import Look, Options, Tonight
 from perf.nightly.verdict import DECIDED, verdict
-from perf.system import exit_codes
+from perf.system import exit_codes, git
 
 JOBS: tuple[Job[Tonight], ...] = (
     Job("machine", measuring.machine, always=True),  # fitness is of the moment
@@ -65,11 +64,9 @@ def key(head: str, look: Look, device: str, options: Options) -> dict[str, Any]:
 def committed(root: Path) -> str:
     """The head's full hash. Raises ValueError, in one line, for a working tree that is no commit's."""
     head = resolve(root, "HEAD")
-    changed = subprocess.run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
-                             capture_output=True, text=True, check=False).stdout
-    if changed.strip():
-        raise ValueError(f"uncommitted changes ({changed.split()[1]} among them): a night is of a commit; commit them, "
-                         "or put them away (git stash)")
+    if changes := git.changes(root):
+        raise ValueError(f"uncommitted changes ({changes[0]} among them): a night is of a commit; commit them, or put "
+                         "them away (git stash)")
     return head
 
 

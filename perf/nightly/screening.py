@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from perf.bench import controls
+from perf.bench import controls as frozen
 from perf.compare import live
 from perf.measure.evidence import Evidence
-from perf.nightly import compare, nights
-from perf.nightly.controls import launches as launches_of_controls
+from perf.nightly import compare, controls, nights
 from perf.nightly.folder import lines, write
 from perf.nightly.measuring import measured, one_pass
 from perf.nightly.process import status
@@ -32,7 +31,7 @@ def launches(night: Tonight) -> None:
     what the machine did to everything."""
     one_pass(night, "launches", LAUNCHES)
     for launch in range(1, LAUNCHES + 1):
-        code = night.run("launches", "perf.nightly.controls", night.device, str(launch), str(_controls(night)))
+        code = night.run("launches", controls.__name__, night.device, str(launch), str(_controls(night)))
         if code:
             raise ValueError(f"{status(code)}: {night.last_line('launches')}; {night.folder.log('launches')}")
 
@@ -90,12 +89,12 @@ def _look(night: Tonight, earlier: Sequence[Measured]) -> Look:
     workloads = {name: rows[name].workload for name in tonight.launches}
     rounds = round(statistics.median([rows[name].rounds for name in workloads] or [1]))
     return screened([*earlier, tonight], groups(workloads.values(), kind),
-                    {one.name: one.group for one in controls.of(kind) if one.name in tonight.controls},
+                    {one.name: one.group for one in frozen.of(kind) if one.name in tonight.controls},
                     lambda name: live.settings(workloads[name]), max(rounds, 1))
 
 
 def _tonight(night: Tonight) -> Measured:
-    return nights.of(night.head, night.look.fingerprint, _passes(night), launches_of_controls(_controls(night)))
+    return nights.of(night.head, night.look.fingerprint, _passes(night), controls.launches(_controls(night)))
 
 
 def _passes(night: Tonight) -> list[Mapping[str, Evidence]]:

@@ -55,7 +55,7 @@ def verdict(night: Tonight) -> None:
     wanted = [replace(one, timed=one.timed or one.benchmark in open_) for one in wanted]
     folder.write(request(night), {"device": night.device, "seconds": PART * night.options.budget,
                                   "wanted": [asdict(one) for one in wanted]})
-    code = night.run("verdict", "perf.nightly.compare", str(request(night)), str(results(night)))
+    code = night.run("verdict", compare.__name__, str(request(night)), str(results(night)))
     if code:
         raise ValueError(f"{status(code)}: {night.last_line('verdict')}; {night.folder.log('verdict')}")
     words = [one.word for one in compare.found(results(night)).values()]

@@ -172,7 +172,7 @@ def test_pytest_and_asv_run_fill_the_same_file_and_asv_reads_it(repository):
 
 @pytest.mark.parametrize(("setting", "message"), [
     (("PERF_GRID", "huge"), "PERF_GRID: unknown grid 'huge'; choose from quick, default, full"),
-    (("PERF_DEVICE", "tpu"), "PERF_DEVICE: unknown device 'tpu'; choose from cpu"),
+    (("PERF_DEVICE", "tpu"), "PERF_DEVICE: no device 'tpu' here; choose from cpu"),
 ])
 def test_impossible_settings_stop_asv_in_one_line(setting, message, tmp_path):
     shutil.copy(ROOT / "asv.conf.json", tmp_path)

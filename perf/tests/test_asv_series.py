@@ -94,7 +94,7 @@ def test_equal_names_are_refused():
 
 @pytest.mark.parametrize(("grid", "device", "message"), [
     ("huge", "cpu", "PERF_GRID: unknown grid 'huge'; choose from quick, default, full"),
-    ("quick", "tpu", "PERF_DEVICE: unknown device 'tpu'; choose from cpu"),
+    ("quick", "tpu", "PERF_DEVICE: no device 'tpu' here; choose from cpu"),
 ])
 def test_impossible_settings_name_the_choices(grid, device, message):
     with pytest.raises(ValueError, match=message):

@@ -8,9 +8,9 @@ import torch
 
 from perf.compare.bisect import comparing
 from perf.compare.checkout import ROOT
-from perf.compare.live import workload
 from perf.tests import repositories
 from perf.tests.bisection import run
+from perf.workloads.ids import workload
 
 repository = repositories.repository
 

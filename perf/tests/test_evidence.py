@@ -9,7 +9,10 @@ import pytest
 
 from perf.measure import evidence, machine
 from perf.measure.evidence import Evidence, Writer, load, machines, open_text
+from perf.tests import repositories
 from perf.workloads.workload import Workload
+
+repository = repositories.repository
 
 RECORDS = Path(__file__).parents[1] / "records"
 WORKLOAD = Workload("attention", "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
@@ -78,11 +81,13 @@ def test_the_machine_s_id_changes_with_it():
     assert json.loads(json.dumps(told)) == told
 
 
-def test_a_revision_needs_git(monkeypatch):
-    outputs: dict[str, str | None] = {"rev-parse": "abc", "status": "M file"}
-    monkeypatch.setattr(machine, "_output", lambda git, command, *rest: outputs[command])
-    assert machine.revision.__wrapped__() == "abc+dirty"
-    outputs["rev-parse"] = None
+def test_a_revision_needs_git(repository, monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(repository.root)
+    commit = repository.commit("1", "first")
+    assert machine.revision.__wrapped__() == commit
+    (repository.root / "attention/__init__.py").write_text("changed")
+    assert machine.revision.__wrapped__() == f"{commit}+dirty"
+    monkeypatch.chdir(tmp_path_factory.mktemp("nowhere"))
     assert machine.revision.__wrapped__() is None
 
 

@@ -1,7 +1,6 @@
 """How fresh the history is: which commits were measured, which could not be, and why."""
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from perf.compare.record import Night
 from perf.history.rows import History
+from perf.system import git
 from perf.web.page.markup import Markup, tag
 from perf.web.site.latest import Place
 from perf.web.site.parts import moment, table
@@ -46,12 +46,11 @@ class State:
 
 def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
     """The commits of a branch, the newest first. Raises ValueError, in one line, where git can't tell."""
-    done = subprocess.run(["git", "log", "--no-show-signature", f"--format={FORM}", revision], cwd=repository,
-                          capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        said = (done.stderr.strip() or "git failed").splitlines()[0]
-        raise ValueError(f"{repository}: its commits can't be listed: {said}")
-    parts = (line.split("\0", 3) for line in done.stdout.split("\n") if line)
+    try:
+        lines = git.text(repository, "log", "--no-show-signature", f"--format={FORM}", revision)
+    except ValueError as error:
+        raise ValueError(f"{repository}: its commits can't be listed: {error}") from None
+    parts = (line.split("\0", 3) for line in lines.split("\n") if line)
     return [Commit(name, float(when), author, subject) for name, when, author, subject in parts]
 
 
@@ -83,9 +82,9 @@ def _reason(commit: Commit, told: Mapping[str, str], repository: Path) -> str:
     for what, reason in told.items():
         if len(what) >= 8 and commit.hash.startswith(what[:40]):
             return reason
-    done = subprocess.run(["git", "cat-file", "-e", f"{commit.hash}:attention/__init__.py"], cwd=repository,
-                          capture_output=True)
-    return "it has no attention/" if done.returncode else "nothing could be measured; the log of its run says why"
+    if not git.has(repository, commit.hash, "attention/__init__.py"):
+        return "it has no attention/"
+    return "nothing could be measured; the log of its run says why"
 
 
 def section(found: Sequence[State], places: Mapping[tuple[str, str], Place]) -> Markup | None:

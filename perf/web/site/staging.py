@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Collection, Mapping
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 from asv.machine import Machine
 from asv.results import Results
 from asv.util import UserError, is_na, load_json
+
+from perf.system import git
 
 Cells = set[tuple[str, ...]]
 BROKEN = (UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)  # what asv's readers raise
@@ -75,10 +76,10 @@ def _benchmarks(results: Path) -> dict[str, Any]:
 
 
 def _commits(repository: Path) -> set[str]:
-    done = subprocess.run(["git", "rev-list", "--all"], cwd=repository, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"{repository}: git can't list its commits: {done.stderr.strip().splitlines()[0]}")
-    return set(done.stdout.split())
+    try:
+        return set(git.text(repository, "rev-list", "--all").split())
+    except ValueError as error:
+        raise ValueError(f"{repository}: git can't list its commits: {error}") from None
 
 
 def _read(path: Path, machine: str, commits: Collection[str]) -> Results:

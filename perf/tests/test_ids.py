@@ -1,17 +1,34 @@
-"""What commands compare: benchmarks by their ids, on devices that are here."""
+"""Workloads by their ids."""
 from __future__ import annotations
 
 import pytest
 
+import models
 from perf.__main__ import main
-from perf.compare.live import workload
+from perf.workloads import ids
 from perf.workloads.grids import grid
+from perf.workloads.ids import parse, workload
+from perf.workloads.workload import BARE_PHASES
 
 
-def test_ids_are_read_back():
-    cells = [*grid("default", "cpu", with_shapes=True), *grid("default", "cuda", with_zoo=True)]
-    assert len(cells) > 300
-    assert all(workload(w.id) == w for w in cells)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_id_leads_back_to_its_workload(device):
+    cells = grid("full", device, with_shapes=True, with_zoo=True)
+    assert len(cells) > 1000
+    assert [w.id for w in cells if workload(w.id) != w] == []
+
+
+def test_the_phases_are_those_of_kernels_and_models():
+    assert set(ids.PHASES) == {*BARE_PHASES, *models.registry.PHASES}
+
+
+def test_an_id_of_another_package_has_its_parts():
+    """Its function and its model are not registered here."""
+    parts = parse("test_attention[own-model-own:sdpa-flash-forward-backward-full-b2-h8-kv4-n5-m6-d64-bf16]")
+    assert parts is not None
+    assert (parts["what"], parts["backend"], parts["phase"]) == ("own-model-own", "sdpa-flash", "forward-backward")
+    assert (parts["m"], parts["dtype"], parts["quantization"]) == ("6", "bf16", None)
+    assert parse("softmax") is None
 
 
 @pytest.mark.parametrize("treatment", ["-compiled", "-bnb-int8", "-ao-int8-dynamic-compiled"])
