@@ -57,7 +57,8 @@ def test_its_policy_allows_its_own_script_and_no_other(shown):
 
 def test_hostile_text_stays_text():
     rows = [row(backend=HOSTILE, n=n, function="softmax", dtype=HOSTILE, clock=HOSTILE, revision=HOSTILE,
-                kernels={HOSTILE: 1}, counters={HOSTILE: 2}, state={HOSTILE: HOSTILE}, ended=HOSTILE, limit=HOSTILE,
+                kernels={HOSTILE: 1}, kernel_shares={HOSTILE: 0.9}, counters={HOSTILE: 2},
+                state={HOSTILE: HOSTILE}, ended=HOSTILE, limit=HOSTILE,
                 no_graph=HOSTILE, compiled={"cold": 1.0}) for n in (512, 1024)]
     rows += [row(backend=HOSTILE, n=n, outcome=outcome, reason=f"{n}{HOSTILE}")
              for n, outcome in ((1, "wrong"), (2, "skipped"), (3, "failed"), (4, "invalid"))]
@@ -207,3 +208,16 @@ def test_speed_stands_against_size_for_treated_models():
 def test_without_treated_models_there_is_no_such_chart():
     assert "Speed against size" not in page(ROWS, {"gpu": GPU})
     assert "Speed against size" not in page(TREATED[:1], {"gpu": GPU})
+
+
+def test_where_the_time_goes_is_in_the_table_and_beside_the_kernels():
+    interpolation = "void at::native::upsample_linear1d_out_frame<float>(int)"
+    shown = Page(page([row(model="tft-160", kernels={interpolation: 2}, kernel_shares={interpolation: 0.96},
+                           attention_share=0.031),
+                       row("sdpa", model="tft-160", kernels={"nvjet": 1}, kernel_shares={"nvjet": 0.97})], {}))
+    cells = {cell for cells in shown.rows for cell in cells}
+    assert {"3.1%", "upsample_linear1d_out_frame 96%^", "nvjet 97%"} <= cells
+    assert f"{interpolation}  2 a call, at most 96% of the time, in 1 rows" in shown.text
+    assert "matrix product" in shown.text
+    old = Page(page([row(kernel_shares={})], {}))  # evidence from before there were shares
+    assert "largest kernel" not in {cell for cells in old.rows for cell in cells}

@@ -5,10 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from perf.measure.evidence import Evidence
+from perf.measure.shares import largest
 from perf.report.looks import Look
 from perf.report.notes import doubt, legend
 from perf.report.table import Datasheet, baseline, calls_header, groups, mask, speed_up
-from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
+from perf.report.units import (
+    calls,
+    error_ratio,
+    gigabytes,
+    largest_kernel,
+    number,
+    percent,
+    seconds,
+    share,
+    size,
+    tflops,
+)
 from perf.web.page.charts import key
 from perf.web.page.markup import Markup, join, tag
 from perf.web.page.sortable import Column, sortable
@@ -48,7 +60,11 @@ def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Colum
         Column("host", lambda row: row.host, seconds), Column("memory", lambda row: row.peak_bytes, size),
         Column("kept", lambda row: row.kept_bytes, size), Column("reserved", lambda row: row.reserved_bytes, size),
         Column("RSS", lambda row: row.rss_bytes, size), Column("error", lambda row: row.error, "{:.1e}".format),
-        Column("ratio", error_ratio, lambda x: number(x, ".2f")), *map(counter, counters),
+        Column("ratio", error_ratio, lambda x: number(x, ".2f")),
+        Column("attention", lambda row: row.attention_share, percent),
+        Column("largest kernel", _largest_share, percent,
+               markup=lambda row, text: join([largest_kernel(row, width=40)])),
+        *map(counter, counters),
         Column("rounds", lambda row: row.rounds or None), Column("ended by", lambda row: row.ended),
         Column("clock", lambda row: row.clock),
         Column("doubt", doubt),
@@ -76,6 +92,12 @@ def _kv_heads(row: Evidence) -> int | None:
 def _keys(row: Evidence) -> int | None:
     """Unless there are as many as queries."""
     return row.workload.m if row.workload.m != row.workload.n else None
+
+
+def _largest_share(row: Evidence) -> float | None:
+    """Gives what the largest kernel takes of the time of all."""
+    top = largest(row.kernel_shares)
+    return top[1] if top else None
 
 
 def _median(row: Evidence) -> float | None:
