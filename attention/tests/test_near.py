@@ -91,6 +91,22 @@ def test_no_row_and_no_column_loses_more_than_the_bound(case: tuple[torch.Tensor
     assert lost.sum(-2).max() <= near.tolerance(q.dtype)
 
 
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+@pytest.mark.parametrize("slope", [0.05, 0.1, 0.5])
+def test_the_worst_keys_come_close_to_the_bound(slope: float, causal: bool) -> None:
+    """Keys beyond reach lie along the query, all others against it: what is left out is then nearly what may be."""
+    n, size = 4001, 20.0 ** 0.5
+    q, k = torch.full((1, 1, n, 1), size), torch.full((1, 1, n, 1), -size)
+    k[0, 0, 0] = size
+    reach = near.reach(q, k, torch.tensor([slope]), scale=1.0, causal=causal).item()
+    at = n - 1 if causal else n // 2
+    ago = (at - torch.arange(n)).abs()
+    k[0, 0, ago > reach] = size
+    weight = ((q[0, 0, at] * k[0, 0, :, 0]).double() - slope * ago).softmax(-1)
+    lost = weight[ago > reach].sum() / weight[at]  # of the query's own key, which is less than of the whole row
+    assert near.tolerance(torch.float32) / 10 < lost <= near.tolerance(torch.float32)
+
+
 def test_the_bound_is_a_32nd_of_eps() -> None:
     assert near.tolerance(torch.bfloat16) == 2.0 ** -12 < 2.5e-4
     assert near.tolerance(torch.float16) == 2.0 ** -15
