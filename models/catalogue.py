@@ -1,9 +1,9 @@
-"""The presets of this package, as plain data.
+"""Registers the presets of this package. To add a size of a family, add a line at the end.
 
 GPT-2: Radford et al. 2019 (12 layers, 124 M), and DistilGPT-2, its 6-layer student (Sanh et al.,
 arXiv 1910.01108). ViT: Dosovitskiy et al., arXiv 2010.11929, with 102 classes (Flowers-102) for L/16.
-TFT: Lim et al., arXiv 1912.09363, at width 160 for hourly electricity: 369 series, 168 hours to 24.
-Each has a tiny twin for tests. A ViT named -fused is the same model in fewer, larger products.
+TFT: Lim et al., arXiv 1912.09363, of width 160 for hourly electricity: 369 series, 168 hours to forecast 24.
+Each family has a tiny preset for tests. A ViT named -fused is the same model in fewer, larger products.
 """
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""A quality figure with the scores of its items, its bootstrap interval, and the change between two models.
+"""Figures of quality, each with the scores of its items and a bootstrap interval, and the change between two models.
 
-Two models measured on the same items are compared item by item (a *paired* bootstrap): what makes an item hard
-is in both, and drops out. Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and
-16; for paired scores in this field Koehn, EMNLP 2004.
+Two models that are measured on the same items are compared item by item (a *paired* bootstrap): how hard an item is
+counts for both and cancels. Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 16;
+for paired scores in this field Koehn, EMNLP 2004.
 
-Where every score is all or nothing, resampling alone calls "no difference seen" no difference at all. So one
-invented item a side is resampled with the others (after Agresti and Coull, The American Statistician 52 (1998)
-119; for pairs Agresti and Min, Statistics in Medicine 24 (2005) 729): with nothing seen in n items, the interval
-then ends near 3/n, as the exact one does.
+If every score is all or nothing, resampling alone would take no visible difference for no difference. So one invented
+item for each side is resampled with the others (after Agresti and Coull, The American Statistician 52 (1998) 119; for
+pairs Agresti and Min, Statistics in Medicine 24 (2005) 729). If n items show no difference, the interval then ends near
+3/n, as the exact one does.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-AT_ONCE = 2_000_000  # numbers drawn at once, to bound the memory
+AT_ONCE = 2_000_000  # random numbers in memory at once
 
 
 def _mean(items: np.ndarray) -> np.ndarray:
@@ -31,17 +31,17 @@ def _root_mean(items: np.ndarray) -> np.ndarray:
 
 
 def _weighted_f1(items: np.ndarray) -> np.ndarray:
-    """In points, of items (label, prediction); a class weighs as often as it is the label."""
+    """Computes F1 in points from items (label, prediction); the weight of a class is its number of labels."""
     label, prediction = items[..., 0], items[..., 1]
     total = np.zeros(label.shape[:-1])
     for c in np.unique(label):
-        is_label, is_predicted = label == c, prediction == c
-        labels, predicted = is_label.sum(-1), is_predicted.sum(-1)
-        total += labels * 2 * (is_label & is_predicted).sum(-1) / np.maximum(labels + predicted, 1)
+        is_label, is_prediction = label == c, prediction == c
+        labels, predictions = is_label.sum(-1), is_prediction.sum(-1)
+        total += labels * 2 * (is_label & is_prediction).sum(-1) / np.maximum(labels + predictions, 1)
     return 100 * total / label.shape[-1]
 
 
-# From items (..., n), or (..., n, 2) for F1, to figures (...).
+# Each takes items (..., n), or (..., n, 2) for F1, and gives figures (...).
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": _mean, "root-mean": _root_mean, "exp-mean": lambda items: np.exp(items.mean(-1)),
     "weighted-f1": _weighted_f1}
@@ -49,9 +49,10 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of quality: `STATISTICS[statistic]` of the items' scores (n,); F1's are (n, 2).
+    """A figure is `STATISTICS[statistic]` of the scores of n items: (n,), or (n, 2) for F1.
 
-    `unit` is "points" for percentages, which then reach from 0 to 100.
+    `unit` is "points" for percentages, which lie between 0 and 100.
+    Raises ValueError for scores of another shape, no scores, and scores that are not finite.
     """
 
     name: str
@@ -71,21 +72,22 @@ class Figure:
 
     @property
     def value(self) -> float:
+        """The figure itself, in `unit`."""
         return float(STATISTICS[self.statistic](self.items))
 
     def interval(self, confidence: float = CONFIDENCE, resamples: int = RESAMPLES,
                  seed: int = 0) -> tuple[float, float]:
-        """Low and high end that hold the figure of other items of the same kind with this probability."""
+        """Gives the ends of the interval that holds the figure of other, similar items with this probability."""
         items = self.items
         if _all_or_nothing(self):
             items = np.concatenate([items, [0.0, 100.0]])
-        of = STATISTICS[self.statistic]
-        return _ends([of(items[draw]) for draw in _draws(len(items), resamples, seed)], confidence)
+        statistic = STATISTICS[self.statistic]
+        return _ends([statistic(items[rows]) for rows in _resamples(len(items), resamples, seed)], confidence)
 
 
 @dataclass(frozen=True)
 class Change:
-    """How much a figure changed from one model to another, on the same items: new minus base, with its interval."""
+    """A change is the difference of a figure between two models on the same items, new minus base."""
 
     name: str
     unit: str
@@ -98,22 +100,23 @@ class Change:
 
     @property
     def difference(self) -> float:
+        """New minus base, in `unit`."""
         return self.new - self.base
 
     @property
     def verdict(self) -> Literal["better", "worse", "inside the noise"]:
-        """Inside the noise if the interval holds 0."""
+        """The word for the change: "inside the noise" if the interval holds 0."""
         if self.low <= 0 <= self.high:
             return "inside the noise"
         return "better" if (self.low > 0) == (self.better == "higher") else "worse"
 
     @property
     def lost(self) -> tuple[float, float]:
-        """The least and the most that the new model is worse, in the figure's unit; negative is better."""
+        """The least and the greatest loss of the new model, in `unit`; a negative loss is a gain."""
         return (-self.high, -self.low) if self.better == "higher" else (self.low, self.high)
 
     def within(self, budget: float) -> bool | None:
-        """Whether less than `budget` was lost: surely, surely not, or (None) these items can't tell."""
+        """Tells whether the loss is below `budget`: True, False, or None if these items can't tell."""
         least, most = self.lost
         return True if most < budget else False if least > budget else None
 
@@ -124,9 +127,9 @@ class Change:
 
 def compare(base: Figure, new: Figure, confidence: float = CONFIDENCE, resamples: int = RESAMPLES,
             seed: int = 0) -> Change:
-    """The change from `base` to `new`, two figures of one name over the same items in the same order.
+    """Computes the change from `base` to `new`, two figures of one name over the same items in the same order.
 
-    Raises ValueError if they are not.
+    Raises ValueError for figures of another name, unit or statistic, or another number of items.
     """
     for word in ("name", "unit", "statistic"):
         if getattr(base, word) != getattr(new, word):
@@ -138,14 +141,14 @@ def compare(base: Figure, new: Figure, confidence: float = CONFIDENCE, resamples
     olds, news = base.items, new.items
     if _all_or_nothing(base) and _all_or_nothing(new):
         olds, news = np.concatenate([olds, [0.0, 100.0]]), np.concatenate([news, [100.0, 0.0]])
-    of = STATISTICS[base.statistic]
-    differences = [of(news[draw]) - of(olds[draw]) for draw in _draws(len(olds), resamples, seed)]
+    statistic = STATISTICS[base.statistic]
+    differences = [statistic(news[rows]) - statistic(olds[rows]) for rows in _resamples(len(olds), resamples, seed)]
     low, high = _ends(differences, confidence)
     return Change(base.name, base.unit, base.better, base.value, new.value, low, high, len(base.items))
 
 
 def join(parts: Sequence[Mapping[str, Figure]]) -> dict[str, Figure]:
-    """The figures over the items of all parts, in this order: of the held-out parts of all folds, say.
+    """Joins the items of all parts, in this order, for example the held-out parts of all folds.
 
     Raises ValueError if the parts do not have the same figures.
     """
@@ -159,8 +162,8 @@ def _all_or_nothing(figure: Figure) -> bool:
     return figure.unit == "points" and figure.statistic == "mean" and bool(np.isin(figure.items, (0, 100)).all())
 
 
-def _draws(items: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Item numbers (some, items), `resamples` rows in all."""
+def _resamples(items: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields random item numbers in blocks (rows, items), `resamples` rows in all."""
     random = np.random.default_rng(seed)
     rows = max(1, AT_ONCE // items)
     for start in range(0, resamples, rows):

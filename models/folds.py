@@ -1,4 +1,4 @@
-"""Out-of-fold models: each item is judged by a model that has not seen it, so all items count.
+"""Trains out-of-fold models: a model that was not trained on an item scores it, so all items count.
 
     base, new = [], []
     for model, held_out in out_of_fold("vit-l16", 2, device="cuda", dtype=torch.bfloat16, seconds=50):
@@ -22,18 +22,17 @@ from models.training import train
 
 
 class Fold(NamedTuple):
-    """A trained model in eval mode, weights in float32, and the items that it has not seen."""
+    """A fold is a trained model in eval mode, with weights in float32, and the items it was not trained on."""
 
     model: nn.Module
     held_out: digits.Images
 
 
 def out_of_fold(preset: str | Preset, count: int, **settings: Any) -> Iterator[Fold]:
-    """Trains one ViT for each of `count` folds of all 1797 digits, when it is asked for; the settings are
-    those of `training.train`, `seconds` being each fold's.
+    """Yields a fold for each of `count` parts of all 1797 digits and trains its ViT just before.
 
-    Every model belongs to the caller, who may change it; the last one should be dropped before the next is
-    asked for. Raises ValueError for a family that reads no images, and as `train` does.
+    `settings` are those of `training.train`; `seconds` is the time for each fold. The caller may change a model, and
+    should drop it before the next fold. Raises ValueError for a family that reads no images, and as `train` does.
     """
     preset = models.get(preset)
     if preset.family != "vit":

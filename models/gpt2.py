@@ -1,12 +1,12 @@
-"""GPT-2 (Radford et al. 2019) and DistilGPT-2: transformers' own class with any attention variant.
+"""Builds GPT-2 (Radford et al. 2019) and DistilGPT-2: the class of transformers with any attention variant.
 
-Positions: GPT-2 adds a learned position embedding. ALiBi (arXiv 2108.12409) takes its place: "we do not add
-position embeddings at any point". So a model built with an ALiBi variant has its position embedding set to
-zero and frozen (`position_embedding="auto"`); "learned" keeps it under ALiBi, "none" drops it under any
-function. `set_attn_implementation` on a built model changes only the attention, not this choice.
+GPT-2 adds a learned position embedding. ALiBi (arXiv 2108.12409) replaces it: "we do not add position embeddings at any
+point". So in a model with an ALiBi variant the position embedding is zero and frozen (`position_embedding="auto"`).
+"learned" keeps it with ALiBi, "none" drops it with any function. `set_attn_implementation` on a model changes only the
+attention, not this choice.
 
-Attention dropout is 0 (GPT-2: 0.1), because fused kernels have none; the other dropouts are GPT-2's. GELU is GPT-2's
-own, by tanh, in one kernel: transformers' `gelu_new` is eight, and fourteen backward.
+Attention dropout is 0 (in GPT-2 0.1), because fused kernels have none; the other dropouts are GPT-2's. GELU is GPT-2's
+formula by tanh, in one kernel; transformers' `gelu_new` needs eight, and fourteen backward.
 """
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ REPLACES_POSITIONS = ("alibi",)
 
 
 class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
-    """transformers' own, which also gives the loss of the tokens that follow."""
+    """This is transformers' class; it can also compute the loss of the next tokens."""
 
-    @functools.wraps(transformers.GPT2LMHeadModel.forward)  # its signature is read by `generate`
-    def forward(self, *args: Any, following: torch.Tensor | None = None,  # type: ignore[override]
+    @functools.wraps(transformers.GPT2LMHeadModel.forward)  # `generate` reads its signature
+    def forward(self, *args: Any, targets_BN: torch.Tensor | None = None,  # type: ignore[override]
                 **kwargs: Any) -> Any:
-        """As transformers' own; with `following` (B, n) the mean cross-entropy of those tokens, -100 left out."""
-        if following is None:
+        """Computes what transformers' class does or, with `targets_BN`, their mean cross-entropy without -100."""
+        if targets_BN is None:
             return super().forward(*args, **kwargs)
         hidden, head = self.transformer(*args, **kwargs).last_hidden_state.flatten(0, 1), self.lm_head
         words = aligned(hidden, head.weight) if type(head) is nn.Linear and hidden.is_cuda else head(hidden)
-        return functional.nll_loss(functional.log_softmax(words, -1, dtype=torch.float32), following.flatten())
+        return functional.nll_loss(functional.log_softmax(words, -1, dtype=torch.float32), targets_BN.flatten())
 
 
 def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
           attention_options: Mapping[str, Any] | None = None) -> GPT2LMHeadModel:
-    """A preset with random weights from `seed`, the same on every device, in eval mode.
+    """Builds a preset with random weights from `seed`, the same on every device, in eval mode.
 
     Raises ValueError for an unknown preset or variant, and a variant that can't serve it.
     """
@@ -74,9 +74,9 @@ def _learned_positions(choice: str, variant: str) -> bool:
 
 def inputs(preset: str | Preset, *, batch: int, n: int, device: str | torch.device = "cpu",
            dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Any]:
-    """Seeded tokens (B, n) and the options of a prefill: fill a cache, logits of the last token only.
+    """Draws tokens (B, n) by `seed` and adds the options of a prefill: fill a cache, give only the last logits.
 
-    `dtype` is that of the model; tokens have none. Raises ValueError for more tokens than positions.
+    `dtype` has no effect on tokens. Raises ValueError for more tokens than positions.
     """
     tokens = _tokens(get(preset), batch, n, before=0, device=device, seed=seed)
     return {"input_ids": tokens, "use_cache": True, "logits_to_keep": 1}
@@ -84,23 +84,25 @@ def inputs(preset: str | Preset, *, batch: int, n: int, device: str | torch.devi
 
 def decode_inputs(model: GPT2LMHeadModel, preset: str | Preset, *, batch: int, m: int,
                   seed: int = 0) -> dict[str, Any]:
-    """One token (B, 1) and a cache of the `m` tokens before it, which the model read here."""
+    """Draws one token (B, 1) and fills a cache with the `m` tokens before it, which the model reads here."""
     device = model.device
     with torch.no_grad():
         cache = model(**inputs(preset, batch=batch, n=m, device=device, seed=seed)).past_key_values
-    cache.layers = [_OneMore(layer) for layer in cache.layers]
+    cache.layers = [_CacheWithRoom(layer) for layer in cache.layers]
     token = _tokens(get(preset), batch, 1, before=m, device=device, seed=seed + 1)
     return {"input_ids": token, "past_key_values": cache}
 
 
 def decode(model: GPT2LMHeadModel, inputs: dict[str, Any]) -> torch.Tensor:
-    """Logits (B, 1, vocabulary) of the token after `decode_inputs`, whose cache stays as it was."""
+    """Computes the logits (B, 1, vocabulary) of the next token; the cache of `decode_inputs` stays as it is."""
     return model(**inputs, use_cache=True).logits
 
 
-class _OneMore(DynamicLayer):
-    """A layer of a cache and one place behind it, which each token takes in turn. transformers' own layer copies all
-    keys and values to add a token; a server's cache does not."""
+class _CacheWithRoom(DynamicLayer):
+    """This layer of a cache has room for one more token, and each call writes its token there.
+
+    transformers' own layer copies all keys and values to add a token; a server's cache does not.
+    """
 
     keys: Any
     values: Any
@@ -113,17 +115,20 @@ class _OneMore(DynamicLayer):
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any,
                **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        for kept, new in ((self.keys, key_states), (self.values, value_states)):
-            kept[:, :, self.length:] = new
+        for cache, new in ((self.keys, key_states), (self.values, value_states)):
+            cache[:, :, self.length:] = new
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
         return self.length
 
 
-class _KeepNothing(DynamicCache):
-    """Without a cache transformers reads position_ids back from the device, to look for packed sequences:
-    that waits for the device, and neither CUDA graphs nor torch.compile can record it."""
+class _EmptyCache(DynamicCache):
+    """This cache stores nothing.
+
+    Without any cache transformers reads position_ids back from the device to look for packed sequences. That waits for
+    the device, and neither CUDA graphs nor torch.compile can record it.
+    """
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any,
                **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,16 +136,16 @@ class _KeepNothing(DynamicCache):
 
 
 def loss(model: GPT2LMHeadModel, inputs: dict[str, Any]) -> torch.Tensor:
-    """Mean cross-entropy of every next token of `input_ids` (B, n), n > 1."""
+    """Computes the mean cross-entropy of every next token of `input_ids` (B, n), n > 1."""
     tokens = inputs["input_ids"]
-    following = functional.pad(tokens[:, 1:], (0, 1), value=-100)  # nothing follows the last
-    return model(tokens, past_key_values=_KeepNothing(), use_cache=False, following=following)
+    targets_BN = functional.pad(tokens[:, 1:], (0, 1), value=-100)  # the last token has no next one
+    return model(tokens, past_key_values=_EmptyCache(), use_cache=False, targets_BN=targets_BN)
 
 
 def aligned(x_RF: torch.Tensor, weight_VF: torch.Tensor) -> torch.Tensor:
-    """Logits (R, V and up to 7 more, which are -inf): the width is a multiple of 8.
+    """Computes logits of R rows with -inf for up to 7 extra words, so that the width is a multiple of 8.
 
-    GPT-2 has 50,257 words. For rows of an odd length cuBLAS has no kernel of Hopper's, only one of Turing's.
+    GPT-2 has 50,257 words. For rows of an odd length cuBLAS has no kernel for Hopper, only one for Turing.
     """
     more = -len(weight_VF) % 8
     bias = functional.pad(x_RF.new_zeros(len(weight_VF)), (0, more), value=-torch.inf)
@@ -148,8 +153,8 @@ def aligned(x_RF: torch.Tensor, weight_VF: torch.Tensor) -> torch.Tensor:
 
 
 def logits(model: GPT2LMHeadModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Of every position: (B, n) -> (B, n, vocabulary)."""
-    return model(input_ids=tokens, past_key_values=_KeepNothing(), use_cache=False).logits
+    """Computes the logits of every position, (B, n) -> (B, n, vocabulary)."""
+    return model(input_ids=tokens, past_key_values=_EmptyCache(), use_cache=False).logits
 
 
 def _tokens(preset: Preset, batch: int, n: int, *, before: int, device: str | torch.device,

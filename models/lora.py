@@ -1,11 +1,13 @@
-"""LoRA (Hu et al., arXiv 2106.09685) and, on a quantised model, QLoRA (Dettmers et al., arXiv 2305.14314), by peft.
+"""Fine-tunes by LoRA (Hu et al., arXiv 2106.09685) and, on a quantised model, by QLoRA (Dettmers et al., arXiv
+2305.14314), with peft.
 
     model = quantize(trained("vit-digits"), "bnb-nf4")      # leave out for LoRA
     tuned = finetune(add(model, "vit-digits"), "vit-digits", data)
     save(tuned, "adapter"); again = load(quantize(trained("vit-digits"), "bnb-nf4"), "vit-digits", "adapter")
 
-As in the study of ViT: rank 8, alpha 32, on query, key, value and dense, which are all linear layers of a block;
-the head is trained whole. What is trained is float32 meanwhile, and the head then gets its own dtype back.
+The defaults are those of the study of ViT: rank 8, alpha 32, on query, key, value and dense, which are all linear
+layers of a block. All of the head is trained. The trained weights are float32 during training; then the head gets its
+dtype back.
 """
 from __future__ import annotations
 
@@ -30,10 +32,10 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def add(model: nn.Module, preset: str | Preset, *, rank: int = RANK, alpha: int = ALPHA, seed: int = 0) -> Any:
-    """The model with adapters that do nothing yet; only they and the head want a gradient.
+    """Adds adapters, which change nothing yet, to the model in place. Only they and the head want a gradient.
 
-    `model` itself gets them too. Raises ValueError for a preset without blocks of linear layers, or a model that has
-    adapters already; ImportError, in one line, without peft.
+    Raises ValueError for a preset without blocks of linear layers, or a model that has adapters already, and
+    ImportError, in one line, without peft.
     """
     preset = models.get(preset)
     if preset.family not in ("vit", "gpt2"):
@@ -43,7 +45,7 @@ def add(model: nn.Module, preset: str | Preset, *, rank: int = RANK, alpha: int 
     with needs("peft", "for LoRA", "lora"):
         from peft import LoraConfig, get_peft_model
     names = layers(model)
-    # GPT-2's own Conv1D keep their weights transposed; quantised, they are Linear.
+    # GPT-2's Conv1D layers store their weights transposed; quantised, they are Linear layers.
     transposed = type(model.get_submodule(names[0])).__name__ == "Conv1D"
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names, modules_to_save=heads(model),
                         fan_in_fan_out=transposed)
@@ -53,22 +55,25 @@ def add(model: nn.Module, preset: str | Preset, *, rank: int = RANK, alpha: int 
 
 
 def layers(model: nn.Module) -> list[str]:
-    """Names of the linear layers of all blocks, quantised or not."""
+    """Lists the names of the linear layers of all blocks, quantised or not."""
     return [name for name, layer in model.named_modules()
             if (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
             and any(part.isdigit() for part in name.split("."))]
 
 
 def heads(model: nn.Module) -> list[str]:
-    """The output layer, unless it shares its weight with the embedding (GPT-2's): then there is none to train."""
+    """Lists the output layer to train; none if it shares its weight with the embedding, as GPT-2's does."""
     tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     return [name for name, layer in model.named_children()
             if name in HEADS and isinstance(layer, nn.Linear) and id(layer.weight) not in tied]
 
 
 def finetune(adapted: Any, preset: str | Preset, data: Any = None, *, how: Recipe = RECIPE, **settings: Any) -> Any:
-    """Trains adapters and head in place, in eval mode afterwards; `data` is the preset's training data if left
-    out, the settings are those of `training.fit`. A model in half precision is trained in that (autocast)."""
+    """Trains adapters and head in place and puts the model in eval mode.
+
+    `data` is by default the preset's training data; `settings` are those of `training.fit`. A model in half precision
+    is trained in that precision (autocast).
+    """
     preset = models.get(preset)
     if data is None:
         from models.data import split
@@ -83,18 +88,21 @@ def finetune(adapted: Any, preset: str | Preset, data: Any = None, *, how: Recip
         return training.fit(adapted, preset, data, how, **{"dtype": own, **settings})
     finally:
         for name, weight in trained.items():
-            if "lora_" not in name:  # peft keeps adapters in float32, and casts what goes in and out
+            if "lora_" not in name:  # peft stores adapters in float32 and casts inputs and outputs
                 weight.data = weight.data.to(own)
 
 
 def save(adapted: Any, folder: str | Path) -> None:
-    """Writes adapters and head, and nothing of what they were added to, in peft's format."""
+    """Writes adapters and head, without the model below them, in peft's format."""
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def load(model: nn.Module, preset: str | Preset, folder: str | Path) -> Any:
-    """The model with saved adapters. Raises ValueError, in one line, for a folder that holds none, damaged ones or
-    those of another shape; the model is then as it was."""
+    """Adds the adapters of a folder to the model, in eval mode.
+
+    Raises ValueError, in one line, for a folder without adapters, with damaged ones or with those of another shape;
+    then the model does not change.
+    """
     folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
@@ -102,14 +110,14 @@ def load(model: nn.Module, preset: str | Preset, folder: str | Path) -> Any:
         from safetensors.torch import load_file
 
         weights = load_file(folder / WEIGHTS)
-    except Exception as error:  # of a damaged file, safetensors raises an error of its own
+    except Exception as error:  # for a damaged file safetensors raises its own kind of error
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder}: no whole adapter; expected {CONFIG} and {WEIGHTS} ({reason})") from error
     expected = _shapes(model, rank)
-    found = {name: tuple(weight.shape) for name, weight in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(f"{folder}: an adapter of another model: {name} is {found.get(name, 'missing')}, "
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
+            raise ValueError(f"{folder}: an adapter of another model: {name} is {shapes.get(name, 'missing')}, "
                              f"here {expected.get(name, 'not there')}")
     adapted = add(model, preset, rank=rank, alpha=alpha)
     from peft import set_peft_model_state_dict
@@ -119,7 +127,7 @@ def load(model: nn.Module, preset: str | Preset, folder: str | Path) -> Any:
 
 
 def _shapes(model: nn.Module, rank: int) -> Mapping[str, tuple[int, ...]]:
-    """Of what `save` writes for this model, by peft's names."""
+    """Gives the shapes of the tensors that `save` writes for this model, by peft's names."""
     from models.quantization.layers import shape
 
     shapes: dict[str, tuple[int, ...]] = {}

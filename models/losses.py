@@ -1,4 +1,4 @@
-"""What a training minimises, by family."""
+"""The losses that training minimises, by family."""
 from __future__ import annotations
 
 from typing import Any
@@ -13,9 +13,9 @@ from models.registry import Preset
 
 def loss(model: nn.Module, preset: Preset, inputs: dict[str, Any], target: torch.Tensor,
          label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of classes or next tokens, or quantile loss, in float32.
+    """Computes the cross-entropy of classes or next tokens, or the quantile loss, in float32.
 
-    Raises ValueError for a family not known here.
+    Raises ValueError for a family without a loss.
     """
     if preset.family not in LOSSES:
         raise ValueError(f"no loss is known for the family {preset.family}; families with one: {', '.join(LOSSES)}")
@@ -26,9 +26,9 @@ def _classes(model: Any, inputs: dict[str, Any], labels_B: torch.Tensor, smoothi
     return functional.cross_entropy(model(**inputs).logits.float(), labels_B, label_smoothing=smoothing)
 
 
-def _tokens(model: Any, inputs: dict[str, Any], following_BN: torch.Tensor, smoothing: float) -> torch.Tensor:
+def _tokens(model: Any, inputs: dict[str, Any], next_BN: torch.Tensor, smoothing: float) -> torch.Tensor:
     logits = gpt2.logits(model, inputs["input_ids"]).float()
-    return functional.cross_entropy(logits.flatten(0, 1), following_BN.flatten(), label_smoothing=smoothing)
+    return functional.cross_entropy(logits.flatten(0, 1), next_BN.flatten(), label_smoothing=smoothing)
 
 
 def _quantiles(model: Any, inputs: dict[str, Any], target_BN: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""How good a model is on held-out data: figures that a quantised model is compared by, item by item.
+"""Evaluates models on held-out data: the figures serve to compare a quantised model, item by item.
 
     base = evaluate(model, "vit-digits")
     change = compare(base["top1"], evaluate(quantised, "vit-digits")["top1"])
     print(change)              # top1 97.5 -> 97.2 points: -0.28 (-1.1 to +0.56, 360 items), inside the noise
-    change.within(0.5)         # True, False, or None: these items can't tell
+    change.within(0.5)         # True, False, or None if these items can't tell
 """
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from models.registry import Preset, get
 __all__ = ["Change", "Figure", "compare", "evaluate", "join", "seasonal_naive"]
 
 
-# How summaries are generated: the study's beams and no repeated bigram; a first line is shorter than its 100 tokens.
+# Settings of generation: beams and bigrams as in the study, fewer tokens than its 100, since a first line is shorter.
 GENERATION = {"max_new_tokens": docstrings.SUMMARY_TOKENS, "num_beams": 5, "no_repeat_ngram_size": 2,
               "do_sample": False}
 
 
 def evaluate(model: nn.Module, preset: str | Preset, data: Any = None, *, batch: int = 64,
              limit: int | None = None, **options: Any) -> dict[str, Figure]:
-    """Figures by name over `data`, or the preset's held-out part of its embedded data.
+    """Computes the figures by name over `data`, by default the held-out part of the preset's embedded data.
 
-    ViT: top1, top5, f1. GPT-2: loss, perplexity, and with `generate=True` rouge1, rouge2, rougeL, bleu (see
-    `summaries`, whose options are given here). TFT: quantile_loss, rmse, mase, smape. `limit` takes the first
-    so many items. The model is left as it is.
+    ViT has top1, top5 and f1. GPT-2 has loss and perplexity and, with `generate=True`, rouge1, rouge2, rougeL and bleu;
+    `options` are those of `summaries`. TFT has quantile_loss, rmse, mase and smape. `limit` is a number of items, taken
+    from the start. The model does not change.
     Raises ValueError for a family without figures, and for outputs that are not finite.
     """
     preset = get(preset)
@@ -53,7 +53,7 @@ def evaluate(model: nn.Module, preset: str | Preset, data: Any = None, *, batch:
 
 
 def images(model: nn.Module, data: Any, batches: Sequence[torch.Tensor]) -> dict[str, Figure]:
-    """Of an image classifier."""
+    """Computes the figures of an image classifier."""
     logits, labels, dtype = [], [], _place(model)[1]
     for items in batches:
         inputs, target = data.batch(items)
@@ -63,48 +63,52 @@ def images(model: nn.Module, data: Any, batches: Sequence[torch.Tensor]) -> dict
 
 
 def classification(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, Figure]:
-    """Top-1, Top-5 and weighted F1, in points, of logits that came from anywhere: of all folds, say."""
+    """Computes Top-1, Top-5 and weighted F1, in points, from any logits, for example those of all folds."""
     predictions = np.stack([labels_N, logits_NC.argmax(1)], axis=1)
-    found = [Figure("top1", "points", "higher", metrics.hits(logits_NC, labels_N)),
-             Figure("top5", "points", "higher", metrics.hits(logits_NC, labels_N, 5)),
-             Figure("f1", "points", "higher", predictions, "weighted-f1")]
-    return {figure.name: figure for figure in found}
+    figures = [Figure("top1", "points", "higher", metrics.hits(logits_NC, labels_N)),
+               Figure("top5", "points", "higher", metrics.hits(logits_NC, labels_N, 5)),
+               Figure("f1", "points", "higher", predictions, "weighted-f1")]
+    return {figure.name: figure for figure in figures}
 
 
 def summaries(model: Any, data: Any, batches: Sequence[torch.Tensor], *, generate: bool = False,
               **generation: Any) -> dict[str, Figure]:
-    """Of a language model: the loss of its held-out tokens in nats, an item's being the mean of its tokens.
+    """Computes the figures of a language model: the loss in nats, for each item the mean over its tokens, and
+    perplexity.
 
-    With `generate=True`, which takes far longer, also ROUGE and BLEU of the summaries that it writes behind the
-    prompts (the prompts are no part of them); `generation` changes GENERATION.
+    With `generate=True`, which takes far longer, it also gives ROUGE and BLEU of the summaries that the model writes
+    behind the prompts. `generation` changes GENERATION.
     """
     losses = np.concatenate([_token_losses(model, data, items) for items in batches])
-    found = [Figure("loss", "nats", "lower", losses), Figure("perplexity", "", "lower", losses, "exp-mean")]
+    figures = [Figure("loss", "nats", "lower", losses), Figure("perplexity", "", "lower", losses, "exp-mean")]
     if generate:
-        written = [text for items in batches for text in continuations(model, data, items, **generation)]
+        texts = [text for items in batches for text in continuations(model, data, items, **generation)]
         references = [text for items in batches for text in data.references(items)]
-        scores = {**metrics.rouge(written, references), "bleu": metrics.bleu(written, references)}
-        found += [Figure(name, "points", "higher", score) for name, score in scores.items()]
-    return {figure.name: figure for figure in found}
+        scores = {**metrics.rouge(texts, references), "bleu": metrics.bleu(texts, references)}
+        figures += [Figure(name, "points", "higher", score) for name, score in scores.items()]
+    return {figure.name: figure for figure in figures}
 
 
 def _token_losses(model: Any, data: Any, items: torch.Tensor) -> np.ndarray:
-    inputs, following_BN = data.batch(items)
+    inputs, next_BN = data.batch(items)
     logits = gpt2.logits(model, inputs["input_ids"]).float()
-    losses_BN = functional.cross_entropy(logits.transpose(1, 2), following_BN, reduction="none")
-    return (losses_BN.sum(1) / (following_BN != docstrings.IGNORED).sum(1)).cpu().numpy()
+    losses_BN = functional.cross_entropy(logits.transpose(1, 2), next_BN, reduction="none")
+    return (losses_BN.sum(1) / (next_BN != docstrings.IGNORED).sum(1)).cpu().numpy()
 
 
 def continuations(model: Any, data: Any, items: torch.Tensor, **generation: Any) -> list[str]:
-    """What the model writes behind the prompts of these items; nothing of the prompts."""
+    """Generates the texts that the model writes behind the prompts of these items, without the prompts."""
     prompts = data.prompt_batch(items)
     tokens = model.generate(**prompts, **{**GENERATION, **generation}, pad_token_id=data.end, eos_token_id=data.end)
     return data.decode(tokens[:, prompts["input_ids"].shape[1]:].tolist())
 
 
 def forecasts(model: Any, data: Any, batches: Sequence[torch.Tensor]) -> dict[str, Figure]:
-    """Of a TFT, in each series' own unit, but for the quantile loss and RMSE: they are of scaled series, so that
-    one series doesn't drown the others. Quantiles are sorted first, so they never cross."""
+    """Computes the figures of a TFT. Quantiles are sorted first, so they never cross.
+
+    MASE and sMAPE are in each series' own unit. The quantile loss and RMSE are of scaled series, so that no series
+    outweighs the others.
+    """
     dtype, quantiles = _place(model)[1], model.quantiles
     middle = quantiles.index(0.5)
     parts = []
@@ -119,7 +123,7 @@ def forecasts(model: Any, data: Any, batches: Sequence[torch.Tensor]) -> dict[st
 
 
 def seasonal_naive(data: Any) -> dict[str, Figure]:
-    """RMSE, MASE and sMAPE of the forecast that repeats the last season, on all of `data`: what to be better than."""
+    """Computes RMSE, MASE and sMAPE on all of `data` for the forecast that repeats the last season, as a baseline."""
     items = torch.arange(len(data))
     return _point_figures(*_scores(data, items, data.seasonal_naive(items), data.batch(items)[1]))
 

@@ -1,4 +1,4 @@
-"""How each small preset is trained: plain numbers, chosen on this data so that a minute of two cores is enough."""
+"""Recipes of training as plain numbers, chosen on the embedded data so that a minute on two cores is enough."""
 from __future__ import annotations
 
 import math
@@ -9,9 +9,10 @@ from models.registry import Preset
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with a linear warm-up and a cosine down to nothing.
+    """A recipe is AdamW (Loshchilov and Hutter, arXiv 1711.05101) with a linear warm-up and a cosine decay to zero.
 
-    `steps` of `batch` items each; `warmup` is a part of them. `clip` is the largest norm of all gradients.
+    There are `steps` of `batch` items each; `warmup` is a fraction of the steps. `clip` limits the norm of all
+    gradients together.
     """
 
     steps: int
@@ -25,7 +26,7 @@ class Recipe:
     augment: bool = False
 
     def rate(self, done: float) -> float:
-        """The learning rate after the part `done` (0 to 1) of the training."""
+        """Gives the learning rate after the fraction `done` (0 to 1) of the training."""
         if done < self.warmup:
             return self.learning_rate * max(done, 1e-3) / self.warmup
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
@@ -38,7 +39,7 @@ RECIPES = {
 }
 RECIPES |= dict.fromkeys(("vit-l16", "vit-l16-fused"),  # two minutes of an H100 on half of the digits
                          Recipe(steps=1700, batch=64, learning_rate=2e-4, label_smoothing=0.1, augment=True))
-# Of a family's other presets: a large ViT from random weights in a minute of one GPU, the smallest in a test.
+# For the other presets of a family: a large ViT trains in a minute on one GPU, the smallest ones in a test.
 FAMILIES = {
     "gpt2": Recipe(steps=400, batch=16, learning_rate=5e-4),
     "tft": Recipe(steps=1000, batch=64, learning_rate=1e-3),
@@ -47,9 +48,9 @@ FAMILIES = {
 
 
 def recipe(preset: Preset) -> Recipe:
-    """The preset's, or its family's. Raises ValueError for a family that nothing here trains."""
-    found = RECIPES.get(preset.name) or FAMILIES.get(preset.family)
-    if found is None:
+    """Gives the recipe of the preset or of its family. Raises ValueError for a family without a recipe."""
+    choice = RECIPES.get(preset.name) or FAMILIES.get(preset.family)
+    if choice is None:
         raise ValueError(f"no recipe trains {preset.name} (family {preset.family}); "
                          f"families with one: {', '.join(FAMILIES)}")
-    return found
+    return choice

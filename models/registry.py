@@ -1,8 +1,8 @@
-"""Model presets by name: plain data, so that looking them up imports no model library.
+"""The registry of model presets by name. They are plain data, so looking one up imports no model library.
 
-A preset names its family; the family's module builds it and has three functions:
-`build(preset, *, attention, ...)` -> nn.Module, `inputs(preset, *, batch, n, ...)` -> keyword arguments
-of its forward, and `loss(model, inputs)` -> the scalar that a training step minimises.
+A preset names its family, and the family's module builds it with three functions:
+`build(preset, *, attention, ...)` -> nn.Module, `inputs(preset, *, batch, n, ...)` -> keyword arguments of its forward,
+and `loss(model, inputs)` -> the scalar that a training step minimises.
 """
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PHASES = ("forward", "prefill", "decode", "train-step")
 
 @dataclass(frozen=True)
 class Preset:
-    """One size of a model family.
+    """A preset is one size of a model family.
 
-    `heads`, `kv_heads`, `head_dim`, `layers` and `causal` describe its attention, `phases` what can be
+    `heads`, `kv_heads`, `head_dim`, `layers` and `causal` describe its attention, `phases` are the phases that can be
     timed, and `sizes` holds the family's other settings. `hidden` is heads * head_dim.
     """
 
@@ -47,11 +47,11 @@ class Preset:
 
     @property
     def hidden(self) -> int:
-        """Width of the model."""
+        """The width of the model."""
         return self.heads * self.head_dim
 
     def resized(self, **sizes: Any) -> Preset:
-        """This preset with some numbers changed; another number of `heads` divides the same width anew.
+        """Copies this preset with other numbers. Another number of `heads` divides the same width.
 
         Raises ValueError for an unknown number, or heads that do not divide the width.
         """
@@ -72,11 +72,11 @@ _modules: dict[str, str] = {}
 
 
 def register(preset: Preset, *, module: str | None = None) -> Preset:
-    """Adds a preset; `module`, once a family, is the dotted name of the module that builds it.
+    """Adds a preset. `module`, needed once for each family, is the dotted name of the module that builds it.
 
     Another installed package calls this from a module that it names under the entry-point group
-    `attention_perf.models`. Raises ValueError for a name already taken, an unknown phase, or a family
-    without a module.
+    `attention_perf.models`. Raises ValueError for a name that exists already, an unknown phase, or a family without a
+    module.
     """
     if preset.name in _presets:
         raise ValueError(f"model preset {preset.name!r} is registered already")
@@ -98,25 +98,25 @@ def _load() -> None:
 
 
 def presets() -> dict[str, Preset]:
-    """Every registered preset by name."""
+    """Gives every registered preset by its name, in the order of registration."""
     _load()
     return dict(_presets)
 
 
 def get(name: str | Preset) -> Preset:
-    """The preset called `name` (or a preset itself); ValueError lists the choices."""
+    """Looks a preset up by name; a preset itself is given back. Raises ValueError, which lists the choices."""
     if isinstance(name, Preset):
         return name
-    known = presets()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+    choices = presets()
+    if name not in choices:
+        close = difflib.get_close_matches(name, choices, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown model preset {name!r}{hint} Choices: {', '.join(known)}")
-    return known[name]
+        raise ValueError(f"unknown model preset {name!r}{hint} Choices: {', '.join(choices)}")
+    return choices[name]
 
 
 def family(preset: str | Preset) -> ModuleType:
-    """The module with `build`, `inputs` and `loss` of a preset; ImportError if it needs a missing package."""
+    """Imports the module with `build`, `inputs` and `loss` of a preset. Raises ImportError for a missing package."""
     preset = get(preset)
     try:
         return importlib.import_module(_modules[preset.family])
@@ -126,7 +126,7 @@ def family(preset: str | Preset) -> ModuleType:
 
 def require(preset: Preset, variant: str, *, n: int, m: int | None = None, dtype: torch.dtype,
             device: str | torch.device, **options: Any) -> None:
-    """Raises ValueError, in one line, if the preset can't be built like that."""
+    """Raises ValueError, in one line, if the variant can't serve the preset at this length, dtype and device."""
     reason = attention_registry.why_not(variant, device=device, dtype=dtype, heads=preset.heads,
                                         kv_heads=preset.kv_heads, head_dim=preset.head_dim, n=n, m=m,
                                         causal=preset.causal, **options)
@@ -138,11 +138,12 @@ def create(preset: str | Preset, *, attention: str = "softmax:eager", seed: int 
            dtype: torch.dtype | None = None, device: str | torch.device = "cpu",
            attention_options: Mapping[str, Any] | None = None, quantization: str | Method | None = None,
            skip: Iterable[str] = (), compile: bool | Mapping[str, Any] = False, **sizes: Any) -> nn.Module:
-    """A model with random weights from `seed`, in eval mode, its attention on variant `attention`.
+    """Builds a model with random weights from `seed`, in eval mode, with variant `attention`.
 
-    `quantization` is a method of `models.quantization`, `skip` what it leaves alone, `dtype` what it computes in;
-    without one, float32 is the default. `compile` is torch.compile, in place, at the first call; a mapping holds
-    options for inductor. `sizes` changes numbers of the preset (`layers=2`).
+    `quantization` is a method of `models.quantization`, `skip` names layers that it must not quantise, and `dtype` is
+    the dtype it computes in; without a method `dtype` is that of the weights, by default float32. `compile` applies
+    torch.compile in place, at the first call; a mapping holds options for inductor. `sizes` changes numbers of the
+    preset (`layers=2`).
 
     Raises ValueError for an unknown preset, size, variant or method, and, with the line of `attention.why_not` or
     `quantization.why_not`, for a variant that can't serve the preset and a method that can't run.

@@ -1,9 +1,9 @@
-"""Trained presets, kept in a folder: trained when first asked for, read from there afterwards.
+"""Trains presets at the first request and stores their weights in a folder for later ones.
 
-The weights are those of a function of attention, not of a backend: every backend of `alibi` gets the same ones,
-so a difference between backends is theirs alone. A kept file is named by preset, function, seed and a hash of
-what determines the weights: the preset's numbers, the recipe, the data, and the source of all that takes part.
-Change one, and it is trained anew.
+Weights belong to a function of attention, not to a backend: every backend of `alibi` gets the same ones, so a
+difference between two backends has no other cause. The name of a file holds preset, function, seed and a hash of
+everything that determines the weights: the preset's numbers, the recipe, the data, and the source code that takes part.
+If one of them changes, the preset is trained again.
 """
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ KEYS = ("what", "weights")
 def trained(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 0, folder: str | Path = FOLDER,
             attention_options: Mapping[str, Any] | None = None, progress: training.Progress | None = None,
             **build: Any) -> nn.Module:
-    """A preset with trained weights on variant `attention`, in eval mode; `build` has `dtype` and `device`.
+    """Gives a preset with trained weights on variant `attention`, in eval mode. `build` may hold `dtype` and `device`.
 
-    Training runs on the CPU in float32. Killed, it goes on where its last checkpoint stood.
-    Raises ValueError as `training.train` does, and for a kept file that is damaged.
+    Training runs on the CPU in float32. After a kill it continues from its last checkpoint.
+    Raises ValueError as `training.train` does, and for a stored file that is damaged.
     """
     preset = models.get(preset)
     model = models.create(preset, attention=attention, attention_options=attention_options, **build)
     file = path(preset, attention=attention, seed=seed, folder=folder, attention_options=attention_options)
     if not file.exists():
-        done = training.train(preset, attention=_trainer(attention), attention_options=attention_options, seed=seed,
+        twin = training.train(preset, attention=_trainer(attention), attention_options=attention_options, seed=seed,
                               checkpoint=file.with_suffix(".part"), progress=progress)
-        checkpoints.write(file, {"what": file.stem, "weights": done.state_dict()})
+        checkpoints.write(file, {"what": file.stem, "weights": twin.state_dict()})
         file.with_suffix(".part").unlink(missing_ok=True)  # another process may have trained it too
     model.load_state_dict(checkpoints.read(file, KEYS)["weights"])
     return model
@@ -46,7 +46,7 @@ def trained(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int 
 
 def path(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 0, folder: str | Path = FOLDER,
          attention_options: Mapping[str, Any] | None = None) -> Path:
-    """Where `trained` keeps these weights."""
+    """Gives the path of the file in which `trained` stores these weights."""
     preset = models.get(preset)
     function = registry.function(attention.partition(":")[0])
     options = sorted(function.complete(dict(attention_options or {})).items())
@@ -60,6 +60,6 @@ def path(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 0
 
 
 def _trainer(attention: str) -> str:
-    """The variant that trains the function: fused where PyTorch has it, else its formula."""
+    """Chooses the variant that trains the function: PyTorch's fused attention if it can, else eager."""
     function = attention.partition(":")[0]
     return next(name for name in (f"{function}:sdpa", f"{function}:eager") if name in registry.names())

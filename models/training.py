@@ -1,8 +1,8 @@
-"""Trains a preset from a seed: the same weights each time on one machine, killed and resumed or not.
+"""Trains a preset from a seed: on one machine the weights are the same each time, also after a kill and a resume.
 
-Whatever is random in step s (the order of the items, augmentation, dropout) is drawn from a generator seeded
-with (seed, s), so a checkpoint needs no generator's state: weights, optimizer and the number of steps are all.
-A training with a time budget (`seconds`) follows the clock instead, and repeats only roughly.
+Everything random in step s (the order of the items, augmentation, dropout) comes from a generator seeded with
+(seed, s). So a checkpoint needs weights, optimizer and the number of steps, but no state of a generator. A training
+with a time budget (`seconds`) follows the clock and repeats only approximately.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from models.registry import Preset
 
 
 class Data(Protocol):
-    """What is trained on, and measured by: items that are given out in batches."""
+    """Data for training and evaluation: items, which `batch` turns into model inputs and targets."""
 
     def __len__(self) -> int: ...
     def to(self, device: str | torch.device) -> Any: ...
@@ -40,12 +40,12 @@ def train(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 
           dtype: torch.dtype = torch.float32, data: Data | None = None, how: Recipe | None = None,
           seconds: float | None = None, checkpoint: str | Path | None = None, every: int = 100,
           progress: Progress | None = None) -> nn.Module:
-    """A preset trained by its recipe on its data (or `data`, by `how`), in eval mode, weights in float32.
+    """Trains a preset by its recipe on its data, or on `data` by `how`; gives it in eval mode with float32 weights.
 
-    `dtype` below float32 is what the products are computed in (autocast), which attention must support.
-    `checkpoint` names a file that is written every so many steps, and resumed from if it is there. `seconds`
-    ends the training early: the learning rate then follows the clock. `progress` is called with (step, steps,
-    loss, seconds).
+    A `dtype` narrower than float32 is that of the products (autocast), which the attention variant must support.
+    `checkpoint` names a file that is written `every` so many steps; if it exists, training resumes from it. `seconds`
+    ends the training early, and the learning rate then follows the clock. `progress` is called with (step, steps, loss,
+    seconds).
     Raises ValueError as `models.create` does, and for a checkpoint of another training or a damaged one.
     """
     preset = models.get(preset)
@@ -54,7 +54,7 @@ def train(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 
         from models.data import split
 
         data, _ = split(preset)
-    # Built in the dtype of the products, so that attention says at once if it can't; trained in float32.
+    # It is built in the dtype of the products, so that attention refuses at once, and trained in float32.
     model = models.create(preset, attention=attention, seed=seed, dtype=dtype, device=device,
                           attention_options=attention_options).float()
     what = fingerprint(preset, attention, attention_options, seed, how, str(dtype), len(data))
@@ -65,7 +65,10 @@ def train(preset: str | Preset, *, attention: str = "softmax:sdpa", seed: int = 
 def fit(model: nn.Module, preset: Preset, data: Data, how: Recipe, *, seed: int = 0,
         dtype: torch.dtype = torch.float32, seconds: float | None = None, checkpoint: str | Path | None = None,
         every: int = 100, progress: Progress | None = None, what: str = "") -> nn.Module:
-    """Trains the weights of `model` that want a gradient, in place; the rest of `train`."""
+    """Trains in place the weights of `model` that want a gradient; the arguments are those of `train`.
+
+    Raises ValueError for fewer items than one batch.
+    """
     if len(data) < how.batch:
         raise ValueError(f"{preset.name}: {len(data)} items are fewer than one batch of {how.batch}")
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -81,10 +84,10 @@ def fit(model: nn.Module, preset: Preset, data: Data, how: Recipe, *, seed: int 
             done = max(step / how.steps, spent / seconds if seconds else 0.0)
             if done >= 1:
                 break
-            found = _step(model, preset, data, how, optimizer, weights, seed, step, done, dtype)
+            value = _step(model, preset, data, how, optimizer, weights, seed, step, done, dtype)
             last = step + 1 == how.steps
             if progress and (last or (step + 1) % 10 == 0):
-                progress(step + 1, how.steps, found.item(), time.monotonic() - started)
+                progress(step + 1, how.steps, value.item(), time.monotonic() - started)
             if checkpoint and (last or (step + 1) % every == 0):
                 checkpoints.save(checkpoint, what, model, optimizer, step + 1)
     optimizer.zero_grad(set_to_none=True)
@@ -93,8 +96,8 @@ def fit(model: nn.Module, preset: Preset, data: Data, how: Recipe, *, seed: int 
 
 def _step(model: nn.Module, preset: Preset, data: Data, how: Recipe, optimizer: torch.optim.Optimizer,
           weights: list[nn.Parameter], seed: int, step: int, done: float, dtype: torch.dtype) -> torch.Tensor:
-    random = torch.Generator().manual_seed(_mixed(seed, "step", step))
-    torch.manual_seed(_mixed(seed, "dropout", step))  # dropout draws from the device's own generator
+    random = torch.Generator().manual_seed(_mix(seed, "step", step))
+    torch.manual_seed(_mix(seed, "dropout", step))  # dropout uses the generator of the device
     rate = how.rate(done)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -102,40 +105,40 @@ def _step(model: nn.Module, preset: Preset, data: Data, how: Recipe, optimizer: 
     device = weights[0].device.type
     lower = torch.autocast(device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
     with lower:
-        found = loss(model, preset, inputs, target, how.label_smoothing)
+        value = loss(model, preset, inputs, target, how.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
-    found.backward()
+    value.backward()
     nn.utils.clip_grad_norm_(weights, how.clip)
     optimizer.step()
-    return found.detach()
+    return value.detach()
 
 
 def _items(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
-    """The items of a step: every epoch in an order of its own, what fills no batch left out."""
+    """Gives the items of a step. Every epoch has another order, and items that fill no batch are left out."""
     batches = count // batch
     epoch, place = divmod(step, batches)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(_mixed(seed, "epoch", epoch)))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(seed, "epoch", epoch)))
     return order[place * batch:(place + 1) * batch]
 
 
 def _optimizer(weights: list[nn.Parameter], how: Recipe) -> torch.optim.Optimizer:
-    """No decay of what is no matrix: biases and norms."""
+    """Builds AdamW without weight decay for biases and norms, which are no matrices."""
     groups = [{"params": [w for w in weights if w.dim() > 1], "weight_decay": how.weight_decay},
               {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=how.learning_rate, betas=how.betas, fused=True)
 
 
-def _mixed(seed: int, *parts: Any) -> int:
-    """A seed for a generator: neighbouring (seed, step) share nothing."""
+def _mix(seed: int, *parts: Any) -> int:
+    """Hashes seed and parts to a new seed, so that neighbouring steps have unrelated random numbers."""
     return int.from_bytes(hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=7).digest(), "little")
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short word that changes with whatever is said here to determine the weights."""
+    """Hashes the things that determine the weights to a short word."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def report(step: int, steps: int, loss: float, seconds: float) -> None:
-    """Progress on one line of a terminal."""
+    """Prints progress on one line of a terminal."""
     end = "\n" if step == steps else "\r"
     print(f"step {step:5d}/{steps}  loss {loss:8.4f}  {seconds:6.1f} s", end=end, file=sys.stderr, flush=True)

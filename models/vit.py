@@ -1,6 +1,6 @@
-"""Vision Transformer, Dosovitskiy et al., arXiv 2010.11929: transformers' own class, any attention.
+"""Builds the Vision Transformer (Dosovitskiy et al., arXiv 2010.11929): transformers' class with any attention variant.
 
-A 224-pixel image in patches of 16 is 196 tokens and one of class: n = 197.
+An image of 224 pixels in patches of 16 is 196 tokens; with the class token n = 197.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.registry import Preset, get, require
 
 
 def tokens(preset: str | Preset) -> int:
-    """Patches of an image, and the class token."""
+    """Counts the tokens of an image: its patches and the class token."""
     sizes = get(preset).sizes
     return (sizes["image"] // sizes["patch"]) ** 2 + 1
 
@@ -23,7 +23,7 @@ def tokens(preset: str | Preset) -> int:
 def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int = 0,
           dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
           attention_options: Mapping[str, Any] | None = None) -> ViTForImageClassification:
-    """A preset with random weights from `seed`, the same on every device, in eval mode.
+    """Builds a preset with random weights from `seed`, the same on every device, in eval mode.
 
     Raises ValueError for an unknown preset or variant, and a variant that can't serve it.
     """
@@ -47,7 +47,10 @@ def build(preset: str | Preset, *, attention: str = "softmax:eager", seed: int =
 
 def inputs(preset: str | Preset, *, batch: int, n: int | None = None, device: str | torch.device = "cpu",
            dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Seeded images (B, 3, side, side), standard normal. `n` may only be the preset's number of tokens."""
+    """Draws images (B, 3, side, side) by `seed`, standard normal.
+
+    Raises ValueError if `n` is not the preset's number of tokens.
+    """
     preset = get(preset)
     if n not in (None, tokens(preset)):
         raise ValueError(f"{preset.name} reads {tokens(preset)} tokens, not {n}: change its image or patch")
@@ -57,7 +60,7 @@ def inputs(preset: str | Preset, *, batch: int, n: int | None = None, device: st
 
 
 def loss(model: ViTForImageClassification, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy, image i of the batch being of class i modulo the number of classes."""
+    """Computes the mean cross-entropy; image i of the batch has class i modulo the number of classes."""
     pixels = inputs["pixel_values"]
     logits = model(pixel_values=pixels).logits
     labels = torch.arange(len(pixels), device=pixels.device) % logits.shape[-1]

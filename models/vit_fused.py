@@ -1,8 +1,8 @@
-"""transformers' ViT with fewer and larger products: the same weights, the same numbers.
+"""Gives transformers' ViT fewer and larger products, with the same weights and the same results.
 
-Queries, keys and values come of one product where there are three: at 6304 rows (32 images of 197 tokens) a GPU fills
-its last wave of tiles better with 3 x 1024 columns. Patches, which do not overlap, are rows of a product, not a
-convolution, for which cuDNN would turn the image round first.
+One product instead of three computes queries, keys and values: with 6304 rows (32 images of 197 tokens) a GPU fills its
+last wave of tiles better with 3 x 1024 columns. Patches do not overlap, so a product replaces the convolution, for
+which cuDNN would first transpose the image.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transformers.models.vit.modeling_vit import (
 
 
 class FusedAttention(nn.Module):
-    """`separate` with its three projections stacked in `qkv`: rows of queries, then of keys, then of values."""
+    """This attention stacks the three projections of `separate` in `qkv`: rows of queries, then keys, then values."""
 
     def __init__(self, separate: ViTAttention) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class FusedAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None,
                 **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, hidden) -> the same shape, and what the attention says of its weights."""
+        """Computes (B, N, hidden) -> the same shape, and the weights that the attention gives or None."""
         shape = hidden_states.shape[:-1]
         q, k, v = (one.transpose(1, 2) for one in self.qkv(hidden_states).view(*shape, 3, -1, self.head_dim).unbind(-3))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -46,7 +46,7 @@ class FusedAttention(nn.Module):
 
 
 class PatchProjection(nn.Module):
-    """`convolution`, whose kernels lie side by side (stride = size), as a product."""
+    """This product replaces `convolution`, whose kernels lie side by side (stride = size)."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PatchProjection(nn.Module):
         self.bias = convolution.bias
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, channels, H, W) -> (B, hidden, H / height, W / width), as the convolution gives it."""
+        """Computes (B, channels, H, W) -> (B, hidden, H / height, W / width), as the convolution does."""
         height, width = self.size
         patches = images.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # B C rows height columns width
         rows = patches.permute(0, 2, 4, 1, 3, 5)
@@ -63,7 +63,7 @@ class PatchProjection(nn.Module):
 
 
 def fuse(model: nn.Module) -> None:
-    """Puts a FusedAttention in the place of each ViTAttention, a PatchProjection in that of the convolution."""
+    """Replaces each ViTAttention by a FusedAttention and the convolution by a PatchProjection, in place."""
     for module in list(model.modules()):
         if isinstance(module, ViTPatchEmbeddings):
             convolution: Any = module.projection
