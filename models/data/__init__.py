@@ -1,4 +1,4 @@
-"""Data with no network: what ships inside installed packages, and readers for the studies' own files.
+"""Data that needs no network: data sets inside installed packages, and readers for the files of the studies.
 
 | module | what | from |
 | --- | --- | --- |
@@ -17,11 +17,11 @@ from typing import Any
 
 from models.registry import Preset, get
 
-MODULES = {"vit": "digits", "gpt2": "docstrings", "tft": "series"}  # of a family, the module with `split(preset)`
+MODULES = {"vit": "digits", "gpt2": "docstrings", "tft": "series"}  # family -> module with `split(preset)`
 
 
 def module(preset: str | Preset) -> ModuleType:
-    """The module with the embedded data of a preset's family; ValueError where there is none."""
+    """Imports the module with the embedded data of a preset's family. Raises ValueError if there is none."""
     preset = get(preset)
     if preset.family not in MODULES:
         raise ValueError(f"{preset.name}: no embedded data for the family {preset.family}; "
@@ -30,6 +30,6 @@ def module(preset: str | Preset) -> ModuleType:
 
 
 def split(preset: str | Preset) -> tuple[Any, Any]:
-    """(training, held-out) data that suit a preset, with no network."""
+    """Gives (training, held-out) data that suit a preset. Raises ValueError for a family without embedded data."""
     preset = get(preset)
     return module(preset).split(preset)

@@ -1,8 +1,9 @@
-"""UCI electricity (LD2011_2014.txt): 370 clients, kilowatts every 15 minutes, made hourly as the TFT's authors do.
+"""Reads UCI electricity (LD2011_2014.txt): kilowatts of 370 clients every 15 minutes, averaged by hour as the TFT's
+authors do.
 
-The file: semicolons, a decimal comma, a first row of names; each row a time and one number a client. An hour is
-the mean of the four quarters that end in it. Known ahead: hour of the day and day of the week, each as sine and
-cosine, so that `tft-160` (4 known variables, up to 369 series) reads it.
+The file has semicolons, decimal commas and a first row of names; each row is a time and one number for each client. An
+hour is the mean of the four quarters that end in it. Known ahead are the hour of the day and the day of the week, each
+as sine and cosine, which suits `tft-160` (4 known variables, up to 369 series).
 Source: Trindade, UCI Machine Learning Repository (2015), doi 10.24432/C58C86.
 """
 from __future__ import annotations
@@ -22,25 +23,26 @@ FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 def read(path: str | Path, clients: int | None = None) -> tuple[Series, ...]:
-    """The hourly series of the first `clients` (all) columns, from the first hour in which each used anything.
+    """Reads the hourly series of the first `clients` columns (by default all), each from its first hour of use on.
 
-    Raises ValueError naming file, line and what was expected there; FileNotFoundError; ImportError without pandas.
+    Raises ValueError, which names file, line and what was expected there, FileNotFoundError, and ImportError without
+    pandas.
     """
     path = Path(path)
-    every = _names(path)
-    names = every[:clients]
+    all_names = _names(path)
+    names = all_names[:clients]
     with needs("pandas", "to read the electricity file"):
         import pandas
     try:
         table = pandas.read_csv(path, sep=";", decimal=",", header=0, index_col=0, parse_dates=True, date_format=FORMAT,
-                                dtype=dict.fromkeys(every, np.float64))[names]
+                                dtype=dict.fromkeys(all_names, np.float64))[names]
         clean = isinstance(table.index, pandas.DatetimeIndex) and bool(np.isfinite(table.to_numpy()).all())
-    except (ValueError, UnicodeDecodeError):  # which line it was, pandas doesn't say
+    except (ValueError, UnicodeDecodeError):  # pandas does not name the line
         clean = False
     if not clean:
         raise _first_wrong_row(path)
     if (steps := np.diff(table.index.to_numpy()).astype("timedelta64[s]")).size and len(odd := np.unique(steps)) > 1:
-        row = int(np.argmax(steps != steps[0])) + 3  # the header, and the row that comes after the step
+        row = int(np.argmax(steps != steps[0])) + 3  # plus the header and the row after the step
         raise wrong(path, "rows of equal steps in time", f"steps of {odd[0]} and {odd[-1]}", row)
     hourly = table.resample("1h", closed="right", label="left").mean()
     return tuple(_series(str(name), hourly[name]) for name in names)
@@ -48,13 +50,13 @@ def read(path: str | Path, clients: int | None = None) -> tuple[Series, ...]:
 
 def split(path: str | Path, *, context: int = 168, horizon: int = 24, clients: int | None = None,
           stride: int = 24) -> tuple[Windows, Windows]:
-    """Training and held-out windows of the file, as `series.windows`; raises what `read` and it raise."""
+    """Gives training and held-out windows of the file; raises the errors of `read` and `series.windows`."""
     return windows(read(path, clients), context=context, horizon=horizon, season=SEASON, stride=stride)
 
 
 def _series(name: str, hourly: object) -> Series:
     values, times = hourly.to_numpy(), hourly.index  # type: ignore[attr-defined]
-    first = int(np.argmax(values > 0))  # before it, the client was not there yet
+    first = int(np.argmax(values > 0))  # before it there was no such client
     hour, day = 2 * np.pi * times.hour / 24, 2 * np.pi * times.dayofweek / 7
     known = np.stack([np.sin(hour), np.cos(hour), np.sin(day), np.cos(day)], axis=1)
     return Series(name, values[first:], known[first:])
@@ -70,7 +72,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _first_wrong_row(path: Path) -> ValueError:
-    """What is wrong with the first bad row; every row is looked at, so only after pandas has failed."""
+    """Describes the error in the first bad row. It reads every row, so it is called only after pandas failed."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         width = len(lines.readline().split(";"))
         for number, line in enumerate(lines, 2):

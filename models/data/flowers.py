@@ -1,9 +1,9 @@
-"""Flowers-102 as a folder of images a class, with `cat_to_name.json`: Nilsback and Zisserman, ICVGIP 2008.
+"""Reads Flowers-102 (Nilsback and Zisserman, ICVGIP 2008) from one folder of images for each class.
 
     folder/train/1/image_06734.jpg ... folder/valid/1/... folder/test/102/...
-    folder/cat_to_name.json        {"21": "fire lily", ...}, or beside the folder
+    folder/cat_to_name.json        {"21": "fire lily", ...}; this file may also be beside the folder
 
-A class is numbered by its folder's name, read as a number: 1 is class 0.
+The name of a class folder is a number, and folder 1 is class 0.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 @dataclass(frozen=True)
 class Photographs:
-    """Image files with their classes; read, and cut to `side` pixels, when they are given out."""
+    """Image files with their classes; `batch` reads them and cuts them to `side` x `side` pixels."""
 
     files: tuple[Path, ...]
     labels_N: torch.Tensor
@@ -35,51 +35,55 @@ class Photographs:
         return len(self.files)
 
     def to(self, device: str | torch.device) -> Photographs:
+        """Sets the device of the batches."""
         return replace(self, device=device)
 
     def batch(self, items: torch.Tensor, generator: torch.Generator | None = None,
               ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Inputs of a ViT and labels of these items; half of them mirrored if there is a generator."""
+        """Gives the inputs of a ViT and the labels of these items; a generator mirrors half of them."""
         images = torch.stack([_read(self.files[i], self.side) for i in items.tolist()])
         if generator is not None:
-            mirrored = torch.rand(len(images), generator=generator) < 0.5
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+            mirror = torch.rand(len(images), generator=generator) < 0.5
+            images = torch.where(mirror[:, None, None, None], images.flip(-1), images)
         return {"pixel_values": images.to(self.device)}, self.labels_N[items.cpu()].to(self.device)
 
 
 def pixels(image: np.ndarray, side: int) -> torch.Tensor:
-    """uint8 (height, width, 3) to (3, side, side), -1 to 1: the short side resized to 8/7 of `side`, bilinear, and
-    the middle cut out, as is usual at 224 (256, then 224)."""
+    """Turns uint8 (height, width, 3) into (3, side, side), -1 to 1.
+
+    The short side is resized to 8/7 of `side`, bilinearly, and the middle is cut out, as is usual (256, then 224).
+    """
     with needs("pillow", "to resize images"):
         from PIL import Image
     height, width = image.shape[:2]
     factor = side * 8 / 7 / min(height, width)
     size = max(side, round(width * factor)), max(side, round(height * factor))
-    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-    top, left = (resized.shape[0] - side) // 2, (resized.shape[1] - side) // 2
-    cut = resized[top:top + side, left:left + side].astype(np.float32)
+    image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    cut = image[top:top + side, left:left + side].astype(np.float32)
     return torch.from_numpy(cut / 127.5 - 1).permute(2, 0, 1)
 
 
 def read(folder: str | Path, part: str, side: int = 224) -> Photographs:
-    """The images of `part`: "train", "valid" or "test".
+    """Lists the images of `part`: "train", "valid" or "test".
 
-    Raises ValueError naming file or folder, line of a bad `cat_to_name.json`, and what was expected there.
+    Raises ValueError, which names the file or folder, the line of a bad `cat_to_name.json`, and what was expected
+    there.
     """
     folder = Path(folder)
     names = _names(folder)
     if not (folder / part).is_dir():
-        found = sorted(each.name for each in folder.iterdir() if each.is_dir())
-        raise wrong(folder / part, "a folder of class folders", f"only {', '.join(found) or 'nothing'} in {folder}")
+        others = sorted(each.name for each in folder.iterdir() if each.is_dir())
+        raise wrong(folder / part, "a folder of class folders", f"only {', '.join(others) or 'nothing'} in {folder}")
     files, labels = [], []
     for each in sorted((folder / part).iterdir()):
         if each.name not in names:
             raise wrong(each, "a class folder that cat_to_name.json names", each.name)
-        found_here = sorted(file for file in each.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not found_here:
+        images = sorted(file for file in each.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not images:
             raise wrong(each, f"images ({', '.join(sorted(SUFFIXES))})", "none")
-        files += found_here
-        labels += [int(each.name) - 1] * len(found_here)
+        files += images
+        labels += [int(each.name) - 1] * len(images)
     if not files:
         raise wrong(folder / part, "class folders with images", "none")
     ordered = tuple(names.get(str(number + 1), "") for number in range(max(map(int, names))))

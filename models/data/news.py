@@ -1,4 +1,4 @@
-"""CNN/DailyMail articles and highlights, as JSON lines or parquet: Hermann et al., arXiv 1506.03340.
+"""Reads CNN/DailyMail articles and highlights (Hermann et al., arXiv 1506.03340) from JSON lines or parquet.
 
 Each row has a text `article` and a text `highlights`, as in the Hugging Face data set of that name.
 """
@@ -16,9 +16,9 @@ FIELDS = ("article", "highlights")
 
 
 def read(path: str | Path, limit: int | None = None) -> list[tuple[str, str]]:
-    """(article, highlights) of the first `limit` (all) rows: what `docstrings.texts` makes tokens of.
+    """Reads (article, highlights) of the first `limit` rows (by default all), as `docstrings.texts` takes them.
 
-    Raises ValueError naming file, line (of parquet: row) and what was expected there; FileNotFoundError;
+    Raises ValueError, which names file, line (in parquet the row) and what was expected there, FileNotFoundError, and
     ImportError for parquet without pyarrow.
     """
     path = Path(path)

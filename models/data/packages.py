@@ -1,4 +1,4 @@
-"""Optional packages: one line that says what is missing, what for, and what to do."""
+"""Explains a missing optional package in one line: which, what it is for, and how to install it."""
 from __future__ import annotations
 
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def needs(package: str, why: str, extra: str = "quality") -> Iterator[None]:
-    """Turns an ImportError inside into one line."""
+    """Turns an ImportError in its block into one line."""
     try:
         yield
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""Real monthly series with no network, from statsmodels, and windows over any series for the TFT.
+"""Real monthly series from statsmodels, without a network, and windows over any series for the TFT.
 
-CO2 at Mauna Loa (1958-2001, weekly, averaged by month), the sea's surface temperature in El Nino's region
-(1950-2010), and the euro area's output of electrical equipment (1995-2016). Static: which series it is. Known
-ahead: the season and how late it is. Season 12.
+The series are CO2 at Mauna Loa (1958-2001, weekly, averaged by month), the surface temperature of the sea in El Nino's
+region (1950-2010), and the euro area's output of electrical equipment (1995-2016). The static variable is the number of
+the series. Known ahead are the season and the time. A season has 12 steps.
 
-The last part of each series is held out: its steps are no target of a training window, and nothing that scales a
-series is fitted on them. A window is centred on the level of its own context, which is known when it is forecast.
+The last part of each series is held out: its steps are no targets of training windows, and they are not used to scale
+the series. A window is centred on the mean of its context, which is known at the time of the forecast.
 """
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from models import metrics
 from models.data.packages import needs
 from models.registry import Preset
 
-HELD_OUT = 0.2  # of each series, its end
+HELD_OUT = 0.2  # fraction of each series, at its end
 MONTHS = 12
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values (T,) and what is known of each step beforehand (T, K)."""
+    """A series has values (T,) and, for each step, K numbers that are known ahead (T, K)."""
 
     name: str
     values: np.ndarray
@@ -36,10 +36,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows (W) of context + horizon over S scaled series of T steps; `at_W2` says series and first step.
+    """W windows of context + horizon over S scaled series of T steps; `at_W2` holds series and first step.
 
-    A forecast y of the model means y * scale_S + level_W in the series' own unit; `naive_S` is the error of the
-    seasonal naive forecast within the training part, there too.
+    `unscaled` turns a forecast of the model into the unit of its series. `naive_S` is the error of the seasonal naive
+    forecast within the training part, in the unit of the series.
     """
 
     values_ST: torch.Tensor
@@ -56,13 +56,14 @@ class Windows:
         return len(self.at_W2)
 
     def to(self, device: str | torch.device) -> Windows:
+        """Copies the series to a device."""
         tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items()
                                    if isinstance(value, torch.Tensor)}
         return replace(self, **tensors)
 
     def batch(self, items: torch.Tensor, generator: torch.Generator | None = None,
               ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Inputs of a TFT and targets (B, N), scaled and centred."""
+        """Gives the inputs of a TFT and the targets (B, N), scaled and centred."""
         series_B, steps_BT = self._steps(items)
         values_BT = self.values_ST[series_B[:, None], steps_BT]
         values_BT = values_BT - values_BT[:, :self.context].mean(1, keepdim=True)
@@ -71,7 +72,7 @@ class Windows:
         return inputs, values_BT[:, self.context:]
 
     def unscaled(self, items: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """A forecast (B, N) or (B, N, Q) of these items in the series' own unit."""
+        """Converts a forecast (B, N) or (B, N, Q) of these items to the unit of their series."""
         series_B, steps_BT = self._steps(items)
         context_BC = self.values_ST[series_B[:, None], steps_BT[:, :self.context]]
         shape = (-1, *[1] * (y.dim() - 1))
@@ -79,13 +80,13 @@ class Windows:
         return scaled * self.scale_S[series_B].view(shape) + self.offset_S[series_B].view(shape)
 
     def seasonal_naive(self, items: torch.Tensor) -> torch.Tensor:
-        """The forecast (B, N), scaled and centred, that repeats the context's last season."""
+        """Gives the forecast (B, N), scaled and centred, that repeats the last season of the context."""
         context_BC = self.batch(items)[0]["observed_BCO"][..., 0]
         ahead = torch.arange(self.horizon, device=context_BC.device) % self.season
         return context_BC[:, self.context - self.season:][:, ahead]
 
     def naive_error(self, items: torch.Tensor) -> torch.Tensor:
-        """What MASE divides by, (B,)."""
+        """Gives the errors (B,) by which MASE divides."""
         return self.naive_S[self.at_W2[items.to(self.at_W2.device), 0]]
 
     def _steps(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,19 +95,19 @@ class Windows:
         return series_B, first_B[:, None] + steps
 
 
-def windows(found: Sequence[Series], *, context: int, horizon: int, season: int, stride: int = 1,
+def windows(all_series: Sequence[Series], *, context: int, horizon: int, season: int, stride: int = 1,
             held_out: float = HELD_OUT) -> tuple[Windows, Windows]:
-    """Training windows every `stride` steps, and held-out windows whose targets follow one another.
+    """Gives training windows every `stride` steps, and held-out windows whose targets follow one another.
 
-    Raises ValueError, naming the series, for one that is too short, or holds a NaN.
+    Raises ValueError, which names the series, for one that is too short, constant, or has a number that is not finite.
     """
-    parts = [_checked(series, context, horizon, season, held_out) for series in found]
+    parts = [_scaling(series, context, horizon, season, held_out) for series in all_series]
     offset, scale, naive = (np.array(numbers) for numbers in zip(*parts, strict=True))
-    longest = max(len(series.values) for series in found)
-    values = np.full((len(found), longest), np.nan)
-    known = np.full((len(found), longest, found[0].known.shape[1]), np.nan)
+    longest = max(len(series.values) for series in all_series)
+    values = np.full((len(all_series), longest), np.nan)
+    known = np.full((len(all_series), longest, all_series[0].known.shape[1]), np.nan)
     train, test = [], []
-    for s, series in enumerate(found):
+    for s, series in enumerate(all_series):
         values[s, :len(series.values)] = (series.values - offset[s]) / scale[s]
         known[s, :len(series.values)] = series.known
         end = _training_steps(series, held_out)
@@ -115,25 +116,25 @@ def windows(found: Sequence[Series], *, context: int, horizon: int, season: int,
                  for last in range(len(series.values), end + horizon - 1, -horizon)][::-1]
     values_ST, known_STK, scale_S, naive_S, offset_S = (
         torch.tensor(x, dtype=torch.float32) for x in (values, known, scale, naive, offset))
-    of = Windows(values_ST, known_STK, torch.tensor(train), scale_S, naive_S, offset_S, context, horizon, season)
-    return of, replace(of, at_W2=torch.tensor(test))
+    training = Windows(values_ST, known_STK, torch.tensor(train), scale_S, naive_S, offset_S, context, horizon, season)
+    return training, replace(training, at_W2=torch.tensor(test))
 
 
 def _training_steps(series: Series, held_out: float) -> int:
     return round(len(series.values) * (1 - held_out))
 
 
-def _checked(series: Series, context: int, horizon: int, season: int, held_out: float) -> tuple[float, float, float]:
-    """Mean, standard deviation and seasonal naive error of the training part; ValueError for a bad series."""
+def _scaling(series: Series, context: int, horizon: int, season: int, held_out: float) -> tuple[float, float, float]:
+    """Computes mean, standard deviation and seasonal naive error of the training part; ValueError for a bad series."""
     whole = np.concatenate([series.values[:, None], series.known], axis=1)
-    if not (fine := np.isfinite(whole).all(1)).all():
-        raise ValueError(f"series {series.name}: step {int(fine.argmin())} of {len(fine)} is not a finite number; "
+    if not (finite := np.isfinite(whole).all(1)).all():
+        raise ValueError(f"series {series.name}: step {int(finite.argmin())} of {len(finite)} is not a finite number; "
                          "fill or cut it first")
     if context < season:
         raise ValueError(f"a context of {context} steps is shorter than the season of {season}")
     end = _training_steps(series, held_out)
-    if end < context + horizon or len(fine) - end < horizon:
-        raise ValueError(f"series {series.name}: {len(fine)} steps, {end} of them for training, are too short for a "
+    if end < context + horizon or len(finite) - end < horizon:
+        raise ValueError(f"series {series.name}: {len(finite)} steps, {end} of them for training, are too short for a "
                          f"context of {context} and a horizon of {horizon} in training and {horizon} steps held out")
     past = series.values[:end]
     scale, naive = float(past.std()), metrics.seasonal_scale(past, season)
@@ -144,7 +145,7 @@ def _checked(series: Series, context: int, horizon: int, season: int, held_out: 
 
 @functools.cache
 def monthly() -> tuple[Series, ...]:
-    """The three series; ImportError, in one line, without statsmodels."""
+    """Loads the three series. Raises ImportError, in one line, without statsmodels."""
     with needs("statsmodels", "for its monthly series"):
         from statsmodels.datasets import co2, elec_equip, elnino
     by_month = co2.load_pandas().data["co2"].resample("MS").mean().interpolate()
@@ -163,16 +164,19 @@ def _monthly(name: str, values: np.ndarray, first_month: int) -> Series:
 
 
 def fingerprint() -> str:
+    """Names the data, for `training.fingerprint`."""
     return "statsmodels-monthly-1"
 
 
 def split(preset: Preset) -> tuple[Windows, Windows]:
-    """Training and held-out windows of the monthly series, for a preset with 3 known variables, 1 observed, and
-    one static with 3 classes. Raises ValueError for another."""
-    sizes, found = preset.sizes, monthly()
-    expected = {"static": (len(found),), "known": found[0].known.shape[1], "observed": 1}
+    """Gives training and held-out windows of the monthly series.
+
+    Raises ValueError for a preset without 3 known variables, 1 observed variable and 1 static variable of 3 classes.
+    """
+    sizes, series = preset.sizes, monthly()
+    expected = {"static": (len(series),), "known": series[0].known.shape[1], "observed": 1}
     for name, count in expected.items():
         if sizes[name] != count:
             raise ValueError(f"{preset.name}: the monthly series have {name}={count}, the preset {sizes[name]}; "
                              "use tft-monthly, or give data that fits")
-    return windows(found, context=sizes["context"], horizon=sizes["horizon"], season=MONTHS)
+    return windows(series, context=sizes["context"], horizon=sizes["horizon"], season=MONTHS)

@@ -1,12 +1,12 @@
-"""The one line that says what is wrong with a file, where, and what was expected."""
+"""Makes the error for a bad file: one line with the place, what was expected and what is there."""
 from __future__ import annotations
 
 from pathlib import Path
 
 
 def wrong(path: str | Path, expected: str, found: object, line: int | None = None) -> ValueError:
-    """To raise: `path:line: expected ..., found ...`."""
+    """Gives a ValueError to raise: `path:line: expected ..., found ...`."""
     where = f"{path}:{line}" if line is not None else str(path)
     text = found if isinstance(found, str) else repr(found)
-    shown = " ".join(text.split())
-    return ValueError(f"{where}: expected {expected}, found {shown if len(shown) <= 80 else shown[:77] + '...'}")
+    short = " ".join(text.split())
+    return ValueError(f"{where}: expected {expected}, found {short if len(short) <= 80 else short[:77] + '...'}")

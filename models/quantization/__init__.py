@@ -1,9 +1,10 @@
-"""Models with smaller weights: one dataclass a method, `quantize(model, "bnb-nf4")` in place.
+"""Quantises models in place: `quantize(model, "bnb-nf4")`. Each method is a dataclass.
 
     model = models.quantization.quantize(model, "bnb-nf4", skip=["vit.layers.0", "*.attention.o_proj"])
     models.quantization.model_bytes(model), models.quantization.save(model, "nf4.safetensors")
 
-`docs/quantization.md` says what each method is, where it runs and which layers it keeps.
+`docs/quantization.md` says what each method is, where it runs and which layers it leaves alone. To add one, register a
+subclass of `Method` in a file here and name the file below.
 """
 from __future__ import annotations
 

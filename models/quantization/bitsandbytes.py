@@ -1,7 +1,7 @@
-"""bitsandbytes: LLM.int8() and the 4-bit types of QLoRA.
+"""Methods of bitsandbytes: LLM.int8() and the 4-bit types of QLoRA.
 
-The library's own layers, so that what is measured is the library as people use it; the subclasses here only
-close what would change numbers behind the user's back (see docs/quantization.md).
+They use the library's own layers, so measurements are of the library as people use it. The subclasses here only prevent
+silent changes of numbers (see docs/quantization.md).
 """
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from torch import nn
 
 from models.quantization.method import Method, register
 
-REACH = 256.0  # of a row of inputs; the library computes outputs in fp16 too, which ends at 65504
+LIMIT = 256.0  # the largest input of a row; the library also computes outputs in fp16, which ends at 65504
 
 
 @functools.cache
 def _layers() -> tuple[type[Any], type[Any]]:
-    """The two layer classes, made when bitsandbytes is first needed."""
+    """Defines the two layer classes when bitsandbytes is first needed."""
     import bitsandbytes as bnb
 
     class Int8Linear(bnb.nn.Linear8bitLt):
-        """Linear8bitLt that takes inputs beyond fp16's range, moves and loads after use, and loads nothing but int8."""
+        """This Linear8bitLt takes inputs beyond fp16's range, moves and loads after use too, and loads only int8."""
 
         weight: Any
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if x.dtype == torch.float16:
                 return super().forward(x)
-            # In bf16 and float32 a row may reach beyond fp16, and more so its product: it is scaled down, and back.
-            scale = (x.detach().abs().amax(-1, keepdim=True) / REACH).clamp(min=1.0)
+            # In bf16 and float32 a row and its products may exceed fp16, so it is scaled down and the result up.
+            scale = (x.detach().abs().amax(-1, keepdim=True) / LIMIT).clamp(min=1.0)
             self.state.is_training = self.training
             if self.weight.CB is not None:
                 self.init_8bit_state()
@@ -41,9 +41,9 @@ def _layers() -> tuple[type[Any], type[Any]]:
             return out if self.bias is None else out + self.bias
 
         def _apply(self, fn: Any, recurse: bool = True) -> Any:
-            self._as_before_use()
+            self._undo_use()
             super()._apply(fn, recurse)
-            # A parameter moves by changing its data: what the library hung on it stays where it was.
+            # Moving a parameter replaces its data; the library's attributes of it stay on the old device.
             self.weight.CB = self.weight.data
             self.weight.SCB = self.weight.SCB.to(self.weight.device)
             return self
@@ -53,17 +53,17 @@ def _layers() -> tuple[type[Any], type[Any]]:
             if weight is not None and weight.dtype != torch.int8:  # the library would round it to zeros
                 errors.append(f"{prefix}weight is not quantised: load it into an unquantised model, then quantise that")
                 return
-            self._as_before_use()
+            self._undo_use()
             super()._load_from_state_dict(state_dict, prefix, *args)
 
-        def _as_before_use(self) -> None:
-            # Once used, the library keeps the scales where neither `to` nor `load_state_dict` looks.
+        def _undo_use(self) -> None:
+            # After the first use the library stores the scales where neither `to` nor `load_state_dict` looks.
             if self.state.CB is not None:
                 self.weight.CB, self.weight.SCB = self.state.CB, self.state.SCB
                 self.state.CB = self.state.SCB = None
 
     class FourBitLinear(bnb.nn.Linear4bit):
-        """Linear4bit that never repacks its weights: repacked, a copy or a saved file of them is wrong."""
+        """This Linear4bit never repacks its weights, since copies and saved files of repacked weights are wrong."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -75,10 +75,10 @@ def _layers() -> tuple[type[Any], type[Any]]:
 @register("bnb-int8")
 @dataclass(frozen=True)
 class Int8(Method):
-    """LLM.int8(), Dettmers et al., arXiv 2208.07339: int8 rows times int8 columns, outlier columns in fp16.
+    """LLM.int8() (Dettmers et al., arXiv 2208.07339) multiplies int8 rows by int8 columns, and outlier columns in fp16.
 
-    Inputs with an element of at least `threshold` in a column keep that column in fp16; 0 turns that off. The
-    library multiplies in fp16 whatever `dtype` is.
+    A column of inputs with an element of at least `threshold` stays in fp16; 0 turns that off. The library multiplies
+    in fp16 for any `dtype`.
     """
 
     dtype: torch.dtype = torch.float16
@@ -93,12 +93,12 @@ class Int8(Method):
     def quantized(self, layer: Any) -> nn.Module:
         import bitsandbytes as bnb
 
-        made = _layers()[0](layer.in_features, layer.out_features, bias=layer.bias is not None,
+        twin = _layers()[0](layer.in_features, layer.out_features, bias=layer.bias is not None,
                             has_fp16_weights=False, threshold=self.threshold, device="meta")
         codes, scales, _ = bnb.functional.int8_vectorwise_quant(layer.weight.detach().half().contiguous())
-        made.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
-        made.bias = layer.bias
-        return made.train(layer.training)
+        twin.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
+        twin.bias = layer.bias
+        return twin.train(layer.training)
 
     def tensors(self, layer: Any) -> dict[str, torch.Tensor]:
         scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
@@ -107,7 +107,7 @@ class Int8(Method):
 
 @dataclass(frozen=True)
 class FourBit(Method):
-    """Blocks of 64 weights share a scale; `double` quantises these scales too (section 3 of the paper)."""
+    """In 4-bit methods 64 weights share a scale; `double` quantises the scales too (arXiv 2305.14314, section 3)."""
 
     double: bool = False
     package = "bitsandbytes"
@@ -116,18 +116,18 @@ class FourBit(Method):
     def quantized(self, layer: Any) -> nn.Module:
         import bitsandbytes as bnb
 
-        made = _layers()[1](layer.in_features, layer.out_features, bias=layer.bias is not None,
+        twin = _layers()[1](layer.in_features, layer.out_features, bias=layer.bias is not None,
                             compute_dtype=self.dtype, compress_statistics=self.double, quant_type=self.code,
                             device="meta")
         with _default_stream(layer.weight.device):
-            packed, state = bnb.functional.quantize_4bit(layer.weight.detach().contiguous(), blocksize=64,
-                                                         compress_statistics=self.double, quant_type=self.code)
-        made.weight = bnb.nn.Params4bit(packed, requires_grad=False, quant_state=state, blocksize=64,
+            codes, state = bnb.functional.quantize_4bit(layer.weight.detach().contiguous(), blocksize=64,
+                                                        compress_statistics=self.double, quant_type=self.code)
+        twin.weight = bnb.nn.Params4bit(codes, requires_grad=False, quant_state=state, blocksize=64,
                                         compress_statistics=self.double, quant_type=self.code, bnb_quantized=True)
-        state.code = state.code.clone()  # the library's is one for all layers; a saved layer holds its own
-        # The library would keep the state in the layer as well, and a copy would then have it twice.
-        made.bias = layer.bias
-        return made.train(layer.training)
+        state.code = state.code.clone()  # the library shares one among all layers; a saved layer needs its own
+        # The library would store the state in the layer too, and a copy would then have it twice.
+        twin.bias = layer.bias
+        return twin.train(layer.training)
 
     def tensors(self, layer: Any) -> dict[str, torch.Tensor]:
         state = layer.weight.quant_state
@@ -140,7 +140,7 @@ class FourBit(Method):
 @register("bnb-nf4")
 @dataclass(frozen=True)
 class NF4(FourBit):
-    """NormalFloat4 of QLoRA, Dettmers et al., arXiv 2305.14314."""
+    """NormalFloat4 of QLoRA (Dettmers et al., arXiv 2305.14314)."""
 
     code = "nf4"
 
@@ -148,7 +148,7 @@ class NF4(FourBit):
 @register("bnb-nf4-dq")
 @dataclass(frozen=True)
 class NF4Double(FourBit):
-    """NormalFloat4 with double quantisation, arXiv 2305.14314: 4.13 bits a weight instead of 4.5."""
+    """NormalFloat4 with double quantisation (arXiv 2305.14314) needs 4.13 bits for a weight instead of 4.5."""
 
     double: bool = True
     code = "nf4"
@@ -157,15 +157,18 @@ class NF4Double(FourBit):
 @register("bnb-fp4")
 @dataclass(frozen=True)
 class FP4(FourBit):
-    """4-bit floats with 2 bits of exponent, arXiv 2305.14314; `double=True` quantises the scales too."""
+    """4-bit floats with 2 bits of exponent (arXiv 2305.14314); `double=True` quantises the scales too."""
 
     code = "fp4"
 
 
 @contextlib.contextmanager
 def _default_stream(device: torch.device) -> Iterator[None]:
-    """Where the library's 4-bit quantisation runs, whatever the current stream (0.50.2 gives it none). That one and the
-    default stream don't wait for each other, so codes were made of weights that were still being written."""
+    """Makes the default stream current, on which the library's 4-bit quantisation runs (0.50.2 passes it no stream).
+
+    The current and the default stream don't wait for each other, so codes were computed from weights that were still
+    being written.
+    """
     if device.type != "cuda":
         yield
         return

@@ -1,7 +1,7 @@
-"""What a quantisation method is, the one decorator that registers it, and a reason for every "no".
+"""The class of quantisation methods, the decorator that registers them, and a reason for every "no".
 
-A method is a frozen dataclass: its fields are what can be chosen (`dtype` above all), its class says where it
-runs and how one layer is quantised. Optional packages are imported where used; that one is missing is a reason.
+A method is a frozen dataclass. Its fields are its settings (above all `dtype`); its class says where it runs and how it
+quantises a layer. Optional packages are imported where they are used, and a missing one is a reason.
 """
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-MIN_SIDE = 16  # torch._int_mm gives garbage at K = 1, torchao fails on Linear(1, n), and nothing is saved there
+MIN_SIDE = 16  # torch._int_mm is wrong at K = 1, torchao fails on Linear(1, n), and so small a layer saves nothing
 HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to store and multiply the weights of linear layers.
+    """A method stores and multiplies the weights of linear layers in its own way.
 
-    `dtype` is the compute dtype: that of all that is not quantised, and of what goes into a layer and comes out.
+    `dtype` is the compute dtype: that of all other weights, and of the inputs and outputs of a layer.
     """
 
     dtype: torch.dtype = torch.bfloat16
 
     name: ClassVar[str] = ""
-    package: ClassVar[str | None] = None  # that must be installed
+    package: ClassVar[str | None] = None  # a package that must be installed
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.bfloat16, torch.float16, torch.float32)
-    kinds: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)  # of layers that it quantises
+    kinds: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)  # classes of the layers that it quantises
     trains: ClassVar[bool] = True  # gradients reach the inputs of a quantised layer
-    inductor: ClassVar[Mapping[str, Any]] = {}  # options that torch.compile needs to fuse what the method adds
+    inductor: ClassVar[Mapping[str, Any]] = {}  # options of torch.compile that fuse the method's operations
 
     def refuses_device(self, device: torch.device) -> str | None:
-        """Why a device of the right type can't run the method, or None."""
+        """Gives the reason why a device of the right type can't run the method; None if it can."""
         return None
 
     def refuses_layer(self, layer: nn.Module) -> str | None:
-        """Why a layer with both sides >= MIN_SIDE must stay as it is, or None."""
+        """Gives the reason why a layer with both sides >= MIN_SIDE must stay as it is; else None."""
         return None
 
     def uncaptured(self, *, compiled: bool) -> str | None:
-        """Why a CUDA graph can't capture a forward of the model, eager or compiled; None if it can."""
+        """Gives the reason why a CUDA graph can't capture the model's forward, eager or compiled; None if it can."""
         return None
 
     def quantized(self, layer: Any) -> nn.Module:
-        """The quantised twin of a layer, which is in `dtype` and on its device."""
+        """Builds the quantised twin of a layer that is in `dtype`, on the same device."""
         raise NotImplementedError
 
     def tensors(self, layer: nn.Module) -> dict[str, torch.Tensor]:
-        """All that a quantised layer stores, by names that are its own."""
+        """Lists everything that a quantised layer stores, by names of its own."""
         raise NotImplementedError
 
     def restore(self, layer: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Puts tensors of the same names and shapes into a quantised layer."""
+        """Copies tensors of the same names and shapes into a quantised layer."""
         for name, own in self.tensors(layer).items():
             own.copy_(tensors[name])
 
     def settings(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
+        """Gives the fields as values that JSON can hold."""
         return {f.name: _short(value) if isinstance(value := getattr(self, f.name), torch.dtype) else value
                 for f in fields(self)}
 
@@ -70,7 +70,7 @@ _methods: dict[str, type[Method]] = {}
 
 
 def register(name: str) -> Callable[[type[Method]], type[Method]]:
-    """Registers a dataclass as the method `name`. Raises ValueError for a name already taken."""
+    """Registers a dataclass as the method `name`. Raises ValueError for a name that exists already."""
     def add(cls: type[Method]) -> type[Method]:
         if name in _methods:
             raise ValueError(f"quantization method {name!r} is registered already")
@@ -82,14 +82,14 @@ def register(name: str) -> Callable[[type[Method]], type[Method]]:
 
 
 def methods() -> list[str]:
-    """The names of all methods, in the order in which they were registered."""
+    """Lists the names of all methods, in the order of registration."""
     return list(_methods)
 
 
 def get(method: str | Method, **settings: Any) -> Method:
-    """The method called `method` (or a method itself) with some of its fields set.
+    """Gives a method, by its name or itself, with some of its fields set.
 
-    Raises ValueError for an unknown name or field, listing the choices, and for a dtype it can't compute in.
+    Raises ValueError for an unknown name or field, with the choices, and for a dtype it can't compute in.
     """
     if isinstance(method, str):
         if method not in _methods:
@@ -97,27 +97,29 @@ def get(method: str | Method, **settings: Any) -> Method:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"unknown quantization {method!r}{hint} Choices: {', '.join(_methods)}")
         method = _methods[method]()
-    known = [f.name for f in fields(method)]
+    names = [f.name for f in fields(method)]
     for setting in settings:
-        if setting not in known:
-            raise ValueError(f"{method.name} has no setting {setting!r}; its settings: {', '.join(known)}")
+        if setting not in names:
+            raise ValueError(f"{method.name} has no setting {setting!r}; its settings: {', '.join(names)}")
     method = replace(method, **settings)
     if method.dtype not in method.dtypes:
-        raise ValueError(f"{method.name} computes in {_listed(method.dtypes)}, not in {_short(method.dtype)}")
+        raise ValueError(f"{method.name} computes in {_join(method.dtypes)}, not in {_short(method.dtype)}")
     return method
 
 
 def refuse_gradient(x: torch.Tensor) -> None:
-    """Raises RuntimeError for an input of an inference-only layer that wants a gradient: there is none, and what
-    stands before the layer would be trained wrongly or not at all."""
+    """Raises RuntimeError if the input of an inference-only layer wants a gradient.
+
+    The layer has none, so layers before it would be trained wrongly or not at all.
+    """
     if x.requires_grad and torch.is_grad_enabled():
-        trained = ", ".join(name for name, cls in _methods.items() if cls.trains and cls.kinds)
+        others = ", ".join(name for name, cls in _methods.items() if cls.trains and cls.kinds)
         raise RuntimeError("this quantised layer has no gradient: use torch.no_grad(), train before quantising, or "
-                           f"quantise with one that trains ({trained})")
+                           f"quantise with one that trains ({others})")
 
 
 def why_not_here(method: Method, device: str | torch.device) -> str | None:
-    """Why a device or what is installed can't run a method, or None."""
+    """Gives the reason why this device can't run a method or its package is missing; None if it can run."""
     device = torch.device(device)
     if method.package and importlib.util.find_spec(method.package) is None:
         return f"{method.name} needs {method.package}, which is not installed: pip install {method.package}"
@@ -135,5 +137,5 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _listed(dtypes: tuple[torch.dtype, ...]) -> str:
+def _join(dtypes: tuple[torch.dtype, ...]) -> str:
     return " or ".join(map(_short, dtypes))

@@ -1,7 +1,7 @@
-"""PyTorch's own dynamic int8 quantisation, for a trained model on the CPU: nn.Linear and nn.LSTM.
+"""PyTorch's dynamic int8 quantisation of nn.Linear and nn.LSTM, for a trained model on the CPU.
 
-`torch.ao.quantization.quantize_dynamic` warns that it is deprecated and works on whole models; its layers are
-used here one by one, with its default settings: one scale a weight matrix, inputs quantised by their range.
+`torch.ao.quantization.quantize_dynamic` is deprecated and works on whole models. Here its layers are used one by one,
+with its default settings: one scale for a weight matrix, and inputs quantised by their range.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.quantization.method import MIN_SIDE, Method, refuse_gradient, regist
 @register("ptq-int8")
 @dataclass(frozen=True)
 class DynamicInt8(Method):
-    """Dynamic quantisation of `torch.ao.nn.quantized.dynamic`; Jacob et al., arXiv 1712.05877. float32 around it."""
+    """Dynamic quantisation by `torch.ao.nn.quantized.dynamic` (Jacob et al., arXiv 1712.05877); the rest is float32."""
 
     dtype: torch.dtype = torch.float32
     devices = ("cpu",)
@@ -40,12 +40,12 @@ class DynamicInt8(Method):
         from torch.ao.nn.quantized import dynamic
         from torch.ao.quantization import default_dynamic_qconfig
 
-        twin = dynamic.LSTM if isinstance(layer, nn.LSTM) else dynamic.Linear
+        kind = dynamic.LSTM if isinstance(layer, nn.LSTM) else dynamic.Linear
         layer.qconfig = default_dynamic_qconfig
-        made = twin.from_float(layer)
+        twin = kind.from_float(layer)
         del layer.qconfig
-        made.register_forward_pre_hook(_first_input)
-        return made.train(layer.training)
+        twin.register_forward_pre_hook(_refuse_gradient)
+        return twin.train(layer.training)
 
     def tensors(self, layer: Any) -> dict[str, torch.Tensor]:
         stored: dict[str, torch.Tensor] = {}
@@ -65,7 +65,7 @@ class DynamicInt8(Method):
             layer.set_weight_bias(weights["weight"], tensors.get("bias"))
 
 
-def _first_input(layer: nn.Module, args: tuple[Any, ...]) -> None:
+def _refuse_gradient(layer: nn.Module, args: tuple[Any, ...]) -> None:
     x = args[0]
     refuse_gradient(x.data if isinstance(x, PackedSequence) else x)
 

@@ -1,4 +1,4 @@
-"""`quantize` a model in place, and what can be asked before and after."""
+"""`quantize` quantises a model in place; other functions here say whether it can and what it did."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ from models.quantization.method import Method, get, why_not_here
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was done to a model: `model.quantization`.
+    """`model.quantization` describes what was done to a model.
 
-    `layers` maps the quantised ones to their shapes, `kept` those that could be quantised to why they are not.
+    `layers` maps the quantised layers to their shapes, and `kept` maps the layers left alone to the reasons.
     """
 
     method: Method
@@ -26,14 +26,15 @@ class Quantized:
 
 def quantize(model: nn.Module, method: str | Method, *, skip: Iterable[str] = (),
              dtype: torch.dtype | None = None) -> nn.Module:
-    """The model itself, its linear layers quantised on the device they are on, all else in the method's dtype.
+    """Quantises the linear layers in place, each on its device, converts the rest to the method's dtype, and gives
+    the model back.
 
-    `skip` names layers, modules around them, or shell patterns: they stay in the method's dtype. The model's
-    output layer, layers that share their weight (GPT-2's head), layers with a side below 16 and what a library
-    can't multiply stay too: `kept_layers` gives the reasons. `dtype` changes the method's.
+    `skip` names layers, modules around them, or shell patterns, which stay in the method's dtype. The model's output
+    layer, layers that share their weight (GPT-2's head), layers with a side below 16 and layers that a library can't
+    multiply stay too; `kept_layers` gives the reasons. `dtype` replaces the method's.
 
-    Raises ValueError for an unknown method, a `skip` that names no layer, a model already quantised, and, with
-    `why_not`'s line, for what can't run; the model is then as it was.
+    Raises ValueError for an unknown method, a `skip` that names no layer, a model that is quantised already, and, with
+    the line of `why_not`, for a method that can't run. Then the model does not change.
     """
     method = get(method, **({} if dtype is None else {"dtype": dtype}))
     if quantized_layers(model):
@@ -49,7 +50,7 @@ def quantize(model: nn.Module, method: str | Method, *, skip: Iterable[str] = ()
 
 
 def apply(model: nn.Module, plan: Quantized) -> nn.Module:
-    """Does to the model what the plan says."""
+    """Carries out a plan on the model, in place."""
     model.to(plan.method.dtype)
     for name in plan.layers:
         layers.replace(model, name, plan.method)
@@ -60,26 +61,26 @@ def apply(model: nn.Module, plan: Quantized) -> nn.Module:
 
 
 def _refuse_to_save(*args: Any, **kwargs: Any) -> None:
-    """transformers would write the codes, and `from_pretrained` would take them for weights."""
+    """Raises RuntimeError, since `from_pretrained` would take the codes that transformers writes for weights."""
     raise RuntimeError("save_pretrained doesn't know what this model was quantised with: use models.quantization.save")
 
 
 def quantized_layers(model: nn.Module) -> list[str]:
-    """Names of the quantised layers, in a wrapped or copied model too."""
+    """Lists the names of the quantised layers, in a wrapped or copied model too."""
     return [name for name, layer in model.named_modules() if layers.method_of(layer) is not None]
 
 
 def kept_layers(model: nn.Module) -> dict[str, str]:
-    """Layers of a quantised model that the method could have quantised, and why each was kept."""
+    """Lists the layers that were left alone, of the kinds that the method quantises, each with the reason."""
     plan = getattr(model, "quantization", None)
     return dict(plan.kept) if isinstance(plan, Quantized) else {}
 
 
 def why_not(method: str | Method, *, device: str | torch.device, model: nn.Module | None = None,
             preset: Any = None, dtype: torch.dtype | None = None) -> str | None:
-    """Why a device, what is installed, or a model (or preset) can't use the method, in one line; None if it can.
+    """Gives the reason, in one line, why a device, a missing package, a model or a preset rules the method out.
 
-    Raises ValueError for an unknown method or preset.
+    It is None if nothing does. Raises ValueError for an unknown method or preset.
     """
     method = get(method)
     try:
@@ -98,7 +99,7 @@ def why_not(method: str | Method, *, device: str | torch.device, model: nn.Modul
 
 
 def why_not_captured(method: str | Method, *, compiled: bool = False) -> str | None:
-    """Why a CUDA graph can't capture the forward of a model so quantised, in one line; None if it can."""
+    """Gives the reason, in one line, why a CUDA graph can't capture a model quantised like this; None if it can."""
     method = get(method)
     reason = method.uncaptured(compiled=compiled)
     return f"{method.name}: {reason}" if reason else None
@@ -110,7 +111,7 @@ def _nothing(method: Method, kept: dict[str, str]) -> str:
 
 
 def _shapes(preset: Any) -> nn.Module:
-    """The preset's model without weights."""
+    """Builds the preset's model without memory for weights."""
     from models import registry
 
     with torch.device("meta"):

@@ -1,7 +1,7 @@
-"""Bytes of a model, and models in safetensors files: the same tensors counted, written and read.
+"""Counts the bytes of a model, and writes and reads models as safetensors files, all by the same list of tensors.
 
-A quantised layer says by itself which tensors it stores; everything else is the module's state. What is stored
-twice (tied weights, a layer in two places) counts once and is written once.
+A quantised layer lists the tensors that it stores; the rest is the state of modules. A tensor in two places (tied
+weights, a layer used twice) counts once and is written once.
 """
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FORMAT = "attention-perf model 1"
 
 
 def model_bytes(model: nn.Module, prefix: str = "") -> int:
-    """Bytes of the storages behind the model's weights and persistent buffers, each once.
+    """Counts the bytes of the storages behind the model's weights and persistent buffers, each once.
 
-    `prefix` counts only what is inside one module: `"vit.layers"`. Raises ValueError if that module is not there.
+    `prefix` limits the count to one module, such as `"vit.layers"`. Raises ValueError if there is no such module.
     """
     if prefix not in dict(model.named_modules(remove_duplicate=False)):
         raise ValueError(f"the model has no module {prefix!r}")
@@ -34,29 +34,29 @@ def model_bytes(model: nn.Module, prefix: str = "") -> int:
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Writes the model to one safetensors file; a file that is there is replaced when the new one is complete."""
+    """Writes the model to one safetensors file. An older file is replaced when the new one is complete."""
     from safetensors.torch import save_file
 
     plan = getattr(model, "quantization", None)
-    described = None if plan is None else {"method": plan.method.name, "settings": plan.method.settings(),
-                                           "layers": plan.layers, "kept": plan.kept}
+    description = None if plan is None else {"method": plan.method.name, "settings": plan.method.settings(),
+                                             "layers": plan.layers, "kept": plan.kept}
     first = _first_names(model)
     tensors = {name: x.detach().contiguous() for name, x in stored(model) if first[name] == name}
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
-        save_file(tensors, part, metadata={"format": FORMAT, "quantization": json.dumps(described)})
+        save_file(tensors, part, metadata={"format": FORMAT, "quantization": json.dumps(description)})
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], model: Any, **settings: Any) -> nn.Module:
-    """A saved model: into `model`, an unquantised one of the same shapes, or the preset of that name, built with
-    `settings` as by `models.create`. Returns it, quantised as the saved one was.
+    """Loads a saved model into `model` and gives it back, quantised as the saved one was.
 
-    Raises FileNotFoundError, or ValueError in one line for a file that is truncated, not ours, or of another
-    model, and for a method that can't run here. The model is then as it was.
+    `model` is an unquantised model of the same shapes or the name of a preset, which is built with `settings` as by
+    `models.create`. Raises FileNotFoundError, and ValueError, in one line, for a file that is truncated, of another
+    format or of another model, and for a method that can't run here. Then the model does not change.
     """
     path = Path(path)
     if not isinstance(model, nn.Module):
@@ -65,8 +65,8 @@ def load(path: str | os.PathLike[str], model: Any, **settings: Any) -> nn.Module
         model = registry.create(model, **settings)
     elif settings:
         raise ValueError(f"load: {', '.join(settings)}: settings go with a preset's name, not with a built model")
-    described, tensors = _read(path)
-    plan = _plan(path, described, model)
+    description, tensors = _read(path)
+    plan = _plan(path, description, model)
     _require_same(path, tensors, model, plan)
     if plan is not None:
         apply(model, plan)
@@ -81,7 +81,10 @@ def load(path: str | os.PathLike[str], model: Any, **settings: Any) -> nn.Module
 
 
 def stored(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor that the model keeps, by name; a module in two places comes once, tied weights do not."""
+    """Yields every tensor that the model stores, with its name.
+
+    A module in two places comes once; tied weights come twice.
+    """
     quantized: list[str] = []
     for name, module in model.named_modules():
         if name.startswith(tuple(quantized)):
@@ -97,33 +100,33 @@ def stored(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
-    """For every stored tensor the first name that it has: its name in a file."""
-    names, everything = {}, list(stored(model))  # a list, so that no storage is freed and its address used again
-    seen: dict[tuple, str] = {}
-    for name, x in everything:
+    """Gives for the name of every stored tensor the first name of that tensor, which is its name in a file."""
+    names, tensors = {}, list(stored(model))  # a list, so that no storage is freed and its address used again
+    first: dict[tuple, str] = {}
+    for name, x in tensors:
         key = (x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride(), x.dtype)
-        names[name] = seen.setdefault(key, name)
+        names[name] = first.setdefault(key, name)
     return names
 
 
 def _unquantized(model: nn.Module, plan: Quantized | None) -> dict[str, torch.Tensor]:
-    """What is stored outside the layers of a plan, each tensor under its first name."""
+    """Gives the tensors outside the layers of a plan, each under its first name."""
     first = _first_names(model)
     inside = tuple(f"{name}." for name in plan.layers) if plan else ()
     return {name: x for name, x in stored(model) if first[name] == name and not name.startswith(inside)}
 
 
 def _quantized(model: nn.Module, plan: Quantized) -> dict[str, torch.Tensor]:
-    """What the layers of a plan will store (the shapes count): one layer of each kind is quantised to see it."""
+    """Gives tensors of the shapes that the layers of a plan will store; one layer of each kind is quantised."""
     kinds: dict[tuple, dict[str, torch.Tensor]] = {}
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, shape in plan.layers.items():
         layer = layers.as_linear(model.get_submodule(name))
         kind = (type(layer), *shape, layer.bias is not None)
         if kind not in kinds:
             kinds[kind] = plan.method.tensors(plan.method.quantized(copy.deepcopy(layer).to(plan.method.dtype)))
-        found |= {f"{name}.{key}": x for key, x in kinds[kind].items()}
-    return found
+        tensors |= {f"{name}.{key}": x for key, x in kinds[kind].items()}
+    return tensors
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
@@ -142,32 +145,32 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
     return json.loads(metadata["quantization"]), tensors
 
 
-def _plan(path: Path, described: dict[str, Any] | None, model: nn.Module) -> Quantized | None:
-    """What has to be done to the model before the file fits; raises ValueError if that can't be done."""
+def _plan(path: Path, description: dict[str, Any] | None, model: nn.Module) -> Quantized | None:
+    """Gives the plan that makes the file fit the model. Raises ValueError if it can't be carried out."""
     if quantized_layers(model):
         raise ValueError(f"{path}: load it into an unquantised model, which becomes quantised as the saved one was")
-    if described is None:
+    if description is None:
         return None
-    settings = dict(described["settings"])
+    settings = dict(description["settings"])
     settings["dtype"] = getattr(torch, settings["dtype"], settings["dtype"])
     try:
-        method = get(described["method"], **settings)
+        method = get(description["method"], **settings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if reason := why_not_here(method, device):
         raise ValueError(f"{path}: {reason}")
     modules = dict(model.named_modules())
-    for name, shape in described["layers"].items():
+    for name, shape in description["layers"].items():
         if name not in modules:
             raise ValueError(f"{path} is of another model: this one has no layer {name}")
         if (own := layers.shape(modules[name])) != shape:
             raise ValueError(f"{path} is of another model: {name} is {shape} there and {own} here")
-    return Quantized(method, described["layers"], described["kept"])
+    return Quantized(method, description["layers"], description["kept"])
 
 
 def _require_same(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module, plan: Quantized | None) -> None:
-    """Raises ValueError if the file's tensors are not those that the model has once the plan is carried out."""
+    """Raises ValueError if the file's tensors differ from those of the model after the plan."""
     plain = _unquantized(model, plan)
     own = {**plain, **(_quantized(model, plan) if plan else {})}
     for name in [*own, *tensors]:

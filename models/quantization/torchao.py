@@ -1,9 +1,10 @@
-"""torchao: weights that are tensor subclasses, made to be compiled (`torch.compile` fuses what they add).
+"""Methods of torchao (https://github.com/pytorch/ao): weights are tensor subclasses, whose operations `torch.compile`
+fuses.
 
-https://github.com/pytorch/ao. Every choice that the library would make by what is installed or by global state
-is made here: PyTorch's own kernels, and no change to inductor's global options, which would also change how the
-model that it is compared with compiles. What a method can't do without stands in its `inductor`; for the tuning that
-torchao recommends, give both models `compile={"coordinate_descent_tuning": True}`.
+The library would choose kernels by the installed packages and change global options of inductor, which would also
+change how the model compiles that it is compared with. Here the kernels are PyTorch's and no global option changes. The
+options that a method needs are in its `inductor`. For the tuning that torchao recommends, give both models
+`compile={"coordinate_descent_tuning": True}`.
 """
 from __future__ import annotations
 
@@ -17,30 +18,30 @@ from torch.nn import functional
 
 from models.quantization.method import Method, refuse_gradient, register
 
-FEWEST_ROWS = 17  # that torch._int_mm multiplies on a GPU
-FLOAT8, LARGEST = torch.float8_e4m3fn, 448.0  # and its largest number
-SMALLEST = 1e-12  # that the largest value of a row counts as: torchao divides by it, zero or not
+FEWEST_ROWS = 17  # the fewest rows that torch._int_mm multiplies on a GPU
+FLOAT8, LARGEST = torch.float8_e4m3fn, 448.0  # the dtype and its largest number
+SMALLEST = 1e-12  # a lower bound for the largest value of a row, since torchao divides by it
 
 
 @dataclass(frozen=True)
 class TorchAO(Method):
-    """`config()` is torchao's; the layer stays an nn.Linear, its weight becomes torchao's tensor."""
+    """These methods keep the layer an nn.Linear and turn its weight into torchao's tensor by `config()`."""
 
     package = "torchao"
     layer_class: ClassVar[type[nn.Linear]] = nn.Linear
 
     def config(self) -> Any:
-        """torchao's own description of the method."""
+        """Gives torchao's description of the method."""
         raise NotImplementedError
 
     def quantized(self, layer: Any) -> nn.Module:
-        made = self.layer_class(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        made.weight, made.bias = nn.Parameter(layer.weight.detach(), requires_grad=False), layer.bias
-        self.encode(made)
-        return made.train(layer.training)
+        twin = self.layer_class(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        twin.weight, twin.bias = nn.Parameter(layer.weight.detach(), requires_grad=False), layer.bias
+        self.encode(twin)
+        return twin.train(layer.training)
 
     def encode(self, layer: nn.Linear) -> None:
-        """Puts torchao's tensor in the place of the layer's weight."""
+        """Replaces the layer's weight by torchao's tensor."""
         from torchao.quantization import quantize_
 
         quantize_(layer, self.config(), filter_fn=lambda module, name: module is layer)
@@ -51,11 +52,11 @@ class TorchAO(Method):
         return stored if layer.bias is None else {**stored, "bias": layer.bias.data}
 
 
-class _ScaledInFloat32(nn.Linear):
-    """torchao's product, but for the scale's dtype on a GPU.
+class _Float32Scale(nn.Linear):
+    """This layer computes torchao's product, but on a GPU its scale is in float32.
 
-    Inductor takes a product in bfloat16 times a scale in bfloat16 for `_weight_int8pack_mm`, whose CUDA kernel
-    (torch 2.11) took 4.1 s for a ViT-L/16 of 32 images on an H100, where bfloat16 weights take 0.01 s.
+    Inductor replaces a bfloat16 product times a bfloat16 scale by `_weight_int8pack_mm`. Its CUDA kernel (torch 2.11)
+    took 4.1 s for a ViT-L/16 of 32 images on an H100, while bfloat16 weights take 0.01 s.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,9 +70,9 @@ class _ScaledInFloat32(nn.Linear):
 @register("ao-int8-weight")
 @dataclass(frozen=True)
 class Int8Weight(TorchAO):
-    """int8 weights, one scale an output; inputs and products in `dtype`. torchao Int8WeightOnlyConfig."""
+    """int8 weights with one scale for each output; inputs and products in `dtype`. torchao's Int8WeightOnlyConfig."""
 
-    layer_class = _ScaledInFloat32
+    layer_class = _Float32Scale
 
     def config(self) -> Any:
         from torchao.quantization import Int8WeightOnlyConfig
@@ -86,20 +87,23 @@ class _Inference(nn.Linear):
 
 
 class _EnoughRows(_Inference):
-    """Pads few rows (decoding one token) to what the GPU's int8 product takes."""
+    """This layer pads few rows (one token in decoding) to the fewest that the GPU's int8 product takes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.numel() // x.shape[-1]
         if x.is_cuda and rows < FEWEST_ROWS:
-            padded = functional.pad(x.reshape(rows, -1), (0, 0, 0, FEWEST_ROWS - rows))
-            return super().forward(padded)[:rows].reshape(*x.shape[:-1], -1)
+            more_rows = functional.pad(x.reshape(rows, -1), (0, 0, 0, FEWEST_ROWS - rows))
+            return super().forward(more_rows)[:rows].reshape(*x.shape[:-1], -1)
         return super().forward(x)
 
 
 @register("ao-int8-dynamic")
 @dataclass(frozen=True)
 class Int8Dynamic(TorchAO):
-    """int8 weights and inputs, a scale an output and a scale a token. torchao Int8DynamicActivationInt8WeightConfig."""
+    """int8 weights and inputs with one scale for each output and token.
+
+    It is torchao's Int8DynamicActivationInt8WeightConfig.
+    """
 
     trains = False
     layer_class = _EnoughRows
@@ -122,10 +126,10 @@ class Int8Dynamic(TorchAO):
 @register("ao-int4-weight")
 @dataclass(frozen=True)
 class Int4Weight(TorchAO):
-    """4-bit weights, a scale and an offset for each `group` of inputs. torchao Int4WeightOnlyConfig.
+    """4-bit weights with a scale and an offset for each `group` of inputs. torchao's Int4WeightOnlyConfig.
 
-    Packed for tinygemm, PyTorch's own kernel: torchao's other layouts need mslk or an Intel GPU. It pads the inputs
-    to a multiple of 1024.
+    They are packed for tinygemm, PyTorch's own kernel; torchao's other layouts need mslk or an Intel GPU. The kernel
+    pads inputs to a multiple of 1024.
     """
 
     group: int = 128
@@ -151,11 +155,11 @@ class Int4Weight(TorchAO):
 
 
 class _Float8(_Inference):
-    """torchao's weight and its way of scaling tokens, with the scales where they cost least.
+    """This layer uses torchao's weights and scales of tokens, and applies the scales where they cost least.
 
-    Compiled, they and the bias are left to the kernel that reads the product (a norm, GELU): PyTorch's product with
-    one scale a tensor, here 1, has better kernels than the one with a scale a row. Before attention, whose kernel
-    takes nothing in, and uncompiled, the product applies them.
+    Compiled, the kernel that reads the product (a norm, GELU) applies the scales and the bias, since PyTorch's product
+    with one scale for the whole tensor, here 1, has better kernels than that with a scale for each row. Uncompiled, and
+    before attention, whose kernel can't apply them, the product does.
     """
 
     feeds_attention = False  # layers.replace sets it
@@ -166,13 +170,13 @@ class _Float8(_Inference):
         codes, columns = weight.qdata.t(), weight.scale.t()
         rows = x.reshape(-1, x.shape[-1]).float()
         scale = rows.abs().amax(-1, keepdim=True).clamp_min(SMALLEST) / LARGEST
-        scaled = (rows * (1 / scale)).clamp(-LARGEST, LARGEST).to(FLOAT8)
+        inputs = (rows * (1 / scale)).clamp(-LARGEST, LARGEST).to(FLOAT8)
         if self.feeds_attention or not torch.compiler.is_compiling():
-            y = torch._scaled_mm(scaled, codes, scale_a=scale, scale_b=columns, bias=self.bias, out_dtype=x.dtype,
+            y = torch._scaled_mm(inputs, codes, scale_a=scale, scale_b=columns, bias=self.bias, out_dtype=x.dtype,
                                  use_fast_accum=True)
         else:
             one = torch.ones((), device=x.device)
-            y = torch._scaled_mm(scaled, codes, scale_a=one, scale_b=one, out_dtype=x.dtype, use_fast_accum=True)
+            y = torch._scaled_mm(inputs, codes, scale_a=one, scale_b=one, out_dtype=x.dtype, use_fast_accum=True)
             y = y.float() * scale * columns
             y = (y if self.bias is None else y + self.bias).to(x.dtype)
         return y.reshape(*x.shape[:-1], -1)
@@ -181,15 +185,15 @@ class _Float8(_Inference):
 @register("ao-fp8-dynamic")
 @dataclass(frozen=True)
 class Float8Dynamic(TorchAO):
-    """float8 (e4m3) weights and inputs, a scale an output and a scale a token: "rowwise".
+    """float8 (e4m3) weights and inputs with one scale for each output and token ("rowwise").
 
-    torchao Float8DynamicActivationFloat8WeightConfig; the format: Micikevicius et al., arXiv 2209.05433.
+    It is torchao's Float8DynamicActivationFloat8WeightConfig; the format is by Micikevicius et al., arXiv 2209.05433.
     """
 
-    # 3 takes the second of inductor's two kernels, which keeps a row of up to 16384 in registers between finding its
-    # largest value and scaling it; the first works out GELU twice, 0.1 ms a layer of ViT-L/16 at 32 images on an H100.
-    # (inductor's comment on the option has the two the other way round. 1, which times both, failed with torch 2.11
-    # where the disk cache had the model.)
+    # 3 chooses the second of inductor's two kernels, which keeps a row of up to 16384 in registers from the search for
+    # its largest value to the scaling. The first computes GELU twice: 0.1 ms for a layer of ViT-L/16 at 32 images on an
+    # H100. (Inductor's comment on the option names the two the other way round. 1, which times both, failed with torch
+    # 2.11 if the disk cache had the model.)
     inductor: ClassVar[Mapping[str, Any]] = {"triton.multi_kernel": 3}
     devices = ("cuda",)
     dtypes = (torch.bfloat16,)
@@ -213,7 +217,7 @@ class Float8Dynamic(TorchAO):
                                                          activation_value_lb=SMALLEST)
 
     def encode(self, layer: nn.Linear) -> None:
-        # What quantize_ makes of the config, but that has no lower bound for weights: rows of zeros would become NaN.
+        # This is what quantize_ does, with a lower bound for weights too: without it rows of zeros would become NaN.
         from torchao.quantization import Float8Tensor
         from torchao.quantization.quantize_.workflows import QuantizeTensorToFloat8Kwargs
 
@@ -228,6 +232,6 @@ class Float8Dynamic(TorchAO):
 
 
 def _needs(device: torch.device, capability: tuple[int, int]) -> str | None:
-    have = torch.cuda.get_device_capability(device)
-    wanted, found = (".".join(map(str, version)) for version in (capability, have))
-    return f"needs a GPU of compute capability {wanted}; this one has {found}" if have < capability else None
+    own = torch.cuda.get_device_capability(device)
+    least, here = (".".join(map(str, version)) for version in (capability, own))
+    return f"needs a GPU of compute capability {least}; this one has {here}" if own < capability else None
