@@ -4,19 +4,20 @@ The address is a secret: it is never printed.
 """
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from perf.alerts.client import LOOPBACK, NotDelivered
+from perf.alerts.client import LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.comment import verdict
 from perf.alerts.markdown import plain
 from perf.alerts.sets import Why, alarms
 from perf.alerts.table import percent
 from perf.compare.record import Finding, Night
+from perf.verdict.words import many
 
 NAMED = 10
+AGAIN = (429, *range(500, 600))  # answers after which a message is sent again
+LONGEST = 300  # seconds that it may ask to wait
 
 
 def payload(night: Night, accepted: Why) -> dict[str, Any]:
@@ -30,28 +31,32 @@ def payload(night: Night, accepted: Why) -> dict[str, Any]:
                         "since": f.since} for f in found]}
 
 
-def send(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: int = 3, pause: float = 2.0,
-         sleep: Callable[[float], None] = time.sleep) -> None:
-    """Raises ValueError for what is no address, NotDelivered, in one line without it, if it does not take it."""
+def send(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: int = 3, pause: float = 2.0) -> None:
+    """Posts `message`, up to `attempts` times; `timeout` and `pause`, which is doubled each time, are seconds.
+
+    Raises ValueError for what is no address, and NotDelivered if the message is not taken; neither shows the address.
+    """
     address = urlsplit(url)
     if address.scheme != "https" and not (address.scheme == "http" and address.hostname in LOOPBACK):
         raise ValueError("PERF_WEBHOOK_URL is no https address")
     try:
         import requests
+        from urllib3 import Retry
     except ImportError:
         raise ValueError("requests is not installed; pip install 'attention-perf[alerts]'") from None
-    for attempt in range(1, attempts + 1):
+    retries = Retry(attempts - 1, backoff_factor=pause, status_forcelist=AGAIN, allowed_methods={"POST"},
+                    raise_on_status=False, retry_after_max=LONGEST)
+    with requests.Session() as session, unlogged():
+        session.mount(f"{address.scheme}://", requests.adapters.HTTPAdapter(max_retries=retries))
         try:
-            answer = requests.post(url, json=message, timeout=timeout, allow_redirects=False)
-            said = f"it answered {answer.status_code}"
-            if answer.status_code < 300:
-                return
-            again = answer.status_code >= 500 or answer.status_code == 429
+            status = session.post(url, json=message, timeout=timeout, allow_redirects=False).status_code
         except requests.RequestException as error:
-            said, again = f"it can't be reached ({type(error).__name__})", True
-        if not again or attempt == attempts:
-            raise NotDelivered(f"the webhook did not take it: {said}, {attempt} {'time' if attempt == 1 else 'times'}")
-        sleep(pause * 2 ** (attempt - 1))
+            why, times = f"it can't be reached ({cause(error)})", attempts
+        else:
+            if status < 300:
+                return
+            why, times = f"it answered {status}", attempts if status in AGAIN else 1
+    raise NotDelivered(f"the webhook did not take it: {why}, {many(times, 'time')}")
 
 
 def _line(f: Finding) -> str:
