@@ -71,8 +71,8 @@ class GitHub:
         except ImportError:
             raise ValueError("PyGithub is not installed; pip install 'attention-perf[alerts]'") from None
         self._token, self.attempts = token, attempts
-        self._github = Github(auth=Auth.Token(token), base_url=api.rstrip("/"), timeout=timeout, lazy=True, per_page=100,
-                              retry=Patience.of(attempts, pause), seconds_between_requests=between,
+        self._github = Github(auth=Auth.Token(token), base_url=api.rstrip("/"), timeout=timeout, lazy=True,
+                              retry=Patience.of(attempts, pause), per_page=100, seconds_between_requests=between,
                               seconds_between_writes=4 * between)
         self._repository = self._github.get_repo(repository)
         self._login: str | None = None

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from attention import fastest
-from attention.registry import DTYPES, function
+from perf.system.devices import HELP, device
 from perf.system.exit_codes import OK
-from perf.workloads.workload import BARE_PHASES
+from perf.workloads.workload import BARE_PHASES, ITEM_BYTES
+
+if TYPE_CHECKING:
+    from attention.fastest import Timing
 
 RECORDS = Path(__file__).parents[1] / "records"
 
@@ -27,18 +28,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head-dim", type=int, default=64, help="default: 64")
     parser.add_argument("--phase", choices=BARE_PHASES, default="forward-backward", help="default: forward-backward")
     parser.add_argument("--mask", choices=("causal", "full"), default="causal", help="default: causal")
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help="default: bf16 on a GPU, else fp32")
+    parser.add_argument("--device", help=HELP)
+    parser.add_argument("--dtype", choices=tuple(ITEM_BYTES), help="default: bf16 on a GPU, else fp32")
     parser.add_argument("--measure", action="store_true", help="measure anew, whatever the records hold")
     parser.set_defaults(pytest=[])
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the ranking and a line of Python. Raises ValueError, in one line, for what can't be ranked."""
+    from attention.registry import function
+
     function(options.function)  # raises for an unknown one
     if options.n < 1:
         raise ValueError(f"--n {options.n}: a length is at least 1")
-    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options.device = str(device(options.device))
     options.dtype = options.dtype or ("bf16" if options.device.startswith("cuda") else "fp32")
     ranks = [] if options.measure else _ranks(options)
     if not ranks:
@@ -51,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def table(ranks: Sequence[fastest.Timing]) -> str:
+def table(ranks: Sequence[Timing]) -> str:
     """One line a variant: its time, and how many times the fastest's that is."""
     first = ranks[0]
     width = max(len(timing.variant) for timing in ranks)
@@ -61,15 +64,21 @@ def table(ranks: Sequence[fastest.Timing]) -> str:
     return "\n".join([sizes, *lines])
 
 
-def use(timing: fastest.Timing, options: argparse.Namespace) -> str:
+def use(timing: Timing, options: argparse.Namespace) -> str:
     """The line of Python that builds the variant as it was timed."""
+    from attention.registry import DTYPES
+
     shared = "" if timing.kv_heads == timing.heads else f"kv_heads={timing.kv_heads}, "
     dtype = str(DTYPES[options.dtype])
     return (f'attention.create("{timing.variant}", heads={timing.heads}, {shared}head_dim={options.head_dim}, '
             f'seq_len={options.n}, causal={options.mask == "causal"}, device="{options.device}", dtype={dtype})')
 
 
-def _ranks(options: argparse.Namespace) -> list[fastest.Timing]:
+def _ranks(options: argparse.Namespace) -> list[Timing]:
+    import torch
+
+    from attention import fastest
+
     published = sorted(RECORDS.glob("*/*.jsonl.gz"), key=lambda path: path.parent.name[-10:])  # by day; the last counts
     here = fastest.machine(torch.device(options.device))
     return fastest.ranking(options.function, n=options.n, head_dim=options.head_dim, causal=options.mask == "causal",
@@ -78,6 +87,8 @@ def _ranks(options: argparse.Namespace) -> list[fastest.Timing]:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from attention import fastest
+
     axes = {"functions": options.function, "seqlens": options.n, "head-dims": options.head_dim,
             "phases": options.phase, "causal": options.mask, "dtypes": options.dtype, "device": options.device,
             "evidence": fastest.paths()[-1]}
