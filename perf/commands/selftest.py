@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints a line a trial as it ends, then what they say together."""
-    from perf.compare import selftest
+    from perf.compare import live, selftest
     from perf.measure import machine
 
     place = device(options.device)
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"A/A and injected faults on {place}, {seconds:.0f} s at most", flush=True)
     faults = selftest.QUICK_FAULTS if options.quick else selftest.FAULTS
     trials = []
-    for trial in selftest.trials_of(workloads, faults, selftest.itself(place, len(workloads)), seconds):
+    compare, kind = selftest.itself(place, len(workloads)), live.kind(place)
+    for trial in selftest.trials_of(workloads, faults, compare, seconds, kind):
         trials.append(trial)
         print(selftest.shown(trial), flush=True)
     summary = selftest.summary(trials)

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from perf.compare import pairs
+from perf.compare.spreads import FILE as SPREADS
+from perf.compare.spreads import Spreads
 from perf.policy.thresholds import FILE, Thresholds, thresholds
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
@@ -17,16 +19,27 @@ from perf.workloads.workload import Workload
 Compare = Callable[[Sequence[Workload], Path, Path, float], Iterable[tuple[Workload, Verdict]]]
 
 
-def settings(w: Workload, among: int = 1) -> Thresholds:
-    """What counts as a change of this benchmark, one of `among` that are compared together."""
-    return thresholds(w.id, tomllib.loads(FILE.read_text(encoding="utf-8"))).among(among)
+def settings(w: Workload, kind: str, among: int = 1) -> Thresholds:
+    """What counts as a change of a benchmark on this kind of machine, where `among` are compared together."""
+    return thresholds(w.id, tomllib.loads(FILE.read_text(encoding="utf-8")), kind).among(among)
+
+
+def kind(device: torch.device | str) -> str:
+    """The kind of machine that thresholds go by: a GPU's name, or "cpu"."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def comparing(device: torch.device, among: int = 1) -> Compare:
     """Live pairs on the device, whose progress goes to stderr; `among`: as in `settings`."""
+    machine, spreads = kind(device), Spreads(SPREADS, device)
+
     def compare(workloads: Sequence[Workload], base: Path, head: Path,
                 seconds: float) -> Iterator[tuple[Workload, Verdict]]:
-        return pairs.compare(workloads, base, head, str(device), lambda w: settings(w, among), seconds,
-                             lambda line: print(f"    {line}", file=sys.stderr, flush=True))
+        cases: dict[str, pairs.Case] = {}
+        yield from pairs.compare(workloads, base, head, str(device), lambda w: settings(w, machine, among), seconds,
+                                 lambda line: print(f"    {line}", file=sys.stderr, flush=True), cases=cases,
+                                 earlier=spreads.earlier)
+        spreads.keep(cases.values())
 
     return compare

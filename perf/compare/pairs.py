@@ -4,7 +4,7 @@
 
 One launch serves all benchmarks that are still undecided, so what is compared together should have much in common: a
 variant. The first pair also checks and counts. A pair measured on an unfit machine is no evidence, and another one
-takes its place.
+takes its place. When to stop and what is said: perf/verdict/judgement.py.
 """
 from __future__ import annotations
 
@@ -17,38 +17,33 @@ from typing import Any
 from perf.compare.launcher import Launcher
 from perf.compare.pair import Pair, Times
 from perf.compare.process import Died
-from perf.verdict.verdict import Side, Thresholds, Verdict, counted, decide, settled
+from perf.verdict.judgement import Judgement, share
+from perf.verdict.spread import Spread
+from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload
 
-__all__ = ["Died", "Found", "Pair", "Times", "compare"]
+__all__ = ["Case", "Died", "Pair", "Times", "compare"]
 
-UNFIT = 3  # pairs on an unfit machine before a benchmark with no other is invalid
-TOLD = 6  # pairs that say about how much slower it is, where counters have said that it is regressed
-UNKNOWN = Side({}, None, None)
+HANDFUL = 6  # pairs that decide all but the noisiest: the budget is counted after them
 
 
-@dataclass
-class Found:
-    """What is known of one benchmark: `ratios` are the log ratios of its pairs, `base_seconds` and `head_seconds` those
-    of one call, in every round of these pairs."""
+@dataclass(kw_only=True)
+class Case(Judgement):
+    """A benchmark that is compared live: `base_seconds` and `head_seconds` are those of one call, in every round of its
+    pairs."""
 
     workload: Workload
-    thresholds: Thresholds
-    base: Side = UNKNOWN
-    head: Side = UNKNOWN
-    ratios: list[float] = field(default_factory=list)
     base_seconds: list[float] = field(default_factory=list)
     head_seconds: list[float] = field(default_factory=list)
-    unfit: list[str] = field(default_factory=list)
     checked: bool = False
 
     def measure(self, pair: Pair) -> None:
         """Adds one pair. Raises Died."""
         base, head = pair.prepare(self.workload, check=not self.checked)
-        if not self.checked or not (_able(base) and _able(head)):
+        if not self.checked or any(side.missing or side.wrong for side in (base, head)):
             self.base, self.head = base, head
         self.checked = True
-        if not (_able(base) and _able(head)):
+        if not self.able:
             return
         ratio = pair.log_ratio(self.workload, self.thresholds.rounds or None)
         if pair.times.unfit:
@@ -59,7 +54,7 @@ class Found:
         self.head_seconds += pair.times.head
 
     def died(self, error: Died) -> None:
-        """What the head alone can't do any more is wrong, otherwise it is missing."""
+        """Notes what a worker died of: what the head alone can't do any more is wrong, otherwise it is missing."""
         if error.side != "head":
             self.base = replace(self.base, missing=error.reason)
         if error.side == "head":
@@ -67,39 +62,33 @@ class Found:
         elif error.side == "both":
             self.head = replace(self.head, missing=error.reason)
 
-    @property
-    def done(self) -> bool:
-        if not (_able(self.base) and _able(self.head)):
-            return True
-        if len(self.ratios) >= TOLD and counted(self.base, self.head, self.thresholds):
-            return True
-        return settled(self.ratios, self.thresholds) or (not self.ratios and len(self.unfit) >= UNFIT)
-
-    def verdict(self) -> Verdict:
-        invalid = self.unfit[-1] if self.unfit and not self.ratios else None
-        return decide(self.ratios, self.base, replace(self.head, invalid=invalid), self.thresholds)
-
 
 def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path, device: str | Any,
             thresholds: Thresholds | Mapping[str, Thresholds] | Callable[[Workload], Thresholds], budget_seconds: float,
-            progress: Callable[[str], None] = lambda line: None, *,
-            found: dict[str, Found] | None = None) -> Iterator[tuple[Workload, Verdict]]:
+            progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
+            earlier: Mapping[str, Spread] | None = None) -> Iterator[tuple[Workload, Verdict]]:
     """Each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
-    `thresholds` are one for all, by workload id, or a function of the workload. A pair is not begun if it would pass
-    the budget by what the last one took, but one is always taken. `progress` is told a line after each pair, `found`
-    filled with what was measured, by workload id.
+    `thresholds` are one for all, by workload id, or a function of the workload. The budget is counted from the first
+    `HANDFUL` of pairs on, without which few benchmarks can be decided; no further pair is begun if it would pass the
+    budget by what the last one took. `progress` is told a line after each pair, `cases` filled with what was measured,
+    by workload id. `earlier` are spreads of earlier runs on this machine, by workload id; None: the thresholds say all
+    that is known of spreads, and nothing is borrowed.
     """
-    known = {} if found is None else found
-    known |= {w.id: Found(w, _of(thresholds, w)) for w in workloads}
+    known = {} if cases is None else cases
+    known |= {w.id: Case(_of(thresholds, w), workload=w) for w in workloads}
     undecided = [known[w.id] for w in workloads]
-    started = time.monotonic()
+    started = counted = time.monotonic()
     launched, took = 0, 0.0
     with Launcher(base_folder, head_folder, str(device)) as launcher:
-        while undecided and (not launched or time.monotonic() - started + took <= budget_seconds):
+        while undecided and (_due(undecided, launched) or time.monotonic() - counted + took <= budget_seconds):
             begun = time.monotonic()
             _launch(undecided, launcher, head_first=launched % 2 == 1)
             launched, took = launched + 1, time.monotonic() - begun
+            if launched <= HANDFUL:
+                counted = time.monotonic()
+            if earlier is not None:
+                share(known, earlier, [one.workload.id for one in undecided])
             decided = [one for one in undecided if one.done]
             undecided = [one for one in undecided if not one.done]
             for one in decided:
@@ -110,7 +99,12 @@ def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path,
         yield one.workload, one.verdict()
 
 
-def _launch(undecided: Sequence[Found], launcher: Launcher, *, head_first: bool) -> None:
+def _due(undecided: Sequence[Case], launched: int) -> bool:
+    """Whether a pair is taken whatever the budget: the first, and a handful where counters have not decided."""
+    return not launched or (launched < HANDFUL and not all(one.counted for one in undecided))
+
+
+def _launch(undecided: Sequence[Case], launcher: Launcher, *, head_first: bool) -> None:
     """One pair for all; a worker that dies takes along the pair, and the benchmark that it died of."""
     left = list(undecided)
     while left:
@@ -121,10 +115,6 @@ def _launch(undecided: Sequence[Found], launcher: Launcher, *, head_first: bool)
                     left.pop(0)
             except Died as error:
                 left.pop(0).died(error)
-
-
-def _able(side: Side) -> bool:
-    return not (side.missing or side.wrong)
 
 
 def _of(thresholds: Any, w: Workload) -> Thresholds:

@@ -8,7 +8,7 @@ import math
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from perf.verdict.words import many
 from perf.workloads.grids import grid
 from perf.workloads.workload import Workload
 
-FAULTS = ("clone", "sync", "recompile", "unfused", "slow:10%", "slow:5%", "slow:2%")
+FAULTS = ("clone", "sync", "recompile", "unfused", *(f"slow:{size}%" for size in (10, 5, 3, 2, 1)))
 VARIANTS = ("softmax:sdpa", "softmax:eager", "sliding-window:sdpa")  # that faults are put into, one benchmark each
 QUICK_FAULTS = ("clone", "sync", "recompile", "slow:10%", "slow:5%")
 WIDTH = 120
@@ -57,12 +57,14 @@ class Trial:
     @property
     def exit_code(self) -> int:
         """Returns what `pytest perf/ --perf-against` would with this benchmark alone."""
-        alarms = dict.fromkeys(("regressed", "wrong"), exit_codes.FAILED)
-        return {**alarms, "invalid": exit_codes.UNFIT}.get(self.verdict.word, exit_codes.OK)
+        if self.verdict.word in ("regressed", "wrong") or (self.verdict.word == "inconclusive" and self.verdict.slower):
+            return exit_codes.FAILED
+        left_open = dict.fromkeys(("inconclusive", "missing"), exit_codes.UNDECIDED)
+        return {**left_open, "invalid": exit_codes.UNFIT}.get(self.verdict.word, exit_codes.OK)
 
     @property
     def must_be_caught(self) -> bool:
-        """A slowdown below what matters may be called ok."""
+        """Whether a miss is a failure: a slowdown below what matters may be called ok."""
         if self.fault is None:
             return False
         return counted(self.fault) or parse(self.fault)[1] >= self.thresholds.effect
@@ -87,10 +89,10 @@ def itself(device: torch.device, among: int) -> Compare:
     return lambda workloads, seconds: compare(workloads, folder, folder, seconds)
 
 
-def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Compare,
-              seconds: float) -> Iterator[Trial]:
-    """A/A of each variant, then each fault in the first benchmark of some. A fault that counters tell gets one pair,
-    whatever else is timed an equal share of the time that is left."""
+def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Compare, seconds: float,
+              kind: str = "cpu") -> Iterator[Trial]:
+    """A/A of each variant, then each fault in the first benchmark of some, on a machine of that `kind`. A fault that
+    counters tell gets one pair, whatever else is timed an equal share of the time that is left."""
     variants: dict[str, list[Workload]] = {}
     for w in workloads:
         variants.setdefault(w.variant, []).append(w)
@@ -103,7 +105,7 @@ def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Com
         share = 0.0 if counted(fault) else max(0.0, end - start) / timed
         with injected(fault):
             for w, verdict in compare(together, share):
-                yield Trial(fault, w, verdict, time.monotonic() - start, live.settings(w))
+                yield Trial(fault, w, verdict, time.monotonic() - start, live.settings(w, kind))
 
 
 def counted(fault: str | None) -> bool:
@@ -134,7 +136,8 @@ def shown(trial: Trial) -> str:
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The figures that are published. Changes are shares: 0.04 is 4 %."""
+    """Sums up what is published. Changes are shares: 0.04 is 4 %. `time` says of each change of time alone, which no
+    counter shows, how many were caught and how many were put in."""
     same = [trial for trial in trials if trial.fault is None and trial.told]
     due = [trial for trial in trials if trial.must_be_caught]
     certified = sorted(v for trial in same if (v := trial.verdict.within_reach) is not None)
@@ -142,9 +145,20 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "compared": len(same), "false_alarms": alarms, "false_alarms_at_most": at_most(alarms, len(same)),
         "caught": sum(trial.verdict.word == "regressed" for trial in due), "due": len(due),
+        "time": {f"{size:g}": [sum(trial.verdict.word == "regressed" for trial in of_size), len(of_size)]
+                 for size, of_size in sorted(_by_size(trials).items(), reverse=True)},
         "undecided": sum(trial.verdict.word in ("inconclusive", "invalid") for trial in due),
         "certified": {"half": _part(certified, 0.5), "nine in ten": _part(certified, 0.9), "all": _part(certified, 1)},
         "certified_at_effect": sum((t.verdict.within_reach or math.inf) <= t.thresholds.effect for t in same)}
+
+
+def _by_size(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
+    """The trials that change time alone, by how much."""
+    found: dict[float, list[Trial]] = {}
+    for trial in trials:
+        if trial.fault and not counted(trial.fault):
+            found.setdefault(parse(trial.fault)[1], []).append(trial)
+    return found
 
 
 def at_most(events: int, trials: int, confidence: float = 0.95) -> float:
@@ -172,7 +186,17 @@ def sentences(found: dict[str, Any]) -> list[str]:
         f"{found['false_alarms_at_most']:.1%} of benchmarks (95 % confidence)",
         f"smallest change that the most pairs would certify: of the benchmarks {certified or 'none'}",
         f"{found['certified_at_effect']} of {found['compared']} benchmarks certify what matters",
-        f"faults that matter: {found['caught']} of {found['due']} caught, {found['undecided']} undecided"]
+        f"faults that matter: {found['caught']} of {found['due']} caught, {found['undecided']} undecided",
+        *_time_alone(found["time"])]
+
+
+def _time_alone(caught: Mapping[str, Sequence[int]]) -> list[str]:
+    """Says at which size a change of time alone begins to be missed."""
+    if not caught:
+        return []
+    shares = ", ".join(f"{float(size):.0%} {hits} of {tried}" for size, (hits, tried) in caught.items())
+    missed = [float(size) for size, (hits, tried) in caught.items() if hits < tried]
+    return [f"time alone: {shares}: {f'begins to miss at {max(missed):.0%}' if missed else 'none was missed'}"]
 
 
 def exit_code(trials: Sequence[Trial]) -> int:

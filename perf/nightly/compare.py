@@ -94,13 +94,14 @@ def by(these: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
 
 def _pairs(together: Sequence[tuple[Workload, Wanted]], base: Path, head: Path, device: str, seconds: float,
            among: int, clock: Callable[[], float]) -> Iterator[Compared]:
-    settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, among)
+    kind = live.kind(device)
+    settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, kind, among)
                 for w, one in together}
-    known: dict[str, pairs.Found] = {}
+    cases: dict[str, pairs.Case] = {}
     began = clock()
     for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
-                                    lambda line: print(f"  {line}", flush=True), found=known):
-        yield Finding.of(row(verdict, known[w.id])), known[w.id].ratios, clock() - began
+                                    lambda line: print(f"  {line}", flush=True), cases=cases):
+        yield Finding.of(row(verdict, cases[w.id])), cases[w.id].ratios, clock() - began
         began = clock()
 
 

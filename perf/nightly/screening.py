@@ -86,11 +86,12 @@ def learn(night: Tonight) -> None:
 def _look(night: Tonight, earlier: Sequence[Measured]) -> Look:
     tonight, rows = _tonight(night), _passes(night)[0]
     kind = night.device.partition(":")[0]
+    machine = live.kind(night.device)
     workloads = {name: rows[name].workload for name in tonight.launches}
     rounds = round(statistics.median([rows[name].rounds for name in workloads] or [1]))
     return screened([*earlier, tonight], groups(workloads.values(), kind),
                     {one.name: one.group for one in frozen.of(kind) if one.name in tonight.controls},
-                    lambda name: live.settings(workloads[name]), max(rounds, 1))
+                    lambda name: live.settings(workloads[name], machine), max(rounds, 1))
 
 
 def _tonight(night: Tonight) -> Measured:

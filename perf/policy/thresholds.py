@@ -1,7 +1,8 @@
 """What counts as a change: the settings of a verdict, and the patterns that say them for each benchmark.
 
 The defaults stand in `thresholds.toml`, and are also those of the class. They were tuned in the simulated world
-of perf/tests/simulation.py, on other seeds than those it is scored on.
+of perf/tests/simulation.py, on other seeds than those it is scored on. What real A/A runs on a kind of machine have
+shown stands there too, under `[machines]`.
 """
 from __future__ import annotations
 
@@ -13,30 +14,35 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("thresholds.toml")
+MACHINES = "machines"  # the table of what holds on one kind of machine
 ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compared together is called slower
 
 
 @dataclass(frozen=True)
 class Learned:
-    """The spread (standard deviation) of one pair's log ratio that history tells, worth as many pairs as `weight`."""
+    """What is known of pairs beforehand: the spread (standard deviation) of one's log ratio, worth as many pairs as
+    `weight`, and the correlation of one and the next at most."""
 
     spread: float = 0.0
     weight: float = 0.0
+    correlation: float = 0.0
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """The settings of one benchmark's verdict. Raises ValueError, in one line, for what makes no sense.
 
-    effect        the smallest change of time that matters, of either sign: 0.05 is 5 % slower, or 1/1.05
-    noise         a change up to this is not told from a rebuilt layout or a warmer side, however many pairs agree
+    effect        "ok" leaves no larger change possible, of either sign: 0.05 is 5 % slower, or 1/1.05
+    floor         what two layouts or placements of the same code differ by: no smaller change is called one, however
+                  many pairs agree
     confidence    of the interval, at all looks together
     alarm         the largest chance that a benchmark that takes the same time is called slower; the same for faster
+    correlation   of the log ratios of one pair and the next, up to which `confidence` and `alarm` hold
     least_pairs   before which nothing is decided
-    least_change  before which no change of time is called, so that one bad pair does not make one
+    least_change  before which no change of time is called
     most_pairs    after which sampling ends
-    spread        of one pair's log ratio, as history tells it (perf/verdict/learn.py)
-    weight        as many pairs that knowledge is worth; 0: nothing is learned
+    spread        of one pair's log ratio, as earlier runs tell it
+    weight        as many pairs that knowledge is worth; 0: nothing is known
     rounds        of each side of a pair, a few turns at least; 0: as many as its time allows (perf/compare/pair.py)
     memory        bytes gate from this rise on; smaller ones are told
     error_factor  the head's error gates from this many times the base's on
@@ -45,11 +51,12 @@ class Thresholds:
     """
 
     effect: float = 0.05
-    noise: float = 0.0125
+    floor: float = 0.0125
     confidence: float = 0.98
     alarm: float = 1e-4
-    least_pairs: int = 3
-    least_change: int = 3
+    correlation: float = 0.5
+    least_pairs: int = 2
+    least_change: int = 2
     most_pairs: int = 32
     spread: float = 0.0
     weight: float = 0.0
@@ -67,8 +74,10 @@ class Thresholds:
         for name in ("least_pairs", "least_change", "most_pairs", "rounds"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name} = {getattr(self, name)}: not a whole number")
-        if not 0 <= self.noise < self.effect:
-            raise ValueError(f"noise = {self.noise}: must be at least 0 and below effect = {self.effect}")
+        if not 0 <= self.floor < self.effect:
+            raise ValueError(f"floor = {self.floor}: must be at least 0 and below effect = {self.effect}")
+        if not 0 <= self.correlation < 1:
+            raise ValueError(f"correlation = {self.correlation}: must be at least 0 and below 1")
         if not 0 < self.alarm <= (1 - self.confidence) / 2 < 0.5:
             raise ValueError(f"confidence = {self.confidence}, alarm = {self.alarm}: must lie between 0 and 1, and "
                              "alarm must be at most half of what confidence leaves")
@@ -89,7 +98,7 @@ class Thresholds:
 
     @property
     def learned(self) -> Learned:
-        return Learned(self.spread, self.weight)
+        return Learned(self.spread, self.weight, self.correlation)
 
     def among(self, count: int) -> Thresholds:
         """The settings for one of `count` benchmarks compared in one run, so that their number does not multiply
@@ -100,21 +109,34 @@ class Thresholds:
         return replace(self, alarm=min(self.alarm, ALARM_OF_A_RUN / max(1, count)))
 
 
-def thresholds(workload_id: str, table: Mapping[str, Any]) -> Thresholds:
-    """Of one benchmark. `table` is the parsed file: patterns to settings, later ones over earlier ones.
+def thresholds(workload_id: str, table: Mapping[str, Any], machine: str = "") -> Thresholds:
+    """Reads the settings of one benchmark on one kind of machine: a GPU's name, or "cpu".
 
+    `table` is the parsed file: patterns to settings, later ones over earlier ones, and those of `machines` over all.
     Raises ValueError, in one line, for an unknown setting, whichever benchmark is asked for, or an impossible value.
     """
-    known = [field.name for field in fields(Thresholds)]
-    found: dict[str, Any] = {}
-    for pattern, settings in table.items():
-        if not isinstance(settings, Mapping):
-            raise ValueError(f'thresholds: {pattern} stands outside a table; write it below a pattern such as ["*"]')
-        if unknown := [name for name in settings if name not in known]:
-            raise ValueError(f'thresholds: ["{pattern}"] sets {unknown[0]!r}; choose from {", ".join(known)}')
-        if fnmatchcase(workload_id, pattern):
-            found |= settings
+    settings: dict[str, Any] = {}
+    by_kind = table.get(MACHINES, {})
+    if not isinstance(by_kind, Mapping):
+        raise ValueError(f'thresholds: {MACHINES} is no table; write [{MACHINES}."KIND"."PATTERN"]')
+    general = {name: one for name, one in table.items() if name != MACHINES}
+    for kind, patterns in [("*", general), *by_kind.items()]:
+        if not isinstance(patterns, Mapping):
+            raise ValueError(f'thresholds: {MACHINES}."{kind}" is no table; write [{MACHINES}."{kind}"."PATTERN"]')
+        for pattern, values in patterns.items():
+            _refuse(pattern, values)
+            if fnmatchcase(machine, kind) and fnmatchcase(workload_id, pattern):
+                settings |= values
     try:
-        return Thresholds(**found)
+        return Thresholds(**settings)
     except ValueError as error:
         raise ValueError(f"thresholds of {workload_id}: {error}") from None
+
+
+def _refuse(pattern: str, values: Any) -> None:
+    """Raises ValueError for what are no settings of a pattern."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f'thresholds: {pattern} stands outside a table; write it below a pattern such as ["*"]')
+    known = [field.name for field in fields(Thresholds)]
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f'thresholds: ["{pattern}"] sets {unknown[0]!r}; choose from {", ".join(known)}')

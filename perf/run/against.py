@@ -1,12 +1,12 @@
 """`pytest perf/ --benchmark-only --perf-against REV`: each benchmark becomes a verdict, a regressed one a failed test.
 
 Exit codes: pytest's own 0 to 5, of which
-    0   nothing regressed
-    1   something regressed or is wrong; or another test failed
+    0   nothing regressed, and all of it was decided
+    1   something regressed or is wrong, or looks slower and is not certain yet; or another test failed
     4   impossible options or revision: one line, nothing was measured
 and
     10  the machine was unfit and nothing was decided: try another
-    11  under --perf-strict: nothing worse than inconclusive, invalid or missing
+    11  nothing worse than inconclusive, invalid or missing, which is no pass; 0 under --perf-lenient
 """
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from perf.system import exit_codes
 from perf.workloads.workload import FIELDS, Workload
 
 FAILED = ("regressed", "wrong")
-STRICT = ("inconclusive", "invalid", "missing")
+OPEN = ("inconclusive", "invalid", "missing")
 DECIDED = ("ok", "improved", *FAILED)
 GIVE_UP = 5  # invalid benchmarks, before any was decided
-COLOURS = {word: {"yellow": True} for word in STRICT}
+COLOURS = {word: {"yellow": True} for word in OPEN}
 
 
 def install(config: pytest.Config, settings: Settings) -> Settings:
@@ -63,7 +63,7 @@ class Comparison:
         self.config, self.settings, self.against = config, settings, against
         self.rows: dict[str, Row] = {}
         self.words: dict[str, str] = {}  # by node id
-        self.only_strict = 0  # failures that are none without --perf-strict
+        self.open = 0  # failures that are none under --perf-lenient
         self.hopeless: str | None = None
         self.began = time.time()
         self.accepted, self.problems = accepted.load()
@@ -117,13 +117,14 @@ class Comparison:
             script.play(row.samples, benchmark, lambda: None)
         if row.word == "skipped":
             pytest.skip(row.verdict.why)
-        if self.settings.strict and row.word in STRICT:
-            self.only_strict += 1
+        slower = row.word == "inconclusive" and row.verdict.slower  # whatever is missing
+        left_open = row.word in OPEN and not slower and not self.settings.lenient
+        self.open += left_open
         if row.word == "regressed" and (reason := accepted.accepted(self.accepted, w.id)):
             self.words[item.nodeid] = f"{row.short}, accepted"
             item.user_properties.append(("accepted", reason))
             return
-        if row.word in FAILED or (self.settings.strict and row.word in STRICT):
+        if row.word in FAILED or slower or left_open:
             pytest.fail(f"{row.sentence} (against {self.against.name})", pytrace=False)
 
     @pytest.hookimpl(tryfirst=True)
@@ -141,11 +142,11 @@ class Comparison:
         if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not self.hopeless:
             return
         words = {row.word for row in self.rows.values()}
-        if session.testsfailed > self.only_strict:
+        if session.testsfailed > self.open:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif "invalid" in words and not words & set(DECIDED):
             session.exitstatus = exit_codes.UNFIT
-        elif self.only_strict:
+        elif self.open:
             session.exitstatus = exit_codes.UNDECIDED
 
     def _save(self, path: Path) -> None:

@@ -58,14 +58,14 @@ SWITCHES = {
     "shapes": "add the shapes of real models",
     "resume": "measure only what the evidence file lacks of this commit on this machine",
     "all": "with --perf-against: time what has the same sources on both sides as well",
-    "strict": "with --perf-against: inconclusive, invalid and missing fail as well",
+    "lenient": "with --perf-against: what is inconclusive, invalid or missing passes, instead of exit code 11",
 }
 PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
 SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history",
           "quality")  # of a run of one revision
-PAIRED = ("all", "strict", "verdicts")  # of one that compares two
+PAIRED = ("all", "lenient", "verdicts")  # of one that compares two
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Settings:
     resume: bool = False
     against: str | None = None
     all: bool = False
-    strict: bool = False
+    lenient: bool = False
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what was asked for: field -> values
     shapes: bool = False
     history: Path | None = None  # folder of asv's results
@@ -153,7 +153,7 @@ def settings(config: pytest.Config) -> Settings:
     precision = _precision(given(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
                     _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
-                    bool(given(config, "strict")), explicit, with_shapes, history,
+                    bool(given(config, "lenient")), explicit, with_shapes, history,
                     bool(given(config, "history_dirty")), _file(config, "verdicts", None),
                     bool(given(config, "quality")))
 

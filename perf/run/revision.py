@@ -20,6 +20,8 @@ from perf.compare.checkout import PACKAGES, ROOT, Base, head_folder
 from perf.compare.closure import unchanged
 from perf.compare.listing import listed
 from perf.compare.row import Row
+from perf.compare.spreads import FILE as SPREADS
+from perf.compare.spreads import Spreads
 from perf.run.options import Settings
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload
@@ -27,7 +29,7 @@ from perf.workloads.workload import Workload
 if TYPE_CHECKING:
     import torch
 
-BUDGET = {"cpu": 90.0, "cuda": 40.0}  # seconds of launch pairs of one variant, or more:
+BUDGET = {"cpu": 90.0, "cuda": 40.0}  # seconds of launch pairs of one variant, after the first handful, or more:
 BENCHMARK = 12.0  # for each of its benchmarks
 SAME = Verdict("ok", None, None, None, 0, "the same sources on both sides, not timed", 0)
 
@@ -41,13 +43,15 @@ class Against:
     def __init__(self, settings: Settings, root: Path = ROOT) -> None:
         self.settings = settings
         base = Base(root, settings.against or "")
+        self.kind = live.kind(settings.device)
         for w in settings.workloads:
-            live.settings(w)  # raises for a threshold that makes no sense
+            live.settings(w, self.kind)  # raises for a threshold that makes no sense
         self.name = base.name if base.commit.startswith(base.name) else f"{base.name} ({base.short})"
         self.commit = base.commit
         self.head = head_folder(root)
         self._open = ExitStack()
         self.base = self._open.enter_context(base.checkout())
+        self.spreads = Spreads(settings.evidence.with_name(SPREADS.name), settings.device)
         self.notes: list[str] = []
         self.count = 0  # benchmarks that are timed in this run
 
@@ -87,13 +91,14 @@ class Against:
     def compare(self, workloads: Sequence[Workload], say: Callable[[str], None]) -> Iterator[Row]:
         """Each as soon as it is decided. `say` is told a line after each launch pair."""
         seconds = max(BUDGET[self.settings.device.type], BENCHMARK * len(workloads))
-        found: dict[str, pairs.Found] = {}
+        cases: dict[str, pairs.Case] = {}
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
-                                        seconds, say, found=found):
-            yield row(verdict, found[w.id])
+                                        seconds, say, cases=cases, earlier=self.spreads.earlier):
+            yield row(verdict, cases[w.id])
+        self.spreads.keep(cases.values())
 
     def _thresholds(self, w: Workload) -> Thresholds:
-        return live.settings(w, self.count)
+        return live.settings(w, self.kind, self.count)
 
 
 def why_not(w: Workload, device: torch.device) -> str | None:
@@ -107,13 +112,12 @@ def why_not(w: Workload, device: torch.device) -> str | None:
         return str(error)
 
 
-def row(verdict: Verdict, found: pairs.Found) -> Row:
+def row(verdict: Verdict, case: pairs.Case) -> Row:
     """The verdict, with the medians of all rounds and the head's rounds themselves."""
-    neither = verdict.word == "missing" and found.base.missing
+    neither = verdict.word == "missing" and case.base.missing
     base, head = (statistics.median(seconds) if seconds else None
-                  for seconds in (found.base_seconds, found.head_seconds))
-    return Row(found.workload, verdict, "skipped" if neither else verdict.word, base, head,
-               tuple(found.head_seconds))
+                  for seconds in (case.base_seconds, case.head_seconds))
+    return Row(case.workload, verdict, "skipped" if neither else verdict.word, base, head, tuple(case.head_seconds))
 
 
 def _tree(folder: Path) -> dict[Path, bytes]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from perf.verdict.verdict import Side, Thresholds, Verdict, decide
 
 T = Thresholds()
+INDEPENDENT = Thresholds(correlation=0.0)
 GPU = {"launches": 4, "memcpys": 0, "memsets": 1, "host_syncs": 0, "operators": 30, "autograd_nodes": 5,
        "compiled_regions": 1, "graph_breaks": 0, "recompiles": 0}
 CPU = {"operators": 12, "autograd_nodes": 0, "compiled_regions": 0, "graph_breaks": 0, "recompiles": 0}

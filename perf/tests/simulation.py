@@ -5,7 +5,8 @@
 A pair's log ratio is the difference of two medians of rounds (spread within a run 0.5 to 5 %, log-uniform over
 benchmarks), plus what two live launches differ by (standard deviation 1.1 % on a CPU, 0.3 to 1 % on a GPU). Of the
 benchmarks 6 % are bimodal: each launch is 1.3 % faster or slower. Of the pairs 2 % are spikes of 5 to 30 % on either
-side. What both sides of a pair share cancels. A layout, where a world has one, stays for the whole comparison.
+side. What both sides of a pair share cancels. A layout, where a world has one, stays for the whole comparison; a pair
+and the next may be correlated.
 
 The rules were tuned on seeds below `SCORING`; they are scored on others.
 """
@@ -18,9 +19,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 
-from perf.verdict.verdict import Side, Thresholds, decide, settled
+from perf.verdict import spread
+from perf.verdict.judgement import Judgement, share
+from perf.verdict.verdict import Side, Thresholds
 
 SCORING = 5000
 SIDE = Side({}, None, None)
@@ -30,7 +33,8 @@ Rule = Callable[[Sequence[float]], "str | None"]  # a word as soon as sampling m
 
 @dataclass(frozen=True)
 class World:
-    """`hum`, unless None, is the spread of each pair instead: of a machine that others use too."""
+    """`hum`, unless None, is the spread of each pair instead: of a machine that others use too; `correlation` that of a
+    pair and the next."""
 
     device: str = "cpu"
     rounds: int = 10  # a side, of each pair
@@ -38,6 +42,7 @@ class World:
     bimodal: float = 0.06
     spikes: float = 0.02
     hum: float | None = None
+    correlation: float = 0.0
 
     def pairs(self, noise: random.Random, injected: float = 0.0) -> Iterator[float]:
         """Log ratios of one benchmark whose head takes `injected` more time (0.05 is 5 %)."""
@@ -46,8 +51,10 @@ class World:
         spread = self.hum or math.hypot(within, launch)
         level = math.log1p(injected) + noise.gauss(0, self.layout)
         mode = 0.013 if noise.random() < self.bimodal else 0.0
+        last = noise.gauss(0, spread)
         while True:
-            ratio = level + noise.gauss(0, spread) + mode * (noise.choice((-1, 1)) - noise.choice((-1, 1)))
+            last = self.correlation * last + math.sqrt(1 - self.correlation ** 2) * noise.gauss(0, spread)
+            ratio = level + last + mode * (noise.choice((-1, 1)) - noise.choice((-1, 1)))
             if noise.random() < self.spikes:
                 ratio += noise.choice((-1, 1)) * noise.uniform(0.05, 0.3)
             yield ratio
@@ -65,13 +72,6 @@ class Score:
         words = ", ".join(f"{word} {self.share(word):.3%}" for word in sorted(self.words))
         tenth = sorted(self.pairs)[int(0.9 * len(self.pairs))]
         return f"{words}; pairs {statistics.fmean(self.pairs):.1f}, 90 % within {tenth}"
-
-
-def ours(thresholds: Thresholds) -> Rule:
-    def rule(pairs: Sequence[float]) -> str | None:
-        return decide(pairs, SIDE, SIDE, thresholds).word if settled(pairs, thresholds) else None
-
-    return rule
 
 
 def fixed_errors(pairs: Sequence[float], most: int = 32) -> str | None:
@@ -103,12 +103,40 @@ def score(world: World, rule: Rule, *, comparisons: int, injected: float = 0.0, 
     return found
 
 
+def shipped(world: World, thresholds: Thresholds, *, comparisons: int, injected: float = 0.0, seed: int = SCORING,
+            together: int = 1, earlier: int = 0) -> Score:
+    """What the rule that ships says of as many benchmarks: `together` of them share their launches and what they know
+    of pairs, each of which had `earlier` pairs in an earlier run on the machine."""
+    found = Score()
+    for first in range(0, comparisons, together):
+        sources = {f"{seed} {i}": world.pairs(random.Random(f"{seed} {i}"), injected)
+                   for i in range(first, min(first + together, comparisons))}
+        before = {name: seen for name, source in sources.items() if (seen := spread.of(list(islice(source, earlier))))}
+        known = {name: Judgement(thresholds, SIDE, SIDE) for name in sources}
+        undecided = list(known)
+        while undecided:
+            for name in undecided:
+                known[name].ratios.append(next(sources[name]))
+            if together > 1 or earlier:
+                share(known, before, undecided)
+            for name in [name for name in undecided if known[name].done]:
+                undecided.remove(name)
+                found.words[known[name].verdict().word] += 1
+                found.pairs.append(len(known[name].ratios))
+    return found
+
+
 def main(comparisons: int) -> None:
-    worlds = {"cpu": World("cpu"), "gpu": World("gpu"), "hum of 5 %": World(hum=0.05), "hum of 10 %": World(hum=0.1)}
-    rules = {"ours": ours(Thresholds()), "fixed errors": fixed_errors}
-    for (name, world), injected, (rule, run) in product(worlds.items(), (0.0, 0.02, 0.05, 0.1), rules.items()):
-        found = score(world, run, comparisons=comparisons, injected=injected)
-        print(f"{name:14}{injected:4.0%}  {rule:13}{found}", flush=True)
+    worlds = {"cpu": World("cpu"), "gpu": World("gpu"), "hum of 5 %": World(hum=0.05), "hum of 10 %": World(hum=0.1),
+              "cpu, correlated": World("cpu", correlation=0.5), "gpu, correlated": World("gpu", correlation=0.5)}
+    rules: dict[str, dict[str, int]] = {"ours, alone": {}, "20 together": {"together": 20},
+                                        "known before": {"together": 20, "earlier": 8}}
+    for (name, world), injected in product(worlds.items(), (0.0, 0.02, 0.03, 0.05, 0.1)):
+        for rule, how in rules.items():
+            found = shipped(world, Thresholds(), comparisons=comparisons, injected=injected, **how)
+            print(f"{name:16}{injected:4.0%}  {rule:13}{found}", flush=True)
+        found = score(world, fixed_errors, comparisons=comparisons, injected=injected)
+        print(f"{name:16}{injected:4.0%}  {'fixed errors':13}{found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_a_variant_s_benchmarks_are_decided_together(compared, monkeypatch):
     assert sorted(seen) == [["sdpa"] * 4, ["tiled"] * 4]
 
 
-@pytest.mark.parametrize(("words", "code", "strict"), [
+@pytest.mark.parametrize(("words", "lenient", "code"), [
     ({"sdpa": "ok"}, 0, 0),
     ({"sdpa": "improved", "tiled": "new"}, 0, 0),
     ({"sdpa": "ok", "tiled": "inconclusive"}, 0, 11),
@@ -147,18 +147,27 @@ def test_a_variant_s_benchmarks_are_decided_together(compared, monkeypatch):
     ({"sdpa": "skipped"}, 0, 0),
     ({}, 0, 0),
 ])
-def test_exit_codes(compared, words, code, strict):
+def test_exit_codes(compared, words, lenient, code):
     assert compared.run(**words).ret == code
-    assert compared.run("--perf-strict", **words).ret == strict
+    assert compared.run("--perf-lenient", **words).ret == lenient
+
+
+def test_what_lies_above_its_floor_fails_though_pairs_are_missing(compared, monkeypatch):
+    slower = Verdict("inconclusive", 1.1, 1.03, 1.18, 4, "10.0 % slower [3.0, 18.0], 4 pairs", 2, slower=True)
+    monkeypatch.setattr(Fake, "_row", lambda self, w, word: Row(w, slower, word, 1e-3, 1.1e-3, (1.1e-3,)))
+    for option in ((), ("--perf-lenient",)):
+        result = compared.run(*option, sdpa="inconclusive", eager="inconclusive")
+        assert result.ret == 1
+        assert "inconclusive: 10.0 % slower [3.0, 18.0], 4 pairs (against main" in result.stdout.str()
 
 
 def test_another_failure_is_no_verdict(compared):
     (compared.path / "test_other.py").write_text("def test_other(benchmark):\n    benchmark(int)\n    assert False\n")
-    assert compared.run("--perf-strict", tiled="missing").ret == 1
+    assert compared.run(tiled="missing").ret == 1
 
 
 def test_first_failure_stops(compared):
-    result = compared.run("-x", "--perf-strict", sdpa="missing", tiled="missing")
+    result = compared.run("-x", sdpa="missing", tiled="missing")
     result.assert_outcomes(failed=1)
     assert result.ret == 11
 
@@ -229,7 +238,7 @@ def refused(result, message):
     assert message in said[0]
 
 
-@pytest.mark.parametrize("option", ["--perf-all", "--perf-strict", "--perf-verdicts=x"])
+@pytest.mark.parametrize("option", ["--perf-all", "--perf-lenient", "--perf-verdicts=x"])
 def test_what_says_how_to_compare_needs_a_revision(pytester, monkeypatch, option):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makeconftest((ROOT / "conftest.py").read_text())
@@ -239,8 +248,8 @@ def test_what_says_how_to_compare_needs_a_revision(pytester, monkeypatch, option
 
 
 def test_ini_twins(compared, pytester):
-    (compared.path / "pytest.ini").write_text("[pytest]\nperf_against = main\nperf_strict = true\n")
-    assert compared.run(sdpa="missing").ret == 11
+    (compared.path / "pytest.ini").write_text("[pytest]\nperf_against = main\nperf_lenient = true\n")
+    assert compared.run(sdpa="missing").ret == 0
     plain = pytester.runpytest_inprocess(*SMALL, "--benchmark-skip")  # the revision is for when benchmarks are measured
     plain.assert_outcomes(skipped=plain.parseoutcomes()["skipped"])
     assert plain.ret == 0
@@ -326,6 +335,6 @@ def test_a_revision_that_can_t_be_compared_with(compared, repository, monkeypatc
 @pytest.mark.parametrize(("peak", "word"), [(10, "skipped"), (20, "regressed")])
 def test_what_fits_once_and_not_twice_is_skipped_unless_it_grew(peak: int, word: str) -> None:
     base, head = (Side({}, 1e-3, taken, missing="does not fit") for taken in (10, peak))
-    found = pairs.Found(CELL, Thresholds(), base, head, checked=True)
-    assert found.done
-    assert row(found.verdict(), found).word == word
+    case = pairs.Case(Thresholds(), base, head, workload=CELL, checked=True)
+    assert case.done
+    assert row(case.verdict(), case).word == word

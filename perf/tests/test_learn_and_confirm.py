@@ -106,8 +106,8 @@ def test_a_promise_by_hand():
 
 
 def test_the_floor_follows_the_layout():
-    assert plan(T, 0.01, 0.001).thresholds.noise == T.noise
-    assert plan(T, 0.01, 0.006).thresholds.noise == pytest.approx(math.expm1(FLOOR * math.sqrt(2) * 0.006))
+    assert plan(T, 0.01, 0.001).thresholds.floor == T.floor
+    assert plan(T, 0.01, 0.006).thresholds.floor == pytest.approx(math.expm1(FLOOR * math.sqrt(2) * 0.006))
 
 
 def test_a_strong_suspect_is_cleared_of_less():
@@ -130,5 +130,5 @@ def test_more_noise_promises_no_more(pair, layout, factor, strong):
 @settings(deadline=None)
 @given(st.floats(0.001, 0.6))
 def test_no_promise_below_what_matters(effect):
-    coarse = Thresholds(effect=effect, noise=min(0.0125, effect / 2))
+    coarse = Thresholds(effect=effect, floor=min(0.0125, effect / 2))
     assert (certified(coarse, 0.001, 0.0005) or effect) >= effect

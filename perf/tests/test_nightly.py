@@ -71,7 +71,7 @@ def test_a_slower_benchmark_is_measured_again_and_compared_with_a_commit_of_a_we
     [suspect] = found.suspects
     assert suspect.base == "commit42"
     assert suspect.thresholds.weight > 0
-    assert 0.0125 <= suspect.thresholds.noise < 0.03
+    assert 0.0125 <= suspect.thresholds.floor < 0.03
     assert 3 <= suspect.thresholds.rounds <= 8
     assert "b3" not in found.cleared
     history[-1] = slower(history[-1], 1.0, ["b3"], launches=4)

@@ -5,7 +5,7 @@ import pytest
 
 from perf.compare import pair
 from perf.compare.pair import schedule
-from perf.compare.pairs import Found
+from perf.compare.pairs import Case
 from perf.tests.fake_sides import SMALL
 from perf.verdict.verdict import Side, Thresholds
 
@@ -24,9 +24,12 @@ def test_where_counters_have_decided_six_pairs_tell_how_much() -> None:
     patient = Thresholds(least_pairs=3, most_pairs=64)
     ratios = [0.3, -0.1, 0.2, 0.0, 0.25, -0.05]
     same, larger = Side({"operators": 3}, 1e-6, 1000), Side({"operators": 3}, 1e-6, 2000)
-    assert Found(SMALL, patient, same, larger, ratios, checked=True).done
-    assert not Found(SMALL, patient, same, larger, ratios[:5], checked=True).done
-    assert not Found(SMALL, patient, same, same, ratios, checked=True).done
-    assert Found(SMALL, patient, same, larger, ratios, checked=True).verdict().word == "regressed"
+    def case(head: Side, ratios: list[float]) -> Case:
+        return Case(patient, same, head, ratios, workload=SMALL, checked=True)
+
+    assert case(larger, ratios).done
+    assert not case(larger, ratios[:5]).done
+    assert not case(same, ratios).done
+    assert case(larger, ratios).verdict().word == "regressed"
     slower_by_launches = Side({"operators": 4}, 1e-6, 1000)  # forgiven where the time improves, so time has to tell
-    assert not Found(SMALL, patient, same, slower_by_launches, ratios, checked=True).done
+    assert not case(slower_by_launches, ratios).done

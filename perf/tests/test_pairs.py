@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -12,9 +11,10 @@ import pytest
 
 from perf.compare.checkout import ROOT
 from perf.compare.pair import Pair
-from perf.compare.pairs import Found, compare
+from perf.compare.pairs import HANDFUL, Case, compare
 from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, log
+from perf.verdict.spread import Spread
 from perf.verdict.verdict import Thresholds
 from perf.workloads.workload import Workload
 
@@ -27,18 +27,18 @@ sides = fake_sides.sides
 
 
 def verdicts(base: Path, head: Path, *workloads: Workload, seconds: float = 60.0,
-             thresholds: Any = CLEAR) -> tuple[dict[str, str], dict[str, Found]]:
-    found: dict[str, Found] = {}
-    told = compare(workloads, base, head, "cpu", thresholds, seconds, found=found)
+             thresholds: Any = CLEAR) -> tuple[dict[str, str], dict[str, Case]]:
+    found: dict[str, Case] = {}
+    told = compare(workloads, base, head, "cpu", thresholds, seconds, cases=found)
     return {w.id: verdict.word for w, verdict in told}, found
 
 
 def test_pairs_are_made_until_each_benchmark_is_decided(sides: Sides) -> None:
     base, head = sides({"seconds": 0.02}, {"seconds": 0.024})
     said: list[str] = []
-    found: dict[str, Found] = {}
+    found: dict[str, Case] = {}
     words = [(w, verdict.word) for w, verdict in compare([SMALL, OTHER], base, head, "cpu", CLEAR, 60, said.append,
-                                                         found=found)]
+                                                         cases=found)]
     assert words == [(SMALL, "regressed"), (OTHER, "regressed")]
     launches = len(found[SMALL.id].ratios)
     assert 3 <= launches < 8
@@ -76,16 +76,36 @@ def test_an_unfit_machine_gives_no_evidence(sides: Sides) -> None:
     assert len(found[SMALL.id].unfit) == 3
 
 
-def test_the_budget_ends_it(sides: Sides) -> None:
-    started = time.monotonic()
-    words, found = verdicts(*sides(), SMALL, seconds=0.0)
+def test_the_budget_is_counted_after_the_handful_that_decides(sides: Sides) -> None:
+    """A change that 5 pairs call is called, however short the budget; what they leave open ends undecided."""
+    words, found = verdicts(*sides({}, {"seconds": 0.024}), SMALL, seconds=0.0, thresholds=Thresholds())
+    assert words == {SMALL.id: "regressed"}
+    assert len(found[SMALL.id].ratios) <= HANDFUL
+    words, found = verdicts(*sides({}, {"seconds": 0.0206}), SMALL, seconds=0.0,
+                            thresholds=Thresholds(effect=0.0305, floor=0.03))
     assert words == {SMALL.id: "inconclusive"}
+    assert len(found[SMALL.id].ratios) == HANDFUL
+
+
+def test_what_counters_have_decided_takes_no_handful(sides: Sides) -> None:
+    more = {"prepare": {"ready": True, "counters": {"operators": 3}, "error": 1e-6, "peak_bytes": 16}}
+    words, found = verdicts(*sides({}, more), SMALL, seconds=0.0)
+    assert words == {SMALL.id: "regressed"}
     assert len(found[SMALL.id].ratios) == 1
-    assert time.monotonic() - started < 10
+
+
+def test_a_run_that_knows_earlier_spreads_takes_fewer_pairs(sides: Sides) -> None:
+    base, head = sides({"seconds": 0.02}, {"seconds": 0.021})
+    cases: dict[str, Case] = {}
+    earlier = {SMALL.id: Spread(1e-6, 8.0, lag=0.0, lags=50.0, pairs=60.0)}
+    told = [verdict.word for _, verdict in compare([SMALL], base, head, "cpu", Thresholds(), 60.0, cases=cases,
+                                                   earlier=earlier)]
+    assert told == ["regressed"]
+    assert len(cases[SMALL.id].ratios) <= 3
 
 
 def test_thresholds_may_differ_by_benchmark(sides: Sides) -> None:
-    coarse = Thresholds(effect=0.3, least_pairs=3, most_pairs=8)
+    coarse = Thresholds(effect=0.3, floor=0.1, least_pairs=3, most_pairs=8)
     folders = sides({"seconds": 0.02}, {"seconds": 0.0206})
     for thresholds in ({SMALL.id: CLEAR, OTHER.id: coarse}, lambda w: coarse if w == OTHER else CLEAR):
         words, found = verdicts(*folders, SMALL, OTHER, thresholds=thresholds)

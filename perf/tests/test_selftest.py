@@ -111,11 +111,28 @@ def test_the_summary_counts():
     assert "half 2.0 %, nine in ten 6.0 %, all 6.0 %" in text.replace("%", " %")
     assert "3 of 5 benchmarks certify what matters" in text
     assert "1 of 2 caught, 1 undecided" in text
+    assert found["time"] == {"0.05": [1, 1], "0.02": [1, 1]}
+    assert "time alone: 5% 1 of 1, 2% 1 of 1: none was missed" in text
+
+
+def test_it_says_at_which_size_it_begins_to_miss():
+    trials = [trial("slow:10%", "regressed"), trial("slow:3%", "regressed"), trial("slow:3%", "inconclusive"),
+              trial("slow:1%", "ok"), trial("clone", "ok")]
+    assert sentences(summary(trials))[-1] == ("time alone: 10% 1 of 1, 3% 1 of 2, 1% 0 of 1: begins to miss at 3%")
+    assert {"slow:1%", "slow:2%", "slow:3%", "slow:5%"} < set(FAULTS)
+
+
+@pytest.mark.parametrize(("word", "slower", "code"), [
+    ("ok", False, 0), ("inconclusive", False, 11), ("inconclusive", True, 1), ("regressed", True, 1),
+    ("invalid", False, 10)])
+def test_the_exit_code_of_a_trial_is_that_of_a_run(word, slower, code):
+    one = trial("slow:3%", word)
+    assert replace(one, verdict=replace(one.verdict, slower=slower)).exit_code == code
 
 
 def test_pairs_too_few_for_an_alarm_say_nothing_of_false_ones():
     one = trial(None, "inconclusive", None)
-    assert summary([replace(one, verdict=replace(one.verdict, pairs=2))])["compared"] == 0
+    assert summary([replace(one, verdict=replace(one.verdict, pairs=1))])["compared"] == 0
 
 
 def test_nothing_compared_bounds_nothing():

@@ -13,7 +13,7 @@ from perf.verdict.intervals import critical, estimate
 from perf.verdict.verdict import _word
 
 # Nothing is ever ok, and no floor stands in the way of an alarm: only `alarm` does.
-BARE = Thresholds(effect=1e-9, noise=0.0, confidence=0.8, alarm=0.05, least_pairs=2, most_pairs=16)
+BARE = Thresholds(effect=1e-9, floor=0.0, confidence=0.8, alarm=0.05, least_pairs=2, most_pairs=16)
 
 
 def words(t: Thresholds, noise: random.Random, draw) -> str:

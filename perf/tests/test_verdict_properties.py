@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -38,9 +39,9 @@ def test_words_and_intervals_agree(pairs):
     if found.word == "ok":
         assert 1 / (1 + T.effect) < low <= high < 1 + T.effect
     if found.word == "regressed":
-        assert low > 1 + T.noise
+        assert low > 1 + T.floor
     if found.word == "improved":
-        assert high < 1 / (1 + T.noise)
+        assert high < 1 / (1 + T.floor)
     assert (found.more_pairs > 0) == (found.word == "inconclusive")
     assert found.word in WORDS
     if found.word != "inconclusive":
@@ -63,8 +64,24 @@ def test_a_smaller_spread_decides_no_other_way_round(pairs, factor):
     before = decided(SIDE, pairs).word
     after = decided(SIDE, [middle + factor * (x - middle) for x in pairs]).word
     assert {before, after} != {"regressed", "improved"}
-    if before in ("ok", "improved", "regressed"):
-        assert after == before or (after == "ok" and abs(middle) < math.log1p(T.effect))
+    if before in ("improved", "regressed"):
+        assert after == before
+    if before == "ok" and abs(middle) < math.log1p(T.floor):
+        assert after == "ok"
+
+
+@settings(deadline=None)  # a busy machine takes its time
+@given(st.floats(0.0126, 0.3), st.sampled_from([-1, 1]), st.lists(st.floats(-3, 3), min_size=3, max_size=33))
+def test_enough_less_noise_calls_any_change_above_the_floor(change, sign, shape):
+    """Scaled down, the same pairs are called by their sign from some spread on, and for every smaller one."""
+    middle = estimate(shape).middle
+    known = replace(T, spread=1e-3, weight=8.0, floor=0.0025)
+    words = [decided(SIDE, [sign * math.log1p(change) + spread * (x - middle) for x in shape], t=known).word
+             for spread in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)]
+    called = "regressed" if sign > 0 else "improved"
+    assert words[-1] == called
+    first = words.index(called)
+    assert words[first:] == [called] * (len(words) - first)
 
 
 @settings(deadline=None)  # a busy machine takes its time

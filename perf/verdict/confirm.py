@@ -4,7 +4,7 @@ A confirmation is a comparison like any other (perf/verdict/verdict.py), tonight
 with settings that history has learned for the benchmark:
 
     spread   of its launch pairs, so that one quiet pair may clear it
-    noise    the floor, below which nothing is called a change: `FLOOR` spreads of the difference of two layouts
+    floor    below which nothing is called a change: `FLOOR` spreads of the difference of two layouts
     effect   what it is cleared of, the smallest of `LADDER` that it is certain to detect
 
 It is certain to detect a change if that lies above the floor by the interval's half width after the most pairs, and by
@@ -12,8 +12,8 @@ It is certain to detect a change if that lies above the floor by the interval's 
 clear the benchmark of it on all the nights on which nothing happened. A smaller promise would be a lie or cost too
 much, so where layouts or launches spread wide the promise grows: "detects 8 % first night".
 
-The constants were tuned in perf/studies/simulation, on other seeds than those they are scored on
-(docs/nightly-rule.md).
+Pairs count as independent here, unlike in `--perf-against`: the constants were tuned so in perf/studies/simulation, on
+other seeds than those they are scored on (docs/nightly-rule.md).
 """
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def plan(base: Thresholds, pair: float, layout: float, *, strong: bool = False) 
     effect = certified(base, pair, layout)
     asked = effect or max(LADDER[-1], base.effect)
     known = math.isfinite(pair)
-    noise = min(_floor(base, layout), 0.75 * asked)
-    cleared = max(STRONG * asked, 1.5 * noise) if strong else asked
+    floor = min(_floor(base, layout), 0.75 * asked)
+    cleared = max(STRONG * asked, 1.5 * floor) if strong else asked
     return Plan(effect, replace(
-        base, effect=min(cleared, asked), noise=noise, confidence=CONFIDENCE, alarm=ALARM,
+        base, effect=min(cleared, asked), floor=floor, confidence=CONFIDENCE, alarm=ALARM, correlation=0.0,
         least_pairs=1 if known else base.least_pairs, least_change=LEAST_CHANGE, most_pairs=MOST_PAIRS,
         spread=pair if known else 0.0, weight=WEIGHT if known else 0.0))
 
@@ -80,4 +80,4 @@ def certified(base: Thresholds, pair: float, layout: float) -> float | None:
 
 
 def _floor(base: Thresholds, layout: float) -> float:
-    return max(base.noise, math.expm1(min(FLOOR * math.sqrt(2) * layout, 1.0)))
+    return max(base.floor, math.expm1(min(FLOOR * math.sqrt(2) * layout, 1.0)))

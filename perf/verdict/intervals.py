@@ -16,9 +16,14 @@ Against the odd bad pair, the middle is a trimmed mean with the Winsorized varia
 (Sankhya A 25 (1963) 331; Yuen, Biometrika 61 (1974) 165): the pairs that are kept take the place of n. That is an
 approximation, which perf/tests/simulation.py checks. Below 8 pairs nothing is trimmed: bad pairs widen the interval.
 
-What history has learned of the spread (`Learned`) is the prior of its variance, worth so many pairs more: with v =
+What is known of the spread beforehand (`Learned`) is the prior of its variance, worth so many pairs more: with v =
 n - 1 and that many degrees of freedom, n - 1 above becomes v, and n in the exponent v + 1. Then one pair has an
 interval too, and the chance of a miss is one over benchmarks whose spread is as uncertain as said.
+
+Neighbouring pairs may be alike: a machine that drifts tells the same thing twice. If pair and next have the
+correlation r, k apart r^k, the mean of n varies by b = 1 + 2 sum (1 - k/n) r^k more than that of independent ones, and
+their sample variance comes out smaller by a = 1 - 2/(n - 1) sum (1 - k/n) r^k. Intervals are wider by the root of b
+over what a makes of the spread. (Without it the 98 % sequence misses 13 % of the time at r = 0.5, with it 1.4 %.)
 """
 from __future__ import annotations
 
@@ -37,24 +42,33 @@ NOTHING = Learned()
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of `kept` pairs: the trimmed mean of their log ratios, and the spread (standard deviation) of one; `known` are
-    the degrees of freedom of that spread that stem from history."""
+    """The trimmed mean of the log ratios of `kept` pairs, and the spread (standard deviation) of one; `known` are the
+    degrees of freedom of that spread that were known before, `correlation` that of a pair and the next."""
 
     middle: float
     spread: float
     kept: int
     known: float = 0.0
+    correlation: float = 0.0
 
     def half_width(self, error: float, pairs: int | None = None) -> float:
         """Half the interval, in log ratios, that misses with the chance `error` at all looks together; may be
         infinite. With `pairs`: what it would be after so many pairs of the same spread."""
-        kept = self.kept if pairs is None else pairs - 2 * (pairs // PART)
-        return self.spread / math.sqrt(kept) * critical(kept, error, self.known)
+        kept = self._kept(pairs)
+        return self.error(pairs) * critical(kept, error, self.known)
+
+    def error(self, pairs: int | None = None) -> float:
+        """The standard error of the middle."""
+        kept = self._kept(pairs)
+        return self.spread * math.sqrt(inflation(kept, self.correlation, self.known) / kept)
+
+    def _kept(self, pairs: int | None) -> int:
+        return self.kept if pairs is None else pairs - 2 * (pairs // PART)
 
 
 def estimate(pairs: Sequence[float], learned: Learned = NOTHING) -> Estimate:
-    """Of log ratios, two at least, or one where a spread is learned. Raises ValueError, in one line, for fewer or one
-    that is not finite."""
+    """Estimates the change from log ratios, two at least, or one where a spread is learned. Raises ValueError, in one
+    line, for fewer or one that is not finite."""
     n = len(pairs)
     if n < (1 if learned.weight else 2):
         raise ValueError(f"{n} launch pairs have no spread: two at least")
@@ -68,7 +82,19 @@ def estimate(pairs: Sequence[float], learned: Learned = NOTHING) -> Estimate:
     mean = math.fsum(winsorized) / n
     squares = math.fsum((ratio - mean) ** 2 for ratio in winsorized) + learned.weight * learned.spread ** 2
     variance = squares / (len(inner) - 1 + learned.weight)
-    return Estimate(math.fsum(inner) / len(inner), max(math.sqrt(variance), FINEST), len(inner), learned.weight)
+    return Estimate(math.fsum(inner) / len(inner), max(math.sqrt(variance), FINEST), len(inner), learned.weight,
+                    learned.correlation)
+
+
+@functools.lru_cache(maxsize=4096)
+def inflation(n: int, correlation: float, known: float = 0.0) -> float:
+    """The variance of a mean of n pairs so correlated, over what n independent ones of the spread seen would have;
+    `known` degrees of freedom of that spread stem from elsewhere."""
+    alike = math.fsum((1 - k / n) * correlation ** k for k in range(1, n))
+    if not alike:
+        return 1.0
+    of_spread = (n - 1 - 2 * alike + known) / (n - 1 + known)
+    return (1 + 2 * alike) / of_spread
 
 
 @functools.lru_cache(maxsize=4096)

@@ -154,7 +154,7 @@ def compared(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Com
     if verdict.word in ("regressed", "improved") or len(ratios) < (1 if suspect.thresholds.weight else 2):
         return None
     seen = estimate(ratios, suspect.thresholds.learned)
-    return Comparison(suspect.benchmark, seen.middle, seen.spread / math.sqrt(seen.kept), suspect.why == "audit")
+    return Comparison(suspect.benchmark, seen.middle, seen.error(), suspect.why == "audit")
 
 
 def recorded(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequence[float], Verdict]]) -> Measured:

@@ -10,14 +10,15 @@ alternating rounds. Rounds of one process are no independent samples, so they ar
 | missing, new | only the base can do it; only the head can, or only the head is right |
 | regressed | the time did, or a counter gates (perf/verdict/exact.py), even where the two don't fit together |
 | improved | the time did; or it is ok and a counter that gates fell |
-| ok | the interval excludes the smallest effect that matters, of either sign |
+| ok | no change larger than `effect` is left possible, and none is in sight |
 | inconclusive | none of these: `more_pairs` of the same spread would decide |
 
-Time is regressed if the interval lies above `noise`, and a wider one, of the confidence that `alarm` asks for, above
-no change at all; improved likewise on the other side. The first keeps a difference that does not matter from being
-called a change, the second bounds false alarms whatever the spread. Both belong to a confidence sequence
-(perf/verdict/intervals.py), so looking after each pair costs nothing. A change that is certain and below the smallest
-that matters is ok: drift is for the history to find.
+A change is certain if the interval lies above `floor`, and a wider one, of the confidence that `alarm` asks for, above
+no change at all; it is called by its sign, however small `effect` says it is. The first keeps what two placements of
+the same code differ by from being called a change, the second bounds false alarms whatever the spread. Both belong to
+a confidence sequence (perf/verdict/intervals.py), so looking after each pair costs nothing. So less noise never hides
+a change. A change is in sight if the middle lies above the floor by `DOUBT` standard errors: then more pairs are
+taken, and the word is not ok. "ok" says within what it is the same: the farther end of the interval.
 """
 from __future__ import annotations
 
@@ -28,11 +29,12 @@ from dataclasses import dataclass
 from perf.policy.thresholds import Thresholds, thresholds
 from perf.verdict.exact import Change, Side, changes
 from perf.verdict.intervals import FINEST, Estimate, estimate
-from perf.verdict.words import times, undecided
+from perf.verdict.words import times, undecided, within
 
 __all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counted", "decide", "family", "settled", "thresholds"]
 
 WORDS = ("wrong", "invalid", "missing", "new", "regressed", "improved", "ok", "inconclusive")
+DOUBT = 2.0  # standard errors, at one look
 MANY = 1000  # pairs; beyond it nobody waits
 HOPELESS = 3  # times the most pairs: where even as many would not decide, half of the most is enough to see it
 SHARED = 0.6  # part of the benchmarks: as many changes of one sign are one finding
@@ -40,10 +42,10 @@ SHARED = 0.6  # part of the benchmarks: as many changes of one sign are one find
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of `ratio`, head over base, and its interval from `low` to `high`; None where nothing was timed, and an interval
-    from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not "inconclusive".
+    """The word on `ratio`, head over base, and its interval from `low` to `high`; None where nothing was timed, and an
+    interval from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not "inconclusive".
     `certified` is the smallest change that as many pairs of this spread tell from none (0.04 is 4 %), `within_reach`
-    the smallest that the most pairs would tell."""
+    the smallest that the most pairs would tell. `slower`: the interval lies above the floor, whatever the word."""
 
     word: str
     ratio: float | None
@@ -54,10 +56,12 @@ class Verdict:
     more_pairs: int
     certified: float | None = None
     within_reach: float | None = None
+    slower: bool = False
 
 
 def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Thresholds) -> Verdict:
-    """Of all log ratios so far, one a launch pair. Raises ValueError, in one line, for one that is not finite."""
+    """Decides by all log ratios so far, one a launch pair. Raises ValueError, in one line, for one that is not
+    finite."""
     t = thresholds
     found = _changes(base, head, t)
     if known := _grown(base, head, found) or _without_time(base, head):
@@ -73,8 +77,11 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     why = [times(seen.middle, half, len(pairs)), *(change.words for change in found)]
     if word == "inconclusive":
         why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
+    elif timed == "ok":
+        why[0] = f"{why[0]}, {within(abs(seen.middle) + half)}"
     return Verdict(word, _ratio(seen.middle), _ratio(seen.middle - half), _ratio(seen.middle + half), len(pairs),
-                   "; ".join(why), more, certified, _certified(seen, t, t.most_pairs))
+                   "; ".join(why), more, certified, _certified(seen, t, t.most_pairs),
+                   seen.middle - half > math.log1p(t.floor))
 
 
 def counted(base: Side, head: Side, thresholds: Thresholds) -> bool:
@@ -147,7 +154,7 @@ def _grown(base: Side, head: Side, found: list[Change]) -> tuple[str, str] | Non
 def _untimed(pairs: Sequence[float], found: list[Change], t: Thresholds) -> Verdict:
     """Counters alone; one pair tells a ratio, but not how far to trust it."""
     word = _with_counters("inconclusive", found)
-    at_best = Estimate(sum(pairs), FINEST, len(pairs))
+    at_best = Estimate(sum(pairs), FINEST, len(pairs), correlation=t.correlation)
     lacking = _more_pairs(at_best, len(pairs), t) if word == "inconclusive" else 0
     said = times(pairs[0], math.inf, 1) if pairs else "not timed"
     ratio, low, high = (_ratio(pairs[0]), 0.0, math.inf) if pairs else (None, None, None)
@@ -164,20 +171,20 @@ def _with_counters(timed: str, found: list[Change]) -> str:
 
 
 def _word(seen: Estimate, n: int, t: Thresholds) -> str:
-    """The time's, of what was seen in n pairs, or of what would be seen were all pairs like these."""
+    """The word of the time alone, of what was seen in n pairs, or of what would be seen were all pairs like these."""
     if n < t.least_pairs:
         return "inconclusive"
-    away = abs(seen.middle)
+    away, floor = abs(seen.middle), math.log1p(t.floor)
     half = seen.half_width(1 - t.confidence, n)
-    if away + half < math.log1p(t.effect):
-        return "ok"
-    if n >= t.least_change and away - half > math.log1p(t.noise) and away > seen.half_width(2 * t.alarm, n):
+    if n >= t.least_change and away - half > floor and away > seen.half_width(2 * t.alarm, n):
         return "regressed" if seen.middle > 0 else "improved"
+    if away + half < math.log1p(t.effect) and away - DOUBT * seen.error(n) <= floor:
+        return "ok"
     return "inconclusive"
 
 
 def _more_pairs(seen: Estimate, pairs: int, t: Thresholds, most: int = MANY) -> int:
-    """How many more would decide if they looked like these; `most` stands for as many or more."""
+    """Counts how many more would decide if they looked like these; `most` stands for as many or more."""
     deciding = (n for n in range(pairs + 1, pairs + most) if _word(seen, n, t) != "inconclusive")
     return next(deciding, pairs + most) - pairs
 
@@ -186,7 +193,7 @@ def _certified(seen: Estimate, t: Thresholds, pairs: int | None = None) -> float
     """The smallest change that would be called one where the estimate is just that, after as many `pairs` of this
     spread (those seen, unless given); None: none yet."""
     half, alarm = seen.half_width(1 - t.confidence, pairs), seen.half_width(2 * t.alarm, pairs)
-    least = max(half + math.log1p(t.noise), alarm)
+    least = max(half + math.log1p(t.floor), alarm)
     return math.expm1(least) if least < 50 else None
 
 

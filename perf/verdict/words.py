@@ -31,6 +31,11 @@ def times(middle: float, half: float, pairs: int) -> str:
     return f"{said} {between}, {many(pairs, 'pair')}"
 
 
+def within(log_ratio: float) -> str:
+    """How far from the same a time may be at most: "within 0.8 %"."""
+    return f"within {_figure(_value(log_ratio, 1))} %"
+
+
 def undecided(certified: float | None, more: int, about: str) -> str:
     """What the pairs could have told apart, and how many more would tell."""
     could = "" if certified is None else f"can tell changes from {_figure(100 * certified)} % on; "

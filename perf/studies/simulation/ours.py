@@ -12,9 +12,10 @@ from perf.studies.simulation.world import World
 from perf.verdict import learn, nightly
 from perf.verdict.confirm import plan
 from perf.verdict.intervals import estimate
+from perf.verdict.judgement import Judgement
 from perf.verdict.nights import AGAIN, LAUNCHES
 from perf.verdict.screen import MONTH, WEEK, WINDOW, Array
-from perf.verdict.verdict import Side, decide, settled
+from perf.verdict.verdict import Side
 
 ROUNDS = 5  # of a launch
 FIRST_AUDIT = 10  # the night from which on a pair's spread is known
@@ -115,13 +116,12 @@ class Ours:
         if self.plain:
             t = self.settings[b]
         change = 0.0 if steps is None else steps[night, b] - steps[base, b]
-        ratios: list[float] = []
-        for ratio in (self.world.pairs(b, night, base, t.most_pairs, int(known.rounds[b])) + change).tolist():
-            ratios.append(ratio)
-            if settled(ratios, t):
-                break
-        word = decide(ratios, SIDE, SIDE, t).word
+        judgement = Judgement(t, SIDE, SIDE)
+        pairs = iter((self.world.pairs(b, night, base, t.most_pairs, int(known.rounds[b])) + change).tolist())
+        while not judgement.done:
+            judgement.ratios.append(next(pairs))
+        word, ratios = judgement.verdict().word, judgement.ratios
         if word in ("regressed", "improved"):
             return word, len(ratios), None
         seen = estimate(ratios, t.learned)
-        return word, len(ratios), learn.Compared(b, seen.middle, seen.spread / seen.kept ** 0.5, False)
+        return word, len(ratios), learn.Compared(b, seen.middle, seen.error(), False)

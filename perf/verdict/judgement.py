@@ -1,0 +1,81 @@
+"""One benchmark under comparison, from its first launch pair to its verdict: the rule that live pairs follow
+(perf/compare/pairs.py) and that simulations score (perf/studies/simulation, perf/tests/simulation.py). Pure.
+
+    judgement = Judgement(thresholds, base, head)
+    while not judgement.done:
+        judgement.ratios.append(...)               # log(head / base) of one more pair
+        share([judgement, *others], earlier)       # what each borrows of the others' spread
+    judgement.verdict()
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from perf.policy.thresholds import Learned, Thresholds
+from perf.verdict import spread
+from perf.verdict.spread import Spread
+from perf.verdict.verdict import Side, Verdict, counted, decide, settled
+
+UNFIT = 3  # pairs on an unfit machine before a benchmark with no other is invalid
+ENOUGH = 6  # pairs that say about how much slower it is, where counters have said that it is regressed
+UNKNOWN = Side({}, None, None)
+
+
+@dataclass
+class Judgement:
+    """A benchmark's evidence so far: `ratios` are the log ratios of its pairs, `unfit` the reasons why others are none,
+    `prior` what it borrows of what is known of pairs."""
+
+    thresholds: Thresholds
+    base: Side = UNKNOWN
+    head: Side = UNKNOWN
+    ratios: list[float] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
+    prior: Learned | None = None
+
+    @property
+    def settings(self) -> Thresholds:
+        """The thresholds, with what is borrowed."""
+        if self.prior is None:
+            return self.thresholds
+        return replace(self.thresholds, spread=self.prior.spread, weight=self.prior.weight,
+                       correlation=min(self.prior.correlation, self.thresholds.correlation))
+
+    @property
+    def able(self) -> bool:
+        """Whether both sides can do it, and rightly."""
+        return not any(side.missing or side.wrong for side in (self.base, self.head))
+
+    @property
+    def counted(self) -> bool:
+        """Whether counters have decided."""
+        return counted(self.base, self.head, self.thresholds)
+
+    @property
+    def done(self) -> bool:
+        """Whether no more pairs are asked for."""
+        if not self.able or (len(self.ratios) >= ENOUGH and self.counted):
+            return True
+        return settled(self.ratios, self.settings) or (not self.ratios and len(self.unfit) >= UNFIT)
+
+    def verdict(self) -> Verdict:
+        """Decides by what there is."""
+        invalid = self.unfit[-1] if self.unfit and not self.ratios else None
+        return decide(self.ratios, self.base, replace(self.head, invalid=invalid or self.head.invalid), self.settings)
+
+
+def share(judgements: Mapping[str, Judgement], earlier: Mapping[str, Spread], names: Iterable[str]) -> None:
+    """Gives those of these `names` what they may borrow: of their own `earlier` spread on this machine, and of the
+    other benchmarks', of this run and earlier."""
+    now = {name: spread.of(one.ratios) for name, one in judgements.items()}
+    spreads = {name: _together(now.get(name), earlier.get(name)) for name in {*now, *earlier}}
+    for name in names:
+        one = judgements[name]
+        others = [known for other, known in spreads.items() if other != name and known]
+        one.prior = spread.borrowed(one.thresholds.learned, earlier.get(name), others)
+
+
+def _together(*spreads: Spread | None) -> Spread | None:
+    known: Sequence[Spread] = [one for one in spreads if one]
+    return sum(known[1:], known[0]) if known else None
