@@ -170,7 +170,7 @@ def test_quiet_benchmarks_are_audited():
 
 
 def test_what_a_night_records():
-    suspect = Suspect("b1", "slower", "commit42", Thresholds(least_pairs=1, spread=0.01, weight=15.0))
+    suspect = Suspect("b1", "slower", "commit42", Thresholds(least_pairs=1, spread=0.01, weight=15.0, correlation=0.0))
     verdict = Verdict("ok", 1.0, 0.99, 1.01, 2, "", 0)
     kept = compared(suspect, [0.01, -0.01], verdict)
     assert kept is not None
