@@ -1,6 +1,6 @@
-"""Modifiers of the score for FlashAttention-4, in CuTe's language: imported where the package is, and a kernel runs.
+"""Modifiers of the score for FlashAttention-4, in CuTe's language. Import this file only where a kernel runs.
 
-Modifiers are kept, since the package knows a compiled kernel by them.
+A modifier is built once and cached, since the package identifies a compiled kernel by it.
 """
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from cutlass import cute
 
 
 class Scores(NamedTuple):
-    """What the kernels call: `forward` and `again` give the modified score in the two passes, `backward` its
-    derivative times the gradient, `mask` says which pairs of a partly visible block are seen."""
+    """The functions that the kernels call.
+
+    `forward` and `again` give the modified score in the two passes, `backward` the gradient times its derivative, and
+    `mask` says which pairs of a partly visible block are visible.
+    """
 
     forward: Any
     again: Any
@@ -23,7 +26,7 @@ class Scores(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def alibi(slopes: tuple[float, ...], offset: int, causal: bool) -> Scores:
-    """score - slope |i - j|; query i stands at key `offset` + i. The slopes are compiled in."""
+    """Builds score - slope |i - j|, where query i stands at key `offset` + i. The slopes are compiled in."""
     heads = len(slopes)
 
     @cute.jit
@@ -42,7 +45,7 @@ def alibi(slopes: tuple[float, ...], offset: int, causal: bool) -> Scores:
 
     @cute.jit
     def pair(score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):
-        # Two neighbouring keys a call, with one conversion to float instead of two.
+        # Each call computes two neighbouring keys with one conversion to float instead of two.
         first = (kv_idx[0] - q_idx[0] - offset).to(cutlass.Float32)
         after = cute.make_rmem_tensor(kv_idx.shape, cutlass.Float32)
         for at in cutlass.range_constexpr(cute.size(after.shape)):
@@ -57,7 +60,7 @@ def alibi(slopes: tuple[float, ...], offset: int, causal: bool) -> Scores:
     def mask(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):
         if cutlass.const_expr(causal):
             return kv_idx <= q_idx + cute.full_like(q_idx, offset)
-        return kv_idx >= cute.full_like(kv_idx, 0)  # all
+        return kv_idx >= cute.full_like(kv_idx, 0)  # every key
 
     pair.__vec_size__ = 2
     return Scores(pair if causal else again, again, backward, mask)
@@ -65,16 +68,16 @@ def alibi(slopes: tuple[float, ...], offset: int, causal: bool) -> Scores:
 
 @functools.lru_cache(maxsize=64)
 def softcap(cap: float) -> Scores:
-    """cap tanh(score / cap), by products with 1 / cap: the package's own divides twice a score."""
-    share = 1 / cap
+    """Builds cap tanh(score / cap) with products by 1 / cap; the package's own function divides twice for a score."""
+    inverse = 1 / cap
 
     @cute.jit
     def forward(score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):
-        return cute.math.tanh(score * share, fastmath=True) * cap
+        return cute.math.tanh(score * inverse, fastmath=True) * cap
 
     @cute.jit
     def backward(grad, score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):
-        capped = cute.math.tanh(score * share, fastmath=True)
-        return grad * (1.0 - capped * capped)
+        tanh = cute.math.tanh(score * inverse, fastmath=True)
+        return grad * (1.0 - tanh * tanh)
 
     return Scores(forward, forward, backward)

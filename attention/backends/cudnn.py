@@ -1,9 +1,9 @@
-"""cuDNN's attention by its own graphs, the package nvidia-cudnn-frontend (github.com/NVIDIA/cudnn-frontend), with
-ALiBi, windows and sinks, which PyTorch's way to cuDNN (`sdpa-cudnn`) leaves out; half precision on CUDA GPUs.
+"""Attention by cuDNN's own graphs, from the package nvidia-cudnn-frontend (github.com/NVIDIA/cudnn-frontend); half
+precision on CUDA GPUs. Unlike `sdpa-cudnn`, PyTorch's way to cuDNN, it has ALiBi, windows and sinks.
 
-The package's own ALiBi copies its slopes from the host's memory at every call, from a copy that is gone when a CUDA
-graph replays. Here the slopes are a tensor on the device, and ALiBi is written out as a modifier of the scores, with
-the causal mask as the package itself writes it, so that cuDNN knows it and skips what it hides.
+The package's ALiBi copies its slopes from host memory at every call, and that memory is freed before a CUDA graph
+replays. Here the slopes are a tensor on the device, and ALiBi is a modifier of the scores. It writes the causal mask as
+the package does, so cuDNN recognises it and skips hidden keys.
 """
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ KERNELS = {"cuda": Kernels((r"cudnn\w*_sdpa\w*fprop",), (r"cudnn\w*_sdpa\w*bprop
 
 
 class CuDNN(Backend):
+    """This backend builds a cuDNN graph for each kind of call and shape."""
+
     name = "cudnn"
     probes = True
     deterministic_backward = False
@@ -57,7 +59,7 @@ class CuDNN(Backend):
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is computed, beside the shapes. `per_head` says what the tensor of one number a head is, if there is one."""
+    """The kind of a graph, beside its shapes. `per_head` names the tensor of one number for each head, if any."""
 
     scale: float
     band: masks.Band
@@ -66,7 +68,7 @@ class _Kind:
 
 
 class Attend:
-    """One caller's plans: cuDNN makes one for each shape, forward and backward."""
+    """An instance holds the plans of one caller; cuDNN makes one for each shape, forward and backward."""
 
     def __init__(self, deterministic: bool = False) -> None:
         self.deterministic = deterministic
@@ -75,8 +77,10 @@ class Attend:
     def __call__(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
                  band: masks.Band = masks.FULL, bias: Any = None, key_mask: None = None,
                  sinks_H: torch.Tensor | None = None) -> torch.Tensor:
-        """Raises ValueError for a bias that is not ALiBi's and for ALiBi on a cache, Unsupported where cuDNN has no
-        plan."""
+        """Computes attention -> (B, H, N, D).
+
+        Raises ValueError for a bias that is not ALiBi's and for ALiBi on a cache, and Unsupported if cuDNN has no plan.
+        """
         n, m = q_BHND.shape[2], k_BGMD.shape[2]
         if bias is not None and not hasattr(bias, "slopes_H"):
             raise ValueError("the cudnn backend takes no bias but ALiBi's")
@@ -93,11 +97,13 @@ class Attend:
 
 
 def _plain(x: torch.Tensor) -> torch.Tensor:
-    """x, copied where its channels lie apart or its rows on one another, as an expanded gradient's do."""
+    """Copies x if its channels are not contiguous or its rows overlap, as in an expanded gradient."""
     return x if x.stride(-1) == 1 and 0 not in x.stride() else x.contiguous()
 
 
 class _Attention(torch.autograd.Function):
+    """Runs cuDNN's forward and backward graphs."""
+
     @staticmethod
     def forward(ctx: Any, plans: dict, kind: _Kind, learns: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                 heads: torch.Tensor | None) -> torch.Tensor:
@@ -145,8 +151,10 @@ def _handle(device: torch.device) -> Any:
 
 
 def settle_runtime() -> None:
-    """Has the package find its CUDA runtime, as it does for its first graph: it refuses to once a second runtime is
-    loaded, which FlashAttention-3's library loads."""
+    """Makes the package find its CUDA runtime now, as it does for its first graph.
+
+    It refuses to after a second runtime is loaded, and FlashAttention-3's library loads one.
+    """
     if importlib.util.find_spec("cudnn") is None:
         return
     import cudnn
@@ -160,9 +168,9 @@ def settle_runtime() -> None:
 
 
 class _Plan:
-    """One graph of cuDNN's, built for one kind of call: attention forward, or backward where `inputs` has "dO".
+    """A plan is a cuDNN graph for one kind of call: attention forward, or backward if `inputs` has "dO".
 
-    `symbols` are its tensors: the inputs, that of one number a head, the outputs.
+    `symbols` are its tensors: the inputs, the tensor of one number for each head if any, and the outputs.
     """
 
     def __init__(self, handle: Any, kind: _Kind, inputs: dict[str, torch.Tensor], heads: torch.Tensor | None,
@@ -208,14 +216,14 @@ class _Plan:
 
 
 def _band(cudnn: Any, band: masks.Band, n: int, m: int) -> dict[str, Any]:
-    """The band as cuDNN's arguments, queries aligned to the end of the keys; its left bound counts the own key."""
+    """Writes a band as cuDNN's arguments. Queries stand at the end of the keys; the left bound counts the own key."""
     ends = cudnn.diagonal_alignment.TOP_LEFT if n == m else cudnn.diagonal_alignment.BOTTOM_RIGHT
     return {"diagonal_alignment": ends, "diagonal_band_left_bound": None if band.left is None else band.left + 1,
             "diagonal_band_right_bound": band.right}
 
 
 def _alibi(cudnn: Any, causal: bool, slopes: Any) -> Callable[[Any, Any], Any]:
-    """score - slope |i - j|, and -inf after the query's own key where causal; its derivative by the score is one."""
+    """Builds score - slope |i - j| and, causal, -inf after the query's own key; its derivative by the score is one."""
     whole, flag = cudnn.data_type.INT32, cudnn.data_type.BOOLEAN
 
     def positions(graph: Any, score: Any) -> list[Any]:
@@ -233,9 +241,9 @@ def _alibi(cudnn: Any, causal: bool, slopes: Any) -> Callable[[Any, Any], Any]:
             return graph.sub(score, graph.abs(bias))
         score = graph.add(score, bias)
         i, j = positions(graph, score)
-        seen = graph.cmp_ge(i, j, compute_data_type=flag)
-        seen.set_data_type(flag)
-        return graph.binary_select(score, graph.tensor_scalar(-torch.inf, cudnn.scalar_type.RUNTIME_PARAM), seen)
+        visible = graph.cmp_ge(i, j, compute_data_type=flag)
+        visible.set_data_type(flag)
+        return graph.binary_select(score, graph.tensor_scalar(-torch.inf, cudnn.scalar_type.RUNTIME_PARAM), visible)
 
     return modify
 

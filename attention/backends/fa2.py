@@ -1,4 +1,4 @@
-"""FlashAttention-2, the flash-attn package (Dao, arXiv 2307.08691); half precision on CUDA GPUs."""
+"""FlashAttention-2 by the package flash-attn (Dao, arXiv 2307.08691); half precision on CUDA GPUs."""
 from __future__ import annotations
 
 import functools
@@ -12,12 +12,14 @@ from attention.backends.base import PRODUCT, SOFTMAX, Case, Kernels
 from attention.backends.flash_package import FlashPackage, packed_in, pages
 from attention.backends.sinks import wants_gradients, with_sinks
 
-# PyTorch's own copy of these kernels lives in the namespace pytorch_flash.
+# PyTorch has a copy of these kernels in the namespace pytorch_flash.
 KERNELS = {"cuda": Kernels((r"(?<!pytorch_)flash::flash_fwd",), (r"(?<!pytorch_)flash::flash_bwd",),
                            never=(PRODUCT["cuda"], SOFTMAX["cuda"]))}
 
 
 class FlashAttention2(FlashPackage):
+    """This backend is the package flash-attn."""
+
     name = "fa2"
     title, modules, install = "flash-attn", ("flash_attn",), "pip install attention-perf[gpu]"
     kernels = KERNELS
@@ -30,8 +32,11 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, bias: Callable | None = None,
            key_mask: None = None, softcap: float | None = None, sinks_H: torch.Tensor | None = None,
            deterministic: bool = False) -> torch.Tensor:
-    """flash_attn_func, or flash_attn_varlen_func for packed sequences, the one `visible` it knows (by its `lengths`);
-    the one `bias` it knows is ALiBi's, by its `slopes_H`."""
+    """Calls flash_attn_func or, for packed sequences, flash_attn_varlen_func -> (B, H, N, D).
+
+    The only `visible` it takes is that of packed sequences, which has `lengths`; the only `bias` is ALiBi's, which has
+    `slopes_H`. Raises ValueError for others, and for sinks with gradients.
+    """
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 
     if bias is not None and not hasattr(bias, "slopes_H"):
@@ -56,7 +61,10 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
 
 
 class KVCache(FlashAttention2):
-    """flash_attn_with_kvcache: few queries against a cache, contiguous or in pages; no backward pass."""
+    """This backend attends with few queries to a cache, contiguous or in pages, by flash_attn_with_kvcache.
+
+    It has no backward pass.
+    """
 
     def __init__(self, name: str, paged: bool = False) -> None:
         self.name, self.paged = name, paged
@@ -75,12 +83,14 @@ class KVCache(FlashAttention2):
 
 def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
                band: masks.Band = masks.FULL, key_mask: None = None, paged: bool = False) -> torch.Tensor:
-    """flash_attn_with_kvcache. A cache laid out (B, M, G, D) in whole pages is paged where it lies; any other is
-    copied first."""
+    """Calls flash_attn_with_kvcache -> (B, H, N, D).
+
+    A cache with the layout (B, M, G, D) and whole pages becomes pages without a copy; any other is copied first.
+    """
     from flash_attn import flash_attn_with_kvcache
 
     k, v = (x.transpose(1, 2) for x in (k_BGMD, v_BGMD))
-    # Of a plain number flash-attn makes one length a page, not one a sequence.
+    # From a plain number flash-attn would make one length for each page, not for each sequence.
     lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
     arguments: dict[str, Any] = {"cache_seqlens": lengths, "softmax_scale": scale, "causal": band.causal}
     if paged:

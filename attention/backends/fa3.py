@@ -1,7 +1,7 @@
 """FlashAttention-3 (Shah et al., arXiv 2407.08608); half precision on Hopper GPUs.
 
-Its operators, `torch.ops.flash_attn_3`, are registered by the package flash_attn_interface, which one builds oneself,
-or by the library that the wheel of xformers 0.0.34 holds, built without soft cap. Later wheels hold none.
+Two packages register its operators, `torch.ops.flash_attn_3`: flash_attn_interface, which you build yourself, and the
+wheel of xformers 0.0.34, whose library has no soft cap. Later wheels have no such library.
 """
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ KERNELS = {"cuda": Kernels(("flash::FlashAttnFwdSm",), ("flash::FlashAttnBwdSm",
 
 
 class FlashAttention3(FlashPackage):
+    """This backend calls FlashAttention-3's operators for training and prefill."""
+
     name = "fa3"
     title, install = "FlashAttention-3", "pip install xformers==0.0.34"
     generations = (9,)
@@ -38,7 +40,7 @@ class FlashAttention3(FlashPackage):
 
 
 def _library() -> Path | None:
-    """Finds the library of operators in xformers' folder, which is not imported."""
+    """Finds the library of operators in xformers' folder without importing xformers."""
     return _on_path("xformers/flash_attn_3/_C.so")
 
 
@@ -48,11 +50,11 @@ def _on_path(name: str) -> Path | None:
 
 @functools.cache
 def operators() -> Any:
-    """torch.ops.flash_attn_3; ValueError where the library does not load, or is another one."""
+    """Loads and gives torch.ops.flash_attn_3. Raises ValueError if the library does not load or is another one."""
     if importlib.util.find_spec("flash_attn_interface") is not None:
         importlib.import_module("flash_attn_interface")
     elif library := _library():
-        runtime = _on_path("nvidia/cuda_runtime/lib/libcudart.so.12")  # which it is linked with
+        runtime = _on_path("nvidia/cuda_runtime/lib/libcudart.so.12")  # the library is linked with it
         settle_runtime()
         try:
             if runtime is not None:
@@ -70,7 +72,10 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, key_mask: None = None,
            softcap: float | None = None, sinks_H: torch.Tensor | None = None,
            deterministic: bool = False) -> torch.Tensor:
-    """Packed sequences are the one `visible` it knows."""
+    """Calls the operators, also on packed sequences, the only `visible` it takes -> (B, H, N, D).
+
+    Raises ValueError for another `visible` and for sinks with gradients.
+    """
     if sinks_H is not None and wants_gradients(q_BHND, k_BGMD, v_BGMD, sinks_H):
         raise ValueError("FlashAttention-3 gives its log-sum-exp no gradient, which sinks need; use flex or eager")
     q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
@@ -88,7 +93,7 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
 
 
 class _Attention(torch.autograd.Function):
-    """The operators forward and backward, on (B, N, H, D) or packed (B N, H, D)."""
+    """Runs the operators forward and backward, on (B, N, H, D) or packed (B N, H, D)."""
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, arguments: dict[str, Any],
@@ -109,13 +114,15 @@ class _Attention(torch.autograd.Function):
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
-    """x, copied where the channels of a row lie apart."""
+    """Copies x if the channels of a row are not contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 class Decode(FlashAttention3):
-    """Few queries against a cache, contiguous or in pages, cut along its keys into as many parts as the GPU has room
-    for; no backward pass."""
+    """This backend attends with few queries to a cache, contiguous or in pages.
+
+    It cuts the cache along the keys into as many parts as the GPU has room for. It has no backward pass.
+    """
 
     def __init__(self, name: str, paged: bool = False) -> None:
         self.name, self.paged = name, paged
@@ -134,9 +141,12 @@ class Decode(FlashAttention3):
 
 def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
                band: masks.Band = masks.FULL, key_mask: None = None, paged: bool = False) -> torch.Tensor:
-    """A cache laid out (B, M, G, D) in whole pages is paged where it lies; any other is copied first."""
+    """Calls the forward operator on a cache -> (B, H, N, D).
+
+    A cache with the layout (B, M, G, D) and whole pages becomes pages without a copy; any other is copied first.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
-    arguments: dict[str, Any] = {"softmax_scale": scale, "is_causal": band.causal, "num_splits": 0}  # as many as suit
+    arguments: dict[str, Any] = {"softmax_scale": scale, "is_causal": band.causal, "num_splits": 0}  # it chooses
     if paged:
         lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
         table, k, v = pages(k, v)

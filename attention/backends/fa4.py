@@ -1,10 +1,10 @@
-"""FlashAttention-4, the package flash-attn-4, `flash_attn.cute` (github.com/Dao-AILab/flash-attention); half precision
-on Hopper and Blackwell GPUs. Written against 4.0.0b36.
+"""FlashAttention-4 by the package flash-attn-4, `flash_attn.cute` (github.com/Dao-AILab/flash-attention); half
+precision on Hopper and Blackwell GPUs. The code is for 4.0.0b36.
 
-ALiBi and the soft cap are modifiers of the score, compiled into the kernels (`_fa4_scores`); ALiBi leaves out blocks
-that are too far away to matter (`near`). PyTorch can put the same kernels under its own flash attention, for the whole
-process (`torch.nn.attention.activate_flash_attention_impl("FA4")`). Here they are called by themselves, so that
-`sdpa-flash` stays what it says.
+ALiBi and the soft cap are modifiers of the score that are compiled into the kernels (`_fa4_scores`). ALiBi skips blocks
+that are too far away to matter (`near`). PyTorch could use the same kernels in its own flash attention, for the whole
+process (`torch.nn.attention.activate_flash_attention_impl("FA4")`). Here they are called directly, so `sdpa-flash`
+remains PyTorch's kernel.
 """
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ KERNELS = {"cuda": Kernels(("FlashAttentionForwardSm",), ("FlashAttentionBackwar
 
 
 class FlashAttention4(FlashPackage):
+    """This backend is the package flash-attn-4."""
+
     name = "fa4"
     title, install = "FlashAttention-4", "pip install --pre flash-attn-4[cu13]"
     generations = (9, 10)
@@ -37,7 +39,7 @@ class FlashAttention4(FlashPackage):
 
 
 def has_flash_attn_4() -> bool:
-    """Whether the package is here. Its modules do not tell: flash-attn 2.8.3 has an older `flash_attn.cute`."""
+    """Tells whether the package is installed, not by its modules: flash-attn 2.8.3 has an old `flash_attn.cute`."""
     try:
         importlib.metadata.version("flash-attn-4")
     except importlib.metadata.PackageNotFoundError:
@@ -49,11 +51,14 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, bias: Any = None, key_mask: None = None,
            softcap: float | None = None, sinks_H: torch.Tensor | None = None,
            deterministic: bool = False) -> torch.Tensor:
-    """Packed sequences are the one `visible` it knows, ALiBi the one `bias`; sinks are the kernel's own."""
+    """Calls the package's functions -> (B, H, N, D); the kernel itself has sinks.
+
+    The only `visible` it takes is that of packed sequences, the only `bias` ALiBi's. Raises ValueError for others.
+    """
     from flash_attn.cute import flash_attn_func, flash_attn_varlen_func
 
     if bias is not None or softcap is not None:
-        return modified(q_BHND, k_BGMD, v_BGMD, scale, band, bias, softcap, deterministic)
+        return with_modifier(q_BHND, k_BGMD, v_BGMD, scale, band, bias, softcap, deterministic)
     q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
     arguments: dict[str, Any] = {"softmax_scale": scale, "causal": band.causal, "deterministic": deterministic,
                                  "window_size": (None, None) if band.causal else (band.left, band.right)}
@@ -67,9 +72,12 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
     return out.view(*q.shape[:3], -1).transpose(1, 2)
 
 
-def modified(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, scale: float, band: masks.Band,
-             bias: Any, softcap: float | None, deterministic: bool) -> torch.Tensor:
-    """Raises ValueError for a bias that is not ALiBi's, and where gradients of ALiBi are to repeat to the last bit."""
+def with_modifier(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, scale: float, band: masks.Band,
+                  bias: Any, softcap: float | None, deterministic: bool) -> torch.Tensor:
+    """Computes attention with ALiBi or a soft cap -> (B, H, N, D).
+
+    Raises ValueError for a bias that is not ALiBi's, and for deterministic gradients of ALiBi.
+    """
     from attention.backends import _fa4_scores
 
     n, m = q_BHND.shape[2], k_BGMD.shape[2]
@@ -88,15 +96,17 @@ def modified(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, s
         scores = _fa4_scores.alibi(bias.slopes, m - n, band.causal)
         near = select(q_BHND.detach(), k_BGMD.detach(), bias.slopes_H, scale, band.causal)
         if k_BGMD.shape[1] < q_BHND.shape[1] and wants_gradients(q_BHND, k_BGMD, v_BGMD):
-            # On Hopper the backward pass of 4.0.0b36 tells the modifier of grouped heads a wrong head and query.
+            # On Hopper the backward pass of 4.0.0b36 passes a wrong head and query to the modifier of grouped heads.
             k_BGMD, v_BGMD = (x.repeat_interleave(q_BHND.shape[1] // x.shape[1], 1) for x in (k_BGMD, v_BGMD))
     q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
-    return _Modified.apply(q, k, v, arguments, scores, near, deterministic).transpose(1, 2)
+    return _Attention.apply(q, k, v, arguments, scores, near, deterministic).transpose(1, 2)
 
 
-class _Modified(torch.autograd.Function):
-    """The package's two kernels with modified scores: its public function gives both passes one modifier, and the
-    forward pass has a faster form."""
+class _Attention(torch.autograd.Function):
+    """Runs the package's two kernels with a modifier of the score.
+
+    The package's public function passes one modifier to both kernels, but the forward pass has a faster form of it.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, arguments: dict[str, Any], scores: Any,

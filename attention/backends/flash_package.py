@@ -1,4 +1,4 @@
-"""What the packages of the FlashAttention authors share: where they run, packed sequences, pages of a cache."""
+"""The shared part of the packages of the FlashAttention authors: where they run, packed sequences, pages of a cache."""
 from __future__ import annotations
 
 import functools
@@ -13,17 +13,17 @@ PAGE = 256  # keys; the kernels take multiples
 
 
 class FlashPackage(Backend):
-    """A backend that is one of these packages; half precision on CUDA GPUs."""
+    """A backend of this class is one of these packages; half precision on CUDA GPUs."""
 
     title: str
-    modules: tuple[str, ...] = ()  # what must be importable
-    install: str  # what to do where it is not
-    generations: tuple[int, ...] = ()  # of GPUs, by the major number of their compute capability; none: it says itself
-    probes = True  # which head dims a wheel holds is the wheel's own knowledge
+    modules: tuple[str, ...] = ()  # modules that must be importable
+    install: str  # how to install them
+    generations: tuple[int, ...] = ()  # of GPUs, the major number of the compute capability; empty: the package checks
+    probes = True  # only a wheel itself can tell which head dims it was built for
     deterministic_backward = False
 
     def installed(self) -> bool:
-        """Whether the package is here; it is not imported."""
+        """Tells whether the package is installed, without importing it."""
         return all(importlib.util.find_spec(module) is not None for module in self.modules)
 
     def missing(self, device: torch.device) -> str | None:
@@ -55,9 +55,9 @@ class FlashPackage(Backend):
 
 
 def packed_in(visible: Any, rows: int) -> dict[str, Any]:
-    """The arguments that say where the sequences packed into `rows` rows begin, by the `lengths` of `visible`.
+    """Gives the arguments for sequences packed into `rows` rows, from the mask `visible` of packed sequences.
 
-    Raises ValueError for another `visible`.
+    Raises ValueError for another mask.
     """
     if not hasattr(visible, "lengths"):
         raise ValueError("FlashAttention takes no mask but bands and packed sequences")
@@ -66,14 +66,16 @@ def packed_in(visible: Any, rows: int) -> dict[str, Any]:
 
 
 def pages(k_BMGD: torch.Tensor, v_BMGD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The table of pages (B, pages), int32, and the pages (B x pages, PAGE, G, D) of keys and of values; the last page
-    of a sequence is filled up with zeros."""
+    """Cuts a cache into pages: a table (B, pages), int32, and the pages (B x pages, PAGE, G, D) of keys and values.
+
+    Zeros fill up the last page of a sequence.
+    """
     batch, m = k_BMGD.shape[:2]
     count = -(-m // PAGE)
 
     def cut(cache: torch.Tensor) -> torch.Tensor:
-        missing = count * PAGE - m
-        whole = torch.nn.functional.pad(cache, (0, 0, 0, 0, 0, missing)) if missing else cache
+        rest = count * PAGE - m
+        whole = torch.nn.functional.pad(cache, (0, 0, 0, 0, 0, rest)) if rest else cache
         return whole.unflatten(1, (count, PAGE)).flatten(0, 1)
 
     table = torch.arange(batch * count, dtype=torch.int32, device=k_BMGD.device).view(batch, count)

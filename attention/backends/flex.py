@@ -1,7 +1,7 @@
-"""FlexAttention, always compiled (Dong et al., arXiv 2412.05496). Under ALiBi it leaves out blocks of keys that are too
-far away to matter, call by call (`near`).
+"""FlexAttention, always compiled (Dong et al., arXiv 2412.05496). With ALiBi each call skips the blocks of keys that
+are too far away to matter (`near`).
 
-Past its recompile limit torch.compile runs the dense fallback without a word: see `compiling` for what stops it here.
+Past its recompile limit torch.compile runs the dense fallback and says nothing; `compiling` prevents that.
 """
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels
 from attention.backends.compiling import compiled, no_compiler, refusals
 from attention.backends.sinks import with_sinks
 
-# On the CPU, where it has no backward pass, the profiler names the compiled graph, not the C++ kernel in it.
+# On the CPU there is no backward pass, and the profiler names the compiled graph, not the C++ kernel in it.
 KERNELS = {"cpu": Kernels(("^CompiledFxGraph$",), (), never=(PRODUCT["cpu"], SOFTMAX["cpu"])),
            "cuda": Kernels((r"triton_tem\w*flex_attention(?!_backward)",), (r"triton_tem\w*flex_attention_backward",),
                            never=(PRODUCT["cuda"], SOFTMAX["cuda"]))}
 
 
 class Flex(Backend):
+    """This backend compiles PyTorch's flex_attention."""
+
     name = "flex"
     compiled = True
     kernels = KERNELS
@@ -42,7 +44,10 @@ class Flex(Backend):
 
 
 class Attend:
-    """One caller's compiled kernel and its last masks. `static`: shapes and numbers are compiled in, each anew."""
+    """An instance holds the compiled kernel of one caller and its last masks.
+
+    With `static`, each shape and number is compiled into a kernel of its own.
+    """
 
     kernel_options: ClassVar[dict[str, Any]] = {}
     static = False
@@ -61,7 +66,7 @@ class Attend:
         n, m, device = q_BHND.shape[2], k_BGMD.shape[2], q_BHND.device
         skips = hasattr(bias, "slopes_H") and visible is None and n <= m
         if self.kernel is None:
-            from torch.nn.attention.flex_attention import flex_attention  # brings torch._dynamo, two seconds
+            from torch.nn.attention.flex_attention import flex_attention  # imports torch._dynamo, two seconds
 
             # With dynamic shapes the C++ that inductor writes for the CPU does not compile (torch 2.11, 2.13).
             dynamic = False if self.static or device.type == "cpu" else None
@@ -84,8 +89,10 @@ class Attend:
 
     def _express(self, q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None, bias: Any,
                  key_mask: torch.Tensor | None, softcap: float | None, skips: bool) -> None:
-        """Masks, bias and soft cap as FlexAttention's mask_mod, block_mask and score_mod; what skips makes its
-        block_mask at each call."""
+        """Writes masks, bias and soft cap as FlexAttention's mask_mod, block_mask and score_mod.
+
+        With `skips` the block_mask is made at each call instead.
+        """
         from torch.nn.attention.flex_attention import create_block_mask
 
         heads, n = q.shape[1:3]
@@ -108,8 +115,10 @@ Position = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _positions(n: int, m: int, device: torch.device | None) -> Position:
-    """Where query i stands, counted in keys. The distance is a tensor on `device`, where there is one, since a number
-    would be compiled in, length by length."""
+    """Gives the function from query i to its position among the keys.
+
+    The offset is a tensor on `device`, if there is one, since a number would be compiled in for each length.
+    """
     if n == m:
         return lambda i: i
     offset = m - n if device is None else torch.tensor(m - n, device=device)
@@ -118,21 +127,22 @@ def _positions(n: int, m: int, device: torch.device | None) -> Position:
 
 def _mask_mod(position: Position, band: masks.Band, visible: masks.Visible | None,
               key_mask: torch.Tensor | None) -> Callable | None:
+    """Builds the mask_mod of these masks together; None if every query sees every key."""
     mask_mod = None
     if band != masks.FULL:
         def mask_mod(b, h, i, j):
             return band(position(i), j)
     if visible is not None:
-        along = mask_mod
+        band_mod = mask_mod
 
         def mask_mod(b, h, i, j):
-            seen = visible(h, position(i), j)
-            return seen if along is None else along(b, h, i, j) & seen
+            mask = visible(h, position(i), j)
+            return mask if band_mod is None else band_mod(b, h, i, j) & mask
     if key_mask is not None:
-        in_band = mask_mod
+        others_mod = mask_mod
 
         def mask_mod(b, h, i, j):
-            return key_mask[b, j] if in_band is None else in_band(b, h, i, j) & key_mask[b, j]
+            return key_mask[b, j] if others_mod is None else others_mod(b, h, i, j) & key_mask[b, j]
 
     return mask_mod
 
@@ -146,26 +156,26 @@ def _score_mod(position: Position, bias: Callable | None, softcap: float | None)
     return score_mod
 
 
-def _everything(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-    """A mask that hides nothing, which no compiler sees through: without one FlashAttention-4 takes all blocks."""
+def _all_keys(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    """Hides no key, in a way that a compiler can't remove: without a mask FlashAttention-4 would take all blocks."""
     return j >= 0
 
 
 def _block_mask(n: int, m: int, blocks: near.Blocks, mask_mod: Callable | None) -> Any:
     from torch.nn.attention.flex_attention import BlockMask
 
-    return BlockMask((n, m), *blocks, BLOCK_SIZE=(near.SIZE, near.SIZE), mask_mod=mask_mod or _everything)
+    return BlockMask((n, m), *blocks, BLOCK_SIZE=(near.SIZE, near.SIZE), mask_mod=mask_mod or _all_keys)
 
 
 def _sums() -> Any:
-    """What asks FlexAttention for the log-sum-exp of each row's scores."""
+    """Gives the request for the log-sum-exp of each row's scores."""
     from torch.nn.attention.flex_attention import AuxRequest
 
     return AuxRequest(lse=True)
 
 
 class FlexSums(Flex):
-    """FlexAttention asked for its log-sum-exp as well."""
+    """This backend also needs the log-sum-exp of FlexAttention, which it has on a GPU only."""
 
     def refuses(self, case: Case) -> str | None:
         if case.device == "cpu":

@@ -1,5 +1,7 @@
-"""FlexAttention on FlashAttention-4's kernels: torch.nn.attention.flex_attention with BACKEND="FLASH", from torch 2.11
-and flash-attn-4 on; half precision on Hopper and Blackwell GPUs."""
+"""FlexAttention with FlashAttention-4's kernels: torch.nn.attention.flex_attention with BACKEND="FLASH".
+
+It needs torch 2.11 and flash-attn-4, and runs in half precision on Hopper and Blackwell GPUs.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from attention.backends.sinks import wants_gradients
 
 
 class FlexFA4(flex.Flex):
+    """This backend compiles flex_attention into FlashAttention-4's kernels."""
+
     name = "flex-fa4"
     deterministic_backward = False
     kernels = fa4.KERNELS
@@ -30,14 +34,16 @@ class FlexFA4(flex.Flex):
 
 
 class Attend(flex.Attend):
+    """An instance holds the compiled kernel of one caller."""
+
     kernel_options: ClassVar[dict[str, Any]] = {"BACKEND": "FLASH"}
-    static = True  # the kernel takes no symbols
+    static = True  # the kernel takes no symbolic shapes
 
     def __call__(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, bias: Any = None,
                  **arguments: Any) -> torch.Tensor:
         group = q_BHND.shape[1] // k_BGMD.shape[1]
         if bias is not None and group > 1 and wants_gradients(q_BHND, k_BGMD, v_BGMD):
-            k_BGMD, v_BGMD = (x.repeat_interleave(group, 1) for x in (k_BGMD, v_BGMD))  # see fa4.modified
+            k_BGMD, v_BGMD = (x.repeat_interleave(group, 1) for x in (k_BGMD, v_BGMD))  # see fa4.with_modifier
         return super().__call__(q_BHND, k_BGMD, v_BGMD, bias=bias, **arguments)
 
 

@@ -1,16 +1,17 @@
-"""ALiBi that skips: the blocks of keys that are near enough to matter, worked out from q and k, on their device.
+"""Chooses the blocks of keys that ALiBi can't skip, from q and k on their device.
 
-A query's own key weighs e^s in its softmax. With slope a, a key d tokens away weighs at most e^(S - a d), S being
-scale |q| times the longest key's length. Let C be the largest S - s of a head's queries. The keys further than r on one
-side weigh, relative to the query's own, at most
+A query's own key weighs e^s in its softmax. With slope a, a key d tokens away weighs at most e^(S - a d), where S is
+scale |q| times the length of the longest key. Let C be the largest S - s of a head's queries. The keys beyond distance
+r on one side weigh, relative to the query's own key, at most
 
     e^C (e^(-a r) + e^(-a (r+1)) + ...) = e^(C - a r) / (1 - e^(-a)),
 
-and no more than e^(C - a r) times their number. With r so that this is `tolerance(dtype)`, blocks wholly beyond r are
-left out: no row of the softmax loses a larger share of its weight, and no column, which the gradients of keys and
-values sum, more than a row. The bound is Adaptive Computation Pruning's (Lin et al., arXiv 2504.06949) with ALiBi in
-the forget gate's place, and each query's own score in place of its lower bound. What is kept forms a band, so that the
-lists of blocks are arithmetic; nothing waits for the host, and a CUDA graph decides anew at each replay.
+and at most e^(C - a r) times their number. r is chosen so that this is `tolerance(dtype)`, and blocks wholly beyond r
+are skipped. So no row of the softmax loses a larger share of its weight, and no column, over which the gradients of
+keys and values sum, loses more than a row. The bound is that of Adaptive Computation Pruning (Lin et al., arXiv
+2504.06949) with ALiBi in place of the forget gate, and each query's own score in place of its lower bound. The
+remaining blocks form a band, so their lists are arithmetic. Nothing waits for the host, and a CUDA graph decides again
+at each replay.
 """
 from __future__ import annotations
 
@@ -19,19 +20,19 @@ from typing import NamedTuple
 import torch
 
 SIZE = 128  # tokens of a block
-SLACK = 2.0 ** -13  # of a product of up to 512 channels summed in float32
+SLACK = 2.0 ** -13  # relative error of a product of up to 512 channels that is summed in float32
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The largest share of a row's weight that is left out: a 32nd of the dtype's eps, 2.4e-4 in bfloat16."""
+    """Gives the largest share of a row's weight to skip: a 32nd of the dtype's eps, 2.4e-4 in bfloat16."""
     return torch.finfo(dtype).eps / 32
 
 
 def reach(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, slopes_H: torch.Tensor, *, scale: float, causal: bool,
           key_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The distance (B, H) in whole tokens beyond which nothing matters, n + m where everything may; needs n <= m.
+    """Computes the distance (B, H), in whole tokens, beyond which no key matters; needs n <= m.
 
-    Everything may where the slope is not positive, and where some query's own key is masked.
+    It is n + m, so every key matters, if the slope is not positive or if some query's own key is masked.
     """
     n, m, groups = q_BHND.shape[2], k_BGMD.shape[2], k_BGMD.shape[1]
     wide = torch.promote_types(q_BHND.dtype, torch.float32)
@@ -42,16 +43,19 @@ def reach(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, slopes_H: torch.Tensor, *,
     slopes = slopes_H.to(wide)
     keys = ((1 if causal else 2) / -torch.expm1(-slopes)).clamp_max(m)
     distance = (excess + torch.log(keys / tolerance(q_BHND.dtype))) / slopes
-    everything = (slopes <= 0).expand_as(distance)
+    unlimited = (slopes <= 0).expand_as(distance)
     if key_mask is not None:
-        everything = everything | ~key_mask[:, m - n:].all(-1, keepdim=True)
-    return distance.masked_fill(everything, n + m).nan_to_num(nan=n + m).clamp(0, n + m).ceil().int()
+        unlimited = unlimited | ~key_mask[:, m - n:].all(-1, keepdim=True)
+    return distance.masked_fill(unlimited, n + m).nan_to_num(nan=n + m).clamp(0, n + m).ceil().int()
 
 
 class Blocks(NamedTuple):
-    """Blocks of SIZE by SIZE, as FlexAttention's BlockMask has them: for each block of queries the blocks of keys it
-    sees in part and those it sees whole, and for each block of keys the blocks of queries; counts (B, H, blocks) and
-    block numbers (B, H, blocks, blocks), int32."""
+    """Lists blocks of SIZE by SIZE in the form of FlexAttention's BlockMask.
+
+    For each block of queries there are the blocks of keys that it sees in part and those that it sees whole; for each
+    block of keys there are the blocks of queries. Counts are (B, H, blocks), block numbers (B, H, blocks, blocks),
+    int32.
+    """
 
     kv_count: torch.Tensor
     kv: torch.Tensor
@@ -64,9 +68,9 @@ class Blocks(NamedTuple):
 
 
 def blocks(reach_BH: torch.Tensor, n: int, m: int, *, causal: bool, masked: bool = False, size: int = SIZE) -> Blocks:
-    """The blocks within reach. `masked`: keys are masked, so that no block counts as whole.
+    """Lists the blocks within reach. With `masked` keys no block counts as whole.
 
-    As FlexAttention itself has it, a last block of queries that is not full sees its keys in part.
+    As in FlexAttention, a last block of queries that is not full sees its keys in part.
     """
     rows, columns, off = -(-n // size), -(-m // size), m - n
     ragged_q, ragged_k = n % size > 0, m % size > 0
@@ -74,7 +78,7 @@ def blocks(reach_BH: torch.Tensor, n: int, m: int, *, causal: bool, masked: bool
     i = torch.arange(rows, device=r.device, dtype=torch.int32).expand(*reach_BH.shape, -1)
     j = torch.arange(columns, device=r.device, dtype=torch.int32).expand(*reach_BH.shape, -1)
 
-    # Queries of block i stand at first ... first + size - 1; it sees the key blocks low ... high - 1, whole up to part.
+    # Queries of block i stand at first ... first + size - 1. It sees key blocks low ... high - 1, whole up to `part`.
     first = i * size + off
     low = ((first - r) // size).clamp_min(0)
     high = (first + size - 1 + (0 if causal else r)) // size + 1
@@ -84,7 +88,7 @@ def blocks(reach_BH: torch.Tensor, n: int, m: int, *, causal: bool, masked: bool
     if masked or ragged_q:
         part = torch.where((i == rows - 1) | masked, low, part)
 
-    # The same seen from key block j: the query blocks top ... bottom - 1, in part up to whole, and the ragged last one.
+    # For key block j: it is seen by the query blocks top ... bottom - 1, in part up to `whole`, and by the ragged last.
     last = j * size + size - 1
     top = ((j * size - off - (0 if causal else r)) // size).clamp(0, rows)
     bottom = ((last + r - off) // size + 1).clamp_max(rows).maximum(top)
@@ -105,6 +109,6 @@ def blocks(reach_BH: torch.Tensor, n: int, m: int, *, causal: bool, masked: bool
 
 def select(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, slopes_H: torch.Tensor, scale: float, causal: bool,
            key_mask: torch.Tensor | None = None) -> Blocks:
-    """The blocks that ALiBi of q and k keeps."""
+    """Lists the blocks that ALiBi on q and k can't skip."""
     distance = reach(q_BHND, k_BGMD, slopes_H, scale=scale, causal=causal, key_mask=key_mask)
     return blocks(distance, q_BHND.shape[2], k_BGMD.shape[2], causal=causal, masked=key_mask is not None)

@@ -1,4 +1,4 @@
-"""ALiBi: a bias that grows linearly with distance (Press et al., Train Short, Test Long, arXiv 2108.12409)."""
+"""ALiBi adds a bias that grows linearly with distance (Press et al., Train Short, Test Long, arXiv 2108.12409)."""
 from __future__ import annotations
 
 import functools
@@ -21,8 +21,10 @@ from attention.registry import register
 
 
 def slopes(heads: int) -> list[float]:
-    """The paper's slopes: 2^(-8/n), 2^(-16/n), ... for n heads, n a power of two. Otherwise those
-    of the nearest lower power, then every other one of the next (as in the authors' code)."""
+    """Gives the paper's slopes: 2^(-8/n), 2^(-16/n), ... for n heads if n is a power of two.
+
+    Otherwise they are those of the nearest lower power, then every other one of the next (as in the authors' code).
+    """
     power = 2 ** (heads.bit_length() - 1)
     first = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     between = [2 ** (-4 * h / power) for h in range(1, 2 * (heads - power), 2)]
@@ -30,9 +32,9 @@ def slopes(heads: int) -> list[float]:
 
 
 class Alibi:
-    """bias(h, i, j) = -slope of head h x |i - j|; `slopes` are numbers, `slopes_H` the same in float32 on `device`.
+    """The bias(h, i, j) = -slope of head h x |i - j|. `slopes` are numbers, `slopes_H` a float32 tensor on `device`.
 
-    `causal`: no key after its query is seen, so j - i is the distance's negative already.
+    If `causal`, no query sees a later key, so j - i is already the negative distance.
     """
 
     def __init__(self, heads: int, device: torch.device, causal: bool) -> None:
@@ -44,19 +46,20 @@ class Alibi:
         return self.slopes_H[h] * (j - i if self.causal else -(j - i).abs())
 
 
-_bias = functools.cache(Alibi)  # backends keep what they make of a bias, and know it by its identity
+# Backends store the mask that they make of a bias, and find it again by the identity of the object.
+_bias = functools.cache(Alibi)
 
 
 def bias(heads: int, device: torch.device, causal: bool) -> Alibi:
-    """The one bias of these heads on this device."""
-    build = Alibi if torch.compiler.is_compiling() else _bias  # dynamo traces no cache
+    """Gives the one bias of these heads on this device."""
+    build = Alibi if torch.compiler.is_compiling() else _bias  # dynamo can't trace a cache
     return build(heads, device, causal)
 
 
 @register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs, values=True, core=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """Softmax attention with -slope |i - j| added to the scores; symmetric when not causal."""
+    """Computes softmax attention with -slope |i - j| added to the scores; not causal, the bias is symmetric."""
     slope = torch.tensor(slopes(q.shape[1]), dtype=torch.float64, device=q.device)
     return softmax_attention(q, k, v, scale=scale, key_mask=key_mask, dtype=dtype,
                              visible=(lambda i, j: j <= i) if causal else None,
@@ -66,5 +69,6 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 @register("alibi", backends=[eager, sdpa, cudnn_frontend, fa2, fa4, flex, flex_fa4, tiled])
 def alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
           key_mask: torch.Tensor | None) -> torch.Tensor:
+    """Asks the backend for softmax with ALiBi's bias."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
                   bias=bias(q.shape[1], q.device, causal))
