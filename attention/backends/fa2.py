@@ -21,7 +21,8 @@ class FlashAttention2(FlashPackage):
     """This backend is the package flash-attn."""
 
     name = "fa2"
-    title, modules, install = "flash-attn", ("flash_attn",), "pip install attention-perf[gpu]"
+    title, install = "flash-attn", "pip install attention-perf[gpu]"
+    modules = "flash_attn", "flash_attn_2_cuda"  # flash-attn-4 brings a folder flash_attn as well
     kernels = KERNELS
 
     def attend(self) -> Callable[..., torch.Tensor]:

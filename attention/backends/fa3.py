@@ -5,6 +5,7 @@ wheel of xformers 0.0.34, whose library has no soft cap. Later wheels have no su
 """
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -55,7 +56,8 @@ def operators() -> Any:
         importlib.import_module("flash_attn_interface")
     elif library := _library():
         runtime = _on_path("nvidia/cuda_runtime/lib/libcudart.so.12")  # the library is linked with it
-        settle_runtime()
+        with contextlib.suppress(RuntimeError):  # cuDNN's frontend refuses two runtimes; it says so where it is asked
+            settle_runtime()
         try:
             if runtime is not None:
                 ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)

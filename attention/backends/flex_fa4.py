@@ -27,7 +27,7 @@ class FlexFA4(flex.Flex):
     def refuses(self, case: Case) -> str | None:
         if case.dtype not in (torch.float16, torch.bfloat16):
             return f"FlashAttention-4 takes float16 and bfloat16, not {str(case.dtype).removeprefix('torch.')}"
-        return None
+        return fa4.wrong_gradients(case)
 
     def attend(self) -> Callable[..., torch.Tensor]:
         return Attend()

@@ -12,6 +12,7 @@ import torch
 import attention
 from attention import registry
 from attention.backends import fa3 as fa3_module
+from attention.backends import fa4 as fa4_module
 from attention.backends.base import Case
 from attention.backends.fa2 import fa2, paged
 from attention.backends.fa3 import fa3
@@ -35,6 +36,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Packages]:
     monkeypatch.setattr(fa3_module, "operators", lambda: fakes)
     fakes.kernels = kernels
     monkeypatch.setattr(FlashPackage, "missing", lambda self, device: None)
+    monkeypatch.setattr(fa4_module, "BACKWARD", (8, 16, 64))  # the fakes' gradients are right at any
     registry._probe.cache_clear()
     yield fakes
     registry._probe.cache_clear()
@@ -182,3 +184,13 @@ def test_fa4_has_no_deterministic_alibi(packages: Packages) -> None:
     reason = attention.why_not("alibi:fa4", n=8, causal=True, grad=True, deterministic=True)
     assert reason == ("alibi:fa4: the blocks that ALiBi keeps add gradients in any order; pass deterministic=False")
     assert attention.why_not("alibi:fa4", n=8, causal=True, deterministic=True) is None
+
+
+def test_fa4_gives_no_gradients_at_head_dims_where_they_were_wrong(packages, monkeypatch):
+    monkeypatch.setattr(fa4_module, "BACKWARD", (64, 128))
+    for backend in ("fa4", "flex-fa4"):
+        asked: dict[str, Any] = {"device": "cpu", "dtype": torch.bfloat16, "head_dim": 40}
+        reason = attention.why_not(f"softmax:{backend}", grad=True, **asked)
+        assert reason is not None
+        assert "seen right at head dims 64 and 128 only, not 40" in reason
+    assert attention.why_not("softmax:fa4", grad=False, **asked) is None
