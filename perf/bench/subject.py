@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Facts:
 
 
 class Subject:
-    """One workload on one device, made ready and called once.
+    """One workload on one device, made ready and called once, in `first_seconds`, the compiler's among them.
 
     `around` changes the call before anything is measured (an injected fault); `compiles` is the context that collects
     the compiler's seconds. Every method raises Missing where memory is short or the compiler has no kernel.
@@ -82,7 +83,9 @@ class Subject:
                     raise Missing((str(error).strip() or type(error).__name__).splitlines()[0]) from error
             self.call = around(self.prepared.call)
             with part("first calls"):  # compilers and libraries make their plans
+                started = time.monotonic()
                 self.call()
+                self.first_seconds = time.monotonic() - started
         self.facts = Facts(compiled=compiled.figures())
 
     def check(self) -> Facts:

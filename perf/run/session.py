@@ -18,6 +18,7 @@ from perf.measure.clocks import Plan, clock
 from perf.measure.compiling import Ledger
 from perf.measure.evidence import Evidence, Writer
 from perf.measure.fitness import Patience, State, Watch, summary, unfit
+from perf.measure.host import vnni
 from perf.measure.sampling import Samples
 from perf.run.options import Settings
 from perf.run.replay import Script
@@ -27,6 +28,8 @@ from perf.workloads.workload import Workload
 
 SHOWN = ("error", "bound", "peak_bytes", "flops", "bytes", "clock", "interval", "ended", "host", "floor", "limit",
          "compiled", "counters", "quality")  # the fields of evidence that pytest-benchmark's JSON has too
+
+LONGEST = 5.0  # seconds of a call; a row takes about ten calls
 
 
 class Session:
@@ -86,6 +89,7 @@ class Session:
     def _measure(self, w: Workload, benchmark: Any) -> None:
         subject = Subject(self.preparer, w, part=self.spending.on)
         subject.facts.compiled = self.ledger.add(w.id, subject.facts.compiled)
+        self._bear(subject)
         facts = asdict(subject.check())
         if self.settings.quality and not w.bare:
             with self.spending.on("quality"):
@@ -113,6 +117,16 @@ class Session:
         row = self._record(w, "ok", samples=samples.seconds, median=samples.median, interval=samples.interval,
                            iqr=samples.iqr, rounds=len(samples.seconds), ended=samples.ended, **facts)
         self._play(row, benchmark, plan.call)
+
+    def _bear(self, subject: Subject) -> None:
+        """Leaves a row whose every call is long to the full grid, and to options that ask for it: raises Missing."""
+        seconds = 0.0 if subject.facts.compiled else subject.first_seconds
+        if seconds > LONGEST and self.settings.grid != "full" and not self.settings.axes:
+            raise Missing(f"one call takes {seconds:.0f} s{self._hint(subject.workload)}; --perf-grid full measures it")
+
+    def _hint(self, w: Workload) -> str:
+        int8 = "int8" in w.quantization and self.settings.device.type == "cpu"
+        return " (this CPU has no VNNI instructions, which int8 needs)" if int8 and not vnni() else ""
 
     def _timed(self, subject: Subject, plan: Plan) -> tuple[Samples, tuple[State, ...]]:
         """Times, and times again where the machine turned out unfit."""

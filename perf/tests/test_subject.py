@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,9 @@ from perf.compare import worker
 from perf.history import asv_benchmark, matrix
 from perf.history.figures import FOLDER, Cell
 from perf.history.series import series
+from perf.run import session
+from perf.run.options import Settings
+from perf.run.replay import Script
 from perf.studies import gpt2_rows, vit_rows
 from perf.studies.measuring import Study
 from perf.workloads.workload import Workload
@@ -171,3 +175,19 @@ def test_asv_keeps_the_error_of_what_it_refuses(swapped: Workload, monkeypatch: 
     figures = Cell(swapped, "cpu").figures
     assert 0 < (figures.error or 0) <= 1
     assert "expected" in (figures.wrong or "")
+
+
+@pytest.mark.parametrize(("grid", "axes", "measured"), [
+    ("default", {}, False), ("full", {}, True), ("default", {"backend": ["sdpa-flash"]}, True)])
+def test_a_row_of_long_calls_is_left_to_the_full_grid_and_to_who_names_it(tmp_path, monkeypatch, grid, axes, measured):
+    monkeypatch.setattr(session, "LONGEST", -1.0)
+    calls = []
+    benchmark = SimpleNamespace(enabled=False, pedantic=calls.append)
+    run = session.Session(Settings(CPU, grid, [FLASH], tmp_path / "evidence.jsonl", axes=axes), Script())
+    if measured:
+        run.measure(FLASH, benchmark)
+    else:
+        with pytest.raises(pytest.skip.Exception, match="one call takes 0 s; --perf-grid full measures it"):
+            run.measure(FLASH, benchmark)
+    assert len(calls) == measured
+    assert [row.outcome for row in run.rows] == ([] if measured else ["skipped"])
