@@ -5,6 +5,7 @@ Every number on that page comes from a file in perf/records. A test holds the pa
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _fastest(rows: list) -> str:
     """Names the fastest backend of each shape, of those that ran."""
     lines = ["Fastest of the backends that ran:", ""]
     for group in groups(rows):
-        best = min(group, key=lambda row: row.median)
+        best = min(group, key=lambda row: row.median or math.inf)
         w, others = best.workload, ", ".join(sorted({row.workload.backend for row in group} - {best.workload.backend}))
         lines.append(f"- {w.function}, n = {w.n}: `{w.backend}` (against {others})")
     return "\n".join(lines)

@@ -181,8 +181,8 @@ def test_asv_keeps_the_error_of_what_it_refuses(swapped: Workload, monkeypatch: 
     ("default", {}, False), ("full", {}, True), ("default", {"backend": ["sdpa-flash"]}, True)])
 def test_a_row_of_long_calls_is_left_to_the_full_grid_and_to_who_names_it(tmp_path, monkeypatch, grid, axes, measured):
     monkeypatch.setattr(session, "LONGEST", -1.0)
-    calls = []
-    benchmark = SimpleNamespace(enabled=False, pedantic=calls.append)
+    calls: list[Any] = []
+    benchmark: Any = SimpleNamespace(enabled=False, pedantic=calls.append)
     run = session.Session(Settings(CPU, grid, [FLASH], tmp_path / "evidence.jsonl", axes=axes), Script())
     if measured:
         run.measure(FLASH, benchmark)
