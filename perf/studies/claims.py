@@ -1,56 +1,76 @@
-"""A study's claims, each beside what this run measured, and the tables they are read from."""
+"""Sets a study's claims beside what this run measured, with a word on each, and prints its tables."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.figures import Change
 from perf.studies.measuring import Study
 
 Cell = float | int | str | None
 
 
+# The words on a claim. Only what an interval shows, or a count that carries no noise, "holds" or "FAILS".
+HOLDS, FAILS = "holds", "FAILS"
+UNDECIDED = "undecided"  # the interval reaches to both sides of what was claimed
+NOT_WORSE = "not shown worse"  # no loss is claimed, and the interval includes none
+APART = "not comparable"
+
+
 @dataclass(frozen=True)
 class Claim:
-    """What a study `published` and this run `measured`; `holds` is None where they can't be compared, and `why` says
-    what decided."""
+    """What a study published beside what this run measured, the word on it, and what else decided."""
 
     said: str
     published: str
     measured: str
-    holds: bool | None
+    word: str
     why: str = ""
-
-    @property
-    def word(self) -> str:
-        return "not comparable" if self.holds is None else "holds" if self.holds else "FAILS"
 
     def __str__(self) -> str:
         why = f" ({self.why})" if self.why else ""
-        return f"{self.word:14} {self.said}: published {self.published}\n{'':14} measured {self.measured}{why}"
+        return f"{self.word:16} {self.said}: published {self.published}\n{'':16} measured {self.measured}{why}"
 
 
 class Claims:
-    """Those of one study, as records too."""
+    """The claims of one study, which are records too."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.all: list[Claim] = []
 
-    def add(self, said: str, published: str, measured: str, holds: bool | None, why: str = "") -> None:
-        self.all.append(claim := Claim(said, published, measured, holds, why))
-        self.study.write("claim", {**asdict(claim), "word": claim.word})
+    def add(self, said: str, published: str, measured: str, shown: bool | None, why: str = "", *,
+            apart: str = "") -> None:
+        """Adds a claim, which is or is not `shown`, or (None) can't be told from this run; `apart` says why it can't
+        be compared at all."""
+        self._add(Claim(said, published, measured, APART if apart else judge(shown), apart or why))
+
+    def add_no_loss(self, said: str, published: str, change: Change) -> None:
+        """Adds a claim that nothing was lost: a change inside the noise shows no loss, and no equality either."""
+        word = {"better": HOLDS, "worse": FAILS}.get(change.verdict, NOT_WORSE)
+        self._add(Claim(said, published, str(change), word))
+
+    def _add(self, claim: Claim) -> None:
+        self.all.append(claim)
+        self.study.write("claim", asdict(claim))
 
     def end(self) -> int:
-        """Prints them, then what failed; 1 only where a part could not be measured. A claim that fails is a finding."""
-        missing = [f"NOT MEASURED   {said}" for said in dict.fromkeys(self.study.failures)]
+        """Prints them, then the parts that failed. Gives 1 only where a part could not be measured: a claim that fails
+        is a finding."""
+        missing = [f"NOT MEASURED     {said}" for said in dict.fromkeys(self.study.failures)]
         print("\nClaims, published beside measured:", *map(str, self.all), *missing, f"records: {self.study.out}",
               sep="\n")
         return 1 if self.study.failures else 0
 
 
+def judge(shown: bool | None) -> str:
+    """Gives the word on a claim that is shown, is shown to be false, or (None) is neither."""
+    return UNDECIDED if shown is None else HOLDS if shown else FAILS
+
+
 def table(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
-    """Rows as lines under their columns, in the order in which these first appear; what is not there is "-"."""
+    """Sets rows as lines under their columns, in the order in which these first appear; what is not there is "-"."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_shown(row.get(column)) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -36,11 +36,28 @@ class Compared:
         """Times the time by the stopwatch, the new one as a CUDA graph, the old one called; None without a graph."""
         return self.new.replay / self.old.eager if self.new.replay else None
 
+    def at_least(self, factor: float) -> bool | None:
+        """Tells whether it is so many times as fast by the stopwatch: surely, surely not, or (None) neither."""
+        return _at_least(self.speed_up, _half(self.new) + _half(self.old), factor)
+
+    def at_least_by_device(self, factor: float) -> bool | None:
+        """Tells the same of the device's time."""
+        return _at_least(self.device_speed_up, self.new.interval + self.old.interval, factor)
+
     @property
     def size(self) -> float:
         return self.new.weights / self.old.weights
 
 
 def used(t: Timed) -> float:
-    """Seconds by the stopwatch: a compiled model by its CUDA graph where there is one, an uncompiled one called."""
+    """Gives the stopwatch's seconds: of a compiled model by its CUDA graph where there is one, else called."""
     return t.best if t.workload.compiled else t.eager
+
+
+def _half(t: Timed) -> float:
+    return t.replay_interval if t.workload.compiled and t.replay is not None else t.eager_interval
+
+
+def _at_least(ratio: float, half: float, factor: float) -> bool | None:
+    """Holds a ratio against a factor; `half` is the sum of both times' intervals, which is wider than theirs need."""
+    return True if ratio * (1 - half) >= factor else False if ratio * (1 + half) < factor else None

@@ -45,7 +45,7 @@ class Run:
 
 
 def _timed(record: dict[str, Any]) -> Timed:
-    known = {field.name: record[field.name] for field in fields(Timed)}
+    known = {field.name: record[field.name] for field in fields(Timed) if field.name in record}
     return Timed(**known | {"workload": Workload(**record["workload"]), "samples": tuple(record["samples"])})
 
 

@@ -10,12 +10,13 @@ import torch
 
 import attention
 from attention.testing import inputs
+from models.figures import compare
 from perf.report import units
 from perf.studies.calls import bounded
 from perf.studies.claims import Claims
 from perf.studies.low_rank_kernels import Cost, Kernels
 from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, UNIFORM, Row, Size, low_rank
-from perf.studies.low_rank_text import AGAIN, SWAPPED, TRAINED, Text
+from perf.studies.low_rank_text import AGAIN, SWAPPED, TRAINED, Read, Text
 from perf.studies.ratio import change
 
 LESS_MEMORY, LESS_TIME, ACCURACY, PROBABILITY, MSE = 0.7, 1 / 1.2, 0.95, 1e-3, 2.1e-4
@@ -52,10 +53,11 @@ def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Size
     drop_in(claims, others, kernels)
     claims.add("003: gradcheck of low-rank attention passes", "passes", *_gradcheck(kernels))
     claims.add("003: none of it needs Triton", "no Triton dependencies", _triton(kernels),
-               True if importlib.util.find_spec("triton") is None and kernels.costs else None)
+               bool(kernels.costs), apart="it is installed here" if importlib.util.find_spec("triton") else "")
     claims.add("003: it works for n from 512 to 16K", "512 to 16K",
                f"n = {', '.join(map(units.length, sorted({n for _, n, _ in kernels.costs})))} here",
-               True if {512, 16384} <= {n for name, n, _ in kernels.costs if name == own.name} else None)
+               True, apart="" if {512, 16384} <= {n for name, n, _ in kernels.costs if name == own.name} else
+               "not every length was tried")
 
 
 def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
@@ -85,24 +87,31 @@ def of_text(text: Text, claims: Claims, size: Size) -> None:
         return
     if uniform:
         claims.add("003: this model and text tell attentions apart: uniform weights cost 5 % of the accuracy",
-                   "no control", f"{base.accuracy:.2f} -> {uniform.accuracy:.2f} points, perplexity "
-                   f"{base.perplexity:.2f} -> {uniform.perplexity:.2f}", uniform.accuracy < ACCURACY * base.accuracy)
+                   "no control", f"{compare(base.accuracy, uniform.accuracy)}, perplexity "
+                   f"{base.perplexity:.2f} -> {uniform.perplexity:.2f}", _not(_keeps(base, uniform)))
     noise = f"another seed: perplexity {change(base.perplexity, again.perplexity)}" if again else ""
     for (name, how), found in text.figures.items():
         if name in (*SOFTMAX, TILED.name, AGAIN, UNIFORM.name):
             continue
-        part = found.accuracy / base.accuracy if base.accuracy else math.nan
         retrained = "no retraining" if how == SWAPPED else "trained with it"
         claims.add(f"003: {name}, {retrained}: at least 95 % of softmax attention's accuracy",
                    "95 %; perplexity 22.3 -> 23.1 (+3.6 %)",
-                   f"{100 * part:.1f} % ({base.accuracy:.2f} -> {found.accuracy:.2f} points "
-                   f"of next tokens); perplexity {base.perplexity:.2f} -> {found.perplexity:.2f} "
-                   f"({change(base.perplexity, found.perplexity)})", None if math.isnan(part) else part >= ACCURACY,
+                   f"{compare(base.accuracy, found.accuracy)}; perplexity {base.perplexity:.2f} -> "
+                   f"{found.perplexity:.2f} ({change(base.perplexity, found.perplexity)})", _keeps(base, found),
                    noise if how == TRAINED else "")
     own = low_rank(size.own).name
     if own in text.parameters:
         old, new = text.parameters[BASELINE.name], text.parameters[own]
         claims.add(f"003: {own}: parameters", "+0.4 %", f"{change(old, new)} ({old} -> {new})", new <= 1.004 * old)
+
+
+def _keeps(base: Read, new: Read) -> bool | None:
+    """Tells whether enough of the accuracy is left: surely, surely not, or (None) these texts can't tell."""
+    return compare(base.accuracy, new.accuracy).within((1 - ACCURACY) * base.accuracy.value)
+
+
+def _not(shown: bool | None) -> bool | None:
+    return None if shown is None else not shown
 
 
 def growth(row: Row, heads: int, head_dim: int, n: int = 16384) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -12,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 import models
 from models import gpt2
 from models.data import docstrings, split
+from models.figures import Figure
 from models.quality import evaluate
 from models.recipes import recipe
 from models.registry import Preset
@@ -28,10 +30,10 @@ AGAIN = "softmax, another seed"  # how far two trainings of the same thing are a
 
 @dataclass(frozen=True)
 class Read:
-    """Of held-out text: perplexity, and points of next tokens that are the likeliest one."""
+    """A model's reading of held-out text: its perplexity, and the points of next tokens that it thinks likeliest."""
 
     perplexity: float
-    accuracy: float
+    accuracy: Figure
 
 
 def create(preset: str | Preset, row: Row, device: torch.device, seed: int = 0) -> nn.Module:
@@ -69,18 +71,20 @@ def train(model: nn.Module, preset: str | Preset, steps: int, seconds: float, se
 
 
 def read(model: nn.Module, preset: str | Preset, limit: int | None = None) -> Read:
-    """The first `limit` (all) held-out texts."""
+    """Reads the first `limit` (all) held-out texts."""
     perplexity = evaluate(model, preset, limit=limit)["perplexity"].value
     _, held_out = split(preset)
     items = torch.arange(len(held_out) if limit is None else min(limit, len(held_out)))
-    right = counted = 0
+    right, counted = [], 0
     with torch.no_grad():
         for some in items.split(64):
             inputs, following = held_out.to(next(model.parameters()).device).batch(some)
             real = following != docstrings.IGNORED
             hits = gpt2.logits(model, inputs["input_ids"]).argmax(-1) == following  # type: ignore[arg-type]
-            right, counted = right + int((hits & real).sum()), counted + int(real.sum())
-    return Read(perplexity, 100 * right / counted)
+            right += (hits & real).sum(-1).tolist()
+            counted += int(real.sum())
+    points = 100 * len(right) / counted * np.array(right)  # whose mean is the share of all tokens
+    return Read(perplexity, Figure("next tokens", "points", "higher", points))
 
 
 def swapped(trained: nn.Module, preset: str | Preset, row: Row, device: torch.device) -> nn.Module:
@@ -135,7 +139,7 @@ class Text:
     def _keep(self, row: Row, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
         found = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)
         self.study.write("text", {"row": row.name, "variant": row.variant, "how": how, "steps": steps,
-                                  "perplexity": found.perplexity, "accuracy": found.accuracy,
+                                  "perplexity": found.perplexity, "accuracy": found.accuracy.value,
                                   "parameters": self.parameters[row.name]})
         print(f"  {row.name}, {how}: perplexity {found.perplexity:.2f}", flush=True)
-        return {f"perplexity, {how}": f"{found.perplexity:.2f}", f"right %, {how}": f"{found.accuracy:.2f}"}
+        return {f"perplexity, {how}": f"{found.perplexity:.2f}", f"right %, {how}": f"{found.accuracy.value:.2f}"}

@@ -18,6 +18,7 @@ from perf.bench.subject import Subject
 from perf.measure import machine
 from perf.measure.clocks import clock
 from perf.measure.fitness import Watch, unfit
+from perf.measure.sampling import median_interval
 from perf.workloads.workload import Workload
 
 ROUNDS = (5, 50)  # of a stopwatch: the fewest, and the most
@@ -46,10 +47,12 @@ class Timed:
     compiled: dict[str, float] = field(default_factory=dict)
     unfit: str | None = None
     samples: tuple[float, ...] = ()
+    eager_interval: float = 0.0  # half of the 95 % interval of `eager`, relative to it; 0 in records from before
+    replay_interval: float = 0.0
 
     @property
     def best(self) -> float:
-        """By the stopwatch, with a graph where there is one."""
+        """Gives the seconds by the stopwatch, with a graph where there is one."""
         return self.replay if self.replay is not None else self.eager
 
 
@@ -115,19 +118,21 @@ class Study:
         assert facts.error is not None
         assert facts.bound is not None
         assert facts.kept_bytes is not None
-        eager = stopwatch(subject.call, self.device)
+        eager, eager_interval = stopwatch(subject.call, self.device)
         ticking = clock(self.device)
         plan = subject.plan(ticking)
         samples, states = subject.sample(ticking, plan, self.watch, PRECISION)
-        replay = stopwatch(plan.call, self.device) if self.device.type == "cuda" and not plan.no_graph else None
+        graph = self.device.type == "cuda" and not plan.no_graph
+        replay, replay_interval = stopwatch(plan.call, self.device) if graph else (None, 0.0)
         return Timed(w, samples.median, samples.interval, plan.clock, eager, replay, plan.host, plan.no_graph,
                      facts.kept_bytes, facts.error, facts.bound, facts.counters, facts.compiled, unfit(states),
-                     samples.seconds)
+                     samples.seconds, eager_interval, replay_interval)
 
 
-def stopwatch(call: Callable[[], Any], device: torch.device) -> float:
-    """Median seconds of a call and the wait for its end."""
-    return statistics.median(readings(call, device))
+def stopwatch(call: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Gives the median seconds of a call and the wait for its end, and half of its 95 % interval relative to it."""
+    seconds = readings(call, device)
+    return statistics.median(seconds), median_interval(seconds)
 
 
 def readings(call: Callable[[], Any], device: torch.device, seconds: float = STOPWATCH,

@@ -19,6 +19,7 @@ import torch
 
 import attention
 import models
+from perf.studies.claims import FAILS, judge
 from perf.studies.compared import Compared
 from perf.studies.measuring import Study, Timed
 from perf.studies.options import parser
@@ -84,9 +85,10 @@ class Goals:
         self.study, self.m = study, m
         self.claims: list[str] = []
 
-    def claim(self, said: str, measured: str, holds: bool) -> None:
-        self.claims.append(f"{'holds ' if holds else 'FAILS '} {said}: {measured}")
-        self.study.write("claim", {"claim": said, "measured": measured, "holds": holds})
+    def claim(self, said: str, measured: str, shown: bool | None) -> None:
+        """Adds a claim that is or is not `shown`, or (None) can't be told from this run."""
+        self.claims.append(f"{judge(shown):9} {said}: {measured}")
+        self.study.write("claim", {"claim": said, "measured": measured, "word": judge(shown)})
 
     def compiled(self, part: str) -> list[Workload]:
         """All that a part compiles."""
@@ -106,7 +108,7 @@ class Goals:
                            f"{found.speed_up:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
                            f"{found.device_speed_up:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); the "
                            f"host launches the eager call in {ms(old.host)}; a CUDA graph alone gives "
-                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", found.speed_up >= LEAST)
+                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", found.at_least(LEAST))
 
     def blocks(self) -> None:
         """NF4 against half precision on the blocks: how much smaller, how much slower."""
@@ -150,10 +152,10 @@ class Goals:
                              f"{compile_seconds(one.new)}" for method, one in found.items())
             self.claim(f"the fastest quantised ViT at batch {self.m.batch} >= {FASTER}x as fast as bf16 compiled",
                        f"{best}: {won.device_speed_up:.2f}x ({ms(plain.gpu)} -> {ms(new.gpu)}, by {new.clock}; "
-                       f"stopwatch {ms(plain.best)} -> {ms(new.best)}). All: {told}", won.device_speed_up >= FASTER)
+                       f"stopwatch {ms(plain.best)} -> {ms(new.best)}). All: {told}", won.at_least_by_device(FASTER))
             fewer = Compared(new, fused)
             self.claim("and as bf16 compiled in as few products as it has",
-                       f"{fewer.device_speed_up:.2f}x ({ms(fused.gpu)})", fewer.device_speed_up >= FASTER)
+                       f"{fewer.device_speed_up:.2f}x ({ms(fused.gpu)})", fewer.at_least_by_device(FASTER))
             self.claim(f"and at most {SMALLEST} of its size", f"{won.size:.3f}", won.size <= SMALLEST)
             return best
         return None
@@ -178,7 +180,7 @@ class Goals:
             change = compare(join(base)["top1"], join(new)["top1"])
             self.study.write("quality", {"method": method, "folds": folds, "seconds": seconds, **asdict(change)})
             self.claim(f"quality within {POINTS} points of bf16, out-of-fold, the paired interval excluding -{POINTS}",
-                       str(change), change.within(POINTS) is True)
+                       str(change), change.within(POINTS))
 
     def time_of_bitsandbytes(self) -> None:
         """What bitsandbytes spends its time on."""
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goals = Goals(study, TINY if given.tiny else Models())
     parts(goals, given.folds, given.fold_seconds, given.part, given.method)
     print("\nClaims:", *goals.claims, *(f"FAILED {said}" for said in study.failures), f"records: {given.out}", sep="\n")
-    return 1 if study.failures or any(claim.startswith("FAILS") for claim in goals.claims) else 0
+    return 1 if study.failures or any(claim.startswith(FAILS) for claim in goals.claims) else 0
 
 
 if __name__ == "__main__":

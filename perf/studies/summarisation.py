@@ -32,45 +32,45 @@ PUBLISHED = {"standard": (96.22, 9465.81, 0.1806), "flash": (73.42, 8867.81, 0.1
 TRAINING = {16: -2.62, 32: -1.39, 64: -3.22, 128: -5.07}  # percent by which flash changes a step's time, by batch
 
 
-def claim_times(claims: Claims, found: Sequence[Comparison], comparable: str) -> None:
-    """A prompt's reading and memory at the first batch; a time fails where it is surely above the published one.
-    `comparable` is why not, or empty."""
+def claim_times(claims: Claims, found: Sequence[Comparison], apart: str) -> None:
+    """Claims the time of a prompt's reading and its memory at the first batch; `apart` says why they can't be
+    compared, or is empty."""
     for one in found:
         if one.phase == "prefill" and one.batch == found[0].batch and one.row in PUBLISHED:
             (old, new), (large, small) = zip(PUBLISHED[STANDARD][:2], PUBLISHED[one.row][:2], strict=True)
             claims.add(f"{one.row}: time of a forward pass", change(old, new), str(one.time),
-                       None if comparable else one.time.at_most(new / old) is not False, comparable)
+                       one.time.at_most(new / old), apart=apart)
             claims.add(f"{one.row}: peak memory", f"{change(large, small)} with whatever else was resident",
                        f"{change(1, one.memory)} of what a prefill takes over the weights",
-                       None if comparable else one.memory <= small / large, comparable)
+                       one.memory <= small / large, apart=apart)
 
 
-def claim_training(claims: Claims, found: Sequence[Comparison], comparable: str) -> None:
-    """A training step with flash, by batch, alike."""
+def claim_training(claims: Claims, found: Sequence[Comparison], apart: str) -> None:
+    """Claims the time of a training step with flash, by batch, alike."""
     flash = {one.batch: one.time for one in found if one.row == "flash"}
     for batch, published in TRAINING.items():
         if batch in flash:
             claims.add(f"flash: time of a training step of {batch}", f"{published} %", str(flash[batch]),
-                       None if comparable else flash[batch].at_most(1 + published / 100) is not False, comparable)
+                       flash[batch].at_most(1 + published / 100), apart=apart)
     if missing := [batch for batch in TRAINING if batch not in flash]:
         measured = ", ".join(f"{time} at batch {batch}" for batch, time in flash.items()) or "nothing"
         claims.add(f"flash: time of a training step of {', '.join(map(str, missing))}",
-                   ", ".join(f"{TRAINING[batch]} %" for batch in missing), measured, None, "other batches")
+                   ", ".join(f"{TRAINING[batch]} %" for batch in missing), measured, None, apart="other batches")
 
 
 def claim_quality(claims: Claims, written: Sequence[Written], tiny: bool) -> None:
-    """Each published change of ROUGE-1: it holds if the interval here is all on its side of 0, fails if it lies outside
-    of that interval."""
+    """Claims each published change of ROUGE-1 as a part of the standard attention's: points of one model say nothing
+    about another's. It holds if the interval here is all on its side of 0, and fails if it lies outside of that."""
     for one in written:
         if one.row in PUBLISHED and one.row != STANDARD and one.weights == (COPIED if one.row == "flash" else TRAINED):
-            found = one.changes["rouge1"]
-            published = 100 * (PUBLISHED[one.row][2] - PUBLISHED[STANDARD][2])
+            found, base = one.changes["rouge1"], PUBLISHED[STANDARD][2]
+            published = PUBLISHED[one.row][2] / base - 1
+            low, high = (end / found.base if found.base else 0.0 for end in (found.low, found.high))
             word = "better" if published > 0 else "worse"
-            outside = not found.low <= published <= found.high
-            holds = None if tiny else True if found.verdict == word else False if outside else None
-            told = "a small model on other texts" if holds is not None else "so few texts can't tell"
-            claims.add(f"{one.row}, {one.weights}: ROUGE-1 {word} than standard's", f"{published:+.2f} points",
-                       str(found), holds, "tiny models" if tiny else told)
+            shown = True if found.verdict == word else None if low <= published <= high else False
+            claims.add(f"{one.row}, {one.weights}: ROUGE-1 {word} than standard's", f"{100 * published:+.1f} %",
+                       f"{100 * low:+.1f} to {100 * high:+.1f} % ({found.items} items, {found.verdict})", shown,
+                       "a small model on other texts", apart="tiny models" if tiny else "")
 
 
 def sizes(given: argparse.Namespace) -> Sizes:

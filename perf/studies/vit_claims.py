@@ -1,4 +1,4 @@
-"""What the ViT study published (its README: ViT-L/16, Flowers-102), beside what the rows here measured."""
+"""Sets what the ViT study published (its README: ViT-L/16, Flowers-102) beside what the rows here measured."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ SENSITIVE = {"bnb-nf4-dq": ("layer 21", 88.63, 89.61), "bnb-int8": ("layer 23", 
 IMAGES, LAYERS = 819, 24  # in its test set, of its encoder
 
 
-def claim_times(claims: Claims, speeds: Mapping[Row, Speed], comparable: str) -> None:
-    """Latency, which fails where it is surely above the published one, and size; `comparable` is why not, or empty."""
+def claim_times(claims: Claims, speeds: Mapping[Row, Speed], apart: str) -> None:
+    """Claims latency and size; `apart` says why they can't be compared, or is empty."""
     if BASE not in speeds:
         return
     times = [(f"{row.name}: time against fp32", row, BASE) for row in (NF4_FLASH, NF4, INT8)]
@@ -30,36 +30,36 @@ def claim_times(claims: Claims, speeds: Mapping[Row, Speed], comparable: str) ->
             half = (f"; against fp16, which the study lacks, {speeds[row].against(speeds[HALF])}"
                     if base == BASE and HALF in speeds else "")
             claims.add(said, change(1, published), f"{ratio}{half}",
-                       None if comparable else ratio.at_most(published) is not False, comparable)
+                       ratio.at_most(published), apart=apart)
     for row, factor in SMALLER.items():
         if row in speeds:
             size = speeds[BASE].bytes / speeds[row].bytes
             beside = f"; of fp16's size, {speeds[HALF].bytes / speeds[row].bytes:.2f}x" if HALF in speeds else ""
             claims.add(f"{row.name}: smaller than fp32", f"{factor}x", f"{size:.2f}x{beside}",
-                       None if comparable else size >= factor, comparable)
+                       size >= factor, apart=apart)
     if quantised := [row for row in speeds if row.method]:
         best = min(quantised, key=lambda row: speeds[row].against(speeds[BASE]).median)
-        faster = 1 / speeds[best].against(speeds[BASE]).median
-        claims.add("a quantised model is faster than fp32 (goal)", f"{FASTER}-3x", f"{best.name}: {faster:.2f}x",
-                   None if comparable else faster >= FASTER, comparable)
+        ratio = speeds[best].against(speeds[BASE])
+        claims.add("a quantised model is faster than fp32 (goal)", f"{FASTER}-3x", f"{best.name}: {ratio}",
+                   ratio.at_most(1 / FASTER), apart=apart)
 
 
-def claim_quality(claims: Claims, found: Mapping[Row, Change], comparable: str) -> None:
+def claim_quality(claims: Claims, found: Mapping[Row, Change], apart: str) -> None:
+    """Claims that each quantised model loses few points of Top-1."""
     for row, published in TOP1.items():
         if row in found:
             claims.add(f"{row.name}: Top-1 within {POINTS} points of fp32", f"{published - TOP1[BASE]:+.1f}",
-                       str(found[row]), None if comparable else found[row].within(POINTS),
-                       comparable or "digits, not flowers")
+                       str(found[row]), found[row].within(POINTS), "digits, not flowers", apart=apart)
 
 
 def by_chance(images: int, tries: int) -> float:
-    """How likely the best of so many tries gains at least so many images by chance alone, at the least: the sign test
-    in the study's favour, no image having changed the other way (Bonferroni over the tries)."""
+    """Gives the least chance with which the best of so many tries gains so many images by luck alone: the sign test in
+    the study's favour, no image having changed the other way (Bonferroni over the tries)."""
     return min(1.0, tries * 2 * 0.5 ** images)
 
 
 def claim_ablation(claims: Claims, found: Mapping[str, Sequence[tuple[str, Change]]]) -> None:
-    """The most sensitive layer: by the study's own count, and here."""
+    """Claims the most sensitive layer: by the study's own count, and here."""
     for method, all_kept in found.items():
         if each := [one for one in all_kept if one[0].startswith("layer")]:
             layer, base, best = SENSITIVE[method]

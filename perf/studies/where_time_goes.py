@@ -47,7 +47,7 @@ class Where:
 
 def where(call: Callable[[], Any], device: torch.device) -> Where:
     """Profiles a warm call."""
-    wall = stopwatch(call, device)
+    wall, _ = stopwatch(call, device)
     on_gpu = device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities) as profile:
