@@ -1,4 +1,4 @@
-"""The classes that asv measures, made from the series of the matrix."""
+"""Makes the classes that asv measures, from the series of the matrix."""
 from __future__ import annotations
 
 import time
@@ -11,7 +11,7 @@ from perf.history.series import FIGURES, VERSION, Series
 
 
 class Benchmark:
-    """One series: a cell is null unless it is selected and runs here.
+    """Is one series to asv: a cell is null unless it is selected and runs here.
 
     asv makes an object a process, calls `setup` with the cell's parameters, then one of the figures.
     `timer`, `repeat`, `number` and `min_run_count` are read after `setup`, and for `time_call` only.
@@ -43,30 +43,35 @@ class Benchmark:
         self.cell = cell
 
     def time_call(self, *values: Any) -> None:
+        """Makes the call that asv times."""
         assert self.cell is not None
         self.cell.plan.call()
 
     @property
     def timer(self) -> Callable[[], Any]:
+        """Gives asv the clock of the cell."""
         return self.cell.clock.timer if self.cell else time.perf_counter
 
     @property
     def repeat(self) -> int:
+        """Gives asv the rounds."""
         return self.cell.plan.rounds if self.cell else 1
 
     @property
     def number(self) -> int:
+        """Gives asv the calls of a round."""
         return self.cell.plan.iterations if self.cell else 1
 
     @property
     def min_run_count(self) -> int:
-        """All of them: asv's own limit of time would cut a slow workload short."""
+        """Asks for all rounds: asv's own limit of time would cut a slow workload short."""
         return self.repeat * self.number
 
 
 def _track(figure: str) -> Callable[..., float]:
     def track(self: Benchmark, *values: Any) -> float:
-        """NaN where the cell has no such figure. An error above 1 is a wrong variant's, which has no other figure."""
+        """Returns the figure, NaN where the cell has none. An error above 1 is a wrong variant's, which has no other
+        figure."""
         assert self.cell is not None
         return self.cell.figures.tracked(figure.removeprefix("track_"))
 
@@ -81,13 +86,14 @@ for _figure in FIGURES:
 
 
 def classes(module: str) -> dict[str, type[Benchmark]]:
-    """The classes of one module of the suite, by name."""
+    """Returns the classes of one module of the suite, by name."""
     return {series.name: _class(series, current().selected[series.benchmark])
             for series in current().series if series.module == module}
 
 
 def descriptions(found: Iterable[Series]) -> dict[str, dict[str, Any]]:
-    """What asv's discovery finds of the figures of some series, by asv's name: the entries of its benchmarks.json."""
+    """Describes the figures of some series as asv's discovery does, by asv's name: the entries of its
+    benchmarks.json."""
     from asv_runner.benchmarks.time import TimeBenchmark
     from asv_runner.benchmarks.track import TrackBenchmark
 

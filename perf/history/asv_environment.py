@@ -1,4 +1,4 @@
-"""asv's environment for this project: nothing is built, and today's harness measures every commit.
+"""Gives asv an environment for this project: nothing is built, and today's harness measures every commit.
 
 A folder of links stands before everything else on the path of what asv starts: `perf` leads to the
 tree that asv.conf.json stands in, `attention` and `models` to asv's checkout of the commit. Only the
@@ -32,7 +32,7 @@ def setup() -> None:
 
 @functools.cache
 def harness_matrix() -> matrix.Matrix:
-    """What today's harness measures, and the machine, asked of a process of its own: asv's must not hold the GPU.
+    """Asks a process of its own what today's harness measures, and of the machine: asv's process must not hold the GPU.
 
     Raises asv.util.UserError, in one line, for an impossible PERF_GRID or PERF_DEVICE.
     """
@@ -46,11 +46,11 @@ def harness_matrix() -> matrix.Matrix:
 
 
 class Machine(asv_machine.Machine):
-    """asv's record of the machine, by the fingerprint: ~/.asv-machine.json has no part in it."""
+    """Is asv's record of the machine, by the fingerprint: ~/.asv-machine.json has no part in it."""
 
     @classmethod
     def load(cls, machine_name: str | None = None, **kwargs: Any) -> Machine:
-        """`machine_name` is asv's --machine. Raises as `harness_matrix`."""
+        """Reads the machine; `machine_name` is asv's --machine. Raises as `harness_matrix`."""
         found, self = harness_matrix(), cls()
         self.__dict__.update(place.machine(found.fingerprint, found.device.partition(":")[0]))
         self.machine = machine_name or self.machine
@@ -58,7 +58,7 @@ class Machine(asv_machine.Machine):
 
 
 class Links(environment.Environment):
-    """The running Python, and a folder of links."""
+    """Is the running Python, and a folder of links."""
 
     tool_name = "links"
     matches_python_fallback = False
@@ -81,14 +81,16 @@ class Links(environment.Environment):
 
     @classmethod
     def matches(cls, python: str) -> bool:
+        """Says whether the running Python is the one that asv asks for."""
         return python == f"{sys.version_info[0]}.{sys.version_info[1]}"
 
     @property
     def installed_commit_hash(self) -> None:
-        """None: the links are made anew for each commit, which takes no time."""
+        """Names no commit: the links are made anew for each, which takes no time."""
         return
 
     def check_presence(self) -> bool:
+        """Says whether `create` has run."""
         return self._created
 
     def create(self) -> None:

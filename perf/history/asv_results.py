@@ -29,10 +29,12 @@ class MergedResults(Results):
         self.loaded = {}
 
     def load_data(self, result_dir: str) -> None:
+        """Reads the file of a commit, and remembers what it held."""
         super().load_data(result_dir)
         self.loaded = {name: cells(self, name) for name in self.get_all_result_keys()}
 
     def save(self, result_dir: str) -> None:
+        """Writes the file, with what other runs have put into it meanwhile."""
         folder = Path(result_dir)
         path = folder / self._filename
         with FileLock(folder / ".lock"):
@@ -49,7 +51,7 @@ class MergedResults(Results):
                 os.replace(new / self._filename, path)
 
     def _take(self, there: Results) -> None:
-        """What the file has by now, where this run has changed nothing."""
+        """Takes what the file has by now, where this run has changed nothing."""
         for name in there.get_all_result_keys():
             if name not in self._results:
                 for column in (*COLUMNS, "_started_at", "_benchmark_version", "_benchmark_params"):

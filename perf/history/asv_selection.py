@@ -19,10 +19,11 @@ from perf.history.matrix import Matrix
 
 
 class SelectedBenchmarks(benchmarks.Benchmarks):
-    """asv's benchmarks, less the cells that the environment's matrix doesn't select."""
+    """Is asv's benchmarks, less the cells that the environment's matrix doesn't select."""
 
     @classmethod
     def discover(cls, conf: Any, repo: Any, environments: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """Finds the benchmarks as asv does, and narrows them."""
         found = super().discover(conf, repo, environments, *args, **kwargs)
         for environment in environments:
             if matrix := getattr(environment, "matrix", None):
@@ -45,7 +46,7 @@ class SelectedBenchmarks(benchmarks.Benchmarks):
 
 
 def shortened(table: Callable[..., list[str]]) -> Callable[..., list[str]]:
-    """asv's `table(result, benchmark)` without the values of the axes at which nothing was measured."""
+    """Wraps asv's `table(result, benchmark)`: the values of the axes at which nothing was measured are left out."""
 
     def short(result: list[Any], benchmark: dict[str, Any], *args: Any, **kwargs: Any) -> list[str]:
         cells = list(itertools.product(*benchmark["params"]))

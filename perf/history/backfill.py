@@ -1,4 +1,4 @@
-"""Commits of the past, measured by today's harness, each by one pytest run: where asv's process a cell takes too long.
+"""Measures commits of the past by today's harness, each by one pytest run: asv's process a cell takes too long.
 
     python -m perf history backfill v1..main --most 6 --seconds 240 -- --perf-functions softmax
 
@@ -26,7 +26,7 @@ Measure = Callable[[Path, Path, Sequence[str]], str | None]  # folder, evidence,
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: each commit, oldest first, in so many rounds, while there is time."""
+    """Says what to measure: each commit, oldest first, in so many rounds, while there is time."""
 
     commits: Sequence[str]
     rounds: int = 1
@@ -34,15 +34,15 @@ class Plan:
     options: Sequence[str] = ()  # of pytest
 
     def visits(self) -> Iterator[tuple[int, str]]:
-        """Round and commit: there, and back."""
+        """Lists round and commit: there, and back."""
         for number in range(self.rounds):
             for commit in self.commits if number % 2 == 0 else reversed(self.commits):
                 yield number, commit
 
 
 def commits(root: Path, revisions: str, most: int) -> list[str]:
-    """`most` of the commits in a range such as v1..main that changed attention/ or models/, evenly spread, the last
-    among them; oldest first. Others would measure the same code.
+    """Chooses `most` of the commits in a range such as v1..main that changed attention/ or models/, evenly spread, the
+    last among them; oldest first. Others would measure the same code.
 
     Raises ValueError, in one line, for what is no range of this repository.
     """
@@ -57,7 +57,7 @@ def commits(root: Path, revisions: str, most: int) -> list[str]:
 
 
 def spread(items: Sequence[str], most: int) -> list[str]:
-    """`most` of the items, evenly, the last among them."""
+    """Chooses `most` of the items, evenly, the last among them."""
     if len(items) <= most:
         return list(items)
     return [items[len(items) - 1 - round(i * (len(items) - 1) / max(1, most - 1))] for i in reversed(range(most))]
@@ -65,7 +65,7 @@ def spread(items: Sequence[str], most: int) -> list[str]:
 
 def backfill(plan: Plan, root: Path, folder: Path, *, measure: Measure | None = None,
              clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
-    """Measures, writes into asv's results in `folder` commit by commit, and says a line of each.
+    """Measures commit by commit, writes into asv's results in `folder`, and says a line of each.
 
     No visit is begun that would end after `seconds`, by the longest so far.
     """
@@ -98,7 +98,7 @@ def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequen
 
 
 def run(tree: Path, evidence: Path, options: Sequence[str]) -> str | None:
-    """One pytest run in `tree`; its last words, if it measured nothing."""
+    """Makes one pytest run in `tree`; returns its last words, if it measured nothing."""
     command = [sys.executable, "-m", "pytest", "perf/", "--benchmark-only", "-q", "-p", "no:cacheprovider",
                f"--perf-evidence={evidence}", "--perf-unfit=invalid", *options]
     done = subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, check=False)

@@ -1,4 +1,5 @@
-"""The history on a branch of its own, `perf-history`: the working tree, the index and other branches are left alone.
+"""Keeps the history on a branch of its own, `perf-history`: the working tree, the index and other branches are left
+alone.
 
     push(folder, root)     # what the folder has, merged into the branch of the remote; again, if others push meanwhile
     pull(folder, root)     # what the branch has, merged into the folder
@@ -39,7 +40,7 @@ def pull(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
 
 
 def prune(root: Path, remote: str | None = "origin", *, days: float, sample_days: float) -> tuple[int, int, list[str]]:
-    """As `merge.prune`, of the branch, which becomes one commit without a past. Raises as `push`."""
+    """Does as `merge.prune` on the branch, which becomes one commit without a past. Raises as `push`."""
     told: tuple[int, int, list[str]] = (0, 0, [])
 
     def change(tree: Path) -> list[str]:
@@ -75,7 +76,7 @@ def _changed(root: Path, remote: str | None, message: str, change: Callable[[Pat
 
 
 def _tip(root: Path, remote: str | None) -> str | None:
-    """The branch's commit, fetched if it is the remote's; None if there is no such branch."""
+    """Returns the branch's commit, which it fetches if that is the remote's; None if there is no such branch."""
     if remote is None:
         return _git(root, "for-each-ref", "--format=%(objectname)", REF) or None
     listed = _git(root, "ls-remote", remote, REF)
@@ -87,7 +88,7 @@ def _tip(root: Path, remote: str | None) -> str | None:
 
 @contextmanager
 def _checked_out(root: Path, commit: str | None) -> Iterator[Path]:
-    """A temporary folder with the commit's files, and an index of its own."""
+    """Gives a temporary folder with the commit's files, and an index of its own."""
     with tempfile.TemporaryDirectory(prefix="perf-history-") as scratch:
         tree = Path(scratch, "tree")
         tree.mkdir()
@@ -104,7 +105,8 @@ def _commit(root: Path, tree: Path, message: str, parent: str | None) -> str:
 
 
 def _git(root: Path, *words: str, index: Path | None = None) -> str:
-    """What git prints, with an index of its own. Raises ValueError with the line in which it gives up."""
+    """Runs git with an index of its own and returns what it prints. Raises ValueError with the line in which it gives
+    up."""
     names = {f"GIT_{role}_{name}": value for role in ("AUTHOR", "COMMITTER") for name, value in NOBODY.items()}
     unnamed = git.run(root, "config", "user.email").returncode
     variables = {name: os.environ.get(name, value) for name, value in names.items()} if unnamed else {}

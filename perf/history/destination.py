@@ -1,4 +1,4 @@
-"""Where the history is, and whether what is measured now may go there."""
+"""Says where the history is, and whether what is measured now may go there."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +12,7 @@ CONF = "asv.conf.json"
 
 
 def results_dir(root: Path) -> Path:
-    """The folder that asv keeps its results in, by asv.conf.json. Raises ValueError if there is none."""
+    """Reads from asv.conf.json in which folder asv keeps its results. Raises ValueError if there is none."""
     path = root / CONF
     if not path.exists():
         raise ValueError(f"there is no {CONF} in {root}, which says where asv's results are; name a folder")
@@ -20,7 +20,7 @@ def results_dir(root: Path) -> Path:
 
 
 def folder(named: Path | None, root: Path, *, dirty: bool = False) -> Path:
-    """`named`, or the folder of asv.conf.json in `root`.
+    """Returns `named`, or the folder of asv.conf.json in `root`.
 
     Raises ValueError, in one line, for a folder of something else, and where what is measured is of no commit.
     """

@@ -1,4 +1,4 @@
-"""The figures that asv keeps of a workload, whoever measured it: `of` evidence, or a `Cell` in a process of asv.
+"""Names the figures that asv keeps of a workload, whoever measured it: `of` evidence, or a `Cell` in a process of asv.
 
 asv starts a process for each figure of each cell. The first one writes the figures into the folder named by
 PERF_FIGURES, which is emptied for every run; the others read them, without importing torch.
@@ -25,7 +25,7 @@ FOLDER = "PERF_FIGURES"
 
 @dataclass(frozen=True)
 class Figures:
-    """A workload's figures besides its time; or the reason why it can't run here, or what is wrong with it.
+    """Holds a workload's figures besides its time, or the reason why it can't run here, or what is wrong with it.
 
     Each field but the last two is the asv figure "track_" and its name. None: the workload has no such figure, as a
     bare kernel has no model's bytes. A wrong variant has its error, relative to the bound, and nothing else.
@@ -43,7 +43,8 @@ class Figures:
     wrong: str | None = None
 
     def tracked(self, name: str) -> float:
-        """A field's value; NaN, asv's "n/a", if it has none. RuntimeError for a wrong variant, but for its error."""
+        """Returns a field's value, or NaN, asv's "n/a", if it has none. Raises RuntimeError for a wrong variant, but
+        not for its error."""
         if self.wrong and name != "error":
             raise RuntimeError(self.wrong)
         value = getattr(self, name)
@@ -51,7 +52,7 @@ class Figures:
 
 
 def of(row: Evidence) -> Figures:
-    """The figures in evidence that is "ok" or "wrong"; ValueError for other evidence, which has none."""
+    """Reads the figures from evidence that is "ok" or "wrong". Raises ValueError for other evidence, which has none."""
     if row.outcome not in ("ok", "wrong"):
         raise ValueError(f"{row.workload.id}: {row.outcome} evidence has no figures")
     error = _share(row.error, row.bound)
@@ -64,14 +65,14 @@ def of(row: Evidence) -> Figures:
 
 
 class Cell:
-    """A workload on a device."""
+    """Is a workload on a device."""
 
     def __init__(self, workload: Workload, device: str) -> None:
         self.workload, self.device = workload, device
 
     @functools.cached_property
     def figures(self) -> Figures:
-        """The figures that another process wrote, if one did; otherwise they are measured."""
+        """Returns the figures that another process wrote, if one did; otherwise it measures them."""
         folder = os.environ.get(FOLDER)
         if folder is None:
             return self._measured()
@@ -82,6 +83,7 @@ class Cell:
 
     @functools.cached_property
     def clock(self) -> Clock:
+        """Returns the clock of the device."""
         import torch
 
         from perf.measure.clocks import clock
@@ -120,5 +122,5 @@ class Cell:
 
 
 def _share(error: float | None, bound: float | None) -> float | None:
-    """How much of its bound an error takes."""
+    """Divides an error by its bound."""
     return error / bound if error is not None and bound else None

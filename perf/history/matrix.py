@@ -1,4 +1,4 @@
-"""What today's harness measures, as a file: the series of asv, and which of their cells are selected.
+"""Writes what today's harness measures into a file: the series of asv, and which of their cells are selected.
 
 The axes come from the harness's own tree, never from the commit that is measured: asv numbers the
 cells of a product, and a commit with one backend less would give every number another meaning.
@@ -25,7 +25,7 @@ DEVICE = "PERF_DEVICE"  # and where (default: cuda if there is a GPU, else cpu)
 
 @dataclass(frozen=True)
 class Matrix:
-    """All series of both device types, and the selected cells of each by the number that asv gives them.
+    """Holds all series of both device types, and the selected cells of each by the number that asv gives them.
 
     The axes hold what any option can name of the grids' shapes: every function, and the shapes of real models.
     """
@@ -37,16 +37,18 @@ class Matrix:
     fingerprint: dict[str, Any] = field(default_factory=dict)  # of the machine, as evidence has it
 
     def to_json(self) -> str:
+        """Writes the matrix as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Matrix:
+        """Reads a matrix that `to_json` wrote."""
         record = json.loads(text)
         return cls(**record | {"series": [Series(**one) for one in record["series"]]})
 
 
 def build(grid: str, device: str | None) -> Matrix:
-    """The matrix of a grid on a device; ValueError, in one line, if there is no such grid or device."""
+    """Makes the matrix of a grid on a device. Raises ValueError, in one line, if there is no such grid or device."""
     from perf.system import devices
     from perf.workloads import grids as workloads
 
@@ -65,7 +67,7 @@ def build(grid: str, device: str | None) -> Matrix:
 
 
 def all_series() -> dict[Workload, Series]:
-    """The series of everything that this harness can put on asv's axes, by what their cells have in common."""
+    """Lists the series of everything that this harness can put on asv's axes, by what their cells have in common."""
     from perf.workloads import grids as workloads
 
     # The grid's own first: what is measured only when it is named lengthens the axes, and renumbers nothing.
@@ -76,13 +78,14 @@ def all_series() -> dict[Workload, Series]:
 
 @functools.cache
 def current() -> Matrix:
-    """The matrix of this asv run; built here if the environment plugin wrote no file."""
+    """Returns the matrix of this asv run; it is built here if the environment plugin wrote no file."""
     if FILE in os.environ:
         return Matrix.from_json(Path(os.environ[FILE]).read_text(encoding="utf-8"))
     return build(os.environ.get(GRID, GRIDS[0]), os.environ.get(DEVICE))
 
 
 def main() -> int:
+    """Prints the matrix that PERF_GRID and PERF_DEVICE ask for."""
     from perf.measure import machine
 
     try:

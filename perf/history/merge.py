@@ -1,4 +1,4 @@
-"""Two folders of asv's results made one, and what of a history may be forgotten. Nothing measured is lost by a merge.
+"""Makes one of two folders of asv's results, and forgets what is old. Nothing measured is lost by a merge.
 
 A cell that both files have is the later run's: that of the file whose benchmark was started later. One that a file
 does not have (asv's NaN) is the other's.
@@ -45,7 +45,7 @@ def merge_folders(source: Path, target: Path) -> list[str]:
 
 
 def result_files(folder: Path) -> Iterator[Path]:
-    """The results files in a folder: one level down, in their machines' folders."""
+    """Lists the results files in a folder: one level down, in their machines' folders."""
     for path in sorted(folder.glob("*/*.json")):
         if path.name not in NOT_RESULTS and not path.parent.name.startswith("."):
             yield path
@@ -68,7 +68,7 @@ def _merge_file(path: Path, target: Path, to: Path) -> None:
 
 
 def merge(one: Results, other: Results) -> Results:
-    """`one`, with what `other` has of the same commit, machine and environment."""
+    """Adds to `one` what `other` has of the same commit, machine and environment."""
     for name in other.get_all_result_keys():
         later = _started(other, name) > _started(one, name)
         if name not in one.get_all_result_keys() or (
@@ -81,7 +81,7 @@ def merge(one: Results, other: Results) -> Results:
 
 
 def _merge_cells(first: Results, second: Results, name: str, into: Results) -> None:
-    """The cells of `first`, and where it has none those of `second`."""
+    """Takes the cells of `first`, and where it has none those of `second`."""
     params = widened(second.get_result_params(name), first.get_result_params(name))
     found = [cells(results, name) for results in (first, second)]
     chosen = [next((of[cell] for of in found if cell in of), (math.nan, None, None))
@@ -94,7 +94,7 @@ def _merge_cells(first: Results, second: Results, name: str, into: Results) -> N
 
 
 def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
-    """Parameters -> value, samples, statistics, but for cells that were not measured."""
+    """Maps parameters to value, samples and statistics, but for cells that were not measured."""
     places = list(itertools.product(*results.get_result_params(name)))
     columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(places) for column in COLUMNS]
     return {place: tuple(told) for place, *told in zip(places, *columns, strict=True)
@@ -111,7 +111,7 @@ def _copy(source: Results, target: Results, column: str, name: str) -> None:
 
 
 def _merge_benchmarks(source: Path, target: Path) -> None:
-    """What each benchmark is: the source's word, on axes that hold the target's values as well."""
+    """Merges what each benchmark is: the source's word counts, on axes that hold the target's values as well."""
     paths = [Path(Benchmarks.get_benchmark_file_path(str(folder))) for folder in (source, target)]
     if not paths[0].exists():
         return

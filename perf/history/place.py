@@ -1,4 +1,4 @@
-"""Where a series was measured, in asv's words: a machine record and an environment, both of the fingerprint.
+"""Says in asv's words where a series was measured: a machine record and an environment, both from the fingerprint.
 
 asv draws one line for each set of their values. So a new GPU, power limit or locked clock is another machine, a new
 driver, CUDA, cuDNN or package another environment, and neither is a step in a line. What a time doesn't depend on (the
@@ -26,7 +26,7 @@ Fingerprint = Mapping[str, Any]
 
 
 def machine(fingerprint: Fingerprint, device_type: str) -> dict[str, str]:
-    """asv's record of a machine, the GPU in it: what stands in machine.json, and beside every result.
+    """Makes asv's record of a machine, the GPU in it: what stands in machine.json, and beside every result.
 
     Its name says what it is, and ends in digits that differ where any of it does: "nvidia-h200-5b3f9a". A CPU that
     is measured beside a GPU is a machine of its own.
@@ -41,24 +41,24 @@ def machine(fingerprint: Fingerprint, device_type: str) -> dict[str, str]:
 
 
 def requirements(fingerprint: Fingerprint, device_type: str) -> dict[str, str]:
-    """Versions that a time depends on, by name; packages that are not installed are left out."""
+    """Lists the versions that a time depends on, by name; packages that are not installed are left out."""
     names = (*PACKAGES, *GPU_SOFTWARE) if device_type == "cuda" else PACKAGES
     return {name: str(fingerprint[name]) for name in sorted(names) if fingerprint.get(name) is not None}
 
 
 def python(fingerprint: Fingerprint) -> str:
-    """"3.12"."""
+    """Writes "3.12"."""
     return ".".join(str(fingerprint.get("python", "")).split(".")[:2])
 
 
 def environment(fingerprint: Fingerprint, device_type: str, variables: Mapping[str, str] | None = None) -> str:
-    """asv's name of it, as `asv run` with this project's environment makes it."""
+    """Names the environment as asv does, and as `asv run` with this project's environment makes it."""
     tagged = {("env_nobuild", name): value for name, value in (variables or {}).items()}
     return get_env_name(TOOL, python(fingerprint), requirements(fingerprint, device_type), tagged)
 
 
 def _system(fingerprint: Fingerprint) -> dict[str, str]:
-    """"Linux-6.18.44-gpu-x86_64-with-glibc2.39": the build of the kernel is no part of it."""
+    """Writes "Linux-6.18.44-gpu-x86_64-with-glibc2.39": the build of the kernel is no part of it."""
     words = str(fingerprint.get("os") or "").split("-")
     arch = next((word for word in ("x86_64", "aarch64", "arm64", "AMD64") if word in words), None)
     return {"os": words[0]} | ({"arch": arch} if arch else {}) if words[0] else {}
@@ -69,6 +69,6 @@ def _word(value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    """"Intel(R) Xeon(R) Processor" -> "intel-xeon-processor"."""
+    """Turns "Intel(R) Xeon(R) Processor" into "intel-xeon-processor"."""
     plain = re.sub(r"\((r|tm|c)\)", " ", text.lower())
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40]

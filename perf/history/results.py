@@ -1,4 +1,4 @@
-"""Evidence into asv's results: one file a commit, machine and environment, as `asv run` writes them.
+"""Writes evidence into asv's results: one file a commit, machine and environment, as `asv run` does.
 
     written = write(rows, folder, machines={id: fingerprint})    # ValueError, in one line, where nothing can be kept
 
@@ -46,7 +46,7 @@ Number = tuple[float | None, list[float] | None, int | None]  # value, or sample
 
 @dataclass
 class Written:
-    """The result files that were written, how many numbers went in, and why rows did not."""
+    """Holds the result files that were written, how many numbers went in, and why rows did not."""
 
     files: list[Path] = field(default_factory=list)
     numbers: int = 0
@@ -55,14 +55,14 @@ class Written:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said, a line each."""
+        """Lists what there is to say, a line each."""
         rows = (f"{count} {'row' if count == 1 else 'rows'} {reason}" for reason, count in self.left_out.items())
         return [*rows, *self.broken]
 
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """What has a result file of its own."""
+    """Is what has a result file of its own."""
 
     machine: str  # the fingerprint's id
     commit: str
@@ -112,12 +112,12 @@ def _refused(row: Evidence, commit: str, changed: bool, dirty: bool, machines: M
 
 
 def _device_type(row: Evidence) -> str | None:
-    """By the clock; None for a row that wasn't timed."""
+    """Reads the device from the clock; None for a row that wasn't timed."""
     return row.clock and ("cuda" if row.clock.startswith("cuda") else "cpu")
 
 
 def _date(root: Path, commit: str) -> int:
-    """Of the commit, in milliseconds, as asv keeps it."""
+    """Returns the commit's date in milliseconds, as asv keeps it."""
     try:
         return int(git.text(root, "show", "--quiet", "--format=%ct", f"{commit}^{{commit}}").split()[-1]) * 1000
     except ValueError:
@@ -152,7 +152,7 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
 
 def _cells(rows: Iterable[Evidence], known: Mapping[Any, Series],
            written: Written) -> dict[str, dict[tuple[str, ...], Number]]:
-    """Benchmark -> parameters, as asv writes them -> number."""
+    """Maps benchmarks to their cells: parameters, as asv writes them, to a number."""
     found: dict[str, dict[tuple[str, ...], Number]] = {}
     for row in rows:
         series = known.get(common(row.workload))
@@ -168,7 +168,7 @@ def _cells(rows: Iterable[Evidence], known: Mapping[Any, Series],
 
 
 def _numbers(row: Evidence) -> Iterator[tuple[str, Number]]:
-    """The figures of a row; a wrong one's are None, to withdraw what the commit had, but for its error."""
+    """Lists the figures of a row. A wrong one's are None, to withdraw what the commit had, but for its error."""
     tracked = figures.of(row)
     unfit = row.outcome == "ok" and row.reason is not None
     if tracked.wrong:
@@ -203,14 +203,14 @@ def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[st
 
 
 def widened(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The new axes, and what only the old ones have behind it: a number that was measured stays."""
+    """Joins the new axes and what only the old ones have behind it: a number that was measured stays."""
     if len(old) != len(new):
         return [list(values) for values in new]
     return [list(dict.fromkeys((*values, *before))) for before, values in zip(old, new, strict=True)]
 
 
 def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
-    """asv's benchmarks.json with the series `known` as they are today: what it had besides stays."""
+    """Updates asv's benchmarks.json to the series `known` as they are today: what it had besides stays."""
     path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
     try:
         before = util.load_json(str(path), Benchmarks.api_version)
@@ -227,7 +227,7 @@ def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
 
 
 def save(results: Results, folder: Path) -> None:
-    """As asv saves, but whoever reads meanwhile sees the old file or the new one."""
+    """Saves as asv does, but whoever reads meanwhile sees the old file or the new one."""
     with beside(folder) as new:
         results.save(str(new))
         (folder / results._filename).parent.mkdir(exist_ok=True)
@@ -235,7 +235,7 @@ def save(results: Results, folder: Path) -> None:
 
 
 def save_json(path: Path, content: Mapping[str, Any], version: int) -> None:
-    """Whoever reads meanwhile sees the old file or the new one."""
+    """Saves JSON so that whoever reads meanwhile sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path.parent) as folder:
         util.write_json(str(folder / path.name), content, version)

@@ -1,4 +1,4 @@
-"""The history: what asv's results folder holds, as tidy rows, whoever measured it.
+"""Reads the history, what asv's results folder holds, as tidy rows, whoever measured it.
 
     history = load(Path(".asv/results"))
     for row in history.rows: ...           # a number each: machine, environment, commit, workload, figure, value
@@ -31,7 +31,7 @@ AXES = tuple(one.name for one in fields(Workload) if one.default is MISSING)  # 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the samples of a time, as asv works them out: a 99 % interval of the median, and quartiles."""
+    """Sums up the samples of a time as asv does: a 99 % interval of the median, and quartiles."""
 
     low: float
     high: float
@@ -42,12 +42,13 @@ class Statistics:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Statistics:
+        """Reads what asv keeps."""
         return cls(*(told[name] for name in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat")))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the history."""
+    """Is one number of the history."""
 
     machine: str
     environment: str
@@ -63,12 +64,13 @@ class Row:
 
     @property
     def unit(self) -> str:
+        """Names the unit of the value."""
         return FIGURES[self.figure]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that could not be used, or not all of it, and why in one line."""
+    """Is a file that could not be used, or not all of it, with the reason in one line."""
 
     path: Path
     reason: str
@@ -82,14 +84,15 @@ Line = tuple[str, str, Workload, str]  # machine, environment, workload, figure
 
 @dataclass(frozen=True)
 class History:
-    """Rows in the order of their commits' dates."""
+    """Holds the rows in the order of their commits' dates."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
 
     @functools.cached_property
     def lines(self) -> dict[Line, list[Row]]:
-        """The rows of each line of asv's graphs, in order: what may be compared over commits, and nothing else may."""
+        """Groups the rows by the lines of asv's graphs, in order: only those of one line may be compared over
+        commits."""
         found: dict[Line, list[Row]] = {}
         for row in self.rows:
             if not row.dirty:
@@ -98,7 +101,7 @@ class History:
 
 
 def load(folder: Path) -> History:
-    """All that can be read of asv's results in `folder`; what can't be is a problem, never an exception."""
+    """Reads all that can be read of asv's results in `folder`; what can't be is a problem, never an exception."""
     if not folder.is_dir():
         return History((), (Problem(folder, "there is no such folder"),))
     problems: dict[Problem, None] = {}  # in order, each once
@@ -127,7 +130,7 @@ def _names_of_axes(folder: Path, problems: dict[Problem, None]) -> dict[str, Seq
 
 
 def _results(path: Path, inside: Sequence[str]) -> Results:
-    """The file as asv reads it. Raises for what is no results file of the machine in whose folder it lies."""
+    """Reads the file as asv does. Raises for what is no results file of the machine in whose folder it lies."""
     if len(inside) != 2:
         raise ValueError("lies in no machine's folder")
     results = Results.load(str(path), machine_name=inside[0])
@@ -175,7 +178,7 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
 
 
 def _column(column: Sequence[Any] | None, cells: Sequence[Any]) -> Sequence[Any]:
-    """A value for each cell; asv keeps one None for a column of them."""
+    """Returns a value for each cell; asv keeps one None for a column of them."""
     if column is None:
         return [None] * len(cells)
     if len(column) != len(cells):
@@ -190,7 +193,7 @@ def _number(value: Any) -> float:
 
 
 def _line(error: BaseException) -> str:
-    """An error in one line, without the path that asv repeats."""
+    """Writes an error in one line, without the path that asv repeats."""
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
     lines = str(error).splitlines() or [type(error).__name__]

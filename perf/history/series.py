@@ -1,4 +1,4 @@
-"""asv's names and axes of the workloads: the same whether `asv run` or pytest measured.
+"""Gives workloads asv's names and axes, the same whether `asv run` or pytest measured.
 
 A series is one class of `asv_suite`: workloads that differ only in backend, causal, batch and n, and
 in m where it equals n. It takes its name from what they have in common, so that a longer grid or
@@ -36,7 +36,7 @@ LATER = {field.name: field.default for field in fields(Workload) if field.defaul
 
 @dataclass(frozen=True)
 class Series:
-    """A class of `asv_suite`: its module and name, and its axes, one for each field of a workload but those of
+    """Is a class of `asv_suite`: its module and name, and its axes, one for each field of a workload but those of
     `LATER` that are at their defaults."""
 
     module: str
@@ -45,18 +45,18 @@ class Series:
 
     @property
     def benchmark(self) -> str:
-        """asv's name of the series, without the figure."""
+        """Returns asv's name of the series, without the figure."""
         return f"{self.module}.{self.name}"
 
     def workload(self, values: Sequence[Any]) -> Workload:
-        """The workload at `values`, one for each axis."""
+        """Returns the workload at `values`, one for each axis."""
         cell = dict(zip(self.axes, values, strict=True))
         if cell["m"] == FOLLOWS:
             cell["m"] = cell["n"]
         return Workload(**cell)
 
     def index(self, w: Workload) -> int:
-        """The number that asv gives to the cell of `w`: its place in the product of the axes.
+        """Returns the number that asv gives to the cell of `w`: its place in the product of the axes.
 
         Raises ValueError if `w` is not on the axes.
         """
@@ -66,22 +66,22 @@ class Series:
         return place
 
     def values(self, w: Workload) -> tuple[Any, ...]:
-        """The values of `w`, one for each axis, whether or not they are on it."""
+        """Returns the values of `w`, one for each axis, whether or not they are on it."""
         return tuple(FOLLOWS if axis == "m" and values == [FOLLOWS] else getattr(w, axis)
                      for axis, values in self.axes.items())
 
     def cells(self) -> list[Workload]:
-        """All workloads on the axes, in asv's order."""
+        """Returns all workloads on the axes, in asv's order."""
         return [self.workload(values) for values in itertools.product(*self.axes.values())]
 
 
 def common(w: Workload) -> Workload:
-    """What the workloads of a series share."""
+    """Returns what the workloads of a series share."""
     return replace(w, backend="", causal=False, batch=0, n=0, m=0 if w.m == w.n else w.m)
 
 
 def series(workloads: Iterable[Workload]) -> dict[Workload, Series]:
-    """The series of `workloads`, by what their cells have in common.
+    """Groups `workloads` into series, by what their cells have in common.
 
     Raises ValueError if two of them would have the same name.
     """
@@ -105,7 +105,7 @@ def _series(shared: Workload, cells: Sequence[Workload]) -> Series:
 
 
 def _name(shared: Workload) -> str:
-    """"SoftmaxForwardH8D64Fp32"; a model's heads are its preset's, and not repeated."""
+    """Writes "SoftmaxForwardH8D64Fp32"; a model's heads are its preset's, and not repeated."""
     words = [] if shared.bare else [shared.model]
     words += [shared.function, shared.phase]
     if shared.bare:

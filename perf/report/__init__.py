@@ -1,1 +1,1 @@
-"""What a run shows: the terminal table."""
+"""Shows what a run measured: tables in the terminal, and plots."""

@@ -1,4 +1,4 @@
-"""What each backend looks like, the same in every plot and on the page, in the light and in the dark.
+"""Gives each backend its look, the same in every plot and on the page, in the light and in the dark.
 
 The colours of a theme stay apart for the colour-blind (CIE76 distance of at least 20 for normal, protan,
 deutan and tritan sight, simulated after Machado et al. 2009) and from their background (contrast of at
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Look:
-    """A backend's colours as "#rrggbb", and its marker and line in matplotlib's letters."""
+    """Holds a backend's colours as "#rrggbb", and its marker and line in matplotlib's letters."""
 
     light: str
     dark: str
@@ -50,8 +50,8 @@ COMPILED = " compiled"
 
 
 def treatments(names: Collection[str]) -> dict[str, Look]:
-    """The look of each treatment ("bf16", "bnb-int8 compiled"), in a fixed order: a compiled model is filled, an
-    uncompiled one hollow."""
+    """Returns the look of each treatment ("bf16", "bnb-int8 compiled"), in a fixed order: a compiled model is filled,
+    an uncompiled one hollow."""
     ordered = [name for method in METHODS for name in (method, method + COMPILED) if name in names]
     known = {name: METHODS[name.removesuffix(COMPILED)] for name in ordered}
     known |= dict.fromkeys(sorted(set(names) - set(known)), OTHERS[-1])
@@ -59,6 +59,6 @@ def treatments(names: Collection[str]) -> dict[str, Look]:
 
 
 def looks(backends: Collection[str]) -> dict[str, Look]:
-    """The look of each backend, in a fixed order."""
+    """Returns the look of each backend, in a fixed order."""
     known = {name: look for name, look in LOOKS.items() if name in backends}
     return known | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(sorted(set(backends) - set(LOOKS)))}

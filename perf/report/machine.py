@@ -1,4 +1,4 @@
-"""The machine in words: what it is, and whether it is fit to measure on at this moment."""
+"""Describes the machine in words, and says whether it is fit to measure on at this moment."""
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ SECONDS = 0.5  # of watching, and as long before it for a GPU to reach its clock
 
 
 def report(device: torch.device) -> tuple[str, str | None]:
-    """The fingerprint and the state as JSON, and why the machine is unfit, in one line (None: it is fit).
+    """Returns the fingerprint and the state as JSON, and why the machine is unfit, in one line (None: it is fit).
 
     A GPU is watched while it works, since an idle one shows neither its clocks nor its throttling.
     """
@@ -35,7 +35,7 @@ def report(device: torch.device) -> tuple[str, str | None]:
 
 
 def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
-    """Whether the GPU's clocks are locked, as far as that can be told; None where they are not read."""
+    """Says whether the GPU's clocks are locked, as far as NVML tells; None where they are not read."""
     if machine.get("clocks_locked_mhz"):
         return f"locked at {machine['clocks_locked_mhz']} MHz"
     if "sm_mhz" not in state:
@@ -47,7 +47,7 @@ def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
 
 
 def unlocked(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
-    """Why the clock that is said to be locked can't be; None where nothing speaks against it."""
+    """Says why the clock that the user declares locked is not; None where nothing speaks against it."""
     locked, seen = machine.get("clocks_locked_mhz"), state.get("sm_mhz_max")
     if not locked or seen is None or seen <= locked + STEP:
         return None

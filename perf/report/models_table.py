@@ -1,4 +1,4 @@
-"""Models: speed, size, quality and compile seconds side by side, each treatment against the model it was done to.
+"""Sets speed, size, quality and compile seconds of models side by side, each treatment against its plain model.
 
 A model that is smaller and slower, or faster once it was compiled for a minute, says both in one line. A pure
 function: evidence in, lines out.
@@ -31,8 +31,8 @@ LEGEND = (
 
 
 def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str]:
-    """Both tables of each model, phase and length; none for rows of bare kernels. `called` is what is counted
-    of a call: launches or operators."""
+    """Returns both tables of each model, phase and length; none for rows of bare kernels. `called` names what is
+    counted of a call: launches or operators."""
     sections: dict[Workload, list[Evidence]] = {}
     for row in rows:
         if not row.workload.bare and row.outcome != "skipped":
@@ -47,13 +47,13 @@ def _section(w: Workload) -> Workload:
 
 
 def name(w: Workload) -> str:
-    """"sdpa bf16 bnb-int8 compiled"."""
+    """Writes "sdpa bf16 bnb-int8 compiled"."""
     return " ".join((w.backend, w.dtype, *w.treatment))
 
 
 def reference(w: Workload, timed: Mapping[Workload, Evidence]) -> Evidence | None:
-    """What a treated model is compared with: the same unquantised, compiled if it is and that was timed; a model that
-    is only compiled with the uncompiled. None for one that is neither."""
+    """Returns what a treated model is compared with: the same unquantised, compiled if it is and that was timed. A
+    model that is only compiled is compared with the uncompiled; None is for one that is neither."""
     if not w.treatment:
         return None
     alike = replace(w, quantization=UNQUANTISED)
@@ -61,7 +61,7 @@ def reference(w: Workload, timed: Mapping[Workload, Evidence]) -> Evidence | Non
 
 
 def against(row: Evidence, base: Evidence | None) -> str:
-    """"3.9x smaller, 3.1x slower, compile 41.2/3.1 s"."""
+    """Writes "3.9x smaller, 3.1x slower, compile 41.2/3.1 s"."""
     said = []
     if base and row.workload.quantization != UNQUANTISED and base.kept_bytes and row.kept_bytes:
         said.append(_times(base.kept_bytes / row.kept_bytes, "smaller", "larger", "the same size"))
@@ -84,12 +84,12 @@ def _times(ratio: float, better: str, worse: str, same: str) -> str:
 
 
 def items(w: Workload) -> int:
-    """Of one call: tokens of a language model, else images or series."""
+    """Counts the items of one call: tokens of a language model, else images or series."""
     return w.batch * (w.n if w.causal and w.phase in ("prefill", "decode") else 1)
 
 
 def quality(row: Evidence) -> str:
-    """"97.2 -0.28 [-1.1, +0.6]"; why not, where it was asked for and can't be had."""
+    """Writes "97.2 -0.28 [-1.1, +0.6]", or that there is none, where it was asked for and can't be had."""
     found = row.quality
     if not found:
         return "not measured"
@@ -102,7 +102,7 @@ def quality(row: Evidence) -> str:
 
 
 def percentile(samples: Sequence[float], part: float) -> float | None:
-    """The sample that this part of them does not pass, interpolated; None of fewer than two."""
+    """Returns the sample that this part of them does not pass, interpolated; None for fewer than two."""
     if len(samples) < 2:
         return None
     return statistics.quantiles(samples, n=100, method="inclusive")[round(100 * part) - 1]
@@ -140,7 +140,7 @@ def _spread(rows: Sequence[Evidence], called: str) -> list[str]:
 
 
 def notes(rows: Sequence[Evidence]) -> list[str]:
-    """How to read the tables, and what quality can't be had or told; none where there is no model."""
+    """Explains the tables, and says what quality can't be had; gives no line where there is no model."""
     shown = [row for row in rows if not row.workload.bare and row.outcome != "skipped"]
     if not shown:
         return []

@@ -1,4 +1,4 @@
-"""What stands below a table: compile seconds, how to read it, and why rows are missing from it."""
+"""Writes what stands below a table: compile seconds, how to read it, and why rows are missing from it."""
 from __future__ import annotations
 
 import re
@@ -18,7 +18,7 @@ COMPILATION = "{:<60}{:>6}{:>18}{:>18}{:>12}"
 
 
 def doubt(row: Evidence) -> str | None:
-    """Why the time of a row is not to be trusted, though it was kept; None if it is."""
+    """Says why the time of a row is not to be trusted, though it was kept; None if it is."""
     if row.outcome == "ok" and row.reason:
         return row.reason
     if (row.foreign_cores or 0) > TOLERATED and not (row.clock or "").startswith("cuda"):
@@ -27,7 +27,7 @@ def doubt(row: Evidence) -> str | None:
 
 
 def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidence]]]:
-    """Texts that differ in numbers only, those of names (fa2) apart, stand together, the most frequent first."""
+    """Groups texts that differ in numbers only (not in those of names, as fa2), the most frequent first."""
     kinds: dict[str, list[tuple[str, Evidence]]] = {}
     for text, row in texts:
         kinds.setdefault(re.sub(r"(?<![\w-])\d+", "#", text), []).append((text, row))
@@ -35,7 +35,7 @@ def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidenc
 
 
 def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
-    """A line for each reason that rows have this outcome: "skipped: fa2, fa3: need a CUDA GPU, 24 rows"."""
+    """Returns a line for each reason that rows have this outcome: "skipped: fa2, fa3: need a CUDA GPU, 24 rows"."""
     given = [(_alone(row), row) for row in rows if row.outcome == outcome]
     lines = []
     for kind in alike(given):
@@ -45,14 +45,14 @@ def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
 
 
 def _alone(row: Evidence) -> str:
-    """The reason without the variant, and one word for all kernels that only a GPU runs."""
+    """Returns the reason without the variant, and one word for all kernels that only a GPU runs."""
     variant = row.workload.variant
     reason = (row.reason or "no reason given").removeprefix(f"{variant}: ").removeprefix(f"{variant} ")
     return "need a CUDA GPU" if GPU_ONLY.search(reason) else reason
 
 
 def compiling(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
-    """What compiling took, by variant and phase, a record a row."""
+    """Collects what compiling took, by variant and phase, a record a row."""
     found: dict[str, list[dict[str, float]]] = {}
     for row in rows:
         if row.compiled:
@@ -63,7 +63,7 @@ def compiling(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
 
 
 def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
-    """Seconds of the records that have this kind, "cold" or "warm": the least, the most and the sum."""
+    """Writes the seconds of the records that have this kind, "cold" or "warm": the least, the most and the sum."""
     values = [each[kind] for each in compiled if kind in each]
     if not values:
         return "-"
@@ -72,7 +72,7 @@ def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
 
 
 def compilation(rows: Iterable[Evidence]) -> list[str]:
-    """A line for each variant and phase that was compiled: what that took, apart from run time."""
+    """Returns a line for each variant and phase that was compiled, with what that took, apart from run time."""
     lines: list[str] = []
     for name, each in compiling(rows).items():
         if len(name) > 60:  # a line of its own
@@ -84,7 +84,8 @@ def compilation(rows: Iterable[Evidence]) -> list[str]:
 
 
 def shares(rows: Iterable[Evidence]) -> list[str]:
-    """A line for each row whose call was profiled: attention's share of a model's step, and the largest kernel's."""
+    """Returns a line for each row whose call was profiled: attention's share of a model's step, and the largest
+    kernel's."""
     lines = []
     for row in rows:
         w = row.workload
@@ -96,7 +97,7 @@ def shares(rows: Iterable[Evidence]) -> list[str]:
 
 
 def legend(rows: Sequence[Evidence], with_datasheet: bool = False) -> list[str]:
-    """How to read the table of `rows`, and what to mind in it; one text a paragraph."""
+    """Explains the table of `rows` and warns of what to mind in it, a text a paragraph."""
     formula = FORMULA if all(row.workload.bare for row in rows) else f"{FORMULA}; {MODEL_FORMULA}"
     sheet = "peak = datasheet's least time / time. " if with_datasheet else ""
     return [*warnings(rows), f"{formula}.",

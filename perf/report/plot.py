@@ -1,4 +1,4 @@
-"""TFLOP/s over n from an evidence file: a panel a shape, a line a backend.
+"""Draws TFLOP/s over n from evidence: a panel a shape, a line a backend.
 
     python -m perf plot .perf/evidence.jsonl --function softmax --phase forward -o docs/softmax.png
 """
@@ -19,7 +19,7 @@ GPU_ONLY = ("driver", "cuda", "cudnn", "triton", "flash-attn")
 
 
 def shapes(rows: Iterable[Evidence]) -> dict[Workload, Lines]:
-    """The timed rows with as many keys as queries, by shape and phase, then backend, in the order of n.
+    """Groups the timed rows with as many keys as queries by shape and phase, then backend, in the order of n.
 
     Shapes with one length are left out. At each n all backends have the same batch: the one that most
     of them were measured at, of several the largest. What was measured twice counts as the last time.
@@ -40,7 +40,8 @@ def shapes(rows: Iterable[Evidence]) -> dict[Workload, Lines]:
 
 
 def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> dict[Workload, Lines]:
-    """The `shapes` of bare kernels that compute one of `functions` in this phase, in the order of `functions`."""
+    """Returns the `shapes` of bare kernels that compute one of `functions` in this phase, in the order of
+    `functions`."""
     shown = shapes(row for row in rows if row.workload.bare and row.workload.phase == phase
                    and row.workload.function in functions)
     return {w: shown[w] for w in sorted(shown, key=lambda w: (functions.index(w.function), w.head_dim, not w.causal,
@@ -48,7 +49,7 @@ def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> di
 
 
 def caption(machine: Mapping[str, Any], rows: Sequence[Evidence]) -> str:
-    """Where and how `rows` were measured, in two lines."""
+    """Says where and how `rows` were measured, in two lines."""
     gpus = machine.get("gpus")
     where = list(dict.fromkeys(gpus)) if gpus else [str(machine.get("cpu")), f"{machine.get('threads')} threads"]
     versions = [f"{label} {machine[key]}" for key, label in SOFTWARE.items()
@@ -59,7 +60,7 @@ def caption(machine: Mapping[str, Any], rows: Sequence[Evidence]) -> str:
 
 
 def load_of(rows: Sequence[Evidence]) -> str:
-    """"batch x n = 16384", "batch 4", "batch 1 to 8"."""
+    """Writes "batch x n = 16384", "batch 4", "batch 1 to 8"."""
     tokens, batches = ({row.workload.batch * row.workload.n for row in rows}, {row.workload.batch for row in rows})
     if len(tokens) == 1:
         return f"batch x n = {tokens.pop()}"

@@ -1,4 +1,4 @@
-"""The look of a plot: one panel a shape, one line a backend, where it was measured below."""
+"""Draws the figure of a plot: one panel a shape, one line a backend, the machine below them."""
 from __future__ import annotations
 
 import math
@@ -28,17 +28,17 @@ LIMIT: Any = {"color": "#777777", "linewidth": 1.1, "linestyle": (0, (6, 2))}
 
 
 def ceiling(row: Evidence) -> float | None:
-    """TFLOP/s that this machine's measured ceilings allow a row; None where they are not known."""
+    """Returns the TFLOP/s that this machine's measured ceilings allow a row; None where they are not known."""
     return row.flops / row.floor / 1e12 if row.flops and row.floor else None
 
 
 def lengths(lines: Lines) -> list[int]:
-    """Every n at which a backend was measured."""
+    """Lists every n at which a backend was measured."""
     return sorted({row.workload.n for points in lines.values() for row in points})
 
 
 def draw(shown: Mapping[Workload, Lines], note: str) -> Figure:
-    """The panels, one legend, and `note` below them. Call it under `STYLE`."""
+    """Draws the panels, one legend, and `note` below them. Call it under `STYLE`."""
     from matplotlib.figure import Figure
 
     columns = min(2, len(shown))

@@ -1,4 +1,4 @@
-"""The short table that ends a run of many rows: a line a comparison, its fastest backend first.
+"""Writes the short table that ends a run of many rows: a line a comparison, its fastest backend first.
 
 A pure function: evidence in, lines out, at most `WIDTH` columns wide. `table.py` shows every column of every row.
 """
@@ -25,7 +25,7 @@ LEGEND = ("Time is the median, ± half of its 95 % interval; the others take so 
 
 
 def lines(rows: Sequence[Evidence]) -> list[str]:
-    """The comparisons of `rows` by shape; a treated model stands against the model it was done to."""
+    """Returns a line for each comparison, by shape; a treated model stands against the model it was done to."""
     timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
     sections: dict[str, list[str]] = {}
     for group in groups(row for row in rows if row.outcome != "skipped"):
@@ -65,7 +65,8 @@ def _mark(row: Evidence) -> str:
 
 
 def _name(w: Workload) -> str:
-    """"alibi forward, causal"; "distilgpt2 prefill, bnb-int8" of a model, whose attention is softmax unless named."""
+    """Writes "alibi forward, causal", or "distilgpt2 prefill, bnb-int8" for a model, whose attention is softmax unless
+    named."""
     keys = "" if w.m == w.n else f", {length(w.m)} keys"
     if w.bare:
         return f"{w.function} {w.phase}, {mask(w)}{keys}"

@@ -1,4 +1,4 @@
-"""The table that ends a run. Only backends of the same workload stand together and are compared.
+"""Writes the table that ends a run. Only backends of the same workload stand together and are compared.
 
 A pure function: evidence in, text out, at most `WIDTH` columns wide.
 """
@@ -23,8 +23,8 @@ Datasheet = Callable[[Evidence], float | None]
 
 
 def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
-    """The measured rows by section and group, models once more with what was done to them, what was compiled, how to
-    read it, and what was not measured and why.
+    """Sets the measured rows by section and group, models once more with what was done to them, what was compiled, how
+    to read it, and what was not measured and why.
 
     `datasheet` gives the least seconds of a row by its device's datasheet, None where that is not known.
     """
@@ -39,7 +39,7 @@ def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
 
 
 def untimed(rows: Sequence[Evidence]) -> list[str]:
-    """Why rows have no time, a line a reason, wrapped."""
+    """Says why rows have no time, a line a reason, wrapped."""
     return wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
 
 
@@ -51,12 +51,12 @@ def _by(rows: Iterable[Evidence], key: Callable[[Workload], Workload]) -> dict[W
 
 
 def _section(w: Workload) -> Workload:
-    """A section's rows differ in backend, n and b."""
+    """Returns what the rows of a section share: they differ in backend, n and b."""
     return replace(w.group, n=0, batch=0, m=0 if w.m == w.n else w.m)
 
 
 def groups(rows: Iterable[Evidence]) -> list[list[Evidence]]:
-    """The rows that may be compared with one another, by length and batch within a section."""
+    """Groups the rows that may be compared with one another, by length and batch within a section."""
     return [group for section in _by(rows, _section).values()
             for group in sorted(_by(section, lambda w: w.group).values(),
                                 key=lambda group: (group[0].workload.n, group[0].workload.batch))]
@@ -77,13 +77,13 @@ def _line(columns: Iterable[str], cells: Mapping[str, object]) -> str:
 
 
 def calls_header(rows: Iterable[Evidence]) -> str:
-    """What `units.calls` counts in these rows."""
+    """Names what `units.calls` counts in these rows."""
     names = {name for row in rows for name in row.counters}
     return "operators" if "operators" in names and "launches" not in names else "launches"
 
 
 def title(w: Workload) -> str:
-    """What the rows of a section have in common."""
+    """Names what the rows of a section have in common."""
     model = "" if w.bare else f"{w.model}: "
     heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
     keys = f", {w.m} keys" if w.m != w.n else ""
@@ -92,17 +92,18 @@ def title(w: Workload) -> str:
 
 
 def mask(w: Workload) -> str:
+    """Writes "causal" or "full"."""
     return "causal" if w.causal else "full"
 
 
 def baseline(group: Sequence[Evidence]) -> Evidence | None:
-    """What the others of a group are compared with: eager, else sdpa, else the first; None if none is ok."""
+    """Chooses what the others of a group are compared with: eager, else sdpa, else the first; None if none is ok."""
     timed = {row.workload.backend: row for row in group if row.outcome == "ok" and row.median}
     return next((timed[name] for name in (*BASELINES, *timed) if name in timed), None)
 
 
 def speed_up(row: Evidence, base: Evidence | None) -> float | None:
-    """How many times faster than its baseline a row is; None unless both were timed."""
+    """Divides the baseline's time by a row's; None unless both were timed."""
     return base.median / row.median if row.outcome == "ok" and row.median and base and base.median else None
 
 
@@ -123,5 +124,5 @@ def _cells(row: Evidence, base: Evidence | None, datasheet: Datasheet | None) ->
 
 
 def wrapped(paragraphs: Iterable[str]) -> list[str]:
-    """The lines of paragraphs, of `WIDTH` columns at most, each further line of one indented."""
+    """Wraps paragraphs into lines of `WIDTH` columns at most; each further line of a paragraph is indented."""
     return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]

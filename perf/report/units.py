@@ -1,4 +1,4 @@
-"""Figures as text, the same in the terminal and on the page; a figure that is not known is "-"."""
+"""Writes figures as text, the same in the terminal and on the page; a figure that is not known is "-"."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ NO_PRODUCT = "^"  # beside a kernel that is none and takes more than half of the
 
 
 def seconds(value: float) -> str:
-    """"1.23 ms", three or four digits in the unit that suits."""
+    """Writes "1.23 ms", three or four digits in the unit that suits."""
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if value * factor >= 1:
             return f"{value * factor:#.4g} {unit}"
@@ -19,7 +19,7 @@ def seconds(value: float) -> str:
 
 
 def size(value: float | None) -> str:
-    """"12.6 MB" (a million bytes)."""
+    """Writes "12.6 MB" (a million bytes)."""
     if value is None:
         return UNKNOWN
     unit, factor = next((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 0)) if value >= f)
@@ -27,7 +27,8 @@ def size(value: float | None) -> str:
 
 
 def number(value: float | None, form: str = "#.3g") -> str:
-    """In `form`, without decimals from a thousand on, by its power of ten from a million on or far below one."""
+    """Writes a number in `form`, without decimals from a thousand on, by its power of ten from a million on or far
+    below one."""
     if value is None:
         return UNKNOWN
     if value >= 1e6 or (0 < value < 1e-3 and form == "#.3g"):
@@ -38,34 +39,34 @@ def number(value: float | None, form: str = "#.3g") -> str:
 
 
 def percent(value: float | None) -> str:
-    """"0.04%", "0.3%", "12%" of a part of one."""
+    """Writes "0.04%", "0.3%", "12%" for a part of one."""
     if value is None:
         return UNKNOWN
     return f"{value:.{0 if value >= 0.1 else 1 if value >= 0.001 else 2}%}"
 
 
 def length(n: int) -> str:
-    """"512", "16K"."""
+    """Writes "512", "16K"."""
     return f"{n // 1024}K" if n % 1024 == 0 else str(n)
 
 
 def tflops(row: Evidence) -> float | None:
-    """TFLOP/s of a timed row."""
+    """Returns the TFLOP/s of a timed row."""
     return row.flops / row.median / 1e12 if row.flops and row.median else None
 
 
 def gigabytes(row: Evidence) -> float | None:
-    """GB/s of a timed row: what it must move at least, over its time."""
+    """Returns the GB/s of a timed row: what it must move at least, over its time."""
     return row.bytes / row.median / 1e9 if row.bytes and row.median else None
 
 
 def share(row: Evidence) -> float | None:
-    """The floor over the time: 1 is as fast as this machine's ceilings allow."""
+    """Divides the floor by the time: 1 is as fast as this machine's ceilings allow."""
     return row.floor / row.median if row.floor and row.median else None
 
 
 def error_ratio(row: Evidence) -> float | None:
-    """The error over what the error-ratio rule allows: above 1 is wrong."""
+    """Divides the error by what the error-ratio rule allows: above 1 is wrong."""
     if row.error is None or row.bound is None:
         return None
     if row.bound == 0:
@@ -74,13 +75,13 @@ def error_ratio(row: Evidence) -> float | None:
 
 
 def calls(row: Evidence) -> int | None:
-    """Kernel launches of one call, of a CPU's row its operators."""
+    """Counts the kernel launches of one call, or a CPU's operators."""
     return row.counters.get("launches", row.counters.get("operators"))
 
 
 def largest_kernel(row: Evidence, width: int = 16) -> str:
-    """"addmm 61%", "upsample_linear1d 96%^": the name without namespaces and template arguments, at most `width`
-    long."""
+    """Writes "addmm 61%", "upsample_linear1d 96%^": the name has no namespaces and template arguments, and is at most
+    `width` long."""
     from perf.measure.shares import brief, largest, stands_out
 
     top = largest(row.kernel_shares)

@@ -1,4 +1,4 @@
-"""The table of variants that the README shows, from the registry."""
+"""Writes the table of variants that the README shows, from the registry."""
 from __future__ import annotations
 
 import re
@@ -15,14 +15,16 @@ HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax"
 
 
 def table(rows: Sequence[Evidence] = ()) -> str:
-    """A Markdown table: one row a function, what it is, the backends that compute it, where it wins in `rows`."""
+    """Writes a Markdown table: one row a function, what it is, the backends that compute it, where it wins in
+    `rows`."""
     won = wins(rows)
     lines = [HEADER, ("---",) * len(HEADER), *(_row(function, won) for function in functions().values())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def wins(rows: Sequence[Evidence]) -> dict[str, str]:
-    """By function: from which n on its fastest backend's forward pass beats the fastest of softmax, at equal tokens.
+    """Says, by function, from which n on its fastest backend's forward pass beats the fastest of softmax, at equal
+    tokens.
 
     Only where both were timed in one mask and shape; "never (to n)" where softmax won at every length.
     """
@@ -61,5 +63,5 @@ def _linked(paper: str) -> str:
 
 
 def recorded() -> list[Evidence]:
-    """The evidence that the published table is made from."""
+    """Returns the evidence that the published table is made from."""
     return [row for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern)) for row in load(path)]

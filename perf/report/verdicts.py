@@ -1,4 +1,4 @@
-"""The table that ends a comparison of two revisions: a row a benchmark, counts, a line a function.
+"""Writes the table that ends a comparison of two revisions: a row a benchmark, counts, a line a function.
 
 A pure function: rows in, text out, at most `WIDTH` columns wide.
 """
@@ -22,22 +22,22 @@ WHY = "why"
 
 
 def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
-    """The rows by section, what was not timed, a line a function, `notes`, and the counts last. Times are of one call;
-    a ratio is head over base, so above 1 is slower."""
+    """Sets the rows by section, what was not timed, a line a function, `notes`, and the counts last. Times are of one
+    call; a ratio is head over base, so above 1 is slower."""
     shown = [row for row in rows if row.word not in ("unchanged", "skipped")]
     lines = [line for section in _by(shown, lambda row: _section(row.workload)) for line in _section_lines(section)]
     return "\n".join([*lines, *wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, counts(rows)])])
 
 
 class Decided(Protocol):
-    """Anything with a verdict."""
+    """Is anything with a verdict."""
 
     @property
     def word(self) -> str: ...
 
 
 def counts(rows: Iterable[Decided]) -> str:
-    """"12 benchmarks: 1 regressed, 11 unchanged"."""
+    """Writes "12 benchmarks: 1 regressed, 11 unchanged"."""
     found = Counter(row.word for row in rows)
     shown = ((found[word], "ok, unchanged" if word == "unchanged" else word) for word in WORDS)
     said = ", ".join(f"{count} {word}" for count, word in shown if count)
@@ -45,7 +45,8 @@ def counts(rows: Iterable[Decided]) -> str:
 
 
 def means(rows: Iterable[Row]) -> Iterator[str]:
-    """A line a function: the geometric mean of its ratios, their range and number. Only what was timed counts."""
+    """Writes a line a function: the geometric mean of its ratios, their range and number. Only what was timed
+    counts."""
     for group in _by((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
         ratios = [row.verdict.ratio for row in group if row.verdict.ratio]
         mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
@@ -54,7 +55,7 @@ def means(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def interval(row: Row) -> str:
-    """"[1.061, 1.084]", of the ratio."""
+    """Writes "[1.061, 1.084]", the interval of the ratio."""
     low, high = row.verdict.low, row.verdict.high
     if low is None or high is None or high == math.inf:  # of one pair
         return UNKNOWN
@@ -75,7 +76,7 @@ def _by(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> list[list[Row]]:
 
 
 def _section(w: Workload) -> Workload:
-    """A section's rows differ in backend, n and b."""
+    """Returns what the rows of a section share: they differ in backend, n and b."""
     return replace(w.group, n=0, batch=0, m=0 if w.m == w.n else w.m)
 
 
@@ -99,7 +100,7 @@ def _time(value: float | None) -> str:
 
 
 def _hanging(row: str, why: str) -> list[str]:
-    """The row, and its last column's further lines below one another."""
+    """Returns the row, with its last column's further lines below one another."""
     return textwrap.wrap(why, WIDTH, initial_indent=row, subsequent_indent=" " * len(row)) or [row.rstrip()]
 
 

@@ -1,1 +1,1 @@
-"""Web pages: the report of one run, and the site of the history. They load nothing from elsewhere."""
+"""Writes web pages that load nothing from elsewhere: the report of one run, and the site of the history."""

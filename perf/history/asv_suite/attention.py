@@ -1,4 +1,4 @@
-"""Bare attention kernels."""
+"""Holds asv's benchmarks of bare attention kernels."""
 from __future__ import annotations
 
 from perf.history import asv_benchmark

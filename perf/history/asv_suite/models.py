@@ -1,4 +1,4 @@
-"""Models with a variant of attention."""
+"""Holds asv's benchmarks of models with a variant of attention."""
 from __future__ import annotations
 
 from perf.history import asv_benchmark

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run's evidence: no request leaves it, and it needs no server.
+"""Writes one self-contained HTML page of a run's evidence: no request leaves it, and it needs no server.
 
     python -m perf report .perf/evidence.jsonl -o report.html
 
@@ -26,7 +26,7 @@ TITLE = "Attention performance"
 def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
          fitness: Mapping[str, Any] | None = None, title: str = TITLE, command: str | None = None,
          datasheet: Datasheet | None = None) -> str:
-    """The page as text. Of several machines the last one's rows are shown, of several times the last.
+    """Returns the page as text. It shows the last machine's rows, and of each workload the last time.
 
     `machines` are fingerprints by id (`evidence.machines`); `fitness` is what more to say of the machine,
     as scalars by name; `command` is what was typed; `datasheet` as in `table`. Raises ValueError if there are no rows.
@@ -48,7 +48,7 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
 
 
 def latest(rows: Sequence[Evidence]) -> list[Evidence]:
-    """The last measurement of every workload on the machine that measured last, in the order of the first."""
+    """Returns the last measurement of every workload on the machine that measured last, in the order of the first."""
     found: dict[Workload, Evidence] = {}
     for row in rows:
         if row.machine == rows[-1].machine:
@@ -67,10 +67,10 @@ def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[s
 
 
 def file(name: str) -> str:
-    """The text of the page's style sheet or script."""
+    """Returns the text of the page's style sheet or script."""
     return (files(__name__) / name).read_text(encoding="utf-8")
 
 
 def colours(known: Mapping[str, Look]) -> str:
-    """The style of the backends' colours."""
+    """Returns the style of the backends' colours."""
     return "".join(f".k{i}{{--k:light-dark({look.light},{look.dark})}}\n" for i, look in enumerate(known.values()))

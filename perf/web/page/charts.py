@@ -1,4 +1,4 @@
-"""One log-log chart as SVG: a line a backend, the limit above them; colours and sizes are the style sheet's.
+"""Draws one log-log chart as SVG: a line a backend, the limit above them; colours and sizes are the style sheet's.
 
 Classes: `k0`, `k1`, ... is a backend's colour, `pt` a point that carries the row it stands for.
 """
@@ -28,7 +28,7 @@ MARKERS = {
 
 @dataclass(frozen=True)
 class Point:
-    """Where a row lies, in the units of the axes, what it says, and the number of the row."""
+    """Is a row on a chart: its place in the units of the axes, its label, and the number of the row."""
 
     x: float
     y: float
@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """A logarithmic axis: its ends, its ticks with their labels, its title."""
+    """Is a logarithmic axis: its ends, its ticks with their labels, its title."""
 
     low: float
     high: float
@@ -46,12 +46,13 @@ class Axis:
     title: str
 
     def part(self, value: float) -> float:
-        """Where `value` lies between the ends, 0 to 1."""
+        """Returns how far `value` lies between the ends, 0 to 1."""
         return math.log(value / self.low) / math.log(self.high / self.low)
 
 
 def decades(values: Iterable[float], title: str) -> Axis:
-    """An axis over all `values` (above 0), with ticks at 1, 10, 100, or at 1, 2, 5 if that leaves fewer than three."""
+    """Makes an axis over all `values` (above 0), with ticks at 1, 10, 100, or at 1, 2, 5 if that leaves fewer than
+    three."""
     known = list(values)
     low, high = min(known) / 1.25, max(known) * 1.25
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -64,7 +65,7 @@ def decades(values: Iterable[float], title: str) -> Axis:
 
 def chart(lines: Mapping[str, Sequence[Point]], looks: Mapping[str, Look], x: Axis, y: Axis, *, label: str,
           limit: Sequence[tuple[float, float]] = ()) -> Markup:
-    """The lines of `label` by backend; `limit` is drawn as a line that the others can't pass."""
+    """Draws the lines of `label` by backend; `limit` is drawn as a line that the others can't pass."""
     def place(at_x: float, at_y: float) -> tuple[str, str]:
         return (f"{LEFT + x.part(at_x) * (WIDTH - LEFT - RIGHT):.1f}",
                 f"{HEIGHT - BOTTOM - y.part(at_y) * (HEIGHT - TOP - BOTTOM):.1f}")
@@ -87,24 +88,24 @@ def chart(lines: Mapping[str, Sequence[Point]], looks: Mapping[str, Look], x: Ax
 
 
 def key(backend: str, looks: Mapping[str, Look]) -> str:
-    """The class that gives a backend its colour."""
+    """Returns the class that gives a backend its colour."""
     return f"k{list(looks).index(backend)}" + (" hollow" if looks[backend].line == ":" else "")
 
 
 def symbol(look: Look) -> str:
-    """The id of a marker; its letter's number, as ids aren't told apart by case everywhere."""
+    """Returns the id of a marker: its letter's number, as ids aren't told apart by case everywhere."""
     return f"m{ord(look.marker)}"
 
 
 def symbols(looks: Mapping[str, Look]) -> Markup:
-    """The markers that the charts use, drawn nowhere yet."""
+    """Draws the markers that the charts use, out of sight."""
     shapes = (tag("path", d=MARKERS[marker], id=f"m{ord(marker)}")
               for marker in dict.fromkeys(look.marker for look in looks.values()))
     return tag("svg", tag("defs", *shapes), class_="defs", width="0", height="0", aria_hidden="true")
 
 
 def swatch(backend: str, looks: Mapping[str, Look]) -> Markup:
-    """A piece of a backend's line with its marker."""
+    """Draws a piece of a backend's line with its marker."""
     look = looks[backend]
     return tag("svg", tag("g", tag("polyline", points="1,7 29,7", stroke_dasharray=DASHES.get(look.line)),
                           tag("use", href=f"#{symbol(look)}", x="15", y="7", class_="mark"),

@@ -1,4 +1,4 @@
-"""The frame of a page: its own style and script inside it, and a policy that forbids every other, and every request."""
+"""Frames a page: its own style and script stand inside it, and a policy forbids all others, and every request."""
 from __future__ import annotations
 
 import base64
@@ -8,7 +8,7 @@ from perf.web.page.markup import Markup, join, tag
 
 
 def document(title: str, *body: Markup | None, style: str, script: str) -> str:
-    """A whole HTML page as text, around the children `body` of its body."""
+    """Returns a whole HTML page as text, around the children `body` of its body."""
     policy = (f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; "
               "base-uri 'none'; form-action 'none'")
     head = tag("head", tag("meta", charset="utf-8"),
@@ -21,5 +21,5 @@ def document(title: str, *body: Markup | None, style: str, script: str) -> str:
 
 
 def digest(text: str) -> str:
-    """How a policy names a script or style that it allows."""
+    """Names a style or script as a policy does that allows it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

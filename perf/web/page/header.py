@@ -1,4 +1,4 @@
-"""The top of the page: what was measured, where, when, and in what state the machine was."""
+"""Heads the page: what was measured, where, when, and in what state the machine was."""
 from __future__ import annotations
 
 import statistics
@@ -29,7 +29,7 @@ NOT_SHOWN = ("kind", "schema", "id")
 
 def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, fitness: Mapping[str, Any] | None,
            title: str, command: str | None) -> Markup:
-    """Title, machine and fitness of `rows`, all of one machine; `left_out` counts the file's other rows."""
+    """Shows title, machine and fitness of `rows`, all of one machine; `left_out` counts the file's other rows."""
     where = _text(machine.get("gpus")) or _text(machine.get("cpu")) or f"machine {rows[-1].machine}"
     made = {"measured": _when(rows), "revision": _counted(_short(row.revision) for row in rows),
             "clock": _counted(row.clock for row in rows if row.clock), "command": command,
@@ -45,7 +45,7 @@ def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, 
 
 
 def while_timed(rows: Iterable[Evidence]) -> dict[str, str]:
-    """What the rows' states have been: the ends and the median of a number, else each value and how often.
+    """Sums up the rows' states: the ends and the median of a number, else each value and how often.
 
     "x_min" and "x_max" of a state are ends of its "x".
     """
@@ -81,7 +81,7 @@ def _list(name: str, values: Mapping[str, Any]) -> Markup | None:
 
 
 def _text(value: Any) -> str:
-    """A value of JSON in words; empty for none."""
+    """Writes a value of JSON in words, and nothing for none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
@@ -93,14 +93,14 @@ def _text(value: Any) -> str:
 
 
 def _counted(values: Iterable[str]) -> str:
-    """The different values; how often each, if they differ."""
+    """Lists the different values, and how often each, if they differ."""
     counts = Counter(values)
     return next(iter(counts), "") if len(counts) < 2 else ", ".join(
         f"{count} x {value}" for value, count in counts.most_common())
 
 
 def _short(revision: str | None) -> str:
-    """A commit's first twelve digits, and what follows its forty."""
+    """Returns a commit's first twelve digits, and what follows its forty."""
     return revision[:12] + revision[40:] if revision else "not known"
 
 

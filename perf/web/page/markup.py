@@ -1,4 +1,4 @@
-"""HTML and SVG that is escaped by construction: text becomes markup through `tag` only."""
+"""Makes HTML and SVG that is escaped by construction: text becomes markup through `tag` only."""
 from __future__ import annotations
 
 import html
@@ -8,20 +8,21 @@ VOID = ("br", "input", "meta")  # elements that have no end
 
 
 class Markup(str):
-    """Text that is markup already, and so isn't escaped again."""
+    """Is text that is markup already, and so isn't escaped again."""
 
 
 def escape(text: object) -> Markup:
-    """`text` as it should be read; quotes too, so that it may stand in an attribute."""
+    """Escapes `text`, quotes too, so that it may stand in an attribute."""
     return text if isinstance(text, Markup) else Markup(html.escape(str(text)))
 
 
 def join(parts: Iterable[object]) -> Markup:
+    """Joins parts, each escaped unless it is markup."""
     return Markup("".join(map(escape, parts)))
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Markup:
-    """`<name attributes>children</name>`.
+    """Writes `<name attributes>children</name>`.
 
     A child of None is left out, and so is an attribute of None or False; one of True has no value. In an
     attribute's name "_" stands for "-", and one at its end for nothing (`class_`).

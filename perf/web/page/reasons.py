@@ -1,4 +1,4 @@
-"""Why rows have no time, what was compiled, and the kernels that ran."""
+"""Shows why rows have no time, what was compiled, and the kernels that ran."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ PROBLEMS = {"wrong": "in its numbers, or by the kernel that ran", "failed": "rai
 
 
 def problems(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> Markup | None:
-    """The rows that are wrong, failed or invalid, by reason; None if there are none."""
+    """Lists the rows that are wrong, failed or invalid, by reason; None if there are none."""
     parts: list[Markup] = []
     for outcome, means in PROBLEMS.items():
         found = [row for row in rows if row.outcome == outcome]
@@ -24,7 +24,7 @@ def problems(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> Marku
 
 
 def skips(rows: Sequence[Evidence]) -> Markup | None:
-    """Every skipped workload under its reason; None if there are none."""
+    """Lists every skipped workload under its reason; None if there are none."""
     found = [row for row in rows if row.outcome == "skipped"]
     return tag("section", tag("h2", f"{len(found)} skipped"), *_grouped(found, {}), id="skipped") if found else None
 
@@ -44,7 +44,7 @@ def _named(row: Evidence, numbers: Mapping[Workload, int]) -> Markup:
 
 
 def compiled(rows: Sequence[Evidence]) -> Markup | None:
-    """Compile seconds by variant and phase; None if nothing was compiled."""
+    """Shows compile seconds by variant and phase; None if nothing was compiled."""
     lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", text, class_="num") for text in (
         len(each), span(each, "cold"), span(each, "warm"), sum(int(one.get("recompiles", 0)) for one in each))))
         for name, each in compiling(rows).items()]
@@ -71,7 +71,7 @@ def kernels(rows: Sequence[Evidence]) -> Markup | None:
 
 
 def _use(kernel: str, rows: Sequence[Evidence]) -> str:
-    """"2 to 3 a call, at most 61% of the time, in 4 rows"."""
+    """Writes "2 to 3 a call, at most 61% of the time, in 4 rows"."""
     times = [row.kernels[kernel] for row in rows]
     least, most = min(times), max(times)
     share = max((row.kernel_shares.get(kernel, 0.0) for row in rows), default=0.0)

@@ -1,4 +1,4 @@
-"""The table of every row that was tried, sortable by any column and filtered by words."""
+"""Shows every row that was tried in a table, which any column sorts and words filter."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ PARAMETERS = 14  # the first columns, which say what was measured, not what was 
 
 
 def columns(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[Column[Evidence]]:
-    """All columns there may be, those of the parameters first."""
+    """Lists all columns there may be, those of the parameters first."""
     bases = {row.workload: base for group in groups(rows) for base in [baseline(group)] for row in group}
 
     def faster(row: Evidence) -> float | None:
@@ -85,12 +85,12 @@ def _compiled(row: Evidence) -> str | None:
 
 
 def _kv_heads(row: Evidence) -> int | None:
-    """Unless there are as many as query heads."""
+    """Returns the key/value heads, None where they are as many as the query heads."""
     return row.workload.kv_heads if row.workload.kv_heads != row.workload.heads else None
 
 
 def _keys(row: Evidence) -> int | None:
-    """Unless there are as many as queries."""
+    """Returns the keys, None where they are as many as the queries."""
     return row.workload.m if row.workload.m != row.workload.n else None
 
 
@@ -105,7 +105,7 @@ def _median(row: Evidence) -> float | None:
 
 
 def section(rows: Sequence[Evidence], known: Mapping[str, Look], datasheet: Datasheet | None) -> Markup | None:
-    """The table of all rows that weren't skipped; what all have in common stands above it, not in it."""
+    """Shows all rows that weren't skipped; what all have in common stands above the table, not in it."""
     tried = [row for row in rows if row.outcome != "skipped"]
     if not tried:
         return None

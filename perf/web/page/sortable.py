@@ -1,4 +1,4 @@
-"""A table that page.js sorts by any column and filters by words."""
+"""Makes a table that page.js sorts by any column and filters by words."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ Value = float | str | None
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """A column by its name: what it sorts by, and that in words."""
+    """Is a column by its name: what it sorts by, and that in words."""
 
     name: str
     value: Callable[[Row], Value]
@@ -27,7 +27,7 @@ class Column(Generic[Row]):
 def sortable(title: str, rows: Sequence[Row], columns: Sequence[Column[Row]],
              attributes: Callable[[Row], Mapping[str, object]], legend: Iterable[str], *, example: str,
              picks: Markup | None = None) -> Markup:
-    """The section `#rows`. A row's `attributes` are those of its `tr`, its id ("r1") among them.
+    """Makes the section `#rows`. A row's `attributes` are those of its `tr`, its id ("r1") among them.
 
     What all rows have in common stands above the table, not in it; a column of which nothing is known is left out.
     `picks` are further filters, `example` stands in the filter's empty field.

@@ -1,4 +1,4 @@
-"""The figures that a reader wants first: how many rows hold, and the fastest backend of each function and model."""
+"""Shows the figures that a reader wants first: outcomes, and the fastest backend of each function and model."""
 from __future__ import annotations
 
 import statistics
@@ -18,7 +18,7 @@ FASTEST = ("Fastest backend of each phase at the longest sequence (then the larg
 
 
 def summary(rows: Sequence[Evidence], known: Mapping[str, Look]) -> Markup:
-    """Counts of the outcomes, then a card a function or model."""
+    """Counts the outcomes, then shows a card a function or model."""
     cards: dict[str, list[list[Evidence]]] = {}
     for group in sorted(_largest(rows), key=lambda group: not group[0].workload.bare):
         w = group[0].workload
@@ -43,12 +43,12 @@ def _tiles(rows: Sequence[Evidence]) -> list[Markup]:
 
 
 def tile(figure: object, text: str, kind: str, href: str) -> Markup:
-    """A figure with what it says; `kind` is "good", "bad" or nothing."""
+    """Shows a figure with what it says; `kind` is "good", "bad" or nothing."""
     return tag("a", tag("b", figure), tag("span", text), href=href, class_=f"tile {kind}".rstrip())
 
 
 def _largest(rows: Sequence[Evidence]) -> list[list[Evidence]]:
-    """The group of each model, function and phase that the summary speaks of."""
+    """Returns the group that stands for each model, function and phase in the summary."""
     found: dict[tuple[str, str, str], list[Evidence]] = {}
     for group in groups(row for row in rows if row.outcome == "ok" and row.median and not row.workload.treatment):
         w = group[0].workload

@@ -1,4 +1,4 @@
-"""The charts: a panel a shape and phase over the sequence length, and speed against error where that is a choice."""
+"""Draws the charts: a panel a shape and phase over the sequence length, and speed against error."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from perf.workloads.workload import Workload
 
 
 def sweeps(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup | None:
-    """The section of all charts; None if nothing was measured at two lengths."""
+    """Makes the section of all charts; None if nothing was measured at two lengths."""
     parts, drawn = blocks(rows, known, numbers)
     if not parts:
         return None
@@ -26,7 +26,7 @@ def sweeps(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping
 
 def blocks(rows: Sequence[Evidence], known: Mapping[str, Look],
            numbers: Mapping[Workload, int]) -> tuple[list[Markup], set[str]]:
-    """A block of panels a function or model, all with the same axes; and the backends that are drawn."""
+    """Makes a block of panels a function or model, all with the same axes; names the backends that are drawn."""
     shown: dict[str, dict[Workload, Lines]] = {}
     for w, lines in shapes(row for row in rows if not row.workload.treatment).items():
         shown.setdefault(w.function if w.bare else f"{w.model}: {w.function}", {})[w] = lines
@@ -41,7 +41,7 @@ def blocks(rows: Sequence[Evidence], known: Mapping[str, Look],
 
 
 def legend(drawn: Collection[str], known: Mapping[str, Look], limited: bool) -> Markup:
-    """A button a backend that hides its lines; `limited` adds what the limit looks like."""
+    """Makes a button a backend that hides its lines; `limited` adds what the limit looks like."""
     chips = [tag("button", swatch(backend, known), backend, type="button", class_="chip", aria_pressed="true",
                  data_k=f"k{i}") for i, backend in enumerate(known) if backend in drawn]
     limit = tag("span", tag("svg", tag("polyline", points="1,7 29,7", class_="limit"), viewBox="0 0 30 14",
@@ -86,7 +86,7 @@ def _point(row: Evidence, numbers: Mapping[Workload, int]) -> Point:
 
 
 def _approximate(rows: Sequence[Evidence]) -> list[list[Evidence]]:
-    """The timed rows of functions that approximate, a group a workload with two backends or more."""
+    """Groups the timed rows of functions that approximate, a group a workload with two backends or more."""
     names = {name for name, function in functions().items() if function.kind == "approximate"}
     timed = (row for row in rows if row.outcome == "ok" and row.median and row.error and row.workload.function in names)
     return [group for group in groups(timed) if len(group) > 1]

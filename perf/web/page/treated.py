@@ -1,4 +1,4 @@
-"""Speed against size of quantised and compiled models: a chart a model, phase and batch."""
+"""Draws speed against size of quantised and compiled models: a chart a model, phase and batch."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ NOTE = ("Up is faster, left is smaller. A compiled model is filled, an uncompile
 
 
 def name(w: Workload) -> str:
-    """"bnb-int8 compiled"; of a model that is not quantised its dtype."""
+    """Writes "bnb-int8 compiled", or the dtype of a model that is not quantised."""
     return " ".join(w.treatment if w.treatment and w.treatment[0] != "compiled" else (w.dtype, *w.treatment))
 
 
 def names(rows: Sequence[Evidence]) -> set[str]:
-    """Of all that is drawn."""
+    """Names all that is drawn."""
     return {name(row.workload) for group in groups(rows) for row in group}
 
 
 def groups(rows: Sequence[Evidence]) -> list[list[Evidence]]:
-    """The timed rows of one model, backend, phase, length and batch, where something was done to one of them."""
+    """Groups the timed rows of one model, backend, phase, length and batch, where something was done to one of them."""
     found: dict[Workload, dict[str, Evidence]] = {}
     for row in rows:
         if not row.workload.bare and row.outcome == "ok" and row.median and row.kept_bytes:
@@ -37,7 +37,7 @@ def groups(rows: Sequence[Evidence]) -> list[list[Evidence]]:
 
 
 def section(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup | None:
-    """The charts with their legend; None where no model was treated."""
+    """Makes the charts with their legend; None where no model was treated."""
     shown = groups(rows)
     if not shown:
         return None

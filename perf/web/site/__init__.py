@@ -1,4 +1,4 @@
-"""The site of the history: a front page of our own, asv's pages beside it, and no request that leaves the host.
+"""Writes the site of the history: a front page, asv's pages beside it, and no request that leaves the host.
 
     python -m perf site                      # .asv/results and .perf/nights -> .site
     python -m http.server -d .site           # or any static server, under any path

@@ -1,4 +1,4 @@
-"""asv's pages of the history, made to work anywhere: what they load from CDNs comes with them."""
+"""Publishes asv's pages of the history, made to work anywhere: what they load from CDNs comes with them."""
 from __future__ import annotations
 
 import json
@@ -50,15 +50,15 @@ def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scr
 
 
 def _drop_unmeasured(out: Path) -> None:
-    """asv's list has a line for each cell of the product of the axes; those without a figure are dropped."""
+    """Drops the lines of asv's list that have no figure: it has one for each cell of the product of the axes."""
     for path in out.glob("graphs/**/summary.json"):
         rows = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps([row for row in rows if row["last_value"] is not None]), encoding="utf-8")
 
 
 def _tell_graphs(out: Path) -> None:
-    """asv's page asks for the graph of a benchmark at every place, also where it was never measured: `asv_page.js`
-    asks for those only that "graphs" names, a place's number by benchmark."""
+    """Names in "graphs" the places of each benchmark that have a graph. asv's page would ask for one at every place;
+    `asv_page.js` asks for these only."""
     from asv.graph import Graph
 
     path = out / "index.json"
@@ -88,12 +88,13 @@ def self_contained(out: Path) -> None:
 
 
 def _without_fonts(name: str, data: bytes) -> bytes:
-    """Bootstrap's style sheet names icon fonts that asv never shows."""
+    """Drops the icon fonts that Bootstrap's style sheet names and asv never shows."""
     return re.sub(rb"@font-face\{[^}]*\}", b"", data) if name.endswith(".css") else data
 
 
 def rewritten(html: str) -> str:
-    """asv's index.html with the files of `vendor/` in place of their addresses, a policy, a way back and a theme."""
+    """Returns asv's index.html with the files of `vendor/` in place of their addresses, a policy, a way back and a
+    theme."""
     for file in vendored.files():
         local = f"vendor/{file.name}"
         html = re.sub(rf'<script src="{re.escape(file.replaces)}"[^>]*>', f'<script src="{local}">', html)
@@ -110,7 +111,7 @@ def rewritten(html: str) -> str:
 
 
 def external(name: str, text: str) -> list[str]:
-    """The addresses on other hosts that a file of asv's page names, but for links that a reader may follow."""
+    """Lists the addresses on other hosts that a file of asv's page names, but for links that a reader may follow."""
     if name.endswith(".html"):
         parser = _Addresses()
         parser.feed(text)

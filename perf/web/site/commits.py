@@ -1,4 +1,4 @@
-"""How fresh the history is: which commits were measured, which could not be, and why."""
+"""Shows how fresh the history is: which commits were measured, which could not be, and why."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ FORM = "%H%x00%ct%x00%an%x00%s"
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit of the branch; `time` in seconds since 1970."""
+    """Is a commit of the branch; `time` is in seconds since 1970."""
 
     hash: str
     time: float
@@ -28,12 +28,13 @@ class Commit:
 
     @property
     def anchor(self) -> str:
+        """Names the place of the commit on the page."""
         return f"commit-{self.hash[:8]}"
 
 
 @dataclass(frozen=True)
 class State:
-    """What became of a commit: figures by machine and environment, or why there are none ("": nobody tried)."""
+    """Is what became of a commit: figures by machine and environment, or why there are none ("": nobody tried)."""
 
     commit: Commit
     figures: Mapping[tuple[str, str], int]
@@ -41,11 +42,12 @@ class State:
 
     @property
     def word(self) -> str:
+        """Says in a word what became of the commit."""
         return "measured" if self.figures else "failed" if self.reason else "not measured"
 
 
 def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
-    """The commits of a branch, the newest first. Raises ValueError, in one line, where git can't tell."""
+    """Lists the commits of a branch, the newest first. Raises ValueError, in one line, where git can't tell."""
     try:
         lines = git.text(repository, "log", "--no-show-signature", f"--format={FORM}", revision)
     except ValueError as error:
@@ -56,7 +58,7 @@ def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
 
 def states(commits: Sequence[Commit], history: History, results: Path, nights: Sequence[Night],
            repository: Path) -> list[State]:
-    """Of the commits since the first that was tried, the newest first, at most `MOST`."""
+    """Says what became of each commit since the first that was tried, the newest first, at most `MOST`."""
     figures: dict[str, dict[tuple[str, str], int]] = {}
     unclean = {row.commit for row in history.rows if row.dirty}  # of uncommitted changes, so not of the commit
     for row in history.rows:
@@ -88,7 +90,7 @@ def _reason(commit: Commit, told: Mapping[str, str], repository: Path) -> str:
 
 
 def section(found: Sequence[State], places: Mapping[tuple[str, str], Place]) -> Markup | None:
-    """The table of commits, each with the anchor that asv's pages and ours lead to."""
+    """Makes the table of commits, each with the anchor that asv's pages and ours lead to."""
     if not found:
         return None
     return tag("section", tag("h2", "Commits"), table("Commits", ("commit", "date", "state", "author", "subject"), (

@@ -14,7 +14,7 @@ from perf.web.site.latest import Place, latest, places
 
 def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_nights: Path, published: Path,
            problems: Sequence[str]) -> Contents:
-    """What there is; to the `problems` come those of what can't be read, a line each."""
+    """Gathers what there is; what can't be read is added to the `problems`, a line each."""
     recorded, unreadable = nights.read(folder_of_nights)
     graphs, said = Graphs(published), [*problems, *unreadable]
     project = str(config.get("project", "this project"))

@@ -1,4 +1,4 @@
-"""The table of every workload's last figures at every place, derived ones among them."""
+"""Shows every workload's last figures at every place in a table, derived ones among them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,7 +32,7 @@ LEGEND = (
 
 def section(rows: Sequence[Latest], known: Mapping[str, Look], graphs: Graphs,
             commits: Collection[str]) -> Markup | None:
-    """The table; None if there is no row. `commits` are on the page, by eight digits."""
+    """Makes the table; None if there is no row. `commits` are on the page, by eight digits."""
     if not rows:
         return None
 
@@ -64,7 +64,7 @@ def _columns(rows: Sequence[Latest], commits: Collection[str]) -> list[Column[La
 
 
 def _lifted(column: Column) -> Column[Latest]:
-    """A column of evidence as one of a row that has evidence."""
+    """Makes a column of evidence one of a row that has evidence."""
     value: Callable = column.value
     return Column(column.name, lambda row: value(row.evidence), column.text, column.what)
 
@@ -96,7 +96,7 @@ def _figure(figure: str, rows: Sequence[Latest]) -> Column[Latest]:
 
 
 def picks(places: Sequence[Place]) -> Markup:
-    """The filters of the whole page: the hardware and its versions, at first those that were measured last."""
+    """Makes the filters of the whole page: the hardware and its versions, at first those that were measured last."""
     first = places[0]
     hardware = list(dict.fromkeys(place.hardware for place in places))
     versions: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The front page: what a reader wants to know first, and the way into asv's graphs."""
+"""Writes the front page: what a reader wants to know first, and the way into asv's graphs."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ PAGES = {"": "Grid of graphs", "summarylist": "List of benchmarks", "regressions
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the page shows; `problems` are what it can't, a line each."""
+    """Holds all that the page shows; `problems` are what it can't, a line each."""
 
     project: str
     graphs: Graphs
@@ -40,7 +40,7 @@ class Contents:
 
 
 def page(shown: Contents) -> str:
-    """The page as text."""
+    """Returns the page as text."""
     known = looks({row.workload.backend for row in shown.rows})
     style = file("page.css") + _file("site.css") + colours(known)
     name = f"{TITLE} of {shown.project}"
@@ -63,7 +63,7 @@ def _header(name: str, shown: Contents) -> Markup:
 
 
 def _tiles(shown: Contents) -> Markup:
-    """How the last night went, how old the history is, how much of it there is."""
+    """Shows how the last night went, how old the history is, how much of it there is."""
     regressed = sum(found.word in nights.BAD for night in shown.nights for found in night.findings)
     tiles = [tile(regressed, "regressed or wrong last night", "bad" if regressed else "good", "#night")
              if shown.nights else tile("-", "no night recorded", "", "#night")]
@@ -92,7 +92,7 @@ def _problems(problems: Sequence[str]) -> Markup | None:
 
 
 def _over_length(shown: Contents, known: Mapping[str, Look]) -> Markup | None:
-    """The last TFLOP/s over the sequence length, a block a place."""
+    """Draws the last TFLOP/s over the sequence length, a block a place."""
     parts, drawn = [], set()
     for place in shown.places.values():
         of_place = {row.workload: i for i, row in enumerate(shown.rows) if row.place == place}
@@ -108,14 +108,14 @@ def _over_length(shown: Contents, known: Mapping[str, Look]) -> Markup | None:
 
 
 def _ways(drawn: Mapping[Workload, int], graphs: Graphs, place: Place) -> Markup | None:
-    """Into asv's graphs of the same series over n."""
+    """Links to asv's graphs of the same series over n."""
     found = {link: w for w in drawn if (link := graphs.link(w, "time_call", place.properties, over_length=True))}
     shown = [tag("li", tag("a", f"{title(w)}, batch {w.batch}", href=link)) for link, w in found.items()]
     return tag("details", tag("summary", "The same in asv, any commit"), tag("ul", *shown)) if shown else None
 
 
 def _named(shown: Contents) -> nights.Named:
-    """Findings by their workloads, as far as the history has those."""
+    """Returns a function that names findings by their workloads, as far as the history has those."""
     by_id: dict[str, list[Latest]] = {}
     for row in shown.rows:
         by_id.setdefault(row.workload.id, []).append(row)

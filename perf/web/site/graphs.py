@@ -1,4 +1,4 @@
-"""Where asv's graph of a workload's figure is: what was published, and the address that shows it."""
+"""Finds asv's graph of a workload's figure among those that were published, and its address."""
 from __future__ import annotations
 
 import json
@@ -12,7 +12,7 @@ from perf.workloads.workload import Workload
 
 
 class Graphs:
-    """The graphs that asv has published in a folder; none, if it hasn't."""
+    """Holds the graphs that asv has published in a folder; none, if it hasn't."""
 
     def __init__(self, folder: Path) -> None:
         index = folder / "index.json"
@@ -26,7 +26,7 @@ class Graphs:
 
     def link(self, w: Workload, figure: str, properties: Mapping[str, str], *, commits: Sequence[str] = (),
              over_length: bool = False) -> str | None:
-        """The address of a figure's graph at a place, or, `over_length`, of all backends of its series over n.
+        """Returns the address of a figure's graph at a place, or, `over_length`, of all backends of its series over n.
 
         None if there is none such.
         """

@@ -1,4 +1,4 @@
-"""The last figures of every workload on every machine and its versions, as evidence, and what derives from them."""
+"""Reads the last figures of every workload on every machine and its versions as evidence, and derives others."""
 from __future__ import annotations
 
 import json
@@ -20,7 +20,7 @@ ITEMS = {"vit": "images", "tft": "series"}  # what a family's batch counts; of a
 
 @dataclass(frozen=True)
 class Place:
-    """A machine with certain versions: what one line of the history was measured on.
+    """Is a machine with certain versions, on which one line of the history was measured.
 
     `properties` is what asv tells series apart by; `hardware` the GPU's name, or the CPU's.
     """
@@ -34,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Latest:
-    """A workload at a place: its last time as evidence, and its lines by asv's figure, the oldest value first."""
+    """Is a workload at a place: its last time as evidence, and its lines by asv's figure, the oldest value first."""
 
     place: Place
     evidence: Evidence
@@ -42,16 +42,17 @@ class Latest:
 
     @property
     def workload(self) -> Workload:
+        """Returns the workload that was measured."""
         return self.evidence.workload
 
     def value(self, figure: str) -> float | None:
-        """The last of a figure; None if it was measured at an earlier commit than the time, or never."""
+        """Returns the last value of a figure; None if it was measured at an earlier commit than the time, or never."""
         line = self.lines.get(figure, ())
         return line[-1].value if line and line[-1].commit == self.evidence.revision else None
 
 
 def latest(history: History, places: Mapping[tuple[str, str], Place]) -> list[Latest]:
-    """Of each machine and environment in `places`, and each workload that was timed there."""
+    """Reads the last figures of each workload that was timed, at each machine and environment in `places`."""
     found: dict[tuple[str, str, Workload], dict[str, Sequence[Row]]] = {}
     for (machine, environment, workload, figure), line in history.lines.items():
         if (machine, environment) in places:
@@ -74,7 +75,8 @@ def _evidence(w: Workload, timed: Row, lines: Mapping[str, Sequence[Row]]) -> Ev
 
 
 def flops(w: Workload) -> int | None:
-    """Of one call; None where they can't be counted, as of a function or model that is here no more."""
+    """Counts the FLOPs of one call; None where they can't be counted, as of a function or model that is here no
+    more."""
     try:
         return w.flops
     except (KeyError, ValueError, TypeError):
@@ -82,7 +84,7 @@ def flops(w: Workload) -> int | None:
 
 
 def items(w: Workload) -> tuple[int, str]:
-    """What one call works through: sequences' tokens, images or time series."""
+    """Counts what one call works through, and names it: sequences' tokens, images or time series."""
     from models import presets
 
     preset = None if w.bare else presets().get(w.model)
@@ -91,7 +93,8 @@ def items(w: Workload) -> tuple[int, str]:
 
 
 def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, str], Place]:
-    """The last `most` environments of each machine of the history, by machine and environment; the newest first."""
+    """Finds the last `most` environments of each machine of the history, by machine and environment; the newest
+    first."""
     newest: dict[tuple[str, str], Row] = {}
     for row in history.rows:
         if not row.dirty:
@@ -114,7 +117,7 @@ def _place(results: Path, row: Row) -> Place:
 
 
 def _record(folder: Path, row: Row) -> dict:
-    """The results file that a row is from. It has been read before, so it can be."""
+    """Reads the results file that a row is from. It has been read before, so it can be."""
     for path in sorted(folder.glob(f"{row.commit[:8]}-*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.get("env_name") == row.environment and record.get("commit_hash") == row.commit:
@@ -123,7 +126,7 @@ def _record(folder: Path, row: Row) -> dict:
 
 
 def _versions(properties: Mapping[str, str]) -> str:
-    """"torch 2.11.0, python 3.12"; torch first."""
+    """Writes "torch 2.11.0, python 3.12"; torch is first."""
     told: Iterable[str] = sorted((name for name in properties if name not in NOT_VERSIONS),
                                  key=lambda name: (name != "torch", name == "python", name))
     return ", ".join(f"{name} {properties[name]}".strip() for name in told if properties[name])

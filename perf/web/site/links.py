@@ -1,4 +1,4 @@
-"""Addresses of asv's graphs, with their parameters chosen, as asv's own page writes them (www/asv.js, asv 0.6.6).
+"""Writes the addresses of asv's graphs, with their parameters chosen, as asv's own page does (www/asv.js, asv 0.6.6).
 
     asv/index.html#attention.SoftmaxForwardH8D64Fp32.time_call?machine=a100&p-backend='fa2'&p-n=1024
 
@@ -18,7 +18,7 @@ AS_ENCODE_URI_COMPONENT = "-_.!~*'()"
 
 def graph(benchmark: str, chosen: Mapping[str, Iterable[str | None]], *, commits: Sequence[str] = (),
           x_axis: str | None = None, log: bool = False) -> str:
-    """The address of `benchmark`'s graph, relative to the front page.
+    """Returns the address of `benchmark`'s graph, relative to the front page.
 
     `chosen` are the values shown of each parameter or property, none of one that is left open.
     """
@@ -31,7 +31,7 @@ def graph(benchmark: str, chosen: Mapping[str, Iterable[str | None]], *, commits
 
 
 def page(name: str) -> str:
-    """One of asv's own pages: "" is its grid, "summarylist", "regressions"."""
+    """Returns the address of one of asv's own pages: "" is its grid, "summarylist", "regressions"."""
     return f"{PAGE}#/{name}"
 
 

@@ -1,4 +1,4 @@
-"""Last night's verdicts, what regressed first; a folder of records as perf/compare/record.py writes them."""
+"""Shows last night's verdicts, what regressed first, from the records that perf/compare/record.py writes."""
 from __future__ import annotations
 
 import re
@@ -24,7 +24,8 @@ Named = Callable[[Night, Finding], tuple[str, str | None]]  # a benchmark in wor
 
 
 def read(folder: Path) -> tuple[list[Night], list[str]]:
-    """The newest night of each machine and environment, the newest first, and a line for each file that is none."""
+    """Reads the newest night of each machine and environment, the newest first, and a line for each file that is
+    none."""
     found: dict[tuple[str, str], Night] = {}
     problems = []
     for path in sorted(folder.glob("**/*.json")):
@@ -40,7 +41,7 @@ def read(folder: Path) -> tuple[list[Night], list[str]]:
 
 
 def section(nights: Sequence[Night], named: Named, commits: Collection[str]) -> Markup:
-    """All nights' verdicts; says so if there are none. `commits` are on the page, by eight digits."""
+    """Shows all nights' verdicts, or that there are none. `commits` are on the page, by eight digits."""
     if not nights:
         return tag("section", tag("h2", "Last night"), tag("p", "No night has been recorded yet.", class_="note"),
                    id="night")
@@ -72,7 +73,7 @@ def _night(night: Night, named: Named, commits: Collection[str]) -> Markup:
 
 
 def _short(what: str) -> str:
-    """A commit by its first digits, anything else as it is."""
+    """Returns a commit by its first digits, anything else as it is."""
     return what[:8] if re.fullmatch(r"[0-9a-f]{40}", what) else what
 
 
@@ -102,7 +103,7 @@ def _named(figure: str) -> str:
 
 
 def _change(one: Finding) -> list[Markup]:
-    """Below the verdict: the change, and its interval, as far as they are known."""
+    """Returns what stands below the verdict: the change, and its interval, as far as they are known."""
     if one.ratio is None:
         return []
     interval = f"[{change(one.low)}, {change(one.high)}]" if one.low is not None and one.high is not None else None

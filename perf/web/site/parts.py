@@ -1,4 +1,4 @@
-"""Small parts of the front page."""
+"""Makes the small parts that sections of the front page share."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
@@ -7,19 +7,21 @@ from perf.web.page.markup import Markup, join, tag
 
 
 def moment(seconds: float, text: str) -> Markup:
-    """A time, beside which the page's script says how long ago that is."""
+    """Writes a time, beside which the page's script says how long ago that is."""
     return tag("time", text, data_t=f"{seconds:.0f}")
 
 
 def commit(revision: str, shown: Collection[str]) -> Markup:
-    """A commit by its first digits; a link, if it is among the commits `shown` (by eight digits) on the page."""
+    """Writes a commit by its first digits, as a link if it is among the commits `shown` (by eight digits) on the
+    page."""
     name = revision[:8]
     return tag("a", name, href=f"#commit-{name}") if name in shown else join([name])
 
 
 def table(label: str, heads: Sequence[str], rows: Iterable[Markup], *, numbers: Collection[str] = (),
           tall: bool = False) -> Markup:
-    """A table that scrolls sideways in its own box, by the keyboard too; `numbers` are the heads of columns of them."""
+    """Makes a table that scrolls sideways in its own box, by the keyboard too; `numbers` are the heads of columns of
+    them."""
     head = tag("tr", *(tag("th", name, scope="col", class_="num" if name in numbers else None) for name in heads))
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll tall" if tall else "scroll",
                tabindex="0", role="region", aria_label=label)

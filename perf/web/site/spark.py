@@ -1,4 +1,4 @@
-"""A line of text's height that shows how a figure went over the commits."""
+"""Draws a line of text's height that shows how a figure went over the commits."""
 from __future__ import annotations
 
 import statistics
@@ -12,7 +12,7 @@ CALM = 0.1  # of the median: a range that is smaller is drawn as small as it is
 
 
 def sparkline(values: Sequence[float]) -> Markup | None:
-    """Of the last values, the oldest first; None of fewer than two."""
+    """Draws the last values, the oldest first; None for fewer than two."""
     shown = values[-MOST:]
     if len(shown) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The results that `asv publish` gets: what would stop it, or clutter its pages, is left out.
+"""Prepares the results that `asv publish` gets: it leaves out what would stop asv, or clutter its pages.
 
 asv shows the whole product of a benchmark's axes, thousands of cells of which a run measures some dozens: the copy's
 axes keep the values at which something was measured.
@@ -56,7 +56,7 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
 
 
 def cut(params: list[list[str]], cells: Collection[tuple[str, ...]]) -> list[list[str]]:
-    """The axes `params` without the values that none of `cells` has."""
+    """Returns the axes `params` without the values that none of `cells` has."""
     return [[value for value in values if value in seen]
             for values, seen in zip(params, map(set, zip(*cells, strict=True)), strict=True)]
 

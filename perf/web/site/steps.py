@@ -1,4 +1,4 @@
-"""What went up in the history and stayed up: steps and slow creep (perf/verdict/drift.py), as a table."""
+"""Shows what went up in the history and stayed up, steps and slow creep (perf/verdict/drift.py), in a table."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
@@ -21,7 +21,7 @@ HEADS = ("what", "figure", "measured on", "since", "before", "after", "change")
 
 @dataclass(frozen=True)
 class Step:
-    """A figure of a workload that went up, from the level `old` to `new`.
+    """Is a figure of a workload that went up, from the level `old` to `new`.
 
     It lies between the commits `before` and `after`; of a creep there are none, but its last `nights`.
     """
@@ -36,17 +36,18 @@ class Step:
 
     @property
     def ratio(self) -> float:
+        """Divides the new level by the old one."""
         return self.new / self.old if self.old else float("inf")
 
 
 def steps(rows: Sequence[Latest]) -> list[Step]:
-    """Of all figures of all rows, the largest first."""
+    """Finds the steps of all figures of all rows, the largest first."""
     found = (step for row in rows for figure, line in row.lines.items() for step in _of_line(row, figure, line))
     return sorted(found, key=lambda step: step.ratio, reverse=True)
 
 
 def _of_line(row: Latest, figure: str, line: Sequence[Row]) -> Iterator[Step]:
-    """The steps up that the last level has not come back from; where there is none, a creep."""
+    """Finds the steps up that the last level has not come back from; where there is none, a creep."""
     line = line[-RECENT:]
     values = [each.value for each in line]
     if max(values) <= min(values) * (1 + drift.LEAST):
@@ -60,7 +61,7 @@ def _of_line(row: Latest, figure: str, line: Sequence[Row]) -> Iterator[Step]:
 
 
 def section(found: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
-    """The table; None if there is no step. `commits` are on the page, by eight digits."""
+    """Makes the table; None if there is no step. `commits` are on the page, by eight digits."""
     if not found:
         return None
     return tag("section", tag("h2", "Steps up in the history"),

@@ -1,4 +1,4 @@
-"""The files of npm packages that asv's page needs, kept in the repository so that publishing needs no network.
+"""Keeps the files of npm packages that asv's page needs in the repository, so that publishing needs no network.
 
 `vendor/lock.toml` says of each file its package, version and hashes, and the address that it replaces.
 
@@ -25,7 +25,7 @@ AGAIN = "python -m perf.web.site.vendored fetch gets it from npm again"
 
 @dataclass(frozen=True)
 class File:
-    """One file of a package: its path there, its SHA-256 in hex, and the address in asv's page that it replaces."""
+    """Is one file of a package: its path there, its SHA-256 in hex, and the address in asv's page that it replaces."""
 
     package: str
     version: str
@@ -35,7 +35,7 @@ class File:
 
     @property
     def name(self) -> str:
-        """Of the file in `vendor/` and on the site."""
+        """Names the file in `vendor/` and on the site."""
         return Path(self.path).name
 
     def read(self, folder: Path = FOLDER) -> bytes:
@@ -52,7 +52,7 @@ class File:
 
 @dataclass(frozen=True)
 class Package:
-    """An npm package: its version, and npm's own hash of it."""
+    """Is an npm package: its version, and npm's own hash of it."""
 
     name: str
     version: str
@@ -62,7 +62,7 @@ class Package:
 
 
 def packages(folder: Path = FOLDER) -> list[Package]:
-    """What the lock names."""
+    """Lists the packages that the lock names."""
     lock = tomllib.loads((folder / "lock.toml").read_text(encoding="utf-8"))
     return [Package(one["name"], one["version"], one["licence"], one["integrity"],
                     tuple(File(one["name"], one["version"], **file) for file in one["file"]))
@@ -70,7 +70,7 @@ def packages(folder: Path = FOLDER) -> list[Package]:
 
 
 def files(folder: Path = FOLDER) -> list[File]:
-    """All files that the lock names."""
+    """Lists all files that the lock names."""
     return [file for package in packages(folder) for file in package.files]
 
 
@@ -94,6 +94,7 @@ def fetch(folder: Path = FOLDER) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Checks the files, or fetches them; gives 1 where one is not what the lock says."""
     try:
         if arguments == ["fetch"]:
             fetch()

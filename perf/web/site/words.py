@@ -1,4 +1,4 @@
-"""Figures, units and changes in words, the same in every part of the front page."""
+"""Writes figures, units and changes in words, the same in every part of the front page."""
 from __future__ import annotations
 
 from perf.report.table import title
@@ -10,17 +10,17 @@ LOWER, HIGHER = "lower is better", "higher is better"
 
 
 def full_title(w: Workload) -> str:
-    """"fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8"."""
+    """Writes "fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8"."""
     return f"{w.backend}: {title(w)}, n {length(w.n)}, batch {w.batch}"
 
 
 def figure_name(figure: str) -> str:
-    """asv's name of a figure in words: "time", "peak memory", "host time"."""
+    """Returns asv's name of a figure in words: "time", "peak memory", "host time"."""
     return NAMES.get(figure, figure.removeprefix("track_").replace("_", " "))
 
 
 def figure_text(value: float | None, unit: str) -> str:
-    """A value with its unit: "1.23 ms", "12.6 MB", "0.250"."""
+    """Returns a value with its unit: "1.23 ms", "12.6 MB", "0.250"."""
     if value is None:
         return UNKNOWN
     if unit in ("seconds", "bytes"):
@@ -29,7 +29,7 @@ def figure_text(value: float | None, unit: str) -> str:
 
 
 def rate(value: float) -> str:
-    """"12.3 M" of a count a second."""
+    """Writes "12.3 M" for a count a second."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * factor:
             return f"{value / factor:#.3g} {unit}".replace(". ", " ")
@@ -37,7 +37,7 @@ def rate(value: float) -> str:
 
 
 def change(ratio: float) -> str:
-    """"+7.2%" of a ratio of 1.072, "11x" from a doubling on."""
+    """Writes "+7.2%" for a ratio of 1.072, and "11x" from a doubling on."""
     if ratio >= 2:
         return f"{ratio:.3g}x"
     return f"{ratio - 1:+.1%}"
