@@ -1,7 +1,8 @@
-"""The fastest variant that this machine's records know: `attention.create("alibi:fastest", ...)`.
+"""Chooses the fastest variant by this machine's records: `attention.create("alibi:fastest", ...)`.
 
-Records are the files of evidence that `pytest perf/ --benchmark-only` appends to, JSON lines: those that the variable
-ATTENTION_RECORDS names, separated by colons, else .perf/evidence.jsonl. They hold the functions' default options.
+Records are the files of evidence, JSON lines, to which `pytest perf/ --benchmark-only` appends. The variable
+ATTENTION_RECORDS names them, separated by colons; by default it is .perf/evidence.jsonl. They hold the functions'
+default options.
 """
 from __future__ import annotations
 
@@ -19,15 +20,15 @@ import torch
 from attention import registry
 
 LOG = logging.getLogger("attention")
-FASTEST = "fastest"  # in a variant's name, in a backend's place
+FASTEST = "fastest"  # replaces the backend in a variant's name
 RECORDS = "ATTENTION_RECORDS"
 DEFAULT = Path(".perf/evidence.jsonl")
-WITHIN = 2.0  # a length that is further away, as a factor, says nothing about another
+WITHIN = 2.0  # a record of a length beyond this factor does not count
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a record says of one variant: the median seconds of a call with these sizes."""
+    """A timing is a variant's median seconds for a call with these sizes, from a record."""
 
     variant: str
     seconds: float
@@ -39,7 +40,7 @@ class Timing:
 
 
 def machine(device: torch.device) -> str:
-    """The name of the GPU, or of the processor, by which records know it."""
+    """Gives the name of the GPU or the processor, as records name it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -47,16 +48,16 @@ def machine(device: torch.device) -> str:
 
 
 def paths() -> list[Path]:
-    """The files of records that count here."""
+    """Lists the files of records to read."""
     return [Path(name) for name in os.environ.get(RECORDS, str(DEFAULT)).split(os.pathsep)]
 
 
 def ranking(function: str, *, n: int, head_dim: int, causal: bool, dtype: str, phase: str, machine: str,
             files: Iterable[Path]) -> list[Timing]:
-    """The variants of `function` that were timed right on `machine`, the fastest first.
+    """Lists the variants of `function` with a valid time on `machine`, the fastest first.
 
-    All have one set of sizes, that of the records whose length is the nearest to `n`, and of those the one with the
-    most variants. Empty where no record lies within a factor of two of `n`.
+    All have the same sizes: those of the records whose length is nearest to `n`, and among these the sizes with the
+    most variants. The list is empty if no record lies within a factor of two of `n`.
     """
     groups: dict[tuple[int, ...], dict[str, Timing]] = {}
     like = {"model": "attention", "function": function, "head_dim": head_dim, "causal": causal, "dtype": dtype,
@@ -73,7 +74,7 @@ def ranking(function: str, *, n: int, head_dim: int, causal: bool, dtype: str, p
 
 
 def _rows(files: Iterable[Path], machine: str) -> Iterator[tuple[dict[str, Any], float]]:
-    """Each workload that was right, and its median, of the runs on `machine`."""
+    """Yields each right workload of the runs on `machine` and its median."""
     for path in files:
         if not path.exists():
             continue
@@ -89,20 +90,20 @@ def _rows(files: Iterable[Path], machine: str) -> Iterator[tuple[dict[str, Any],
 
 def choose(function: str, *, heads: int, kv_heads: int, head_dim: int, n: int | None, causal: bool, dtype: torch.dtype,
            device: torch.device, options: dict[str, Any]) -> Timing:
-    """The fastest variant for calls of this kind: forward and backward, or forward alone under torch.no_grad().
+    """Chooses the fastest variant for calls of this kind: forward and backward, or forward under torch.no_grad().
 
-    Raises ValueError where there is no length, no record, an option that is not the default, and where the fastest
-    variant can't be used here: another is never taken in its place.
+    Raises ValueError without a length or a record, for an option that is not the default, and if the fastest variant
+    can't be used here: no other variant replaces it.
     """
     name = f"{function}:{FASTEST}"
-    known = registry.function(function)
+    described = registry.function(function)
     if n is None:
-        raise ValueError(f"{name}: pass seq_len, the length that it is to be the fastest at")
-    if known.complete(options) != known.complete({}):
+        raise ValueError(f"{name}: pass seq_len, the length for which it should be the fastest")
+    if described.complete(options) != described.complete({}):
         raise ValueError(f"{name}: records hold the default options only; name a variant: "
                          f"{', '.join(registry.names(function))}")
     phase = "forward-backward" if torch.is_grad_enabled() else "forward"
-    short = next(short for short, known in registry.DTYPES.items() if known == dtype)
+    short = next(short for short, torch_dtype in registry.DTYPES.items() if torch_dtype == dtype)
     here = machine(device)
     ranks = ranking(function, n=n, head_dim=head_dim, causal=causal, dtype=short, phase=phase, machine=here,
                     files=paths())

@@ -145,7 +145,7 @@ def _numpy(x: torch.Tensor) -> np.ndarray:
 
 
 def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model's inputs go; of a quantised one, the dtype of the weights that stayed."""
+    """Gives the device and dtype of a model's inputs; in a quantised model those of an unquantised weight."""
     weights = [weight for weight in model.parameters() if weight.is_floating_point()]
     return weights[0].device, weights[0].dtype
 

@@ -89,6 +89,8 @@ def core(config: Any, variant: str, options: dict[str, Any], **shape: Any) -> at
 
 
 def _forward(variant: str, options: dict[str, Any]) -> Callable[..., tuple[torch.Tensor, None]]:
+    static_cache = registry.function(variant.partition(":")[0]).static_cache
+
     def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
                attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
                is_causal: bool | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
@@ -99,7 +101,8 @@ def _forward(variant: str, options: dict[str, Any]) -> Callable[..., tuple[torch
             if (argument := kwargs.get(name)) is not None and argument is not False:
                 raise ValueError(f"{variant} can't take {name}: use attn_implementation='eager'")
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        tokens, keep = read(attention_mask, variant, query.shape[2], key.shape[2], causal)
+        tokens, keep = read(attention_mask, variant, query.shape[2], key.shape[2], causal=causal,
+                            static_cache=static_cache)
         if tokens < key.shape[2]:
             key, value = key[:, :, :tokens], value[:, :, :tokens]
         attend_core = core(module.config, variant, options, heads=query.shape[1], kv_heads=key.shape[1],

@@ -14,7 +14,7 @@ from attention.backends.sdpa import SDPA, math
 
 
 class Nested(SDPA):
-    """On nested tensors PyTorch chooses among its kernels, and writes into its log why it can't use one."""
+    """This backend lets PyTorch choose its kernel, and reads PyTorch's log for the reasons of a refusal."""
 
     def __init__(self) -> None:
         super().__init__("nested")

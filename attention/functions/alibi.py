@@ -56,7 +56,8 @@ def bias(heads: int, device: torch.device, causal: bool) -> Alibi:
     return build(heads, device, causal)
 
 
-@register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs, values=True, core=True)
+@register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs, values=True, static_cache=True,
+          core=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Computes softmax attention with -slope |i - j| added to the scores; not causal, the bias is symmetric."""

@@ -36,7 +36,7 @@ def flops(n: int, m: int, head_dim: int, causal: bool, top: int) -> int:
 
 
 @register("hard-attention", kind="structured", paper="arXiv 2010.03688", flops=flops, options={"top": 32},
-          validate=validate, values=True, default=False,
+          validate=validate, values=True, static_cache=True, default=False,
           test_values={"top": (5, 1, 3, 32, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, top: int) -> torch.Tensor:

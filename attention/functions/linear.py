@@ -24,7 +24,8 @@ def flops(n: int, m: int, head_dim: int, causal: bool) -> int:
     return _linear.flops(n, m, head_dim, causal, features=head_dim)
 
 
-@register("linear", kind="approximate", paper="arXiv 2006.16236", flops=flops, cost="n", flash=False)
+@register("linear", kind="approximate", paper="arXiv 2006.16236", flops=flops, cost="n", flash=False,
+          static_cache=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Divides the weights φ(q)·φ(k) by their sum."""

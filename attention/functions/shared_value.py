@@ -24,7 +24,7 @@ from attention.registry import register
 
 
 @register("shared-value", kind="structured", paper="arXiv 1912.09363", pairs=pairs, values=True, apart=False,
-          convex=False)  # an output is a mean of values, but not of the values of its own head
+          static_cache=True, convex=False)  # an output is a mean of values, but not of the values of its own head
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Computes the mean over heads of softmax attention on the mean of the values."""

@@ -31,7 +31,7 @@ def validate(cap: float) -> None:
 
 
 @register("softcap", kind="structured", paper="arXiv 2408.00118", pairs=pairs, options={"cap": 50.0},
-          validate=validate, values=True,
+          validate=validate, values=True, static_cache=True,
           test_values={"cap": (2.0, 1, 5.0, 50.0)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, cap: float) -> torch.Tensor:

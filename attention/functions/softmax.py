@@ -25,7 +25,8 @@ def pairs(n: int, m: int, causal: bool) -> int:
     return masks.band(causal).pairs(n, m)
 
 
-@register("softmax", kind="exact", paper="arXiv 1706.03762", pairs=pairs, values=True, core=True)
+@register("softmax", kind="exact", paper="arXiv 1706.03762", pairs=pairs, values=True, static_cache=True,
+          core=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Computes softmax attention on every key or, causal, on the keys up to the query's own."""

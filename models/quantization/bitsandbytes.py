@@ -107,7 +107,7 @@ class Int8(Method):
 
 @dataclass(frozen=True)
 class FourBit(Method):
-    """In 4-bit methods 64 weights share a scale; `double` quantises the scales too (arXiv 2305.14314, section 3)."""
+    """These methods have a scale for 64 weights; `double` quantises the scales too (arXiv 2305.14314, section 3)."""
 
     double: bool = False
     package = "bitsandbytes"

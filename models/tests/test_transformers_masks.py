@@ -6,15 +6,16 @@ import torch
 from transformers import StaticCache
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from attention.registry import functions
 from models import gpt2, transformers_masks
 from models.tests import cases
 
 GPT2 = "gpt2-tiny"
-ANYWHERE = ["softmax:eager", "softmax:sdpa", "softmax:tiled", "alibi:sdpa"]
+VARIANTS = ["softmax:eager", "softmax:sdpa", "softmax:tiled", "alibi:sdpa"]
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("variant", ANYWHERE)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_static_cache_generates_what_a_growing_one_does(variant, padded):
     model = cases.create(GPT2, variant)
     x = cases.left_padded(3, 11, 101)
@@ -42,7 +43,8 @@ def test_decoding_on_a_static_cache_compiles_into_one_graph(variant):
     assert torch.allclose(torch.cat(steps, 1), whole, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("function", [name for name in transformers_masks.ANYWHERE if name != "softmax"])
+@pytest.mark.parametrize("function", [
+    name for name, function in functions().items() if function.static_cache and name != "softmax"])
 def test_functions_that_take_a_static_cache_do_not_mind_its_empty_part(function):
     model, cache = cases.create(GPT2, f"{function}:eager"), StaticCache(cases.create(GPT2).config, max_cache_len=30)
     tokens = gpt2.inputs(GPT2, batch=2, n=12)["input_ids"]
