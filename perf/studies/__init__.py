@@ -1,1 +1,1 @@
-"""Studies: measured only where they are named."""
+"""Measures published studies again: only where they are named."""

@@ -1,4 +1,4 @@
-"""One call, measured by itself: the kernel it ran, its seconds by the harness's clock, its peak, in limited time."""
+"""Measures one call by itself: the kernel it ran, its seconds by the harness's clock, its peak, in limited time."""
 from __future__ import annotations
 
 import signal
@@ -21,7 +21,8 @@ PRECISION = 0.01
 
 @dataclass(frozen=True)
 class Measured:
-    """Median `seconds` of a call and half its 95 % interval, relative to it; `peak` bytes beyond what stood before."""
+    """Holds the median `seconds` of a call and half its 95 % interval, relative to it; `peak` bytes beyond what stood
+    before."""
 
     seconds: float
     interval: float
@@ -30,7 +31,8 @@ class Measured:
 
 
 def measured(call: Callable[[], Any], device: torch.device, limit: float) -> Measured:
-    """The call, once to make it ready, once or more for its memory, then timed. TimeoutError past `limit` seconds."""
+    """Makes the call, once to be ready, once or more for its memory, then times it. Raises TimeoutError past `limit`
+    seconds."""
     with bounded(limit):
         call()
         peak = peak_bytes(call, device)
@@ -48,8 +50,8 @@ def confirm(call: Callable[[], Any], w: Workload, device: torch.device) -> None:
 
 @contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """TimeoutError once the seconds are over, as soon as Python has its turn: a kernel is not interrupted.
-    For the main thread."""
+    """Raises TimeoutError once the seconds are over, as soon as Python has its turn: a kernel is not interrupted. It
+    works in the main thread only."""
     def end(*_: Any) -> None:
         raise TimeoutError(f"not done after {seconds:.0f} s")
 

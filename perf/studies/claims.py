@@ -20,7 +20,7 @@ APART = "not comparable"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a study published beside what this run measured, the word on it, and what else decided."""
+    """Sets what a study published beside what this run measured, with the word on it, and what else decided."""
 
     said: str
     published: str
@@ -34,7 +34,7 @@ class Claim:
 
 
 class Claims:
-    """The claims of one study, which are records too."""
+    """Holds the claims of one study, which are records too."""
 
     def __init__(self, study: Study) -> None:
         self.study = study

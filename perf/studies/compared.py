@@ -1,4 +1,4 @@
-"""What one timed model is to another of the same run: the ratios that the goals claim and the README shows."""
+"""Compares two timed models of one run: the ratios that the goals claim and the README shows."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,32 +8,35 @@ from perf.studies.measuring import Timed
 
 @dataclass(frozen=True)
 class Compared:
-    """A model against the one it is to replace."""
+    """Sets a model against the one it is to replace."""
 
     new: Timed
     old: Timed
 
     @property
     def speed_up(self) -> float:
-        """Times as fast by the stopwatch, each as it is used."""
+        """Gives the factor by which it is as fast by the stopwatch, each as it is used."""
         return used(self.old) / used(self.new)
 
     @property
     def device_speed_up(self) -> float:
+        """Gives the factor by which it is as fast, by the device's time."""
         return self.old.gpu / self.new.gpu
 
     @property
     def slowdown(self) -> float:
-        """Times the time by the stopwatch, both called."""
+        """Gives the factor of the time by the stopwatch, both called."""
         return self.new.eager / self.old.eager
 
     @property
     def device_slowdown(self) -> float:
+        """Gives the factor of the time, by the device's."""
         return self.new.gpu / self.old.gpu
 
     @property
     def replayed_slowdown(self) -> float | None:
-        """Times the time by the stopwatch, the new one as a CUDA graph, the old one called; None without a graph."""
+        """Gives the factor of the time by the stopwatch, the new one as a CUDA graph, the old one called; None without
+        a graph."""
         return self.new.replay / self.old.eager if self.new.replay else None
 
     def at_least(self, factor: float) -> bool | None:
@@ -46,6 +49,7 @@ class Compared:
 
     @property
     def size(self) -> float:
+        """Gives the part of the other's bytes."""
         return self.new.weights / self.old.weights
 
 

@@ -1,4 +1,4 @@
-"""The table of quantised and compiled models, from the records: `python -m perf.studies.goals_table`.
+"""Writes the table of quantised and compiled models, from the records: `python -m perf.studies.goals_table`.
 
 A row's times are of one run: what compiles 32 images is read from the second file, all else from the first.
 """
@@ -25,7 +25,7 @@ Row = tuple[str, str, str, str, str]
 
 
 class Run:
-    """What one run of the study wrote: its times, and what it measured of each claim."""
+    """Holds what one run of the study wrote: its times, and what it measured of each claim."""
 
     def __init__(self, path: Path) -> None:
         with open_text(path) as file:
@@ -38,7 +38,7 @@ class Run:
         return Compared(self.timed[new], self.timed[old])
 
     def smaller(self, method: str, name: str) -> str:
-        """"3.55", by the claim: the blocks' bytes have no record of their own."""
+        """Reads "3.55" from the claim: the blocks' bytes have no record of their own."""
         start = f"{method} on the blocks of {name} "
         (measured,) = (measured for claim, measured in self.claims.items() if claim.startswith(start))
         return measured.partition("x")[0]
@@ -50,13 +50,13 @@ def _timed(record: dict[str, Any]) -> Timed:
 
 
 def table(goals: Run, fastest: Run, m: Models) -> str:
-    """In Markdown."""
+    """Writes the table in Markdown."""
     lines = [HEADER, ("---",) * len(HEADER), *_compiled(goals, m), *_fastest(fastest, m), *_nf4(goals, m)]
     return "\n".join("".join(f"| {cell} " if cell else "| " for cell in line) + "|" for line in lines)
 
 
 def _compiled(run: Run, m: Models) -> Iterator[Row]:
-    """Compiled, against eager; of each GPT its prefill and its decoding."""
+    """Gives the rows of compiled models against eager; of each GPT its prefill and its decoding."""
     vit, *texts = (run.compared(compiled, eager) for _, eager, compiled in pairs(m))
     yield (f"ViT-L/16, 1 image, {m.half}, compiled and CUDA graph", "the same, eager",
            f"{_ms(used(vit.old))} -> {_ms(used(vit.new))} ms, {_x(vit.speed_up)} as fast", _x(vit.device_speed_up),
@@ -68,7 +68,7 @@ def _compiled(run: Run, m: Models) -> Iterator[Row]:
 
 
 def _fastest(run: Run, m: Models) -> Iterator[Row]:
-    """Quantised, against bf16, all compiled."""
+    """Gives the rows of quantised models against bf16, all compiled."""
     fused, plain = unquantised(m)
     float8 = run.compared(quantised(m, "ao-fp8-dynamic"), plain)
     yield (f"ViT-L/16, {m.batch} images, `ao-fp8-dynamic`, compiled (`{m.fused}`)", f"bf16, compiled (`{m.vit}`)",
@@ -85,7 +85,7 @@ def _fastest(run: Run, m: Models) -> Iterator[Row]:
 
 
 def _nf4(run: Run, m: Models) -> Iterator[Row]:
-    """NF4, against half precision, neither compiled."""
+    """Gives the rows of NF4 against half precision, neither compiled."""
     one, many = (run.compared(image(m.vit, batch, m.half, "bnb-nf4"), image(m.vit, batch, m.half))
                  for batch in (1, m.batch))
     yield (f"ViT-L/16, 1 / {m.batch} images, `bnb-nf4`, eager", f"{m.half}, eager",
@@ -101,7 +101,7 @@ def _ms(seconds: float) -> str:
 
 
 def _x(ratio: float | None) -> str:
-    """A large one needs fewer decimals."""
+    """Writes a factor; a large one needs fewer decimals."""
     return "-" if ratio is None else f"{ratio:.{2 if ratio < 2 else 1}f}x"
 
 

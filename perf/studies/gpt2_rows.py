@@ -1,4 +1,4 @@
-"""The attentions of the GPT-2 study as rows: one set of weights under each, checked before it is timed.
+"""Lists the attentions of the GPT-2 study: one set of weights under each, checked before it is timed.
 
 ALiBi takes the place of learned positions (arXiv 2108.12409), so its row lacks these; all other weights are equal.
 The study created its attention modules anew without copying weights, and put ALiBi on top of learned positions.
@@ -25,7 +25,7 @@ POSITIONS = "transformer.wpe.weight"
 
 @dataclass(frozen=True)
 class Row:
-    """One attention by the study's name: a function, and the backends to choose from, the first that can."""
+    """Is one attention by the study's name: a function, and the backends to choose from, the first that can."""
 
     name: str
     function: str
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def same_function(self) -> bool:
-        """Whether it computes what the study's standard attention does."""
+        """Says whether it computes what the study's standard attention does."""
         return self.function == "softmax"
 
     def variant(self, preset: Preset, dtype: torch.dtype, device: torch.device) -> str:
@@ -56,7 +56,7 @@ ROWS = (Row("standard", "softmax", ("eager",)), Row("sdpa", "softmax", ("sdpa",)
 
 
 def build(preset: Preset, row: Row, dtype: torch.dtype, device: torch.device, variant: str | None = None) -> Any:
-    """The preset on a row's attention, random weights from seed 0, in eval mode."""
+    """Builds the preset on a row's attention, with random weights from seed 0, in eval mode."""
     return models.create(preset, attention=variant or row.variant(preset, dtype, device), dtype=dtype, device=device,
                          attention_options=row.options)
 
@@ -73,8 +73,8 @@ def copy_weights(source: Any, target: Any) -> list[str]:
 
 
 def error_ratio(model: Any, preset: Preset, row: Row, *, n: int) -> float:
-    """Error of the logits of n tokens over what the error-ratio rule allows: twice that of the row's formula in the
-    same dtype and a few eps, both against float64. Raises ValueError above 1: a wrong row is not timed."""
+    """Divides the error of the logits of n tokens by what the error-ratio rule allows: twice that of the row's formula
+    in the same dtype and a few eps, both against float64. Raises ValueError above 1: a wrong row is not timed."""
     weights = next(model.parameters())
     plain = build(preset, row, weights.dtype, weights.device, f"{row.function}:eager")
     copy_weights(model, plain)
@@ -91,7 +91,8 @@ def error_ratio(model: Any, preset: Preset, row: Row, *, n: int) -> float:
 
 
 def workload(preset: Preset, variant: str, phase: str, batch: int, n: int, dtype: torch.dtype) -> Workload:
-    """The workload that a phase of the preset on a variant is: its prefill, its training step, or a token behind n."""
+    """Returns the workload that a phase of the preset on a variant is: its prefill, its training step, or a token
+    behind n."""
     function, _, backend = variant.partition(":")
     short = next(name for name, known in attention.DTYPES.items() if known == dtype)
     queries, keys = (1, n + 1) if phase == "decode" else (n, n)

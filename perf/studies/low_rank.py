@@ -1,4 +1,4 @@
-"""Study 003, measured: low-rank, Linformer, Performer, tiled and block-sparse attention against softmax attention.
+"""Measures study 003: low-rank, Linformer, Performer, tiled and block-sparse attention against softmax attention.
 
     python -m perf.studies.low_rank --out low-rank.jsonl         # n 512 to 2K on a CPU: minutes; to 16K on a GPU
     python -m perf.studies.low_rank --out low-rank.jsonl --lengths 4k,8k --part kernels

@@ -1,4 +1,4 @@
-"""What study 003 claims, and its measures of success, held against what was measured."""
+"""Holds what study 003 claims, and its measures of success, against what was measured."""
 from __future__ import annotations
 
 import importlib.util
@@ -25,7 +25,7 @@ SOFTMAX = (BASELINE.name, EXACT.name)
 
 
 def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Size) -> None:
-    """Of costs and errors."""
+    """Claims costs and errors of the kernels."""
     others = [row for row in rows if row.name not in SOFTMAX]
     own = low_rank(size.own)
     dtype, half = size.dtypes[0], size.dtypes[-1]
@@ -61,7 +61,7 @@ def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Size
 
 
 def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
-    """The table of the study's first results, for its own row."""
+    """Claims the table of the study's first results, for its own row."""
     if found := kernels.costs.get((own.name, 1024, dtype)):
         seen = kernels.weights.get(own.name)
         of_weights = f"; of the weights {seen.mse:.1e}, where zeros have {seen.zeros:.1e}" if seen else ""
@@ -80,7 +80,7 @@ def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
 
 
 def of_text(text: Text, claims: Claims, size: Size) -> None:
-    """Of what the small GPT-2 reads; accuracy is that of next tokens, there being no GLUE here."""
+    """Claims what the small GPT-2 reads; accuracy is that of next tokens, there being no GLUE here."""
     base, again, uniform = (text.figures.get(key) for key in ((BASELINE.name, TRAINED), (AGAIN, TRAINED),
                                                               (UNIFORM.name, SWAPPED)))
     if base is None:
@@ -115,12 +115,12 @@ def _not(shown: bool | None) -> bool | None:
 
 
 def growth(row: Row, heads: int, head_dim: int, n: int = 16384) -> float:
-    """The power of n by which FLOPs grow from n to 2n."""
+    """Returns the power of n by which FLOPs grow from n to 2n."""
     return math.log2(row.flops(heads, head_dim, 2 * n) / row.flops(heads, head_dim, n))
 
 
 def drop_in(claims: Claims, rows: Sequence[Row], kernels: Kernels) -> None:
-    """Each row in the middle of `nn.MultiheadAttention`: its weights loaded, then called as it is called."""
+    """Puts each row in the middle of `nn.MultiheadAttention`: loads its weights, then calls it as it is called."""
     n, width = 2 * max(kernels.head_dim, max((row.options.get("rank", 1) for row in rows), default=1)), kernels.head_dim
     x = torch.randn(2, n, 2 * width, generator=torch.Generator().manual_seed(0))
     padding = (torch.arange(n) >= n - 1).expand(2, n)
@@ -161,16 +161,16 @@ def _triton(kernels: Kernels) -> str:
 
 
 def _error(found: dict[int, tuple[Cost, Cost]]) -> str:
-    """No gain is told without what it costs."""
+    """Says what a gain costs in error."""
     return f"at {max(cost.relative for _, cost in found.values()):.2g} of the error that zeros would have"
 
 
 def _everywhere(found: Sequence[bool | None]) -> bool | None:
-    """At every length; None where some can't tell and none says no."""
+    """Says whether all hold; None where some can't tell and none says no."""
     return False if False in found else None if None in found else True
 
 
 def _costs(kernels: Kernels, row: Row, lengths: Sequence[int], dtype: str) -> dict[int, tuple[Cost, Cost]]:
-    """By length the costs of softmax attention on eager and of the row."""
+    """Gives by length the costs of softmax attention on eager and of the row."""
     pairs = {n: (kernels.baseline(n, dtype), kernels.costs.get((row.name, n, dtype))) for n in lengths}
     return {n: (base, cost) for n, (base, cost) in pairs.items() if base and cost}

@@ -1,4 +1,5 @@
-"""003, the kernels: error against softmax attention, time, memory, FLOPs, parameters by length; weights and inits."""
+"""Measures the kernels of 003 by length: error against softmax attention, time, memory, FLOPs, parameters; weights and
+inits."""
 from __future__ import annotations
 
 import statistics
@@ -21,9 +22,9 @@ from perf.workloads.workload import BARE, Workload
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a forward pass. `ratio`: its time over that of softmax attention on eager, taken in turns; `mse`: mean squared
-    difference to softmax attention's output in float32; `relative`: as a part of the mean square of that output, 1
-    being what zeros would have."""
+    """Holds the costs of a forward pass. `ratio` is its time over that of softmax attention on eager, taken in turns;
+    `mse` the mean squared difference to softmax attention's output in float32; `relative` that as a part of the mean
+    square of that output, 1 being what zeros would have."""
 
     seconds: float
     ratio: Ratio
@@ -36,8 +37,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the n x n weights against softmax's: the largest difference, and mean squared ones; `zeros`: with no weights
-    at all."""
+    """Holds how far the n x n weights are from softmax's: the largest difference, and mean squared ones; `zeros` has no
+    weights at all."""
 
     worst: float
     mse: float
@@ -45,7 +46,7 @@ class Weights:
 
 
 class Kernels:
-    """Measured on standard normal q, k, v of one batch; `costs` by (row's name, n, dtype)."""
+    """Measures on standard normal q, k, v of one batch; `costs` are by (row's name, n, dtype)."""
 
     def __init__(self, study: Study, heads: int, head_dim: int, limit: float) -> None:
         self.study, self.heads, self.head_dim, self.limit = study, heads, head_dim, limit
@@ -53,7 +54,7 @@ class Kernels:
         self.weights: dict[str, Weights] = {}
 
     def measure(self, rows: Sequence[Row], n: int, dtype: str) -> None:
-        """A table of all rows at a length."""
+        """Measures all rows at a length, and prints their table."""
         told: list[dict[str, Cell]] = []
         with self.study.part(f"softmax attention, n={n}, {dtype}"):
             qkv = self._inputs(n, dtype)
@@ -88,7 +89,7 @@ class Kernels:
                 "GFLOP": f"{found.flops / 1e9:.3f}", "parameters": found.parameters}
 
     def look_at_weights(self, rows: Sequence[Row], n: int) -> None:
-        """Against the probabilities of softmax attention, in float32."""
+        """Compares the weights with the probabilities of softmax attention, in float32."""
         told: list[dict[str, Cell]] = []
         q, k, _ = self._inputs(n, "fp32")
         with torch.no_grad(), self.study.part(f"weights, n={n}"):
@@ -107,7 +108,7 @@ class Kernels:
         print(table(f"weights, n={n}, fp32", told), flush=True)
 
     def look_at_inits(self, rows: Sequence[Row], n: int) -> None:
-        """The error of what has parameters, by how they are started."""
+        """Measures the error of what has parameters, by how they are started."""
         told: list[dict[str, Cell]] = []
         with torch.no_grad(), self.study.part(f"inits, n={n}"):
             qkv = self._inputs(n, "fp32")

@@ -1,4 +1,5 @@
-"""The rows of study 003: softmax attention, what the study puts in its place, and how to look at their weights."""
+"""Lists the rows of study 003: softmax attention, what the study puts in its place, and how to look at their
+weights."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ INITS = ("as registered", "orthogonal", "xavier", "normal")
 
 @dataclass(frozen=True)
 class Size:
-    """`ranks` at most head_dim, `own` of them for the study's table; `projected` for Linformer and Performer; `texts`
-    that are read, all if None."""
+    """Says how much is measured: `ranks` at most head_dim, `own` of them for the study's table; `projected` for
+    Linformer and Performer; `texts` that are read, all if None."""
 
     lengths: tuple[int, ...]
     ranks: tuple[int, ...] = (16, 32, 64)
@@ -39,8 +40,8 @@ TINY = Size((128,), (8, 16), 8, (16,), 2, 16, steps=2, texts=8)
 
 @dataclass(frozen=True)
 class Row:
-    """A variant with its options, `k` in its name being the study's knob: a rank, or a number of features. `scale` of
-    the scores is 1/sqrt(head_dim) if None. `trains`: whether a language model is trained with it."""
+    """Is a variant with its options, `k` in its name being the study's knob: a rank, or a number of features. `scale`
+    of the scores is 1/sqrt(head_dim) if None; `trains` says whether a language model is trained with it."""
 
     name: str
     variant: str
@@ -57,7 +58,7 @@ class Row:
         return attention.why_not(self.variant, heads=heads, head_dim=head_dim, n=n, **case, **self.options)
 
     def flops(self, heads: int, head_dim: int, n: int, causal: bool = False) -> int:
-        """Of one forward pass, by the registry's formulas: products alone."""
+        """Counts the FLOPs of one forward pass, by the registry's formulas: products alone."""
         function = variant(self.variant).function
         return heads * function.forward_flops(n, n, head_dim, causal, **function.complete(self.options))
 
@@ -71,19 +72,20 @@ BLOCKS = Row("block-sparse", "block-sparse:chunked")
 
 
 def low_rank(k: int) -> Row:
-    """The study's: softmax over n x n scores of rank k, on the backend of the baseline."""
+    """Gives the study's own row: softmax over n x n scores of rank k, on the backend of the baseline."""
     return Row(f"low-rank k={k}", "low-rank:eager", {"rank": k})
 
 
 def rows(size: Size) -> list[Row]:
-    """All that is timed: the study's ranks, its version without n x n scores, and what else it names."""
+    """Lists all that is timed: the study's ranks, its version without n x n scores, and what else it names."""
     return [BASELINE, EXACT, *(low_rank(k) for k in size.ranks),
             Row(f"low-rank, linear k={size.own}", "low-rank-linear:chunked", {"rank": size.own}),
             *(_linformer(k) for k in size.projected), *(_performer(k) for k in size.projected), TILED, BLOCKS]
 
 
 def in_text(size: Size) -> list[Row]:
-    """Those that a language model is asked to read with, softmax first; block-sparse leaves something out there."""
+    """Chooses the rows that a language model is asked to read with, softmax first; block-sparse leaves something out
+    there."""
     return [replace(BASELINE, variant=EXACT.variant), *(low_rank(k) for k in size.ranks if k < size.head_dim),
             _linformer(size.projected[0]), _performer(size.projected[0]), TILED,
             replace(BLOCKS, options={"block": BLOCK}), UNIFORM]
@@ -98,7 +100,7 @@ def _performer(k: int) -> Row:
 
 
 def initialise(attend: attention.Attention, how: str) -> attention.Attention:
-    """The learned parameters, each head's matrix by itself, started in another of the study's ways."""
+    """Starts the learned parameters, each head's matrix by itself, in another of the study's ways."""
     ways = {"orthogonal": nn.init.orthogonal_, "xavier": nn.init.xavier_uniform_,
             "normal": lambda matrix: nn.init.normal_(matrix, std=matrix.shape[-1] ** -0.5)}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -112,8 +114,8 @@ def initialise(attend: attention.Attention, how: str) -> attention.Attention:
 
 
 def weights(attend: attention.Attention, q_BHND: torch.Tensor, k_BHMD: torch.Tensor) -> torch.Tensor:
-    """What each query takes of each value (B, H, N, M): the variant on the identity's columns as values, head_dim at
-    a time. Every row here is linear in its values; Linformer's are no probabilities."""
+    """Computes what each query takes of each value (B, H, N, M): the variant on the identity's columns as values,
+    head_dim at a time. Every row here is linear in its values; Linformer's are no probabilities."""
     m, width = k_BHMD.shape[2], k_BHMD.shape[3]
     identity = torch.eye(m, dtype=q_BHND.dtype, device=q_BHND.device)
     parts = []

@@ -1,4 +1,4 @@
-"""A small GPT-2 trained with each of study 003's attentions, and the softmax one's weights with another swapped in."""
+"""Trains a small GPT-2 with each of study 003's attentions, and swaps another into the softmax one's weights."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -30,15 +30,16 @@ AGAIN = "softmax, another seed"  # how far two trainings of the same thing are a
 
 @dataclass(frozen=True)
 class Read:
-    """A model's reading of held-out text: its perplexity, and the points of next tokens that it thinks likeliest."""
+    """Holds a model's reading of held-out text: its perplexity, and the points of next tokens that it thinks
+    likeliest."""
 
     perplexity: float
     accuracy: Figure
 
 
 def create(preset: str | Preset, row: Row, device: torch.device, seed: int = 0) -> nn.Module:
-    """The preset with an attention of its own in every layer: what it learns is the layer's, for which transformers'
-    attention functions have no place. All other weights are the same for every row.
+    """Builds the preset with an attention of its own in every layer: what it learns is the layer's, for which
+    transformers' attention functions have no place. All other weights are the same for every row.
 
     Raises ValueError, in one line, for a variant that can't serve it.
     """
@@ -57,12 +58,13 @@ def create(preset: str | Preset, row: Row, device: torch.device, seed: int = 0) 
 
 def _attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
             attention_mask: torch.Tensor | None, **unused: Any) -> tuple[torch.Tensor, None]:
-    """Scaled by 1/sqrt(head_dim), as GPT-2 is; its dropout of weights is 0 here."""
+    """Calls the layer's own attention, scaled by 1/sqrt(head_dim), as GPT-2 is; its dropout of weights is 0 here."""
     return module.core(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
 
 
 def train(model: nn.Module, preset: str | Preset, steps: int, seconds: float, seed: int = 0) -> int:
-    """In place, by the preset's recipe but for its `steps`; how many were done before the seconds were over."""
+    """Trains in place, by the preset's recipe but for its `steps`; returns how many were done before the seconds were
+    over."""
     preset = models.get(preset)
     done = [0]
     fit(model, preset, split(preset)[0], replace(recipe(preset), steps=steps), seed=seed, seconds=seconds,
@@ -88,7 +90,8 @@ def read(model: nn.Module, preset: str | Preset, limit: int | None = None) -> Re
 
 
 def swapped(trained: nn.Module, preset: str | Preset, row: Row, device: torch.device) -> nn.Module:
-    """Another attention under the weights of a trained model: no retraining. Its own parameters are as they start."""
+    """Puts another attention under the weights of a trained model: no retraining. Its own parameters are as they
+    start."""
     model = create(preset, row, device)
     own = {name: weight for name, weight in trained.state_dict().items() if ".core." not in name}
     missing = model.load_state_dict(own, strict=False).missing_keys
@@ -97,7 +100,7 @@ def swapped(trained: nn.Module, preset: str | Preset, row: Row, device: torch.de
 
 
 class Text:
-    """Perplexity of the small GPT-2; `figures` by (row's name, "trained" or "swapped in")."""
+    """Measures the perplexity of the small GPT-2; `figures` are by (row's name, "trained" or "swapped in")."""
 
     def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
@@ -105,7 +108,7 @@ class Text:
         self.parameters: dict[str, int] = {}
 
     def measure(self, chosen: Sequence[Row]) -> None:
-        """Each row trained from the same seed, and in place of softmax attention under its trained weights."""
+        """Measures each row trained from the same seed, and in place of softmax attention under its trained weights."""
         preset, device = self.size.preset, self.study.device
         told: list[dict[str, Cell]] = []
         absent: list[str] = []

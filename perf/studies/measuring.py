@@ -1,4 +1,5 @@
-"""What the studies share: a workload timed by all of the harness's clocks at once, and a file of raw records."""
+"""Gives the studies what they share: a workload timed by all of the harness's clocks at once, and a file of raw
+records."""
 from __future__ import annotations
 
 import json
@@ -28,9 +29,9 @@ PRECISION = 0.005
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of one call: `gpu` by the clock (replay of its CUDA graph, else events), the median of `samples`; `eager`
-    by a stopwatch around the call and the wait for the device, as a user's loop sees it; `replay` by one around a
-    replay of its graph. A CPU has one time, by the clock and by the stopwatch."""
+    """Holds seconds of one call: `gpu` by the clock (replay of its CUDA graph, else events), the median of `samples`;
+    `eager` by a stopwatch around the call and the wait for the device, as a user's loop sees it; `replay` by one around
+    a replay of its graph. A CPU has one time, by the clock and by the stopwatch."""
 
     workload: Workload
     gpu: float
@@ -69,12 +70,13 @@ class Study:
         self.write("machine", {"id": machine.identity(), "revision": machine.revision(), **machine.fingerprint()})
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
+        """Appends a record to the file."""
         with self.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "at": round(time.monotonic() - self.started, 1), **record}) + "\n")
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What fails inside is recorded, and the rest goes on."""
+        """Records what fails inside, and lets the rest go on."""
         try:
             yield
         except Exception as error:  # of compilers and libraries: any
@@ -99,13 +101,13 @@ class Study:
             raise TimeoutError(f"not begun: {spent:.0f} s are spent")
 
     def subject(self, w: Workload) -> Subject:
-        """Ready and called once. Raises ValueError, in one line, for what can't run here, and TimeoutError where the
-        study's seconds are spent."""
+        """Makes a workload ready and calls it once. Raises ValueError, in one line, for what can't run here, and
+        TimeoutError where the study's seconds are spent."""
         self.in_time()
         return Subject(self.preparer, w)
 
     def timed(self, w: Workload) -> Timed:
-        """Checked, then timed; each workload once. Raises ValueError for one that is wrong."""
+        """Checks a workload, then times it; each once. Raises ValueError for one that is wrong."""
         if w not in self.known:
             self.known[w] = self._timed(w)
             self.write("timed", {"id": w.id, **asdict(self.known[w])})
@@ -137,7 +139,7 @@ def stopwatch(call: Callable[[], Any], device: torch.device) -> tuple[float, flo
 
 def readings(call: Callable[[], Any], device: torch.device, seconds: float = STOPWATCH,
              rounds: tuple[int, int] = ROUNDS) -> list[float]:
-    """Seconds of single calls, each with the wait for its end, for `seconds` in all."""
+    """Times single calls, each with the wait for its end, for `seconds` in all."""
     found: list[float] = []
     end = time.perf_counter() + seconds
     while len(found) < rounds[0] or (time.perf_counter() < end and len(found) < rounds[1]):
@@ -146,7 +148,7 @@ def readings(call: Callable[[], Any], device: torch.device, seconds: float = STO
 
 
 def reading(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call and the wait for its end, of a device that was idle before."""
+    """Times one call and the wait for its end, of a device that was idle before."""
     start = time.perf_counter()
     call()
     if device.type == "cuda":
@@ -155,13 +157,14 @@ def reading(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def _reason(error: Exception) -> str:
-    """In one line. Of what "raised:" announces (torch.compile of its backend) the next line is the reason."""
+    """Gives the reason in one line. After a line that ends in "raised:" (torch.compile of its backend) the next is the
+    reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["-"]
     return " ".join(lines[:2] if lines[0].endswith("raised:") else lines[:1])
 
 
 def line(t: Timed) -> str:
-    """A measurement, in a line."""
+    """Writes a measurement in a line."""
     replay = "" if t.replay is None else f", replayed {1e3 * t.replay:.3f}"
     how = "graph" if t.clock.startswith("cuda graph") else t.clock.partition(",")[0]
     return (f"{t.workload.id}: {1e3 * t.gpu:.3f} ms ({how}), stopwatch {1e3 * t.eager:.3f}{replay}, "

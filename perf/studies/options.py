@@ -1,4 +1,4 @@
-"""The options that studies share."""
+"""Gives the studies the options that they share."""
 from __future__ import annotations
 
 import argparse
@@ -9,7 +9,7 @@ from perf.system.devices import HELP, device
 
 
 def parser(study: str, about: str | None, parts: Collection[str] = ()) -> argparse.ArgumentParser:
-    """Of the module of this name and docstring; what else it takes it adds."""
+    """Makes the parser of the module of this name and docstring; what else it takes it adds."""
     made = argparse.ArgumentParser(prog=f"python -m perf.studies.{study}", description=about,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument

@@ -1,4 +1,4 @@
-"""How far each quantisation method is off, by layer and by logits: what perf/policy/budgets.toml was set from.
+"""Measures how far each quantisation method is off, by layer and by logits: perf/policy/budgets.toml was set from it.
 
     python -m perf.studies.quantisation_errors [--device cuda] [--models vit-l16,gpt2]
 """
@@ -21,7 +21,7 @@ BATCH = 2
 
 
 def workload(name: str, dtype: str) -> Workload:
-    """A forward pass of a preset."""
+    """Returns a forward pass of a preset."""
     preset = models.get(name)
     sizes = preset.sizes
     n, m, phase = {"gpt2": lambda: (TOKENS, TOKENS, "prefill"),
@@ -32,7 +32,7 @@ def workload(name: str, dtype: str) -> Workload:
 
 
 def errors(prepared: Models, w: Workload) -> tuple[dict[str, float], float]:
-    """Of each quantised layer by name, and of the logits."""
+    """Measures the errors of each quantised layer by name, and of the logits."""
     plain = prepared._plain(w)
     model = treatments.treated(plain, w)
     with treatments.layer_errors(plain, model) as layers:
@@ -41,7 +41,7 @@ def errors(prepared: Models, w: Workload) -> tuple[dict[str, float], float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """A line a model, dtype and method: errors relative to what they should be, root mean squares."""
+    """Prints a line a model, dtype and method: errors relative to what they should be, root mean squares."""
     parser = argparse.ArgumentParser(prog="python -m perf.studies.quantisation_errors", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", help=devices.HELP)

@@ -1,4 +1,4 @@
-"""The goals of quantised and compiled models, each claim beside what this run measured. For a GPU of 80 GB.
+"""Sets the goals of quantised and compiled models beside what this run measured. It is for a GPU of 80 GB.
 
     python -m perf.studies.quantised_goals --out goals.jsonl                 # about 5 minutes
     python -m perf.studies.quantised_goals --out goals.jsonl --folds 2 --fold-seconds 60     # quality too
@@ -33,7 +33,7 @@ LEAST, SMALLEST, FASTER, POINTS, BLOCKS_SMALLER = 2.5, 0.51, 1.3, 0.5, 3.5
 
 @dataclass(frozen=True)
 class Models:
-    """The presets that stand for ViT-L/16 and GPT-2, tokens of a short and a long prompt, the two batches."""
+    """Names the presets that stand for ViT-L/16 and GPT-2, tokens of a short and a long prompt, the two batches."""
 
     vit: str = "vit-l16"
     fused: str = "vit-l16-fused"  # the same in fewer, larger products
@@ -48,6 +48,7 @@ TINY = Models("vit-tiny", "vit-tiny-fused", ("gpt2-tiny",), 16, 32, 4, "bf16")
 
 
 def image(name: str, batch: int, dtype: str, quantization: str = "none", compiled: bool = False) -> Workload:
+    """Gives a forward pass of the ViT."""
     preset = models.get(name)
     n = models.family(preset).tokens(preset)
     return Workload(name, "softmax", "sdpa", "forward", False, batch, preset.heads, preset.kv_heads, n, n,
@@ -55,13 +56,14 @@ def image(name: str, batch: int, dtype: str, quantization: str = "none", compile
 
 
 def text(m: Models, name: str, phase: str, n: int, compiled: bool = False) -> Workload:
+    """Gives a prefill or a decoding step of a GPT."""
     preset = models.get(name)
     return Workload(name, "softmax", "sdpa", phase, True, 1, preset.heads, preset.kv_heads,
                     1 if phase == "decode" else n, n, preset.head_dim, m.half, compiled=compiled)
 
 
 def pairs(m: Models) -> Iterator[tuple[str, Workload, Workload]]:
-    """What is compared at batch 1: eager and compiled."""
+    """Lists what is compared at batch 1: eager and compiled."""
     yield "ViT", image(m.vit, 1, m.half), image(m.vit, 1, m.half, compiled=True)
     for name in m.gpts:
         for phase, n in (("prefill", m.short), ("decode", m.long - 1)):
@@ -69,17 +71,17 @@ def pairs(m: Models) -> Iterator[tuple[str, Workload, Workload]]:
 
 
 def quantised(m: Models, method: str) -> Workload:
-    """The ViT at the large batch."""
+    """Gives the quantised ViT at the large batch."""
     return image(m.fused, m.batch, "bf16", method, True)
 
 
 def unquantised(m: Models) -> list[Workload]:
-    """What it has to beat: the same in as few products, and as it is."""
+    """Lists what it has to beat: the same in as few products, and as it is."""
     return [image(name, m.batch, "bf16", compiled=True) for name in (m.fused, m.vit)]
 
 
 class Goals:
-    """The parts, each of which claims something."""
+    """Measures the parts, each of which claims something."""
 
     def __init__(self, study: Study, m: Models) -> None:
         self.study, self.m = study, m
@@ -91,7 +93,7 @@ class Goals:
         self.study.write("claim", {"claim": said, "measured": measured, "word": judge(shown)})
 
     def compiled(self, part: str) -> list[Workload]:
-        """All that a part compiles."""
+        """Lists all that a part compiles."""
         m = self.m
         return {"graphs": [new for _, _, new in pairs(m)],
                 "blocks": [image(m.vit, batch, m.half, "bnb-nf4", True) for batch in (1, m.batch)],
@@ -99,7 +101,7 @@ class Goals:
                 }.get(part, [])
 
     def graphs(self) -> None:
-        """torch.compile and a CUDA graph against eager half precision at batch 1."""
+        """Measures torch.compile and a CUDA graph against eager half precision at batch 1."""
         for name, eager, compiled in pairs(self.m):
             with self.study.part(f"compiled {name}"):
                 old, new = self.study.timed(eager), self.study.timed(compiled)
@@ -111,7 +113,7 @@ class Goals:
                            f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", found.at_least(LEAST))
 
     def blocks(self) -> None:
-        """NF4 against half precision on the blocks: how much smaller, how much slower."""
+        """Measures NF4 against half precision on the blocks: how much smaller, how much slower."""
         for batch in (1, self.m.batch):
             with self.study.part(f"NF4 at batch {batch}"):
                 plain = self.study.timed(image(self.m.vit, batch, self.m.half))
@@ -137,7 +139,7 @@ class Goals:
         return models.quantization.model_bytes(model, BLOCKS[models.get(name).family])
 
     def fastest(self) -> str | None:
-        """The fastest quantised ViT at the large batch against bf16, both compiled; its method."""
+        """Measures the fastest quantised ViT at the large batch against bf16, both compiled; names its method."""
         with self.study.part("bf16 compiled"):
             fused, plain = (self.study.timed(w) for w in unquantised(self.m))
             found: dict[str, Compared] = {}
@@ -161,7 +163,7 @@ class Goals:
         return None
 
     def quality(self, method: str, folds: int, seconds: float) -> None:
-        """Paired and out-of-fold over all digits: bf16, and the same weights quantised."""
+        """Measures quality, paired and out-of-fold over all digits: bf16, and the same weights quantised."""
         from models.folds import out_of_fold
         from models.quality import compare, evaluate, join
 
@@ -183,7 +185,7 @@ class Goals:
                        str(change), change.within(POINTS))
 
     def time_of_bitsandbytes(self) -> None:
-        """What bitsandbytes spends its time on."""
+        """Profiles what bitsandbytes spends its time on."""
         print("\nWhere the time goes:", flush=True)
         for batch in (1, self.m.batch):
             plain: Where | None = None
@@ -199,16 +201,18 @@ class Goals:
 
 
 def ms(seconds: float | None) -> str:
+    """Writes milliseconds."""
     return "-" if seconds is None else f"{1e3 * seconds:.3f} ms"
 
 
 def compile_seconds(t: Timed) -> str:
+    """Says how long compiling took."""
     told = [f"{kind} {t.compiled[kind]:.0f} s" for kind in ("cold", "warm") if kind in t.compiled]
     return f"compiled in {' / '.join(told) or 'no time'}"
 
 
 def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str], method: str | None) -> None:
-    """Those named, or all, in the order that builds each model once."""
+    """Runs the named parts, or all, in the order that builds each model once."""
     steps: dict[str, Callable[[], Any]] = {
         "graphs": goals.graphs, "blocks": goals.blocks, "where": goals.time_of_bitsandbytes, "fastest": goals.fastest}
     chosen = list(only) or list(steps)

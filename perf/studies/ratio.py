@@ -1,4 +1,4 @@
-"""A figure beside the one it is compared with, told as the change from it: of time and memory, negative is better."""
+"""Writes a figure as the change from another; less time and memory is better."""
 from __future__ import annotations
 
 import statistics
@@ -12,8 +12,8 @@ TOLD = 2.0  # times as slow: from there on percents say little
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of a new call over that of its base: the median of their rounds, and half its 95 % interval relative to it;
-    `seconds` are the new one's, round by round."""
+    """Is the time of a new call over that of its base: the median of their rounds, and half its 95 % interval relative
+    to it; `seconds` are the new one's, round by round."""
 
     median: float
     interval: float
@@ -22,21 +22,23 @@ class Ratio:
 
     @classmethod
     def of(cls, new: Sequence[float], base: Sequence[float]) -> Ratio:
-        """Of the seconds of rounds that both were in."""
+        """Divides the seconds of the rounds that both were in."""
         ratios = [a / b for a, b in zip(new, base, strict=True)]
         return cls(statistics.median(ratios), median_interval(ratios), len(ratios), tuple(new))
 
     @property
     def ends(self) -> tuple[float, float]:
+        """Gives the ends of the interval."""
         return self.median * (1 - self.interval), self.median * (1 + self.interval)
 
     def at_most(self, bound: float) -> bool | None:
-        """Surely, surely not, or (None) these rounds can't tell."""
+        """Says whether the ratio is at most `bound`: surely, surely not, or (None) these rounds can't tell."""
         low, high = self.ends
         return True if high <= bound else False if low > bound else None
 
     def within(self, part: float) -> bool | None:
-        """Whether the two are the same but for this part."""
+        """Says whether the two are the same but for this part: surely, surely not, or (None) these rounds can't
+        tell."""
         low, high = self.ends
         if low > 1 + part or high < 1 - part:
             return False
@@ -50,5 +52,5 @@ class Ratio:
 
 
 def change(old: float, new: float) -> str:
-    """"-12.3 %" of the old one."""
+    """Writes "-12.3 %" for a change from the old one."""
     return f"{100 * (new / old - 1):+.1f} %"

@@ -66,7 +66,7 @@ one H100 ([record](../perf/records/h100-2026-11-26/README.md)).
 
 
 def page() -> str:
-    """The page in Markdown."""
+    """Returns the page in Markdown."""
     rows = [row for row in load(KERNELS) if row.outcome == "ok"]
     kernels = table(rows).split("\ncompile seconds")[0].rstrip()
     return PAGE.format(kernels=kernels, fastest=_fastest(rows), variants=variants.table(variants.recorded()),
@@ -76,7 +76,7 @@ def page() -> str:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a record, compressed or not."""
+    """Returns the JSON lines of a record, compressed or not."""
     with open_text(path) as file:
         return [json.loads(line) for line in file]
 

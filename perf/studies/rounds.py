@@ -1,4 +1,4 @@
-"""Calls timed side by side in rounds of random order: what drifts meets all alike, and is taken for none of them.
+"""Times calls side by side in rounds of random order: what drifts meets all alike, and is taken for none of them.
 
 In each round every call is timed once. Two are compared round by round (`Ratio.of`). A table timed row after row takes
 a machine that warms up, or a neighbour that comes and goes, for a difference.
@@ -28,7 +28,7 @@ LONGEST = 300.0  # seconds of a first call, compilation included
 
 
 def orders(names: Iterable[str], seed: int = 0) -> Iterator[list[str]]:
-    """Without end, all names in a random order, then in the reverse of it: of two each is first as often."""
+    """Yields all names in a random order, then in the reverse of it, without end: of two each is first as often."""
     shuffle, known = random.Random(seed), list(names)
     while True:
         order = shuffle.sample(known, len(known))
@@ -38,8 +38,8 @@ def orders(names: Iterable[str], seed: int = 0) -> Iterator[list[str]]:
 
 def rounds(timed: Mapping[str, Callable[[], float]], *, seconds: float, most: int = MOST, seed: int = 0,
            known: Callable[[Found], bool] = lambda found: False) -> Found:
-    """What each call says that it took, until that is `known`, `seconds` are spent or there are `most` rounds, but of
-    `FEWEST` at least."""
+    """Collects what each call says that it took, until that is `known`, `seconds` are spent or there are `most` rounds,
+    but in `FEWEST` at least."""
     found: Found = {name: [] for name in timed}
     end = time.monotonic() + seconds
     for count, names in enumerate(orders(timed, seed)):
@@ -51,7 +51,7 @@ def rounds(timed: Mapping[str, Callable[[], float]], *, seconds: float, most: in
 
 
 def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]:
-    """Those that ran once; what fails or does not fit is a line, and gives its memory back."""
+    """Keeps the calls that ran once; what fails or does not fit is a line, and gives its memory back."""
     found = {}
     for name, call in calls.items():
         with study.part(f"{name}, {about}"), bounded(LONGEST):
@@ -67,8 +67,8 @@ def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]
 
 def interleaved(calls: Mapping[str, Call], device: torch.device, *, seconds: float, most: int = MOST,
                 seed: int = 0) -> Found:
-    """By a stopwatch, as a user's loop sees them; a first round, in which libraries load and allocate, is not
-    counted."""
+    """Times calls by a stopwatch, as a user's loop sees them; a first round, in which libraries load and allocate, is
+    not counted."""
     timed = {name: functools.partial(reading, call, device) for name, call in calls.items()}
     for read in timed.values():
         read()
@@ -76,8 +76,8 @@ def interleaved(calls: Mapping[str, Call], device: torch.device, *, seconds: flo
 
 
 def in_turns(base: Call, new: Call, device: torch.device, limit: float) -> Ratio:
-    """Two calls by the harness's clock, until their ratio is known to `PRECISION`: a few percent that a busy machine
-    would hide. TimeoutError past `limit` seconds."""
+    """Times two calls by the harness's clock, until their ratio is known to `PRECISION`: a few percent that a busy
+    machine would hide. Raises TimeoutError past `limit` seconds."""
     def ratio(found: Found) -> Ratio:
         return Ratio.of(found["new"], found["base"])
 
@@ -90,6 +90,6 @@ def in_turns(base: Call, new: Call, device: torch.device, limit: float) -> Ratio
 
 
 def _seconds(ticking: Clock, plan: Plan) -> float:
-    """Of one call in one round."""
+    """Times one call in one round."""
     start, stop = one_round(ticking, plan)
     return (stop - start) / plan.iterations

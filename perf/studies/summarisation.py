@@ -1,4 +1,4 @@
-"""FlashAttention, ALiBi and a window in GPT-2, as a study of summaries published them, measured again.
+"""Measures FlashAttention, ALiBi and a window in GPT-2 again, as a study of summaries published them.
 
     python -m perf.studies.summarisation --out 001.jsonl                 # DistilGPT-2; on a CPU a few minutes
     python -m perf.studies.summarisation --out 001.jsonl --batch 1 --batch 8 --train-batch 16 --accumulate 2
@@ -74,7 +74,7 @@ def claim_quality(claims: Claims, written: Sequence[Written], tiny: bool) -> Non
 
 
 def sizes(given: argparse.Namespace) -> Sizes:
-    """The study's on a GPU, few texts of few tokens on a CPU; what was given replaces them."""
+    """Gives the study's sizes on a GPU, few texts of few tokens on a CPU; what was given replaces them."""
     gpu, tiny = given.device.type == "cuda", given.tiny
     prompt = given.prompt or (16 if tiny else 256)
     usual: tuple[int, ...] = (1,) if tiny else (1, 8, 32, 128) if gpu else (1, 4)
@@ -85,10 +85,12 @@ def sizes(given: argparse.Namespace) -> Sizes:
 
 
 def dtype(given: argparse.Namespace) -> torch.dtype:
+    """Chooses the dtype of all rows."""
     return attention.DTYPES[given.dtype or ("bf16" if given.device.type == "cuda" else "fp32")]
 
 
 def reading(given: argparse.Namespace) -> Reading:
+    """Chooses the preset and the texts that it sums up."""
     preset = models.get("gpt2-docstrings")
     if given.tiny:
         return Reading(preset.resized(layers=1), dtype(given), 4, Recipe(steps=2, batch=4, learning_rate=1e-3))
@@ -96,7 +98,7 @@ def reading(given: argparse.Namespace) -> Reading:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tables, then claims; 1 if a part could not be measured."""
+    """Prints tables, then claims; 1 if a part could not be measured."""
     options = parser("summarisation", __doc__, PARTS)
     add = options.add_argument
     add("--dtype", choices=("fp32", "bf16", "fp16"), help="of all rows (default: bf16 on a GPU, else fp32)")

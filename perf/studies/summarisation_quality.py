@@ -1,5 +1,5 @@
-"""Summaries by a small GPT-2 on each attention of the study: the same trained weights under all of them, and, where the
-attention changes the function, weights trained with it too.
+"""Measures summaries by a small GPT-2 on each attention of the study: the same trained weights under all of them, and,
+where the attention changes the function, weights trained with it too.
 
 ROUGE and BLEU are of what is written behind the prompt; the study scored the prompt as output, and left ALiBi and the
 window out while writing. Intervals are paired, over the same held-out texts.
@@ -28,7 +28,7 @@ COPIED, TRAINED = "softmax's weights", "trained with it"
 
 @dataclass(frozen=True)
 class Written:
-    """A row, whose weights it has, and how its figures changed from the standard attention's."""
+    """Holds a row, whose weights it has, and how its figures changed from the standard attention's."""
 
     row: str
     weights: str
@@ -37,8 +37,8 @@ class Written:
 
 @dataclass(frozen=True)
 class Reading:
-    """A preset that is trained on its data (by `how`, and not kept, if that is given), and how many held-out texts it
-    sums up."""
+    """Names a preset that is trained on its data (by `how`, and not kept, if that is given), and how many held-out
+    texts it sums up."""
 
     preset: Preset
     dtype: torch.dtype
@@ -47,7 +47,7 @@ class Reading:
 
 
 def quality(study: Study, r: Reading) -> list[Written]:
-    """The table, and the changes it is made of."""
+    """Prints the table, and gives the changes it is made of."""
     found: list[Written] = []
     rows: list[dict[str, Cell]] = []
     base: dict[str, Figure] = {}
@@ -74,7 +74,7 @@ def _told(change: Change) -> str:
 
 
 def _models(study: Study, r: Reading) -> Iterator[tuple[Row, str, Any]]:
-    """Row, whose weights, and what makes the model."""
+    """Gives each row, whose weights it has, and what makes the model."""
     base = None
 
     def copied(row: Row) -> Any:
@@ -101,7 +101,7 @@ def _trained(study: Study, r: Reading, row: Row) -> Any:
 
 
 def _batch(study: Study, r: Reading, row: Row) -> int:
-    """One text at a time for a kernel that takes no padding."""
+    """Gives one text at a time to a kernel that takes no padding."""
     padded = attention.why_not(row.variant(r.preset, r.dtype, study.device), device=study.device, dtype=r.dtype,
                                heads=r.preset.heads, head_dim=r.preset.head_dim, n=r.preset.sizes["positions"],
                                causal=True, key_mask=True, **row.options)

@@ -1,4 +1,5 @@
-"""Times and memory of GPT-2 on each attention of the study: reading a prompt, writing a token, a step of training."""
+"""Measures time and memory of GPT-2 on each attention of the study: reading a prompt, writing a token, a step of
+training."""
 from __future__ import annotations
 
 import functools
@@ -27,8 +28,8 @@ Built = dict[str, tuple[Any, str]]  # model and variant by row
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured: a preset, tokens of its prompt and of a training text, batches of both; `seconds` of a group
-    of rows in rounds."""
+    """Says what is measured: a preset, tokens of its prompt and of a training text, batches of both; `seconds` of a
+    group of rows in rounds."""
 
     preset: Preset
     dtype: torch.dtype
@@ -42,7 +43,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one row with the standard one at one batch: time by rounds, and the ratio of peak memory."""
+    """Compares one row with the standard one at one batch: time by rounds, and the ratio of peak memory."""
 
     row: str
     batch: int
@@ -52,7 +53,7 @@ class Comparison:
 
 
 def build_all(study: Study, s: Sizes) -> Built:
-    """Model and variant by row, each checked; what can't be had is a line."""
+    """Builds model and variant by row, each checked; what can't be had is a line."""
     found: Built = {}
     for row in ROWS:
         with study.part(row.name):
@@ -70,7 +71,7 @@ def build_all(study: Study, s: Sizes) -> Built:
 
 
 def inference(study: Study, s: Sizes, built: Built) -> list[Comparison]:
-    """Study 001a: prefill, decode and peak memory of each row, the weights copied between them."""
+    """Measures study 001a: prefill, decode and peak memory of each row, the weights copied between them."""
     found = []
     for batch in s.batches:
         with study.part(f"inference, batch {batch}"):
@@ -82,8 +83,8 @@ def inference(study: Study, s: Sizes, built: Built) -> list[Comparison]:
 
 
 def training(study: Study, s: Sizes, built: Built) -> list[Comparison]:
-    """Study 001b: a step, which is forward, loss and backward of a batch in `accumulate` parts, dropout live. The
-    optimizer's part, the same whatever the attention, is left out."""
+    """Measures study 001b: a step, which is forward, loss and backward of a batch in `accumulate` parts, dropout live.
+    The optimizer's part, the same whatever the attention, is left out."""
     found = []
     for batch in s.train_batches:
         with study.part(f"training, batch {batch}"):
@@ -107,7 +108,7 @@ def _prefills(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Cal
 
 
 def _decodes(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
-    """One token behind the prompt, from the cache of each row's own."""
+    """Makes the calls that decode one token behind the prompt, from the cache of each row's own."""
     made: dict[str, Call] = {}
     for name, (model, _) in built.items():
         with study.part(f"{name}, decode, batch {batch}"):
@@ -129,7 +130,7 @@ def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
 
 def _by_their_kernels(study: Study, s: Sizes, built: Built, calls: Mapping[str, Call], phase: str,
                       batch: int) -> dict[str, Call]:
-    """The calls that ran once, each by the kernel of its row."""
+    """Keeps the calls that ran once, each by the kernel of its row."""
     made: dict[str, Call] = {}
     for name, call in able(study, calls, f"{phase}, batch {batch}").items():
         with study.part(f"kernel of {name}, {phase}, batch {batch}"):
@@ -141,7 +142,7 @@ def _by_their_kernels(study: Study, s: Sizes, built: Built, calls: Mapping[str, 
 
 def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
            phases: Mapping[str, Mapping[str, Call]]) -> list[Comparison]:
-    """All rows of one table: timed in rounds, then the memory of the first phase, then printed."""
+    """Measures all rows of one table: times in rounds, then the memory of the first phase, then prints them."""
     first = next(iter(phases))
     ran = {phase: _by_their_kernels(study, s, built, calls, phase, batch) for phase, calls in phases.items()}
     timed = {phase: interleaved(calls, study.device, seconds=s.seconds / len(phases), seed=batch)
@@ -169,7 +170,7 @@ def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
 
 
 def _device_seconds(call: Call, device: torch.device) -> float:
-    """Time of the GPU alone, without the launching that bounds a small batch."""
+    """Times the GPU alone, without the launching that bounds a small batch."""
     ticking = clock(device)
     return sample(ticking, ticking.prepare(call), precision=PRECISION).median
 

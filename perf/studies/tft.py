@@ -1,4 +1,4 @@
-"""Study 000, measured again: a Temporal Fusion Transformer on three kernels of softmax attention, and quantised.
+"""Measures study 000 again: a Temporal Fusion Transformer on three kernels of softmax attention, and quantised.
 
     python -m perf.studies.tft --out tft.jsonl                    # a small TFT on a CPU: minutes; the study's on a GPU
     python -m perf.studies.tft --out tft.jsonl --size study       # the study's width, 168 steps to 24, anywhere

@@ -1,4 +1,4 @@
-"""The attention of study 000 as its repository computed it: each of its faults by itself, and all of them.
+"""Rebuilds the attention of study 000 as its repository computed it: each of its faults by itself, and all of them.
 
 The study compared it, in bfloat16, with a right one in float32. It stands here to be measured under its own name.
 """
@@ -18,9 +18,9 @@ from models.tft_layers import InterpretableMultiHeadAttention
 
 @dataclass(frozen=True)
 class Faults:
-    """`scaled_twice`: queries are divided by sqrt(D) before a kernel that divides by it again. `unpadded`: padded
-    steps are attended to. `unbiased`: no bias of queries, keys and values. `all_queries`: every step asks (192), of
-    which the horizon's answers (24) are kept."""
+    """Switches the faults. `scaled_twice`: queries are divided by sqrt(D) before a kernel that divides by it again.
+    `unpadded`: padded steps are attended to. `unbiased`: no bias of queries, keys and values. `all_queries`: every step
+    asks (192), of which the horizon's answers (24) are kept."""
 
     scaled_twice: bool = False
     unpadded: bool = False
@@ -36,7 +36,7 @@ SLOW = Faults(all_queries=True)
 
 
 class FaultyAttention(InterpretableMultiHeadAttention):
-    """The TFT's attention with faults; causal all the same, its queries aligned to the end of the keys."""
+    """Is the TFT's attention with faults; causal all the same, its queries aligned to the end of the keys."""
 
     def __init__(self, variant: str, heads: int, hidden_size: int, dropout: float, faults: Faults) -> None:
         super().__init__(variant, heads, hidden_size, dropout)
@@ -57,7 +57,7 @@ class FaultyAttention(InterpretableMultiHeadAttention):
 
 def create(preset: Preset, variant: str, faults: Faults = NONE, *, seed: int = 0,
            device: torch.device | str = "cpu") -> nn.Module:
-    """The preset's TFT on a variant with these faults; all weights that are left are those of the right model.
+    """Builds the preset's TFT on a variant with these faults; all weights that are left are those of the right model.
 
     Raises ValueError as `models.create` does.
     """

@@ -1,4 +1,5 @@
-"""000a: softmax attention in a TFT on eager, sdpa and flash, in one dtype at a time, and the study's faulty one."""
+"""Measures 000a: softmax attention in a TFT on eager, sdpa and flash, in one dtype at a time, and the study's faulty
+one."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ FIGURES = ("rmse", "mase", "smape")
 
 @dataclass(frozen=True)
 class Row:
-    """`attention` is one of KINDS."""
+    """Is a TFT to measure; `attention` is one of KINDS."""
 
     attention: str
     dtype: str
@@ -45,7 +46,7 @@ class Row:
 
 
 class Kernels:
-    """Rows measured and trained on one device."""
+    """Measures and trains rows on one device."""
 
     def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
@@ -54,6 +55,7 @@ class Kernels:
         self.rows: list[dict[str, Cell]] = []
 
     def why_not(self, row: Row) -> str | None:
+        """Says why a row can't be measured here."""
         preset = self._preset(row)
         n, m = preset.sizes["horizon"], preset.sizes["context"] + preset.sizes["horizon"]
         return attention.why_not(KINDS[row.attention][0], device=self.study.device, dtype=DTYPES[row.dtype],
@@ -104,7 +106,7 @@ class Kernels:
         print(f"  {row}: {units.seconds(step.seconds)} a step", flush=True)
 
     def in_turns(self, base: Row, new: Row) -> Ratio:
-        """Training steps of two rows."""
+        """Times training steps of two rows in turns."""
         old_step, new_step = (tft_training.step(*self._model(row), row.batch, row.dtype) for row in (base, new))
         return in_turns(old_step, new_step, self.study.device, self.limit)
 
@@ -117,7 +119,7 @@ class Kernels:
 
 
 def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
-    """All rows, those of the grid too, then what the study claims of them."""
+    """Measures all rows, those of the grid too, then claims what the study does of them."""
     print(f"000a: {size.small.name}, hidden {size.small.hidden}, {size.small.sizes['context']} steps to "
           f"{size.small.sizes['horizon']}, {size.steps} steps of training in {size.dtypes[0]}", flush=True)
     kernels, heads = Kernels(study, size, limit), size.heads[-1]
@@ -139,7 +141,7 @@ def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
 
 
 def _claims(kernels: Kernels, claims: Claims, heads: int) -> None:
-    """Times of a few percent are compared in turns, each side being prepared anew."""
+    """Claims times in turns, each side being prepared anew: they differ by a few percent."""
     size, batches = kernels.size, kernels.size.batches
     why = "" if kernels.study.device.type == "cuda" else "the claim is of a GPU"
     dtype, wide = size.dtypes[0], batches[min(1, len(batches) - 1)]

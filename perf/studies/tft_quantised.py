@@ -1,4 +1,5 @@
-"""000b: a small and a large TFT in float32 and by PyTorch's dynamic int8 (ptq-int8), trained or said not to be."""
+"""Measures 000b: a small and a large TFT in float32 and by PyTorch's dynamic int8 (ptq-int8), trained or said not to
+be."""
 from __future__ import annotations
 
 import copy
@@ -29,6 +30,7 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
+    """Runs the block on so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -38,12 +40,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 def counts() -> list[int]:
-    """One thread, and as many as there are cores for this process."""
+    """Lists one thread, and as many as there are cores for this process."""
     return sorted({1, len(os.sched_getaffinity(0))})
 
 
 class Quantised:
-    """Each size in both; `seconds` by (size, method, threads)."""
+    """Measures each size in both; `seconds` are by (size, method, threads)."""
 
     def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
@@ -54,7 +56,7 @@ class Quantised:
         self.rows: list[dict[str, Cell]] = []
 
     def model(self, preset: Preset, steps: int, batch: int) -> tuple[nn.Module, str]:
-        """On the CPU, trained on the study's device; and how long it was."""
+        """Builds the model on the CPU, trained on the study's device; says how long it was."""
         model = tft_faults.create(preset, "softmax:sdpa", device=self.study.device)
         if not steps:
             return model.cpu(), "not trained"
@@ -62,6 +64,7 @@ class Quantised:
         return model.cpu(), f"{done['steps']:.0f} steps"
 
     def measure(self, name: str, preset: Preset, steps: int, batch: int) -> None:
+        """Measures a size in both."""
         model, trained = self.model(preset, steps, batch)
         calls: list[Callable[[], Any]] = []
         parameters = sum(weight.numel() for weight in model.parameters())
@@ -105,7 +108,7 @@ class Quantised:
 
 
 def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
-    """The rows, then what the study claims of them."""
+    """Measures the rows, then claims what the study does of them."""
     print(f"000b: one forecast of {size.windows} windows", flush=True)
     found = Quantised(study, size, limit)
     sized = [("small", size.small, size.steps, size.batch), ("large", size.large, 0, 0)]

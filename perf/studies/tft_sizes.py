@@ -1,4 +1,4 @@
-"""The models of study 000 and how far its knobs are turned: on a CPU, on a GPU, and in a test."""
+"""Says which models study 000 measures and how far its knobs are turned: on a CPU, on a GPU, and in a test."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ from models.registry import Preset
 
 @dataclass(frozen=True)
 class Size:
-    """Presets, and how long and how wide the knobs are turned. `steps`, `large_steps`: of training; 0 is none, and the
-    large model is measured without any too."""
+    """Names presets, and how long and how wide the knobs are turned. `steps` and `large_steps` are of training; 0 is
+    none, and the large model is measured without any too."""
 
     small: Preset
     large: Preset
@@ -23,11 +23,12 @@ class Size:
 
     @property
     def batch(self) -> int:
+        """Gives the batch that most rows have."""
         return self.batches[0]
 
 
 def sizes(name: str, cuda: bool) -> Size:
-    """"tiny"; "small", the CPU's: hidden 80, 36 months to 12; "study", the GPU's: hidden 160, 168 to 24."""
+    """Gives "tiny"; "small", the CPU's: hidden 80, 36 months to 12; or "study", the GPU's: hidden 160, 168 to 24."""
     if name == "tiny":
         tiny = replace(models.get("tft-monthly").resized(context=12, horizon=4, variable=4), heads=4, kv_heads=4,
                        head_dim=4)

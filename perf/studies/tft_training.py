@@ -1,4 +1,4 @@
-"""A TFT trained for some steps on the monthly series, its figures, and a training step and a forecast to time."""
+"""Trains a TFT for some steps on the monthly series, gives its figures, and a training step and a forecast to time."""
 from __future__ import annotations
 
 import contextlib
@@ -22,7 +22,8 @@ TRAINING_LIMIT = 10.0  # times the limit of one measurement
 
 
 def train(model: nn.Module, preset: Preset, steps: int, batch: int, dtype: str, limit: float) -> dict[str, float]:
-    """In place, by the preset's recipe; steps done and seconds. Fewer steps where `limit` ends it first."""
+    """Trains in place, by the preset's recipe; gives steps done and seconds. It does fewer steps where `limit` ends it
+    first."""
     done = [0]
     started = time.monotonic()
     how = replace(recipe(preset), steps=steps, batch=batch)
@@ -32,13 +33,13 @@ def train(model: nn.Module, preset: Preset, steps: int, batch: int, dtype: str, 
 
 
 def figures(model: nn.Module, preset: Preset, dtype: str = "fp32") -> dict[str, Figure]:
-    """RMSE, MASE, sMAPE of the held-out windows."""
+    """Measures RMSE, MASE, sMAPE of the held-out windows."""
     with lower(model, dtype):
         return evaluate(model, preset, split(preset)[1])
 
 
 def step(model: nn.Module, preset: Preset, batch: int, dtype: str) -> Callable[[], Any]:
-    """Forward, loss and backward on one batch; no optimizer, so that every call is the same one."""
+    """Makes a call of forward, loss and backward on one batch; no optimizer, so that every call is the same one."""
     data = split(preset)[0].to(_device(model))
     inputs, target = data.batch(torch.arange(batch) % len(data))
     model.train()
@@ -54,7 +55,7 @@ def step(model: nn.Module, preset: Preset, batch: int, dtype: str) -> Callable[[
 
 
 def forecast(model: nn.Module, preset: Preset, batch: int, dtype: str) -> Callable[[], Any]:
-    """The quantiles of one batch of held-out windows."""
+    """Makes a call that gives the quantiles of one batch of held-out windows."""
     data = split(preset)[1].to(_device(model))
     inputs, _ = data.batch(torch.arange(batch) % len(data))
     model.eval()
@@ -67,7 +68,7 @@ def forecast(model: nn.Module, preset: Preset, batch: int, dtype: str) -> Callab
 
 
 def lower(model: nn.Module, dtype: str) -> contextlib.AbstractContextManager:
-    """Products in `dtype`, weights as they are: what training does."""
+    """Computes products in `dtype`, weights as they are: what training does."""
     return contextlib.nullcontext() if dtype == "fp32" else torch.autocast(_device(model).type, DTYPES[dtype])
 
 

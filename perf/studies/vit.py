@@ -1,4 +1,4 @@
-"""Quantisation and FlashAttention-2 in a ViT, as a study published them, measured again.
+"""Measures quantisation and FlashAttention-2 in a ViT again, as a study published them.
 
     python -m perf.studies.vit --out 002.jsonl                           # ViT-L/16 on a GPU; on a CPU a small ViT
     python -m perf.studies.vit --out 002.jsonl --batch 1 --folds 2 --fold-seconds 100 --no-ablation
@@ -32,7 +32,8 @@ from perf.studies.vit_times import times
 
 def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Row],
          skip: Sequence[str], timed: bool) -> dict[Row, Any]:
-    """Quality of every row on one fold, `skip` unquantised; the models too, where they are to be timed."""
+    """Measures the quality of every row on one fold, `skip` unquantised; gives the models too, where they are to be
+    timed."""
     made: dict[Row, Any] = {}
     images = held_out.batch(torch.arange(min(16, len(held_out))))[0]["pixel_values"].to(study.device)
     for row in chosen:
@@ -48,7 +49,7 @@ def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, 
 
 
 def available(study: Study, preset: Preset, compiled: bool) -> list[Row]:
-    """Rows that this device can have; a line for each other."""
+    """Lists the rows that this device can have; prints a line for each other."""
     chosen = []
     for row in rows(compiled):
         try:
@@ -62,7 +63,7 @@ def available(study: Study, preset: Preset, compiled: bool) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tables, then claims; 1 if a part could not be measured."""
+    """Prints tables, then claims; 1 if a part could not be measured."""
     options = parser("vit", __doc__)
     add = options.add_argument
     add("--model", help="preset (default: vit-l16 on a GPU, vit-digits on a CPU)")

@@ -1,4 +1,5 @@
-"""Quality columns of the ViT study, and its ablation: out of fold over all digits, each change with its interval.
+"""Measures the quality columns of the ViT study, and its ablation: out of fold over all digits, each change with its
+interval.
 
 Changes are paired, item by item. An interval of the ablation is wider than 95 % alone would make it: all of a method's
 hold at once with 95 % (Bonferroni), since of 24 layers kept in turn one is the best whether or not any matters.
@@ -24,19 +25,19 @@ Figures = Mapping[str, Figure]
 
 @dataclass
 class Folds:
-    """Figures of each row, and of each kept set of layers, fold by fold."""
+    """Holds the figures of each row, and of each kept set of layers, fold by fold."""
 
     rows: dict[Row, list[Figures]] = field(default_factory=lambda: defaultdict(list))
     ablation: dict[tuple[str, str], list[Figures]] = field(default_factory=lambda: defaultdict(list))
 
     def of(self, found: Mapping[Any, list[Figures]], key: Any) -> dict[str, Figure] | None:
-        """Over all items; None where a fold lacks it."""
+        """Joins the folds of a figure; None where one lacks it."""
         most = max(map(len, found.values()), default=0)
         return join(found[key]) if key in found and len(found[key]) == most else None
 
 
 def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any) -> None:
-    """One fold's: everything quantised, then some layers kept."""
+    """Adds one fold's ablation: everything quantised, then some layers kept."""
     for method in ABLATED:
         for name, skip in kept(preset):
             with study.part(f"{method}, {name} kept"):
@@ -46,7 +47,7 @@ def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_ou
 
 
 def changes(study: Study, folds: Folds) -> dict[Row, Change]:
-    """The table of quality; of each row the change of Top-1 from fp32."""
+    """Prints the table of quality; gives the change of Top-1 from fp32 of each row."""
     found: dict[Row, Change] = {}
     lines: list[dict[str, Cell]] = []
     base = folds.of(folds.rows, BASE)
@@ -68,7 +69,7 @@ def changes(study: Study, folds: Folds) -> dict[Row, Change]:
 
 
 def ablation(study: Study, folds: Folds, names: Sequence[str]) -> dict[str, list[tuple[str, Change]]]:
-    """By method, how Top-1 changes from everything quantised when some layers are kept."""
+    """Measures, by method, how Top-1 changes from everything quantised when some layers are kept."""
     found: dict[str, list[tuple[str, Change]]] = {}
     for method in ABLATED:
         base, lines = folds.of(folds.ablation, (method, "none")), []
@@ -90,4 +91,5 @@ def ablation(study: Study, folds: Folds, names: Sequence[str]) -> dict[str, list
 
 
 def told(change: Change) -> str:
+    """Writes a change with its interval."""
     return f"{change.difference:+.2f} ({change.low:+.2f} to {change.high:+.2f})"

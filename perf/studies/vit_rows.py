@@ -1,4 +1,5 @@
-"""The rows of the ViT study: one trained model in each dtype, quantisation and attention, checked before it is timed.
+"""Lists the rows of the ViT study: one trained model in each dtype, quantisation and attention, checked before it is
+timed.
 
 A row's quality, time, size and kernels are of one and the same model. The study's accuracies and times came from
 different GPUs, data and heads.
@@ -27,7 +28,7 @@ FASTER = ("ao-int8-weight", "ao-int8-dynamic", "ao-fp8-dynamic")
 
 @dataclass(frozen=True)
 class Row:
-    """A treatment of the model; of `backends` the first that can."""
+    """Is a treatment of the model; of `backends` the first that can."""
 
     dtype: str
     backends: tuple[str, ...] = SDPA
@@ -36,6 +37,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Names the row."""
         words = (self.method or self.dtype, "flash" if self.backends == FLASH else "sdpa", "compiled" * self.compiled)
         return " ".join(filter(None, words))
 
@@ -44,7 +46,7 @@ BASE, HALF = Row("fp32"), Row("fp16")
 
 
 def rows(compiled: bool) -> list[Row]:
-    """The study's five, the half precision that it left out, and quantisations that are made to be fast, which
+    """Lists the study's five, the half precision that it left out, and quantisations that are made to be fast, which
     torchao's are once they are `compiled`."""
     study = [Row("fp16", backends, method) for method in ("bnb-int8", "bnb-nf4-dq") for backends in (SDPA, FLASH)]
     plain = [BASE, HALF, Row("fp16", FLASH), Row("bf16")]
@@ -53,7 +55,8 @@ def rows(compiled: bool) -> list[Row]:
 
 
 def variant(row: Row, preset: Preset, device: torch.device) -> str:
-    """Raises ValueError, with each backend's reason, where none serves; or the quantisation's reason."""
+    """Chooses the backend. Raises ValueError, with each backend's reason, where none serves; or the quantisation's
+    reason."""
     if row.method and (reason := quantization.why_not(row.method, device=device, dtype=attention.DTYPES[row.dtype])):
         raise ValueError(reason)
     reasons = []
@@ -68,7 +71,8 @@ def variant(row: Row, preset: Preset, device: torch.device) -> str:
 
 
 def treated(model: nn.Module, row: Row, preset: Preset, skip: Sequence[str] = ()) -> Any:
-    """A copy of a trained model, as the row says; not compiled yet. `skip`: layers that stay unquantised."""
+    """Treats a copy of a trained model as the row says, but does not compile it yet. `skip` are layers that stay
+    unquantised."""
     device = next(model.parameters()).device
     made: Any = copy.deepcopy(model).to(attention.DTYPES[row.dtype])
     made.set_attn_implementation(transformers_attention.register(variant(row, preset, device)))
@@ -78,7 +82,7 @@ def treated(model: nn.Module, row: Row, preset: Preset, skip: Sequence[str] = ()
 
 
 def workload(row: Row, preset: Preset, images: torch.Tensor) -> Workload:
-    """The workload that a row's forward pass on the images is."""
+    """Returns the workload that a row's forward pass on the images is."""
     function, _, backend = variant(row, preset, images.device).partition(":")
     tokens = (preset.sizes["image"] // preset.sizes["patch"]) ** 2 + 1
     return Workload(preset.name, function, backend, "forward", False, len(images), preset.heads, preset.kv_heads,
@@ -86,8 +90,9 @@ def workload(row: Row, preset: Preset, images: torch.Tensor) -> Workload:
 
 
 def check(made: Any, row: Row, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
-    """Error of the logits, and of the worst quantised layer, relative to the row without quantisation (or of a row
-    without any, to fp32). Raises ValueError for more than the method's budget, and for another kernel than declared."""
+    """Measures the error of the logits, and of the worst quantised layer, relative to the row without quantisation (or
+    of a row without any, to fp32). Raises ValueError for more than the method's budget, and for another kernel than
+    declared."""
     halved = images.to(attention.DTYPES[row.dtype])
     with torch.no_grad():
         confirm(lambda: made(pixel_values=halved), workload(row, preset, images), images.device)
@@ -108,8 +113,8 @@ def check(made: Any, row: Row, model: nn.Module, preset: Preset, images: torch.T
 
 
 def kept(preset: Preset) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The ablation: a name, and the layers of the encoder that stay in half precision. What embeds the patches and the
-    classifier always do: no method here quantises them."""
+    """Lists what the ablation keeps: a name, and the layers of the encoder that stay in half precision. What embeds the
+    patches and the classifier always do: no method here quantises them."""
     layers = [f"vit.layers.{number}" for number in range(preset.layers)]
     yield "none", ()
     if len(layers) > 2:  # else nothing is left to quantise

@@ -1,4 +1,5 @@
-"""Columns of the ViT study that cost no training: latency, throughput, size, memory, and the time of the kernels."""
+"""Measures the columns of the ViT study that cost no training: latency, throughput, size, memory, and the time of the
+kernels."""
 from __future__ import annotations
 
 import re
@@ -28,17 +29,18 @@ COMPILED = 64
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a row's rounds at one batch, and bytes of its model."""
+    """Holds the seconds of a row's rounds at one batch, and bytes of its model."""
 
     seconds: tuple[float, ...]
     bytes: int
 
     def against(self, base: Speed) -> Ratio:
+        """Divides its time by another's, round by round."""
         return Ratio.of(self.seconds, base.seconds)
 
 
 def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: float) -> dict[Row, Speed]:
-    """All rows on these images, in rounds of random order; the table is printed and recorded."""
+    """Times all rows on these images, in rounds of random order; prints and records the table."""
     batch = len(images)
     if any(row.compiled for row in made):
         forget()  # of another batch
@@ -61,7 +63,7 @@ def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: 
 
 
 def _call(model: Any, row: Row, images: torch.Tensor) -> Call:
-    """The forward pass; compiled for this batch where the row is."""
+    """Makes the call of the forward pass; compiled for this batch where the row is."""
     pixels = images.to(next(weight.dtype for weight in model.parameters() if weight.is_floating_point()))
     run = model
     if row.compiled:

@@ -1,4 +1,5 @@
-"""Where the time of a call goes: the device's kernels by time, their number, and whether the host is the limit."""
+"""Tells where the time of a call goes: the device's kernels by time, their number, and whether the host is the
+limit."""
 from __future__ import annotations
 
 import re
@@ -19,7 +20,7 @@ IDLE = 0.7  # of the time: a device busy for less waits for the host
 
 @dataclass(frozen=True)
 class Where:
-    """Of one call, in seconds: `wall` by a stopwatch without the profiler, `busy` what the device's kernels take
+    """Holds one call's seconds: `wall` by a stopwatch without the profiler, `busy` what the device's kernels take
     (operators of their own, on a CPU), and these by name."""
 
     wall: float
@@ -30,10 +31,11 @@ class Where:
 
     @property
     def host_bound(self) -> bool:
+        """Says whether the device waits for the host."""
         return self.busy < IDLE * self.wall
 
     def text(self, name: str) -> str:
-        """A sentence for people."""
+        """Writes a sentence for people."""
         top = sorted(self.kernels.items(), key=lambda one: -one[1])[:SHOWN]
         told = ", ".join(f"{kernel} {seconds / self.busy:.0%}" for kernel, seconds in top) if self.busy else "nothing"
         bound = ("the device waits for the host" if self.host_bound else "the device is the limit")
@@ -42,6 +44,7 @@ class Where:
                 f"{bound}. Its kernels by time: {told}.")
 
     def record(self) -> dict[str, Any]:
+        """Gives the figures as a record."""
         return {**asdict(self), "host_bound": self.host_bound}
 
 

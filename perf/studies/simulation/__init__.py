@@ -1,1 +1,1 @@
-"""Seeded worlds of nights, and the rules that look for slowdowns in them: `python -m perf.studies.simulation`."""
+"""Simulates worlds of nights, and the rules that look for slowdowns in them: `python -m perf.studies.simulation`."""

@@ -1,4 +1,4 @@
-"""`python -m perf.studies.simulation`: nightly rules scored in seeded worlds, as a table and as JSON.
+"""Scores nightly rules in seeded worlds, as a table and as JSON: `python -m perf.studies.simulation`.
 
     python -m perf.studies.simulation --seeds 40 --record docs/nightly.jsonl   # all rules in one world, ours in all
 
@@ -61,7 +61,7 @@ def _rule(name: str) -> Callable[..., Score]:
 
 
 def lines(name: str, world: str, found: Score) -> list[str]:
-    """Of all benchmarks, and below that of the certified ones."""
+    """Writes the scores of all benchmarks, and below them those of the certified ones."""
     rows = [LINE.format(name, world, found.seeds, f"{1000 * found.alarms / found.nights:.3f}",
                         *(_share(found.share(0.05, nights)) for nights in WITHIN), "", f"{found.cost:.2f}")]
     if name in (OURS, PLAIN):

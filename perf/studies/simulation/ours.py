@@ -1,4 +1,4 @@
-"""This project's nightly rule in a simulated world: the functions of perf/verdict, fed with simulated figures."""
+"""Plays this project's nightly rule in a simulated world: the functions of perf/verdict, fed with simulated figures."""
 from __future__ import annotations
 
 from collections import Counter
@@ -24,8 +24,8 @@ SIDE = Side({}, None, None)
 
 @dataclass
 class Knowledge:
-    """What the nights before have taught: spreads of pairs and layouts, rounds, and the smallest changes certified
-    (infinite: none)."""
+    """Holds what the nights before have taught: spreads of pairs and layouts, rounds, and the smallest changes
+    certified (infinite: none)."""
 
     look: Array  # spread of a pair of ROUNDS rounds
     pair: Array
@@ -37,7 +37,7 @@ class Knowledge:
 
 @dataclass
 class Said:
-    """Of one night, by benchmark, and what it cost in rounds of one side."""
+    """Holds what was said of one night, by benchmark, and what it cost in rounds of one side."""
 
     slower: NDArray[np.bool_]
     faster: NDArray[np.bool_]
@@ -65,7 +65,7 @@ class Ours:
         return Knowledge(look, pair, rounds, layout, asked, np.array([one.effect or np.inf for one in plans]))
 
     def audit(self, night: int, known: Knowledge) -> float:
-        """Learns from the night's audits; what they cost."""
+        """Learns from the night's audits; gives what they cost."""
         found, cost = [], 0.0
         for b in learn.audits(night, known.look):
             rounds = int(known.rounds[b])
@@ -78,8 +78,8 @@ class Ours:
 
     def night(self, night: int, known: Knowledge, steps: Array | None = None,
               only: NDArray[np.bool_] | None = None) -> Said:
-        """`steps` (nights, benchmarks): the change put in, in logarithms; `only`: benchmarks that are looked at. What
-        it learns is kept only where nothing was put in."""
+        """Judges a night. `steps` (nights, benchmarks) is the change put in, in logarithms; `only` are the benchmarks
+        that are looked at. What it learns is kept only where nothing was put in."""
         w = self.world
         start = max(0, night + 1 - WINDOW)
         passes, controls = self.passes[start:night + 1].copy(), self.controls[start:night + 1]
@@ -109,7 +109,7 @@ class Ours:
 
     def confirm(self, b: int, why: str, night: int, known: Knowledge,
                 steps: Array | None) -> tuple[str, int, learn.Compared | None]:
-        """The verdict's word, the pairs it took, and what they teach."""
+        """Gives the verdict's word, the pairs it took, and what they teach."""
         base = max(0, night - (MONTH if why in nightly.CREPT else WEEK))
         t = plan(self.settings[b], float(known.pair[b]), float(known.layout[b]),
                  strong=why in nightly.STRONG).thresholds

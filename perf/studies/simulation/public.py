@@ -1,5 +1,5 @@
-"""The rules of public tools in a simulated world, each fed with 20 rounds of one launch a night. Where a tool has code
-for its decision, that code decides.
+"""Plays the rules of public tools in a simulated world, each fed with 20 rounds of one launch a night. Where a tool has
+code for its decision, that code decides.
 
     compare-fail previous   pytest-benchmark --benchmark-compare-fail=median:5% against the night before
     compare-fail fixed      the same, against the last night before those that are scored
@@ -76,7 +76,7 @@ def compare_fail_fixed(world: World) -> Rule:
 
 
 def percent_fails(head: Array, base: Array, percent: float = 5.0) -> Bools:
-    """pytest_benchmark.utils.PercentageRegressionCheck, on arrays of log times."""
+    """Does as pytest_benchmark.utils.PercentageRegressionCheck, on arrays of log times."""
     return 100 * np.expm1(head - base) > percent
 
 
@@ -106,7 +106,8 @@ def asv_continuous(world: World) -> Rule:
 
 
 def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, factor: float) -> Bools:
-    """What `asv compare` marks as slower; its test is asked only where the factor is passed, as both have to hold."""
+    """Finds what `asv compare` marks as slower; its test is asked only where the factor is passed, as both have to
+    hold."""
     from asv import _stats
     from asv.commands.compare import _is_result_better
 
@@ -122,7 +123,8 @@ def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, f
 
 
 class _Kept(dict):
-    """asv's table for its exact test, which it throws away when it is long: seconds for each of thousands of tests."""
+    """Keeps asv's table for its exact test, which it throws away when it is long: seconds for each of thousands of
+    tests."""
 
     def __len__(self) -> int:
         return 0
@@ -152,7 +154,7 @@ def otava(world: World) -> Rule:
 
 
 def _over_series(world: World, named: Callable[[Array], list[int]]) -> Rule:
-    """An alarm on the night on which a slowdown is named that was not before."""
+    """Gives an alarm on the night on which a slowdown is named that was not before."""
     logs = world.passes(1, ROUNDS)[:, :, 0]
     known: dict[tuple[int, int], list[int]] = {}  # night, benchmark -> what was named until then, nothing put in
 

@@ -21,7 +21,8 @@ NEVER = 99
 
 @dataclass
 class Score:
-    """Counts, added up over worlds. `certified` ones are those of benchmarks that were certified at 5 % that night."""
+    """Counts alarms, added up over worlds. `certified` ones are those of benchmarks that were certified at 5 % that
+    night."""
 
     nights: int = 0  # benchmark-nights
     alarms: int = 0
@@ -37,7 +38,7 @@ class Score:
     seeds: int = 0
 
     def add_steps(self, size: float, after: NDArray[np.int64], certified: NDArray[np.bool_]) -> None:
-        """`after`: nights from the step to its alarm, `NEVER` without one."""
+        """Adds steps; `after` is the nights from the step to its alarm, `NEVER` without one."""
         self.steps[size] += len(after)
         self.certified_steps[size] += int(certified.sum())
         for nights in WITHIN:
@@ -63,20 +64,20 @@ class Score:
 
 
 def step_nights(world: World) -> NDArray[np.int64]:
-    """When each benchmark gets slower: at a night after which a week is left."""
+    """Chooses when each benchmark gets slower: at a night after which a week is left."""
     return np.random.default_rng(world.seed + 10 ** 6).integers(HISTORY, HISTORY + NIGHTS - max(WITHIN) + 1,
                                                                 world.benchmarks)
 
 
 def steps_at(at: NDArray[np.int64], size: float) -> Array:
-    """(nights, benchmarks) of log times."""
+    """Gives the steps as (nights, benchmarks) of log times."""
     return np.where(np.arange(HISTORY + NIGHTS)[:, None] >= at, np.log1p(size), 0.0)
 
 
 def of_ours(seeds: Iterable[int], noise: Noise, *, benchmarks: int = 300, nights: int = NIGHTS,
             plain: bool = False) -> Score:
-    """Screen and confirm (`plain`: by the committed settings alone), in each seed's world as it is and with a step of
-    each size put into every benchmark."""
+    """Scores screen and confirm (`plain`: by the committed settings alone), in each seed's world as it is and with a
+    step of each size put into every benchmark."""
     total = Score()
     for seed in seeds:
         world = World(seed, noise, nights=HISTORY + NIGHTS, benchmarks=benchmarks)

@@ -1,4 +1,4 @@
-"""A seeded world of nights: log times of benchmarks, night after night, and launch pairs on demand.
+"""Simulates nights from a seed: log times of benchmarks, night after night, and launch pairs on demand.
 
 What a launch shows of a benchmark, in logarithms, is the sum of
 
@@ -27,7 +27,7 @@ MEDIAN = 1.2533  # standard error of a median of normal samples, over that of th
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations of logarithms; a pair of numbers is a range, log-uniform over benchmarks."""
+    """Holds the standard deviations of logarithms; a pair of numbers is a range, log-uniform over benchmarks."""
 
     within: tuple[float, float] = (0.005, 0.05)  # cv of the rounds of a launch
     run: tuple[float, float] = (0.003, 0.02)  # between runs
@@ -55,7 +55,7 @@ WORLDS = {
 
 
 class World:
-    """`nights` of `benchmarks` in `groups` of as many, each with frozen controls, which are quiet benchmarks."""
+    """Is `nights` of `benchmarks` in `groups` of as many, each with frozen controls, which are quiet benchmarks."""
 
     def __init__(self, seed: int, noise: Noise, *, nights: int = 90, benchmarks: int = 300, groups: int = 4,
                  controls: int = 8) -> None:
@@ -78,11 +78,11 @@ class World:
         self._control_level = self.machine[:, self.control_group] + rng.normal(0, 1, (nights, c)) * quiet / np.sqrt(2)
 
     def passes(self, passes: int, rounds: int) -> Array:
-        """(nights, benchmarks, passes): the median of each launch of a night."""
+        """Gives (nights, benchmarks, passes): the median of each launch of a night."""
         return self._launches(self._level, self.launch, self.within, self.mode, passes, rounds)
 
     def controls(self, passes: int, rounds: int) -> Array:
-        """(nights, controls, passes), likewise."""
+        """Gives (nights, controls, passes), likewise."""
         return self._launches(self._control_level, self._control_launch, self._control_within,
                               np.zeros(len(self.control_group)), passes, rounds)
 
@@ -98,7 +98,7 @@ class World:
         return noise + spikes + mode * rng.choice((-1.0, 1.0), shape)
 
     def pairs(self, benchmark: int, night: int, base: int, count: int, rounds: int) -> Array:
-        """(count,) log ratios of the commit of `night` over that of `base`, without a change put into either."""
+        """Gives (count,) log ratios of the commit of `night` over that of `base`, without a change put into either."""
         b = benchmark
         sides = self._one_launch((2, count), self.launch[b], self.within[b], self.mode[b], rounds)
         return self.layout[night, b] - self.layout[base, b] + sides[0] - sides[1]
@@ -123,7 +123,7 @@ def loguniform(rng: np.random.Generator, between: tuple[float, float], count: in
 
 
 def ar1(rng: np.random.Generator, shape: tuple[int, int], spread: float, memory: float) -> Array:
-    """(nights, columns), stationary, of standard deviation `spread`."""
+    """Gives (nights, columns), stationary, of standard deviation `spread`."""
     steps = rng.normal(0, 1, shape)
     found = np.empty(shape)
     found[0] = steps[0]
