@@ -11,8 +11,9 @@ from perf.alerts import markdown
 from perf.alerts.issue import accepting, reasons
 from perf.alerts.markdown import code
 from perf.alerts.sets import Why, alarms, trouble
-from perf.alerts.table import ALARMS, counts, mean, ordered, table
+from perf.alerts.table import counts, mean, ordered, table
 from perf.compare.record import Night
+from perf.report.verdicts import ALARMS
 from perf.verdict.words import many
 
 MARKER = "<!-- attention-perf comment -->"

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from perf.alerts import markdown
 from perf.alerts.markdown import code, plain, sparkline
 from perf.alerts.sets import Action, Set, Trouble, Why
-from perf.alerts.table import ALARMS, ordered, percent, table
+from perf.alerts.table import ordered, table
 from perf.compare.record import Finding, Night
 from perf.policy.owners import Owner, Owners
+from perf.report.units import change_in_percent
+from perf.report.verdicts import ALARMS
 from perf.verdict.words import many
 
 NAMED = 12  # of one kind
@@ -37,7 +39,8 @@ def _title(night: Night, about: Set | Trouble) -> str:
 def _worse(f: Finding) -> str:
     if f.ratio is None or f.ratio <= 1:  # a counter rose
         return "Regressed"
-    return f"{percent(f.ratio).removeprefix('+')} % {'slower' if f.figure == 'time' else f'more {plain(f.figure)}'}"
+    more = "slower" if f.figure == "time" else f"more {plain(f.figure)}"
+    return f"{change_in_percent(f.ratio).removeprefix('+')} % {more}"
 
 
 def body(night: Night, about: Set | Trouble, owners: Owners, accepted: Why) -> str:

@@ -17,8 +17,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from perf.alerts.table import ALARMS, ordered
+from perf.alerts.table import ordered
 from perf.compare.record import Finding, Night
+from perf.report.verdicts import ALARMS
 
 CLEAR = ("ok", "improved")
 REGRESSIONS, TROUBLE = "regressions", "trouble"

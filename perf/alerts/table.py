@@ -2,21 +2,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from perf.alerts import markdown
 from perf.alerts.markdown import code
 from perf.compare.record import Finding
-from perf.compare.row import WORDS
-from perf.report import units
-from perf.verdict.words import many
+from perf.report import units, verdicts
+from perf.report.units import change_in_percent
+from perf.report.verdicts import ALARMS, PRESSING
 
 SHOWN, FOLDED = 10, 40  # rows; GitHub takes 65536 characters
 WHY = 160  # characters
-ORDER = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged",
-         "skipped")
-ALARMS = ("wrong", "regressed")
 RIGHT = ("base", "head")
 
 Cell = Callable[[Finding], str]
@@ -24,7 +20,7 @@ Cell = Callable[[Finding], str]
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
     """By word, the worst first; among equal words by how far the ratio is from 1."""
-    return sorted(findings, key=lambda f: (ORDER.index(f.word), -abs(math.log(f.ratio)) if f.ratio else 0.0,
+    return sorted(findings, key=lambda f: (PRESSING.index(f.word), -abs(math.log(f.ratio)) if f.ratio else 0.0,
                                            f.benchmark, f.figure))
 
 
@@ -67,35 +63,20 @@ def change(f: Finding) -> str:
     """"**+7.2 %** [+6.1, +8.4]": head over base; the word alone where it has no ratio."""
     if f.ratio is None:
         return f.word
-    said = f"{percent(f.ratio)} %"
+    said = f"{change_in_percent(f.ratio)} %"
     if f.word in ALARMS:
         said = f"**{said}**"
     if f.low is not None and f.high is not None:
-        said += f" [{percent(f.low)}, {percent(f.high)}]"
+        said += f" [{change_in_percent(f.low)}, {change_in_percent(f.high)}]"
     return said if f.word in (*ALARMS, "improved", "ok") else f"{said}, {f.word}"
 
 
-def percent(ratio: float) -> str:
-    """"+7.2", "-0.4", "+900"."""
-    amount = 100 * (ratio - 1)
-    said = f"{amount:+.1f}" if abs(amount) < 99.95 else f"{amount:+.0f}" if abs(amount) < 1e6 else f"{amount:+.0e}"
-    return "0.0" if said in ("+0.0", "-0.0") else said
-
-
 def counts(findings: Iterable[Finding]) -> str:
-    """"40 benchmarks: 1 regressed, 39 ok", each by the worst word of its figures; in the terminal's order."""
-    worst = {f.benchmark: f.word for f in reversed(ordered(findings))}
-    found = Counter(worst.values())
-    shown = ((found[word], "ok, unchanged" if word == "unchanged" else word) for word in WORDS)
-    said = ", ".join(f"{count} {word}" for count, word in shown if count)
-    return f"{many(len(worst), 'benchmark')}: {said or 'none compared'}"
+    """Writes "40 benchmarks: 1 regressed, 39 ok", each by the worst word of its figures; in the terminal's order."""
+    return verdicts.counts(verdicts.worst_words(findings))
 
 
 def mean(findings: Iterable[Finding]) -> str | None:
-    """"1.012x the base's time (geometric mean), 0.981 to 1.072, 12 benchmarks" of the times; None without any."""
+    """Writes the mean of the times' ratios; None without any."""
     ratios = [f.ratio for f in findings if f.figure == "time" and f.ratio]
-    if not ratios:
-        return None
-    middle = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
-    return (f"{middle:.3f}x the base's time (geometric mean), {min(ratios):.3f} to {max(ratios):.3f}, "
-            f"{many(len(ratios), 'benchmark')}")
+    return verdicts.mean(ratios) if ratios else None

@@ -11,8 +11,8 @@ from perf.alerts.client import LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.comment import verdict
 from perf.alerts.markdown import plain
 from perf.alerts.sets import Why, alarms
-from perf.alerts.table import percent
 from perf.compare.record import Finding, Night
+from perf.report.units import change_in_percent
 from perf.verdict.words import many
 
 NAMED = 10
@@ -60,7 +60,7 @@ def send(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: in
 
 
 def _line(f: Finding) -> str:
-    change = f", {percent(f.ratio)} %" if f.ratio is not None else ""
+    change = f", {change_in_percent(f.ratio)} %" if f.ratio is not None else ""
     since = f", since {f.since}" if f.since else ""
     return f"{f.word}: {f.benchmark}{change}{since}"
 

@@ -22,7 +22,7 @@ from perf.commands.parser import whole_number
 from perf.system.exit_codes import FAILED, OK
 
 if TYPE_CHECKING:
-    from perf.history.rows import Row
+    from perf.history.rows import Entry
     from perf.measure.evidence import Evidence
 
 
@@ -102,7 +102,7 @@ def _backfill(options: argparse.Namespace) -> list[str]:
 
     root = Path.cwd()
     commits = backfill.commits(root, options.revisions, options.most)
-    plan = backfill.Plan(commits, options.rounds, options.seconds, options.pytest)
+    plan = backfill.Schedule(commits, options.rounds, options.seconds, options.pytest)
     for line in backfill.backfill(plan, root, options.folder):
         print(line, flush=True)
     return []
@@ -122,7 +122,7 @@ def _show(options: argparse.Namespace) -> list[str]:
     return [str(problem) for problem in history.problems]
 
 
-def _changes(rows: Sequence[Row]) -> list[str]:
+def _changes(rows: Sequence[Entry]) -> list[str]:
     from perf.verdict import drift
 
     values = [row.value for row in rows]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perf.compare.checkout import PACKAGES, Base, environment
-from perf.history.results import Written, write
+from perf.history.results import Receipt, write
 from perf.measure.evidence import load, machines
 from perf.system import git
 
@@ -25,7 +25,7 @@ Measure = Callable[[Path, Path, Sequence[str]], str | None]  # folder, evidence,
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """Says what to measure: each commit, oldest first, in so many rounds, while there is time."""
 
     commits: Sequence[str]
@@ -63,7 +63,7 @@ def spread(items: Sequence[str], most: int) -> list[str]:
     return [items[len(items) - 1 - round(i * (len(items) - 1) / max(1, most - 1))] for i in reversed(range(most))]
 
 
-def backfill(plan: Plan, root: Path, folder: Path, *, measure: Measure | None = None,
+def backfill(plan: Schedule, root: Path, folder: Path, *, measure: Measure | None = None,
              clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
     """Measures commit by commit, writes into asv's results in `folder`, and says a line of each.
 
@@ -86,7 +86,7 @@ def backfill(plan: Plan, root: Path, folder: Path, *, measure: Measure | None = 
 
 
 def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequence[str], append: bool,
-           measure: Measure) -> Written:
+           measure: Measure) -> Receipt:
     evidence = scratch / "evidence.jsonl"  # the folder also keeps the ceilings, measured once
     evidence.unlink(missing_ok=True)
     with Base(root, commit).checkout() as tree:

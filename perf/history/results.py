@@ -45,7 +45,7 @@ Number = tuple[float | None, list[float] | None, int | None]  # value, or sample
 
 
 @dataclass
-class Written:
+class Receipt:
     """Holds the result files that were written, how many numbers went in, and why rows did not."""
 
     files: list[Path] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Key:
 
 
 def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapping[str, Any]], root: Path = ROOT,
-          dirty: bool = False, append: bool = False) -> Written:
+          dirty: bool = False, append: bool = False) -> Receipt:
     """Writes rows into asv's results folder; `machines` are fingerprints by the id that evidence carries.
 
     A commit's date is asked of the repository at `root`. Rows of a working tree with uncommitted changes are left out,
@@ -79,7 +79,7 @@ def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapp
     those that the commit has. Runs that write at the same time wait for one another. Raises ValueError, in one line,
     for a commit that the repository lacks.
     """
-    rows, written = list(rows), Written()
+    rows, written = list(rows), Receipt()
     timed = next(filter(None, map(_device_type, rows)), None)
     groups: dict[Key, list[Evidence]] = {}
     for row in rows:
@@ -126,7 +126,7 @@ def _date(root: Path, commit: str) -> int:
 
 
 def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping[str, Any], date: int,
-              known: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], written: Written,
+              known: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], written: Receipt,
               append: bool) -> None:
     machine = place.machine(fingerprint, key.device_type)
     versions, python = place.requirements(fingerprint, key.device_type), place.python(fingerprint)
@@ -151,7 +151,7 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
 
 
 def _cells(rows: Iterable[Evidence], known: Mapping[Any, Series],
-           written: Written) -> dict[str, dict[tuple[str, ...], Number]]:
+           written: Receipt) -> dict[str, dict[tuple[str, ...], Number]]:
     """Maps benchmarks to their cells: parameters, as asv writes them, to a number."""
     found: dict[str, dict[tuple[str, ...], Number]] = {}
     for row in rows:

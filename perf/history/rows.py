@@ -22,7 +22,7 @@ from asv.benchmarks import Benchmarks
 from asv.results import Results
 
 from perf.history.merge import NOT_RESULTS, UNREADABLE
-from perf.history.results import DIRTY, Written, write
+from perf.history.results import DIRTY, Receipt, write
 from perf.history.series import FIGURES, VERSION, Series
 from perf.workloads.workload import Workload
 
@@ -47,7 +47,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """Is one number of the history."""
 
     machine: str
@@ -86,14 +86,14 @@ Line = tuple[str, str, Workload, str]  # machine, environment, workload, figure
 class History:
     """Holds the rows in the order of their commits' dates."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Entry, ...]
     problems: tuple[Problem, ...]
 
     @functools.cached_property
-    def lines(self) -> dict[Line, list[Row]]:
+    def lines(self) -> dict[Line, list[Entry]]:
         """Groups the rows by the lines of asv's graphs, in order: only those of one line may be compared over
         commits."""
-        found: dict[Line, list[Row]] = {}
+        found: dict[Line, list[Entry]] = {}
         for row in self.rows:
             if not row.dirty:
                 found.setdefault((row.machine, row.environment, row.workload, row.figure), []).append(row)
@@ -106,7 +106,7 @@ def load(folder: Path) -> History:
         return History((), (Problem(folder, "there is no such folder"),))
     problems: dict[Problem, None] = {}  # in order, each once
     names = _names_of_axes(folder, problems)
-    rows: list[Row] = []
+    rows: list[Entry] = []
     for path in sorted(folder.rglob("*.json")):
         inside = path.relative_to(folder).parts
         if path.name in NOT_RESULTS or any(part.startswith(".") for part in inside):
@@ -142,7 +142,7 @@ def _results(path: Path, inside: Sequence[str]) -> Results:
 
 
 def _rows(path: Path, results: Results, names: Mapping[str, Sequence[str]],
-          problems: dict[Problem, None]) -> Iterator[Row]:
+          problems: dict[Problem, None]) -> Iterator[Entry]:
     for benchmark in sorted(results.get_all_result_keys()):
         try:
             # A list: a benchmark that turns out broken half-way leaves no rows.
@@ -151,7 +151,7 @@ def _rows(path: Path, results: Results, names: Mapping[str, Sequence[str]],
             problems[Problem(path, f"{benchmark}: {_line(error)}")] = None
 
 
-def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) -> Iterator[Row]:
+def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) -> Iterator[Entry]:
     figure = benchmark.rpartition(".")[2]
     if figure not in FIGURES:
         raise ValueError("not a figure of this harness")
@@ -171,7 +171,7 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
     for cell, value, of_time, told in zip(cells, values, samples, statistics, strict=True):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue
-        yield Row(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
+        yield Entry(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
                   None if started is None else started / 1000, series.workload(cell), figure, _number(value),
                   tuple(map(_number, of_time or ())), Statistics.of(told) if told else None,
                   DIRTY.items() <= results.env_vars.items())
@@ -200,4 +200,4 @@ def _line(error: BaseException) -> str:
     return lines[0]
 
 
-__all__ = ["History", "Line", "Problem", "Row", "Statistics", "Written", "load", "write"]
+__all__ = ["Entry", "History", "Line", "Problem", "Receipt", "Statistics", "load", "write"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perf.measure.evidence import Evidence
-from perf.report.looks import Look, looks
+from perf.report.styles import Style, backend_styles
 from perf.report.table import title
 from perf.report.units import length, tflops
 from perf.workloads.workload import Workload
@@ -46,7 +46,7 @@ def draw(shown: Mapping[Workload, Lines], note: str) -> Figure:
     figure = Figure(figsize=(4.2 * columns + 1.4, 2.9 * height + 0.5), layout="constrained", facecolor="white")
     comparable = len({w.function for w in shown}) == 1
     axes = figure.subplots(height, columns, squeeze=False, sharey="row" if comparable else False).flatten()
-    styles = looks({backend for lines in shown.values() for backend in lines})
+    styles = backend_styles({backend for lines in shown.values() for backend in lines})
     handles: dict[str, Any] = {}
     for ax, (shape, lines) in zip(axes, shown.items(), strict=False):
         _panel(ax, shape, lines, styles, handles)
@@ -62,16 +62,16 @@ def draw(shown: Mapping[Workload, Lines], note: str) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, w: Workload, lines: Lines, styles: Mapping[str, Look], handles: dict[str, Any]) -> None:
+def _panel(ax: Axes, w: Workload, lines: Lines, styles: Mapping[str, Style], handles: dict[str, Any]) -> None:
     ticks = lengths(lines)
     limits = {row.workload.n: rate for points in lines.values() for row in points if (rate := ceiling(row))}
     if len(limits) == len(ticks):
         (handles["limit"],) = ax.plot(ticks, [limits[n] for n in ticks], **LIMIT)
     for backend, points in lines.items():
-        look = styles[backend]
+        style = styles[backend]
         (handles[backend],) = ax.plot(
             [row.workload.n for row in points], [tflops(row) or math.nan for row in points], clip_on=False,
-            color=look.light, marker=look.marker, linestyle=look.line, **(HOLLOW if look.line == ":" else {}))
+            color=style.light, marker=style.marker, linestyle=style.line, **(HOLLOW if style.line == ":" else {}))
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, list(map(length, ticks)))
     ax.minorticks_off()

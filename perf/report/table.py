@@ -5,8 +5,9 @@ A pure function: evidence in, text out, at most `WIDTH` columns wide.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from perf.measure.evidence import Evidence
 from perf.report import models_table
@@ -19,6 +20,7 @@ BASELINES = ("eager", "sdpa")
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">5", "time ": ">11", "±": ">7", "speed-up ": ">10", "TFLOP/s": ">8",
            "GB/s": ">7", "limit ": ">8", "peak": ">6", "launches": ">10", "memory": ">11", "error": ">9", "ratio": ">7"}
 
+T = TypeVar("T")
 Datasheet = Callable[[Evidence], float | None]
 
 
@@ -30,7 +32,8 @@ def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
     """
     shown = [row for row in rows if row.outcome != "skipped"]
     plain = [row for row in shown if not row.workload.treatment]
-    lines = [line for section in _by(plain, _section).values() for line in _section_lines(section, datasheet)]
+    lines = [line for alike in grouped(plain, lambda row: section(row.workload))
+             for line in _section_lines(alike, datasheet)]
     lines += models_table.lines(shown, calls_header(shown))
     lines += [*shares(shown), *compilation(plain)]
     if shown:
@@ -43,22 +46,23 @@ def untimed(rows: Sequence[Evidence]) -> list[str]:
     return wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
 
 
-def _by(rows: Iterable[Evidence], key: Callable[[Workload], Workload]) -> dict[Workload, list[Evidence]]:
-    groups: dict[Workload, list[Evidence]] = {}
+def grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Groups rows that have the same key, in the order of the first of each."""
+    groups: dict[Hashable, list[T]] = {}
     for row in rows:
-        groups.setdefault(key(row.workload), []).append(row)
-    return groups
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
 
 
-def _section(w: Workload) -> Workload:
+def section(w: Workload) -> Workload:
     """Returns what the rows of a section share: they differ in backend, n and b."""
     return replace(w.group, n=0, batch=0, m=0 if w.m == w.n else w.m)
 
 
 def groups(rows: Iterable[Evidence]) -> list[list[Evidence]]:
     """Groups the rows that may be compared with one another, by length and batch within a section."""
-    return [group for section in _by(rows, _section).values()
-            for group in sorted(_by(section, lambda w: w.group).values(),
+    return [group for alike in grouped(rows, lambda row: section(row.workload))
+            for group in sorted(grouped(alike, lambda row: row.workload.group),
                                 key=lambda group: (group[0].workload.n, group[0].workload.batch))]
 
 

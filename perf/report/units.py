@@ -45,6 +45,13 @@ def percent(value: float | None) -> str:
     return f"{value:.{0 if value >= 0.1 else 1 if value >= 0.001 else 2}%}"
 
 
+def change_in_percent(ratio: float) -> str:
+    """Writes "+7.2", "-0.4", "+900" for a ratio of 1.072, 0.996, 10."""
+    amount = 100 * (ratio - 1)
+    said = f"{amount:+.1f}" if abs(amount) < 99.95 else f"{amount:+.0f}" if abs(amount) < 1e6 else f"{amount:+.0e}"
+    return "0.0" if said in ("+0.0", "-0.0") else said
+
+
 def length(n: int) -> str:
     """Writes "512", "16K"."""
     return f"{n // 1024}K" if n % 1024 == 0 else str(n)

@@ -7,51 +7,56 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
+from perf.compare.record import Finding
 from perf.compare.row import WORDS, Row
-from perf.report.table import WIDTH, title, wrapped
+from perf.report.table import WIDTH, grouped, section, title, wrapped
 from perf.report.units import UNKNOWN, seconds
-from perf.workloads.workload import Workload
+from perf.verdict.words import many
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
 VERDICT = "<13"
 WHY = "why"
+
+# All words, the one that wants a reader's eye first in front; those that raise an alarm.
+PRESSING = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
+ALARMS = ("wrong", "regressed")
 
 
 def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
     """Sets the rows by section, what was not timed, a line a function, `notes`, and the counts last. Times are of one
     call; a ratio is head over base, so above 1 is slower."""
     shown = [row for row in rows if row.word not in ("unchanged", "skipped")]
-    lines = [line for section in _by(shown, lambda row: _section(row.workload)) for line in _section_lines(section)]
-    return "\n".join([*lines, *wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, counts(rows)])])
+    lines = [line for alike in grouped(shown, lambda row: section(row.workload)) for line in _section_lines(alike)]
+    last = counts(row.word for row in rows)
+    return "\n".join([*lines, *wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, last])])
 
 
-class Decided(Protocol):
-    """Is anything with a verdict."""
-
-    @property
-    def word(self) -> str: ...
-
-
-def counts(rows: Iterable[Decided]) -> str:
-    """Writes "12 benchmarks: 1 regressed, 11 unchanged"."""
-    found = Counter(row.word for row in rows)
+def counts(words: Iterable[str]) -> str:
+    """Writes "12 benchmarks: 1 regressed, 11 unchanged" for a word a benchmark."""
+    found = Counter(words)
     shown = ((found[word], "ok, unchanged" if word == "unchanged" else word) for word in WORDS)
     said = ", ".join(f"{count} {word}" for count, word in shown if count)
-    return f"{_many(found.total(), 'benchmark')}: {said or 'none compared'}"
+    return f"{many(found.total(), 'benchmark')}: {said or 'none compared'}"
+
+
+def worst_words(findings: Iterable[Finding]) -> list[str]:
+    """Gives the most pressing word of each benchmark's figures."""
+    return [min((f.word for f in figures), key=PRESSING.index) for figures in grouped(findings, lambda f: f.benchmark)]
 
 
 def means(rows: Iterable[Row]) -> Iterator[str]:
-    """Writes a line a function: the geometric mean of its ratios, their range and number. Only what was timed
-    counts."""
-    for group in _by((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
-        ratios = [row.verdict.ratio for row in group if row.verdict.ratio]
-        mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
-        yield (f"{group[0].workload.function}: {mean:.3f}x the base's time (geometric mean), "
-               f"{min(ratios):.3f} to {max(ratios):.3f}, {_many(len(ratios), 'benchmark')}")
+    """Writes a line a function with the mean of its ratios. Only what was timed counts."""
+    for group in grouped((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
+        yield f"{group[0].workload.function}: {mean([row.verdict.ratio for row in group if row.verdict.ratio])}"
+
+
+def mean(ratios: Sequence[float]) -> str:
+    """Writes "1.012x the base's time (geometric mean), 0.981 to 1.072, 12 benchmarks"."""
+    middle = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+    return (f"{middle:.3f}x the base's time (geometric mean), {min(ratios):.3f} to {max(ratios):.3f}, "
+            f"{many(len(ratios), 'benchmark')}")
 
 
 def interval(row: Row) -> str:
@@ -66,18 +71,6 @@ def _ratio(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return f"{value:.3f}" if value < 99.9995 else f"{value:.0f}" if value < 10_000 else f"{value:.0e}"
-
-
-def _by(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> list[list[Row]]:
-    groups: dict[Hashable, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return list(groups.values())
-
-
-def _section(w: Workload) -> Workload:
-    """Returns what the rows of a section share: they differ in backend, n and b."""
-    return replace(w.group, n=0, batch=0, m=0 if w.m == w.n else w.m)
 
 
 def _section_lines(rows: Sequence[Row]) -> Iterator[str]:
@@ -114,7 +107,3 @@ def _unchanged(rows: Iterable[Row]) -> Iterator[str]:
 def _skipped(rows: Iterable[Row]) -> Iterator[str]:
     for reason, count in Counter(row.verdict.why for row in rows if row.word == "skipped").items():
         yield f"{count} skipped: {reason}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perf.measure.sampling import median_interval
+from perf.report.units import change_in_percent
 
 TOLD = 2.0  # times as slow: from there on percents say little
 
@@ -53,4 +54,4 @@ class Ratio:
 
 def change(old: float, new: float) -> str:
     """Writes "-12.3 %" for a change from the old one."""
-    return f"{100 * (new / old - 1):+.1f} %"
+    return f"{change_in_percent(new / old)} %"

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.alerts.sets import CLEAR, REGRESSIONS, TROUBLE, Action, Marker, Set, Trouble, alarms, key, limit, plan
-from perf.alerts.table import ALARMS
 from perf.compare.record import Failed, Finding, Night, Step
 from perf.compare.row import WORDS
+from perf.report.verdicts import ALARMS
 from perf.tests.nights import FA2, GPT2, SDPA, bisected, finding, night, nobody
 
 

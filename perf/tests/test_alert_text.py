@@ -16,10 +16,11 @@ from perf.alerts import actions, exports, issue, sets, webhook
 from perf.alerts.client import LONGEST
 from perf.alerts.comment import MARKER, comment, summary, verdict
 from perf.alerts.sets import Action, Set, Trouble
-from perf.alerts.table import FOLDED, SHOWN, change, counts, percent, value
+from perf.alerts.table import FOLDED, SHOWN, change, counts, value
 from perf.compare.record import Failed, Finding, Step
 from perf.compare.row import WORDS
 from perf.policy.owners import Owners, read
+from perf.report.units import change_in_percent
 from perf.tests.markdown_tokens import tokens
 from perf.tests.nights import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, finding, night, nobody
 
@@ -87,7 +88,7 @@ def test_what_is_accepted_is_told_and_does_not_count():
 @pytest.mark.parametrize(("ratio", "said"), [
     (1.072, "+7.2"), (0.5, "-50.0"), (1.0, "0.0"), (0.99999, "0.0"), (2.5, "+150"), (0.0, "-100"), (1e9, "+1e+11")])
 def test_percent(ratio, said):
-    assert percent(ratio) == said
+    assert change_in_percent(ratio) == said
 
 
 def test_a_change_without_a_ratio_is_its_word():

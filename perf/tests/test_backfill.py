@@ -8,7 +8,7 @@ import pytest
 
 from perf.history import backfill
 from perf.history import rows as history
-from perf.history.backfill import Plan
+from perf.history.backfill import Schedule
 from perf.measure.evidence import Writer
 from perf.tests import test_history as rows
 from perf.tests.test_history import OK, quick  # noqa: F401 (a fixture)
@@ -43,7 +43,7 @@ def measure(tree, evidence, options):
 
 def test_each_commit_is_measured_by_its_own_code(repository, tmp_path):
     root, commits = repository
-    said = list(backfill.backfill(Plan(commits), root, tmp_path / "results", measure=measure))
+    said = list(backfill.backfill(Schedule(commits), root, tmp_path / "results", measure=measure))
     found = history.load(tmp_path / "results")
     assert {row.commit: row.value for row in found.rows if row.figure == "track_peak_bytes"} == {
         commits[0]: 100, commits[2]: 102}
@@ -53,14 +53,14 @@ def test_each_commit_is_measured_by_its_own_code(repository, tmp_path):
 
 def test_a_further_round_adds_its_samples(repository, tmp_path):
     root, commits = repository
-    list(backfill.backfill(Plan(commits[2:], rounds=3), root, tmp_path / "results", measure=measure))
+    list(backfill.backfill(Schedule(commits[2:], rounds=3), root, tmp_path / "results", measure=measure))
     (time,) = [row for row in history.load(tmp_path / "results").rows if row.figure == "time_call"]
     assert time.samples == OK.samples * 3
 
 
 def test_a_commit_that_leaves_no_evidence_is_blank(repository, tmp_path):
     root, commits = repository
-    (said,) = backfill.backfill(Plan(commits[:1]), root, tmp_path / "results", measure=lambda *_: "E   ImportError")
+    (said,) = backfill.backfill(Schedule(commits[:1]), root, tmp_path / "results", measure=lambda *_: "E   ImportError")
     assert "nothing: E   ImportError" in said
     assert not (tmp_path / "results").exists()
 
@@ -68,14 +68,14 @@ def test_a_commit_that_leaves_no_evidence_is_blank(repository, tmp_path):
 def test_no_visit_is_begun_that_would_end_too_late(repository, tmp_path):
     root, commits = repository
     now = iter(range(0, 1000, 10))  # every look at the clock is 10 s later
-    said = list(backfill.backfill(Plan(commits[:1], rounds=9, seconds=100), root, tmp_path / "results",
+    said = list(backfill.backfill(Schedule(commits[:1], rounds=9, seconds=100), root, tmp_path / "results",
                                   measure=measure, clock=lambda: next(now)))
     assert said[-1] == "100 s are spent: the rest is not measured"
     assert 2 <= len(said) <= 4
 
 
 def test_rounds_go_to_and_fro():
-    assert list(Plan(["a", "b"], rounds=3).visits()) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+    assert list(Schedule(["a", "b"], rounds=3).visits()) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
 
 
 def test_the_commits_of_a_range(repository):

@@ -1,4 +1,4 @@
-"""Plots of an evidence file: what is drawn, how it looks, and what is refused."""
+"""Plots of an evidence file: what is drawn, how it styles, and what is refused."""
 from __future__ import annotations
 
 import json
@@ -11,9 +11,9 @@ import pytest
 
 from perf.__main__ import main
 from perf.measure.evidence import Evidence
-from perf.report.looks import looks
 from perf.report.plot import caption, panels
 from perf.report.plot_figure import LIMIT, draw
+from perf.report.styles import backend_styles
 from perf.report.units import tflops
 from perf.workloads.workload import Workload
 
@@ -101,7 +101,7 @@ def test_the_figure_shows_its_panels():
     assert [label.get_text() for label in causal.get_xticklabels()] == ["512", "1K", "2K"]
     assert causal.get_ylim()[0] == 0
     assert causal.get_ylim() == full.get_ylim()
-    assert {line.get_color() for line in causal.lines} == {look.light for look in looks(
+    assert {line.get_color() for line in causal.lines} == {style.light for style in backend_styles(
         {"eager", "sdpa", "fa2", "their-own"}).values()}
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["eager", "sdpa", "fa2", "their-own"]

@@ -19,7 +19,7 @@ def test_rates(value, said):
 
 
 @pytest.mark.parametrize(("ratio", "said"), [
-    (1.072, "+7.2%"), (0.5, "-50.0%"), (1.0, "+0.0%"), (11.0, "11x"), (2.0, "2x")])
+    (1.072, "+7.2%"), (0.5, "-50.0%"), (1.0, "0.0%"), (11.0, "11x"), (2.0, "2x")])
 def test_changes(ratio, said):
     assert change(ratio) == said
 

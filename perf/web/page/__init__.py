@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.measure.evidence import Evidence
-from perf.report.looks import Look, looks, treatments
+from perf.report.styles import Style, backend_styles, treatment_styles
 from perf.report.table import Datasheet
 from perf.web.page import charts, header, reasons, rows_table, summary, sweeps, treated
 from perf.web.page.document import document
@@ -34,8 +34,8 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
     if not rows:
         raise ValueError("nothing to report: no evidence; run pytest perf/ --benchmark-only first")
     shown = latest(rows)
-    backends = looks({row.workload.backend for row in shown})
-    known = {**backends, **treatments(treated.names(shown))}  # a class of colour each
+    backends = backend_styles({row.workload.backend for row in shown})
+    known = {**backends, **treatment_styles(treated.names(shown))}  # a class of colour each
     numbers = {row.workload: i for i, row in enumerate(shown)}
     problems = reasons.problems(shown, numbers)
     main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), fitness, title, command),
@@ -71,6 +71,6 @@ def file(name: str) -> str:
     return (files(__name__) / name).read_text(encoding="utf-8")
 
 
-def colours(known: Mapping[str, Look]) -> str:
+def colours(known: Mapping[str, Style]) -> str:
     """Returns the style of the backends' colours."""
-    return "".join(f".k{i}{{--k:light-dark({look.light},{look.dark})}}\n" for i, look in enumerate(known.values()))
+    return "".join(f".k{i}{{--k:light-dark({style.light},{style.dark})}}\n" for i, style in enumerate(known.values()))

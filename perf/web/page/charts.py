@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from perf.report.looks import Look
+from perf.report.styles import Style
 from perf.web.page.markup import Markup, tag
 
 WIDTH, HEIGHT = 400, 262
@@ -63,7 +63,7 @@ def decades(values: Iterable[float], title: str) -> Axis:
     return Axis(low, high, [(tick, f"{tick:.10g}" if 1e-3 <= tick < 1e5 else f"{tick:.0e}") for tick in ticks], title)
 
 
-def chart(lines: Mapping[str, Sequence[Point]], looks: Mapping[str, Look], x: Axis, y: Axis, *, label: str,
+def chart(lines: Mapping[str, Sequence[Point]], styles: Mapping[str, Style], x: Axis, y: Axis, *, label: str,
           limit: Sequence[tuple[float, float]] = ()) -> Markup:
     """Draws the lines of `label` by backend; `limit` is drawn as a line that the others can't pass."""
     def place(at_x: float, at_y: float) -> tuple[str, str]:
@@ -78,38 +78,38 @@ def chart(lines: Mapping[str, Sequence[Point]], looks: Mapping[str, Look], x: Ax
                   tag("polyline", class_="limit", points=_path(corners))]
     for backend, points in lines.items():
         places = [place(point.x, point.y) for point in points]
-        line = tag("polyline", points=_path(places), stroke_dasharray=DASHES.get(looks[backend].line))
-        marks = [tag("use", href=f"#{symbol(looks[backend])}", x=at[0], y=at[1], class_="pt", role="img",
+        line = tag("polyline", points=_path(places), stroke_dasharray=DASHES.get(styles[backend].line))
+        marks = [tag("use", href=f"#{symbol(styles[backend])}", x=at[0], y=at[1], class_="pt", role="img",
                      aria_label=f"{backend}: {point.label}", data_r=point.row)
                  for at, point in zip(places, points, strict=True)]
-        parts.append(tag("g", line, *marks, class_=f"series {key(backend, looks)}"))
+        parts.append(tag("g", line, *marks, class_=f"series {key(backend, styles)}"))
     return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart", tabindex="0", role="group",
                aria_label=f"{label}. Arrow keys move between its points, Enter goes to the row.")
 
 
-def key(backend: str, looks: Mapping[str, Look]) -> str:
+def key(backend: str, styles: Mapping[str, Style]) -> str:
     """Returns the class that gives a backend its colour."""
-    return f"k{list(looks).index(backend)}" + (" hollow" if looks[backend].line == ":" else "")
+    return f"k{list(styles).index(backend)}" + (" hollow" if styles[backend].line == ":" else "")
 
 
-def symbol(look: Look) -> str:
+def symbol(style: Style) -> str:
     """Returns the id of a marker: its letter's number, as ids aren't told apart by case everywhere."""
-    return f"m{ord(look.marker)}"
+    return f"m{ord(style.marker)}"
 
 
-def symbols(looks: Mapping[str, Look]) -> Markup:
+def symbols(styles: Mapping[str, Style]) -> Markup:
     """Draws the markers that the charts use, out of sight."""
     shapes = (tag("path", d=MARKERS[marker], id=f"m{ord(marker)}")
-              for marker in dict.fromkeys(look.marker for look in looks.values()))
+              for marker in dict.fromkeys(style.marker for style in styles.values()))
     return tag("svg", tag("defs", *shapes), class_="defs", width="0", height="0", aria_hidden="true")
 
 
-def swatch(backend: str, looks: Mapping[str, Look]) -> Markup:
+def swatch(backend: str, styles: Mapping[str, Style]) -> Markup:
     """Draws a piece of a backend's line with its marker."""
-    look = looks[backend]
-    return tag("svg", tag("g", tag("polyline", points="1,7 29,7", stroke_dasharray=DASHES.get(look.line)),
-                          tag("use", href=f"#{symbol(look)}", x="15", y="7", class_="mark"),
-                          class_=f"series {key(backend, looks)}"), viewBox="0 0 30 14", class_="swatch",
+    style = styles[backend]
+    return tag("svg", tag("g", tag("polyline", points="1,7 29,7", stroke_dasharray=DASHES.get(style.line)),
+                          tag("use", href=f"#{symbol(style)}", x="15", y="7", class_="mark"),
+                          class_=f"series {key(backend, styles)}"), viewBox="0 0 30 14", class_="swatch",
                aria_hidden="true")
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from perf.measure.evidence import Evidence
 from perf.measure.shares import largest
-from perf.report.looks import Look
 from perf.report.notes import doubt, legend
+from perf.report.styles import Style
 from perf.report.table import Datasheet, baseline, calls_header, groups, mask, speed_up
 from perf.report.units import (
     calls,
@@ -104,7 +104,7 @@ def _median(row: Evidence) -> float | None:
     return row.median if row.outcome == "ok" else None
 
 
-def section(rows: Sequence[Evidence], known: Mapping[str, Look], datasheet: Datasheet | None) -> Markup | None:
+def section(rows: Sequence[Evidence], known: Mapping[str, Style], datasheet: Datasheet | None) -> Markup | None:
     """Shows all rows that weren't skipped; what all have in common stands above the table, not in it."""
     tried = [row for row in rows if row.outcome != "skipped"]
     if not tried:

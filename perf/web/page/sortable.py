@@ -8,24 +8,24 @@ from typing import Any, Generic, TypeVar
 from perf.report.units import UNKNOWN
 from perf.web.page.markup import Markup, join, tag
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 Value = float | str | None
 
 
 @dataclass(frozen=True)
-class Column(Generic[Row]):
+class Column(Generic[Item]):
     """Is a column by its name: what it sorts by, and that in words."""
 
     name: str
-    value: Callable[[Row], Value]
+    value: Callable[[Item], Value]
     text: Callable[[Any], str] = str
     what: bool = False  # says what was measured, not what was found
     better: str = ""  # "lower is better"
-    markup: Callable[[Row, str], Markup] | None = None  # of the words, where they are more than text
+    markup: Callable[[Item, str], Markup] | None = None  # of the words, where they are more than text
 
 
-def sortable(title: str, rows: Sequence[Row], columns: Sequence[Column[Row]],
-             attributes: Callable[[Row], Mapping[str, object]], legend: Iterable[str], *, example: str,
+def sortable(title: str, rows: Sequence[Item], columns: Sequence[Column[Item]],
+             attributes: Callable[[Item], Mapping[str, object]], legend: Iterable[str], *, example: str,
              picks: Markup | None = None) -> Markup:
     """Makes the section `#rows`. A row's `attributes` are those of its `tr`, its id ("r1") among them.
 
@@ -55,7 +55,7 @@ def sortable(title: str, rows: Sequence[Row], columns: Sequence[Column[Row]],
         tag("details", tag("summary", "How to read it"), *(tag("p", text) for text in legend)), id="rows")
 
 
-def _cell(row: Row, column: Column[Row], side: str, is_head: bool) -> Markup:
+def _cell(row: Item, column: Column[Item], side: str, is_head: bool) -> Markup:
     value = column.value(row)
     text = UNKNOWN if value is None else column.text(value)
     plain = value is None or isinstance(value, str)

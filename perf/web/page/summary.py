@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from perf.measure.evidence import Evidence
-from perf.report.looks import Look
+from perf.report.styles import Style
 from perf.report.table import baseline, groups, mask, speed_up
 from perf.report.units import length, number, percent, seconds, share, tflops
 from perf.web.page.charts import key
@@ -17,7 +17,7 @@ FASTEST = ("Fastest backend of each phase at the longest sequence (then the larg
            "batch). Only backends of the same workload are compared.")
 
 
-def summary(rows: Sequence[Evidence], known: Mapping[str, Look]) -> Markup:
+def summary(rows: Sequence[Evidence], known: Mapping[str, Style]) -> Markup:
     """Counts the outcomes, then shows a card a function or model."""
     cards: dict[str, list[list[Evidence]]] = {}
     for group in sorted(_largest(rows), key=lambda group: not group[0].workload.bare):
@@ -62,7 +62,7 @@ def _rank(w: Workload) -> tuple[int, int, int, bool, int]:
     return w.n, w.m, w.head_dim, w.causal, w.batch
 
 
-def _card(name: str, found: Sequence[Sequence[Evidence]], known: Mapping[str, Look]) -> Markup:
+def _card(name: str, found: Sequence[Sequence[Evidence]], known: Mapping[str, Style]) -> Markup:
     w = found[0][0].workload
     keys = "" if w.n == w.m else f", {length(w.m)} keys"
     shape = f"n = {length(w.n)}{keys}, batch {w.batch}, {w.heads} heads x {w.head_dim}, {mask(w)}, {w.dtype}"
@@ -75,7 +75,7 @@ def _card(name: str, found: Sequence[Sequence[Evidence]], known: Mapping[str, Lo
                class_="card best")
 
 
-def _line(group: Sequence[Evidence], known: Mapping[str, Look]) -> Markup:
+def _line(group: Sequence[Evidence], known: Mapping[str, Style]) -> Markup:
     best, base = min(group, key=lambda row: row.median or 0), baseline(group)
     figure = number(tflops(best)) if best.workload.bare else seconds(best.median or 0)
     compared = f"{number(speed_up(best, base), '.1f')}x {base.workload.backend}" if base and base is not best else "-"

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attention.registry import functions
 from perf.measure.evidence import Evidence
-from perf.report.looks import Look
 from perf.report.plot import load_of, shapes
 from perf.report.plot_figure import Lines, ceiling, lengths
+from perf.report.styles import Style
 from perf.report.table import groups, mask, title
 from perf.report.units import length, number, percent, seconds, share, tflops
 from perf.web.page.charts import Axis, Point, chart, decades, swatch
@@ -15,7 +15,7 @@ from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
 
 
-def sweeps(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup | None:
+def sweeps(rows: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
     """Makes the section of all charts; None if nothing was measured at two lengths."""
     parts, drawn = blocks(rows, known, numbers)
     if not parts:
@@ -24,7 +24,7 @@ def sweeps(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping
     return tag("section", tag("h2", "Over the sequence length"), legend(drawn, known, limited), *parts, id="sweeps")
 
 
-def blocks(rows: Sequence[Evidence], known: Mapping[str, Look],
+def blocks(rows: Sequence[Evidence], known: Mapping[str, Style],
            numbers: Mapping[Workload, int]) -> tuple[list[Markup], set[str]]:
     """Makes a block of panels a function or model, all with the same axes; names the backends that are drawn."""
     shown: dict[str, dict[Workload, Lines]] = {}
@@ -40,7 +40,7 @@ def blocks(rows: Sequence[Evidence], known: Mapping[str, Look],
     return parts, drawn
 
 
-def legend(drawn: Collection[str], known: Mapping[str, Look], limited: bool) -> Markup:
+def legend(drawn: Collection[str], known: Mapping[str, Style], limited: bool) -> Markup:
     """Makes a button a backend that hides its lines; `limited` adds what the limit looks like."""
     chips = [tag("button", swatch(backend, known), backend, type="button", class_="chip", aria_pressed="true",
                  data_k=f"k{i}") for i, backend in enumerate(known) if backend in drawn]
@@ -50,7 +50,7 @@ def legend(drawn: Collection[str], known: Mapping[str, Look], limited: bool) -> 
                aria_label="backends shown")
 
 
-def _block(name: str, panels: Mapping[Workload, Lines], known: Mapping[str, Look],
+def _block(name: str, panels: Mapping[Workload, Lines], known: Mapping[str, Style],
            numbers: Mapping[Workload, int]) -> Markup:
     rows = [row for lines in panels.values() for points in lines.values() for row in points]
     heights = [rate for row in rows for rate in (tflops(row), ceiling(row)) if rate]
@@ -62,7 +62,7 @@ def _block(name: str, panels: Mapping[Workload, Lines], known: Mapping[str, Look
     return tag("section", tag("h3", name), tag("div", *figures, class_=f"panels of{min(len(phases), 3)}"))
 
 
-def _panel(w: Workload, lines: Lines, y: Axis, known: Mapping[str, Look], numbers: Mapping[Workload, int],
+def _panel(w: Workload, lines: Lines, y: Axis, known: Mapping[str, Style], numbers: Mapping[Workload, int],
            column: int) -> Markup:
     ticks = lengths(lines)
     x = Axis(ticks[0] / 1.12, ticks[-1] * 1.12, [(n, length(n)) for n in ticks], "n")
@@ -92,7 +92,7 @@ def _approximate(rows: Sequence[Evidence]) -> list[list[Evidence]]:
     return [group for group in groups(timed) if len(group) > 1]
 
 
-def _against_error(group: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup:
+def _against_error(group: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup:
     w = group[0].workload
     x, y = decades([row.error or 0 for row in group], "error"), decades([row.median or 0 for row in group], "seconds")
     points = {row.workload.backend: [Point(row.error or 0, row.median or 0, f"error {row.error:.1e}, "

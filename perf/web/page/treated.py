@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from perf.measure.evidence import Evidence
-from perf.report.looks import Look
 from perf.report.models_table import against, items, quality, reference
+from perf.report.styles import Style
 from perf.report.units import number, seconds, size
 from perf.web.page.charts import Point, chart, decades, swatch
 from perf.web.page.markup import Markup, tag
@@ -36,7 +36,7 @@ def groups(rows: Sequence[Evidence]) -> list[list[Evidence]]:
     return [group for group in shown if len(group) > 1 and any(row.workload.treatment for row in group)]
 
 
-def section(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int]) -> Markup | None:
+def section(rows: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
     """Makes the charts with their legend; None where no model was treated."""
     shown = groups(rows)
     if not shown:
@@ -50,7 +50,7 @@ def section(rows: Sequence[Evidence], known: Mapping[str, Look], numbers: Mappin
                tag("div", *(_panel(group, known, numbers, timed) for group in shown), class_="panels"), id="treated")
 
 
-def _panel(group: Sequence[Evidence], known: Mapping[str, Look], numbers: Mapping[Workload, int],
+def _panel(group: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int],
            timed: Mapping[Workload, Evidence]) -> Markup:
     w = group[0].workload
     x = decades([(row.kept_bytes or 0) / 1e6 for row in group], "weights in MB")

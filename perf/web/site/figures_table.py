@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from perf.report.looks import Look
+from perf.report.styles import Style
 from perf.report.units import number
 from perf.web.page import rows_table
 from perf.web.page.charts import key
@@ -30,7 +30,7 @@ LEGEND = (
 )
 
 
-def section(rows: Sequence[Latest], known: Mapping[str, Look], graphs: Graphs,
+def section(rows: Sequence[Latest], known: Mapping[str, Style], graphs: Graphs,
             commits: Collection[str]) -> Markup | None:
     """Makes the table; None if there is no row. `commits` are on the page, by eight digits."""
     if not rows:

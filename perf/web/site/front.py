@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 from perf.compare.record import Finding, Night
-from perf.report.looks import Look, looks
+from perf.report.styles import Style, backend_styles
 from perf.report.table import title
+from perf.report.verdicts import ALARMS
 from perf.web.page import charts, colours, file
 from perf.web.page.document import document
 from perf.web.page.markup import Markup, tag
@@ -41,7 +42,7 @@ class Contents:
 
 def page(shown: Contents) -> str:
     """Returns the page as text."""
-    known = looks({row.workload.backend for row in shown.rows})
+    known = backend_styles({row.workload.backend for row in shown.rows})
     style = file("page.css") + _file("site.css") + colours(known)
     name = f"{TITLE} of {shown.project}"
     on_page = {state.commit.hash[:8] for state in shown.states}
@@ -64,7 +65,7 @@ def _header(name: str, shown: Contents) -> Markup:
 
 def _tiles(shown: Contents) -> Markup:
     """Shows how the last night went, how old the history is, how much of it there is."""
-    regressed = sum(found.word in nights.BAD for night in shown.nights for found in night.findings)
+    regressed = sum(found.word in ALARMS for night in shown.nights for found in night.findings)
     tiles = [tile(regressed, "regressed or wrong last night", "bad" if regressed else "good", "#night")
              if shown.nights else tile("-", "no night recorded", "", "#night")]
     if shown.steps:
@@ -91,7 +92,7 @@ def _problems(problems: Sequence[str]) -> Markup | None:
                id="problems", class_="problems") if problems else None
 
 
-def _over_length(shown: Contents, known: Mapping[str, Look]) -> Markup | None:
+def _over_length(shown: Contents, known: Mapping[str, Style]) -> Markup | None:
     """Draws the last TFLOP/s over the sequence length, a block a place."""
     parts, drawn = [], set()
     for place in shown.places.values():

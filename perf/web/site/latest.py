@@ -11,7 +11,7 @@ from perf.measure.evidence import Evidence
 from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
-    from perf.history.rows import History, Row
+    from perf.history.rows import Entry, History
 
 NOT_VERSIONS = ("machine", "branch", "arch", "cpu", "num_cpu", "os", "ram", "gpu", "threads", "governor", "ecc",
                 "power_limit", "clocks_locked_mhz")
@@ -38,7 +38,7 @@ class Latest:
 
     place: Place
     evidence: Evidence
-    lines: Mapping[str, Sequence[Row]]
+    lines: Mapping[str, Sequence[Entry]]
 
     @property
     def workload(self) -> Workload:
@@ -53,7 +53,7 @@ class Latest:
 
 def latest(history: History, places: Mapping[tuple[str, str], Place]) -> list[Latest]:
     """Reads the last figures of each workload that was timed, at each machine and environment in `places`."""
-    found: dict[tuple[str, str, Workload], dict[str, Sequence[Row]]] = {}
+    found: dict[tuple[str, str, Workload], dict[str, Sequence[Entry]]] = {}
     for (machine, environment, workload, figure), line in history.lines.items():
         if (machine, environment) in places:
             found.setdefault((machine, environment, workload), {})[figure] = line
@@ -61,7 +61,7 @@ def latest(history: History, places: Mapping[tuple[str, str], Place]) -> list[La
             for (machine, environment, workload), lines in found.items() if "time_call" in lines]
 
 
-def _evidence(w: Workload, timed: Row, lines: Mapping[str, Sequence[Row]]) -> Evidence:
+def _evidence(w: Workload, timed: Entry, lines: Mapping[str, Sequence[Entry]]) -> Evidence:
     def figure(name: str) -> float | None:
         return next((row.value for row in lines.get(name, ()) if row.commit == timed.commit), None)
 
@@ -95,7 +95,7 @@ def items(w: Workload) -> tuple[int, str]:
 def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, str], Place]:
     """Finds the last `most` environments of each machine of the history, by machine and environment; the newest
     first."""
-    newest: dict[tuple[str, str], Row] = {}
+    newest: dict[tuple[str, str], Entry] = {}
     for row in history.rows:
         if not row.dirty:
             newest[row.machine, row.environment] = row
@@ -108,7 +108,7 @@ def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, st
     return found
 
 
-def _place(results: Path, row: Row) -> Place:
+def _place(results: Path, row: Entry) -> Place:
     record = _record(results / row.machine, row)
     properties = {name: str(value) for name, value in record.get("params", {}).items()}
     properties |= {f"env-{name}": str(value) for name, value in record.get("env_vars", {}).items()}
@@ -116,7 +116,7 @@ def _place(results: Path, row: Row) -> Place:
                  _versions(properties) or row.environment, properties)
 
 
-def _record(folder: Path, row: Row) -> dict:
+def _record(folder: Path, row: Entry) -> dict:
     """Reads the results file that a row is from. It has been read before, so it can be."""
     for path in sorted(folder.glob(f"{row.commit[:8]}-*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -7,16 +7,13 @@ from pathlib import Path
 
 from perf.compare.record import Finding, Night, load
 from perf.report.units import UNKNOWN
-from perf.report.verdicts import counts
+from perf.report.verdicts import ALARMS, PRESSING, counts, worst_words
 from perf.web.page.markup import Markup, join, tag
 from perf.web.site.parts import commit, moment, table
 from perf.web.site.spark import sparkline
 from perf.web.site.words import change, figure_name, figure_text
 
-# The most pressing first; what stands behind the last of them is folded.
-ORDER = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
 FOLDED = ("ok", "unchanged", "skipped")
-BAD = ("wrong", "regressed")
 HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
 NUMBERS = ("base", "head")
 
@@ -49,7 +46,7 @@ def section(nights: Sequence[Night], named: Named, commits: Collection[str]) -> 
 
 
 def _night(night: Night, named: Named, commits: Collection[str]) -> Markup:
-    shown = sorted(night.findings, key=lambda found: (ORDER.index(found.word), -(found.ratio or 1)))
+    shown = sorted(night.findings, key=lambda found: (PRESSING.index(found.word), -(found.ratio or 1)))
     loud = [found for found in shown if found.word not in FOLDED]
     quiet = [found for found in shown if found.word in FOLDED]
     broken = [step for step in night.steps if step.outcome != "ok"]
@@ -57,7 +54,7 @@ def _night(night: Night, named: Named, commits: Collection[str]) -> Markup:
                          if night.fingerprint.get(name))
     return tag(
         "div",
-        tag("h3", counts(night.findings)),
+        tag("h3", counts(worst_words(night.findings))),
         tag("p", moment(night.time, night.date), f" on {night.hardware}" + (f", {versions}" if versions else "") + ": ",
             commit(night.head, commits), " against ", commit(night.base, commits), class_="note"),
         *(tag("p", note) for note in night.notes),
@@ -95,7 +92,7 @@ def _row(night: Night, one: Finding, named: Named, commits: Collection[str]) -> 
              *(tag("td", figure_text(value, one.unit), class_="num") for value in (one.base, one.head)),
              tag("td", sparkline([value for _, value in one.samples])),
              tag("td", *since))
-    return tag("tr", *cells, class_="bad" if one.word in BAD else None)
+    return tag("tr", *cells, class_="bad" if one.word in ALARMS else None)
 
 
 def _named(figure: str) -> str:

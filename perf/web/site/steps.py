@@ -13,7 +13,7 @@ from perf.web.site.parts import commit, table
 from perf.web.site.words import change, figure_name, figure_text, full_title
 
 if TYPE_CHECKING:
-    from perf.history.rows import Row
+    from perf.history.rows import Entry
 
 RECENT = 120  # commits of a line that are looked through
 HEADS = ("what", "figure", "measured on", "since", "before", "after", "change")
@@ -46,7 +46,7 @@ def steps(rows: Sequence[Latest]) -> list[Step]:
     return sorted(found, key=lambda step: step.ratio, reverse=True)
 
 
-def _of_line(row: Latest, figure: str, line: Sequence[Row]) -> Iterator[Step]:
+def _of_line(row: Latest, figure: str, line: Sequence[Entry]) -> Iterator[Step]:
     """Finds the steps up that the last level has not come back from; where there is none, a creep."""
     line = line[-RECENT:]
     values = [each.value for each in line]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from perf.report.table import title
-from perf.report.units import UNKNOWN, length, number, seconds, size
+from perf.report.units import UNKNOWN, change_in_percent, length, number, seconds, size
 from perf.workloads.workload import Workload
 
 NAMES = {"time_call": "time", "track_peak_bytes": "peak memory", "track_error": "error", "track_launches": "launches"}
@@ -40,4 +40,4 @@ def change(ratio: float) -> str:
     """Writes "+7.2%" for a ratio of 1.072, and "11x" from a doubling on."""
     if ratio >= 2:
         return f"{ratio:.3g}x"
-    return f"{ratio - 1:+.1%}"
+    return f"{change_in_percent(ratio)}%"

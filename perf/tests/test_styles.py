@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from perf.report.looks import LOOKS, OTHERS, looks
+from perf.report.styles import OTHERS, STYLES, backend_styles
 from perf.web.page.charts import MARKERS
 
 BACKGROUNDS = {"light": "#ffffff", "dark": "#17191d"}
@@ -44,7 +44,7 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize("theme", BACKGROUNDS)
 def test_colours_stay_apart(theme, sight):
-    seen = {name: lab(times(SIGHT[sight], linear(getattr(look, theme)))) for name, look in LOOKS.items()}
+    seen = {name: lab(times(SIGHT[sight], linear(getattr(style, theme)))) for name, style in STYLES.items()}
     for a, b in combinations(seen, 2):
         assert sum((x - y) ** 2 for x, y in zip(seen[a], seen[b], strict=True)) ** .5 >= 20, (a, b)
 
@@ -52,15 +52,15 @@ def test_colours_stay_apart(theme, sight):
 @pytest.mark.parametrize("theme", BACKGROUNDS)
 def test_colours_stand_out_from_their_background(theme):
     ground = luminance(BACKGROUNDS[theme])
-    for look in (*LOOKS.values(), *OTHERS):
-        light, dark = sorted((luminance(getattr(look, theme)), ground), reverse=True)
-        assert (light + .05) / (dark + .05) >= 3, look
+    for style in (*STYLES.values(), *OTHERS):
+        light, dark = sorted((luminance(getattr(style, theme)), ground), reverse=True)
+        assert (light + .05) / (dark + .05) >= 3, style
 
 
 def test_a_backend_looks_the_same_in_every_plot_and_like_no_other():
-    alone, together = looks({"fa2"}), looks({*LOOKS, "their-own"})
+    alone, together = backend_styles({"fa2"}), backend_styles({*STYLES, "their-own"})
     assert alone["fa2"] == together["fa2"]
-    assert [*together] == [*LOOKS, "their-own"]
+    assert [*together] == [*STYLES, "their-own"]
     for part in ("light", "dark", "marker"):
-        assert len({getattr(look, part) for look in (*LOOKS.values(), *OTHERS)}) == len(LOOKS) + len(OTHERS)
-    assert {look.marker for look in (*LOOKS.values(), *OTHERS)} == set(MARKERS)
+        assert len({getattr(style, part) for style in (*STYLES.values(), *OTHERS)}) == len(STYLES) + len(OTHERS)
+    assert {style.marker for style in (*STYLES.values(), *OTHERS)} == set(MARKERS)
