@@ -1,7 +1,7 @@
-"""GitHub, as far as alerts use it: issues and comments of one repository, by PyGithub.
+"""The part of GitHub that alerts use: issues and comments of one repository, by PyGithub.
 
     github = GitHub(token, "owner/name")             # ValueError for what can't be one
-    for number, marker in github.opened().items(): ...
+    for number, marker in github.open_issues().items(): ...
 
 Everything may be asked again: what is made is looked for first, so that an answer that was lost makes nothing twice.
 A rate limit, an error of the server and a broken connection are waited for (perf/alerts/patience.py). What waiting
@@ -35,7 +35,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class NotDelivered(Exception):
-    """Why GitHub did not take something, in one line."""
+    """Raised when something was not delivered, with the reason in one line."""
 
 
 @contextmanager
@@ -50,7 +50,8 @@ def unlogged() -> Iterator[None]:
 
 
 class GitHub:
-    """`timeout` (whole seconds) is that of one request; `attempts` and `pause` as `Patience` has them.
+    """One repository's issues. `timeout` is that of one request, in whole seconds; `attempts` and `pause` are
+    `Patience`'s.
 
     Raises ValueError, in one line, for an impossible token, repository or address.
     """
@@ -76,11 +77,11 @@ class GitHub:
                               seconds_between_writes=4 * between)
         self._repository = self._github.get_repo(repository)
         self._login: str | None = None
-        self.notes: list[str] = []  # what was done another way than asked, a line each
+        self.notes: list[str] = []  # a line for each thing that GitHub did in another way
 
-    def opened(self) -> dict[int, Marker]:
-        """The open issues that this account made for sets, by number."""
-        return self._asked("list issues", lambda: {
+    def open_issues(self) -> dict[int, Marker]:
+        """Returns the open issues that this account made for sets, by number."""
+        return self._ask("list issues", lambda: {
             issue.number: marker for issue in self._mine() if (marker := Marker.read(issue.body or ""))})
 
     def create(self, title: str, body: str, assignees: Sequence[str] = ()) -> int:
@@ -103,7 +104,7 @@ class GitHub:
                 self.notes.append(f"issue {number} is assigned to nobody: GitHub refused {', '.join(assignees)}")
                 return number
 
-        return self._asked("open an issue", lambda: self._once(there, make))
+        return self._ask("open an issue", lambda: self._once(there, make))
 
     def _labelled(self, issue: Issue) -> int:
         if LABEL not in [label.name for label in issue.labels]:  # GitHub drops what the account may not set, and is mum
@@ -112,21 +113,21 @@ class GitHub:
         return issue.number
 
     def update(self, number: int, title: str, body: str) -> None:
-        self._asked(f"update issue {number}",
+        self._ask(f"update issue {number}",
                         lambda: self._repository.get_issue(number).edit(title=title, body=_fitting(body)))
 
     def close(self, number: int, comment: str) -> None:
-        """With a comment, which is there before the issue is closed."""
+        """Closes an issue, after a comment on it."""
         def end() -> None:
             issue = self._repository.get_issue(number)
             self._comment(issue, f"<!-- attention-perf closed {number} -->", comment)
             issue.edit(state="closed", state_reason="completed")
 
-        self._asked(f"close issue {number}", end)
+        self._ask(f"close issue {number}", end)
 
     def comment(self, number: int, marker: str, body: str) -> None:
-        """The one comment of this account with that marker on an issue or pull request: new, or updated in place."""
-        self._asked(f"comment on {number}",
+        """Writes the one comment of this account with that marker on an issue or pull request, or updates it."""
+        self._ask(f"comment on {number}",
                         lambda: self._comment(self._repository.get_issue(number), marker, body))
 
     def _comment(self, issue: Issue, marker: str, body: str) -> None:
@@ -146,8 +147,8 @@ class GitHub:
         from requests import RequestException
 
         for left in reversed(range(self.attempts)):
-            if (known := there()) is not None:
-                return known
+            if (before := there()) is not None:
+                return before
             try:
                 return make()
             except GithubException as error:
@@ -175,7 +176,7 @@ class GitHub:
                 self._login = BOT
         return self._login
 
-    def _asked(self, what: str, ask: Callable[[], T]) -> T:
+    def _ask(self, what: str, ask: Callable[[], T]) -> T:
         from github import GithubException
         from requests import RequestException
 
@@ -210,7 +211,7 @@ def cause(error: Exception) -> str:
 
 
 def _fitting(body: str) -> str:
-    """What GitHub takes; the end of a body holds its marker and stays."""
+    """Cuts a body to what GitHub takes. Its last line, the marker, stays."""
     if len(body) <= LONGEST:
         return body
     head, _, marker = body.rstrip().rpartition("\n")

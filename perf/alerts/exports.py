@@ -1,4 +1,4 @@
-"""A night for other tools: CSV, and the records of PyTorch's open-source benchmark database.
+"""Writes a comparison for other tools: as CSV, and as records of PyTorch's open-source benchmark database.
 
 The records are as vLLM's benchmarks write them, a metric each, in the database's schema v3
 (https://github.com/pytorch/pytorch/wiki/How-to-integrate-with-PyTorch-OSS-benchmark-database): what its upload adds
@@ -12,7 +12,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from perf.compare.record import Finding, Night
+from perf.compare.record import Comparison, Finding
 from perf.workloads import ids
 
 COLUMNS = tuple(field.name for field in fields(Finding) if field.name != "samples")
@@ -22,34 +22,36 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 TRAINING = ("backward", "forward-backward", "train-step")
 
 
-def to_csv(night: Night) -> str:
-    """A row a finding, with the night's date and machine; an unknown number is empty."""
+def to_csv(comparison: Comparison) -> str:
+    """Writes a row for each finding, with the date and machine; an unknown number is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow((*NIGHT, "base_revision", "head_revision", *COLUMNS))
-    same = [*(getattr(night, name) for name in NIGHT), night.base, night.head]
-    for f in night.findings:
+    same = [*(getattr(comparison, name) for name in NIGHT), comparison.base, comparison.head]
+    for f in comparison.findings:
         writer.writerow([_cell(value) for value in (*same, *(getattr(f, name) for name in COLUMNS))])
     return out.getvalue()
 
 
-def to_pytorch(night: Night) -> str:
-    """A JSON list of what has a figure of the head."""
-    return json.dumps([_record(night, f) for f in night.findings if f.head is not None], indent=1, allow_nan=False)
+def to_pytorch(comparison: Comparison) -> str:
+    """Writes a JSON list of the findings that have a figure of the head."""
+    records = [_record(comparison, f) for f in comparison.findings if f.head is not None]
+    return json.dumps(records, indent=1, allow_nan=False)
 
 
-def _record(night: Night, f: Finding) -> dict[str, Any]:
+def _record(comparison: Comparison, f: Finding) -> dict[str, Any]:
     parts = ids.parse(f.benchmark)  # without torch, which the job that exports may lack
     mode = "training" if parts and parts["phase"] in TRAINING else "inference"
-    told = {"verdict": f.word, "unit": f.unit, "base": f.base, "ratio": f.ratio, "low": f.low, "high": f.high,
-            "pairs": f.pairs, "base_revision": night.base, "head_revision": night.head}
+    more = {"verdict": f.word, "unit": f.unit, "base": f.base, "ratio": f.ratio, "low": f.low, "high": f.high,
+            "pairs": f.pairs, "base_revision": comparison.base, "head_revision": comparison.head}
+    place = {"machine": comparison.machine, "hardware": comparison.hardware, "date": comparison.date}
     return {
         "benchmark": {"name": "attention-perf", "mode": mode, "dtype": parts["dtype"] if parts else "",
-                      "extra_info": {"machine": night.machine, "hardware": night.hardware, "date": night.date}},
+                      "extra_info": place},
         "model": {"name": f.benchmark, "type": "attention", "backend": parts["backend"] if parts else "",
                   "origins": ["attention-perf"]},
         "metric": {"name": f.figure, "benchmark_values": [f.head],
-                   "extra_info": {name: str(value) for name, value in told.items() if value is not None}}}
+                   "extra_info": {name: str(value) for name, value in more.items() if value is not None}}}
 
 
 def _cell(value: Any) -> Any:

@@ -17,13 +17,13 @@ VALUE = r"[A-Za-z0-9_.,:/@%+~^* \[\]][A-Za-z0-9_.,:/@%+~^* \[\]=-]*"  # no shell
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """One line of what can be printed; bidirectional and other invisible characters are left out."""
+    """Cuts a text to one line of what can be printed; bidirectional and other invisible characters are left out."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else f"{line[:longest - 1].rstrip()}…"
 
 
 def code(text: str, longest: int = LONGEST) -> str:
-    """A code span, in a paragraph or in a table's cell; an empty text is "-"."""
+    """Writes a code span, for a paragraph or a table's cell; an empty text is "-"."""
     line = plain(text, longest).replace("|", "¦")
     if not line:
         return "-"
@@ -32,8 +32,8 @@ def code(text: str, longest: int = LONGEST) -> str:
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
-def shown(command: str) -> str | None:
-    """A command of this project as a block to copy; None for one that could do something else."""
+def command_block(command: str) -> str | None:
+    """Writes a command of this project as a block to copy; None for one that could do something else."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -46,23 +46,23 @@ def shown(command: str) -> str | None:
 
 
 def block(text: str, language: str = "sh") -> str:
-    """A fenced block of our own text."""
+    """Writes a fenced block of our own text."""
     return f"```{language}\n{text}\n```"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """Of cells that are Markdown already; columns named in `right` are aligned to the right."""
+    """Writes a table of cells that are Markdown already; columns named in `right` are aligned to the right."""
     rule = ["---:" if name in right else "---" for name in header]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
-def folded(title: str, inside: str) -> str:
-    """`title` is our own text."""
+def fold(title: str, inside: str) -> str:
+    """Writes a fold that opens by a click; `title` is our own text."""
     return f"<details><summary>{title}</summary>\n\n{inside}\n\n</details>"
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """"▁▁▁▅█": the lowest of the values to the highest of them."""
+    """Draws the values from the lowest to the highest: "▁▁▁▅█"."""
     if not values:
         return ""
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""Which issues a night opens, brings up to date and closes. Pure.
+"""Decides which issues a comparison opens, updates and closes. Pure.
 
 A *set* is what regressed since one commit, on one kind of machine; what is not bisected is one set. An open issue
 carries its members in a hidden marker, so a set that shares a member with it is the same one, though it grew, shrank
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from perf.alerts.table import ordered
-from perf.compare.record import Finding, Night
+from perf.compare.record import Comparison, Finding
 from perf.report.verdicts import ALARMS
 
 CLEAR = ("ok", "improved")
@@ -31,7 +31,7 @@ Why = Callable[[Finding], str | None]
 
 @dataclass(frozen=True)
 class Marker:
-    """What an issue is about: its kind, the hardware, and the benchmark and figure of each member, with the value
+    """The subject of an issue: its kind, the hardware, and the benchmark and figure of each member, with the value
     below which it is good again (None where no value is known)."""
 
     kind: str
@@ -45,11 +45,11 @@ class Marker:
 
     @classmethod
     def read(cls, body: str) -> Marker | None:
-        """The marker of an issue's body; None if it has none that can be read."""
-        if not (found := MARKER.search(body)):
+        """Reads the marker of an issue's body; None if it has none that can be read."""
+        if not (match := MARKER.search(body)):
             return None
         try:
-            unpacked = zlib.decompressobj().decompress(base64.b64decode(found[1], validate=True), LARGEST)
+            unpacked = zlib.decompressobj().decompress(base64.b64decode(match[1], validate=True), LARGEST)
             kind, hardware, members = json.loads(unpacked)
             return cls(str(kind), str(hardware), {
                 name: None if limit is None else float(limit) for name, limit in members.items()})
@@ -59,7 +59,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Set:
-    """Findings that regressed for one reason, the worst first; `pending` regressed before and are undecided tonight.
+    """Findings that regressed for one reason, the worst first; `pending` regressed before and are undecided now.
     `known` are the members of the issue that it has already."""
 
     findings: tuple[Finding, ...]
@@ -71,14 +71,14 @@ class Set:
         return self.findings[0].since
 
     def marker(self, hardware: str) -> Marker:
-        """What was good when the alarm was raised stays what is good."""
-        found = {key(f): limit(f) for f in self.findings} | dict.fromkeys(self.pending)
-        return Marker(REGRESSIONS, hardware, {name: self.known.get(name, value) for name, value in found.items()})
+        """Makes the marker. A member's limit stays that of the alarm that made it one."""
+        limits = {key(f): limit(f) for f in self.findings} | dict.fromkeys(self.pending)
+        return Marker(REGRESSIONS, hardware, {name: self.known.get(name, value) for name, value in limits.items()})
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What kept a night from saying all it should: what, and why."""
+    """The obstacles that kept a night from watching everything: what, and why."""
 
     reasons: tuple[tuple[str, str], ...]
 
@@ -88,7 +88,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Action:
-    """Open an issue (without a number), bring one up to date, or close it (without what it is about).
+    """An order to open an issue (without a number), to update one, or to close it (without what it is about).
 
     `recovered` and `accepted` are the members that are the reason for closing.
     """
@@ -100,75 +100,77 @@ class Action:
 
 
 def key(f: Finding) -> str:
+    """Names a member: its benchmark and figure."""
     return f"{f.benchmark} {f.figure}"
 
 
 def limit(f: Finding) -> float | None:
-    """Half way between the good value and the bad one, to four digits."""
+    """Returns the value half way between the good one and the bad one, to four digits."""
     if f.base is None or f.head is None or f.head <= f.base:
         return None
     return float(f"{f.base / 2 + f.head / 2:.4g}")
 
 
-def alarms(night: Night, accepted: Why) -> list[Finding]:
-    """What regressed and is not accepted. A wrong result can't be."""
-    return ordered(f for f in night.findings if f.word in ALARMS and (f.word == "wrong" or accepted(f) is None))
+def alarms(comparison: Comparison, accepted: Why) -> list[Finding]:
+    """Lists what regressed and is not accepted, the worst first. A wrong result can't be accepted."""
+    return ordered(f for f in comparison.findings if f.word in ALARMS and (f.word == "wrong" or accepted(f) is None))
 
 
-def trouble(night: Night) -> Trouble | None:
-    steps = ((f"step {step.name}", step.reason or step.outcome) for step in night.steps if step.outcome == "failed")
-    failed = ((one.what, one.reason) for one in night.failed)
-    vanished = ((name, "vanished: the history has it, tonight's revision does not") for name in night.vanished)
-    found = (*steps, *failed, *vanished)
-    return Trouble(found) if found else None
+def trouble(comparison: Comparison) -> Trouble | None:
+    """Gathers what went unwatched; None if nothing did."""
+    steps = [(f"step {one.name}", one.reason or one.outcome) for one in comparison.steps if one.outcome == "failed"]
+    failures = [(one.what, one.reason) for one in comparison.failed]
+    vanished = [(name, "vanished: the history has it, tonight's revision does not") for name in comparison.vanished]
+    reasons = (*steps, *failures, *vanished)
+    return Trouble(reasons) if reasons else None
 
 
-def plan(night: Night, opened: Mapping[int, Marker], accepted: Why) -> list[Action]:
-    """What to do with the issues that are open, by number, and which ones to open."""
-    here = {number: marker for number, marker in opened.items() if marker.hardware == night.hardware}
+def plan(comparison: Comparison, issues: Mapping[int, Marker], accepted: Why) -> list[Action]:
+    """Plans what becomes of the open `issues`, by number, and which ones to open."""
+    here = {number: marker for number, marker in issues.items() if marker.hardware == comparison.hardware}
     regressions = {number: marker for number, marker in here.items() if marker.kind == REGRESSIONS}
     troubles = [number for number, marker in here.items() if marker.kind == TROUBLE]
-    return [*_regressions(night, regressions, accepted), *_trouble(night, troubles)]
+    return [*_regressions(comparison, regressions, accepted), *_trouble(comparison, troubles)]
 
 
-def _regressions(night: Night, opened: Mapping[int, Marker], accepted: Why) -> Iterator[Action]:
-    found = alarms(night, accepted)
-    alarmed = frozenset(map(key, found))
-    good = {key(f): f.head for f in night.findings if f.word in CLEAR and key(f) not in alarmed}
-    taken = frozenset(key(f) for f in night.findings if f.word in ALARMS) - alarmed
-    free = dict(opened)
-    for group in _groups(found):
+def _regressions(comparison: Comparison, issues: Mapping[int, Marker], accepted: Why) -> Iterator[Action]:
+    worst = alarms(comparison, accepted)
+    bad = frozenset(map(key, worst))
+    good = {key(f): f.head for f in comparison.findings if f.word in CLEAR and key(f) not in bad}
+    tolerable = frozenset(key(f) for f in comparison.findings if f.word in ALARMS) - bad
+    free = dict(issues)
+    for group in _groups(worst):
         members = frozenset(map(key, group))
         number = max(free, key=lambda number: len(free[number].members.keys() & members), default=None)
         if number is None or not free[number].members.keys() & members:
             yield Action(None, Set(tuple(group)))
             continue
         marker = free.pop(number)
-        pending = marker.members.keys() - alarmed - _recovered(marker, good) - taken
+        pending = marker.members.keys() - bad - _recoveries(marker, good) - tolerable
         yield Action(number, Set(tuple(group), tuple(sorted(pending)), marker.members))
     for number, marker in free.items():
-        recovered, silenced = _recovered(marker, good), marker.members.keys() & taken
-        if not marker.members.keys() - alarmed - recovered - taken:  # what is in another issue now keeps none open
-            yield Action(number, None, tuple(sorted(recovered)), tuple(sorted(silenced)))
+        recoveries = _recoveries(marker, good)
+        if not marker.members.keys() - bad - recoveries - tolerable:  # what is in another issue now keeps none open
+            yield Action(number, None, tuple(sorted(recoveries)), tuple(sorted(marker.members.keys() & tolerable)))
 
 
-def _recovered(marker: Marker, good: Mapping[str, float | None]) -> set[str]:
-    """The members whose figure is told to be good, and is below its limit where both are known."""
+def _recoveries(marker: Marker, good: Mapping[str, float | None]) -> set[str]:
+    """Names the members whose figure is good, and below its limit where both are known."""
     return {name for name, most in marker.members.items()
-            if name in good and (most is None or (seen := good[name]) is None or seen < most)}
+            if name in good and (most is None or (value := good[name]) is None or value < most)}
 
 
-def _trouble(night: Night, opened: Iterable[int]) -> Iterator[Action]:
-    numbers = list(opened)
-    if about := trouble(night):
+def _trouble(comparison: Comparison, issues: Iterable[int]) -> Iterator[Action]:
+    numbers = list(issues)
+    if about := trouble(comparison):
         yield Action(numbers.pop(0) if numbers else None, about)
     for number in numbers:
         yield Action(number, None)
 
 
-def _groups(found: Iterable[Finding]) -> list[list[Finding]]:
-    """By commit, the largest first: it finds its issue before a smaller one that overlaps with it could."""
+def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Groups findings by commit, the largest first: it takes its issue before a smaller one that overlaps with it."""
     groups: dict[str | None, list[Finding]] = {}
-    for f in found:
+    for f in findings:
         groups.setdefault(f.since, []).append(f)
     return sorted(groups.values(), key=len, reverse=True)

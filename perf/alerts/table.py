@@ -1,4 +1,4 @@
-"""Findings as rows of a table: the worst first, at most ten in sight, the rest folded."""
+"""Writes findings as rows of a table: the worst first, at most ten in sight, the rest in a fold."""
 from __future__ import annotations
 
 import math
@@ -19,24 +19,24 @@ Cell = Callable[[Finding], str]
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """By word, the worst first; among equal words by how far the ratio is from 1."""
+    """Sorts by word, the worst first; among equal words by how far the ratio is from 1."""
     return sorted(findings, key=lambda f: (PRESSING.index(f.word), -abs(math.log(f.ratio)) if f.ratio else 0.0,
                                            f.benchmark, f.figure))
 
 
 def table(findings: Iterable[Finding], more: dict[str, Cell] | None = None) -> str:
-    """Of at most ten, then a fold with the rest; `more` are columns before the reason."""
+    """Writes a table of at most ten, then a fold with the rest; `more` are columns before the reason."""
     rows = ordered(findings)
     columns: dict[str, Cell] = {
         "benchmark": name, "base": lambda f: value(f, f.base), "head": lambda f: value(f, f.head), "change": change,
         **(more or {}), "why": lambda f: code(f.why, WHY)}
-    said = [_table(rows[:SHOWN], columns)] if rows else []
+    parts = [_table(rows[:SHOWN], columns)] if rows else []
     if rest := rows[SHOWN:]:
         inside = _table(rest[:FOLDED], columns)
         if left := len(rest) - FOLDED:
             inside += f"\n\nand {left} more, in the record" if left > 0 else ""
-        said.append(markdown.folded(f"{len(rest)} more", inside))
-    return "\n\n".join(said)
+        parts.append(markdown.fold(f"{len(rest)} more", inside))
+    return "\n\n".join(parts)
 
 
 def _table(rows: Sequence[Finding], columns: dict[str, Cell]) -> str:
@@ -44,12 +44,12 @@ def _table(rows: Sequence[Finding], columns: dict[str, Cell]) -> str:
 
 
 def name(f: Finding) -> str:
-    """The benchmark, and the figure where it is not its time."""
+    """Names the benchmark, and the figure if it is not its time."""
     return code(f.benchmark) if f.figure == "time" else f"{code(f.benchmark)}, {code(f.figure)}"
 
 
 def value(f: Finding, figure: float | None) -> str:
-    """"1.072 ms", "12.6 MB", "3"."""
+    """Writes a figure with its unit: "1.072 ms", "12.6 MB", "3"."""
     if figure is None:
         return units.UNKNOWN
     if f.unit == "seconds" and figure > 0:
@@ -60,15 +60,15 @@ def value(f: Finding, figure: float | None) -> str:
 
 
 def change(f: Finding) -> str:
-    """"**+7.2 %** [+6.1, +8.4]": head over base; the word alone where it has no ratio."""
+    """Writes head over base: "**+7.2 %** [+6.1, +8.4]"; the word alone if there is no ratio."""
     if f.ratio is None:
         return f.word
-    said = f"{change_in_percent(f.ratio)} %"
+    text = f"{change_in_percent(f.ratio)} %"
     if f.word in ALARMS:
-        said = f"**{said}**"
+        text = f"**{text}**"
     if f.low is not None and f.high is not None:
-        said += f" [{change_in_percent(f.low)}, {change_in_percent(f.high)}]"
-    return said if f.word in (*ALARMS, "improved", "ok") else f"{said}, {f.word}"
+        text += f" [{change_in_percent(f.low)}, {change_in_percent(f.high)}]"
+    return text if f.word in (*ALARMS, "improved", "ok") else f"{text}, {f.word}"
 
 
 def counts(findings: Iterable[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""A webhook: one POST of JSON whose "text" chat services show (Slack, Mattermost, Discord's /slack address).
+"""Posts JSON to a webhook; chat services show its "text" (Slack, Mattermost, Discord's /slack address).
 
 The address is a secret: it is never printed.
 """
@@ -11,7 +11,7 @@ from perf.alerts.client import LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.comment import verdict
 from perf.alerts.markdown import plain
 from perf.alerts.sets import Why, alarms
-from perf.compare.record import Finding, Night
+from perf.compare.record import Comparison, Finding
 from perf.report.units import change_in_percent
 from perf.verdict.words import many
 
@@ -20,15 +20,16 @@ AGAIN = (429, *range(500, 600))  # answers after which a message is sent again
 LONGEST = 300  # seconds that it may ask to wait
 
 
-def payload(night: Night, accepted: Why) -> dict[str, Any]:
-    """The worst alarms in "text", and all of them for a program."""
-    found = alarms(night, accepted)
-    lines = [f"Performance, {night.date}, {night.hardware}: {verdict(night, accepted)}", *map(_line, found[:NAMED])]
-    if len(found) > NAMED:
-        lines.append(f"and {len(found) - NAMED} more")
-    return {"text": "\n".join(map(_escaped, lines)), "machine": night.machine, "base": night.base, "head": night.head,
+def payload(comparison: Comparison, accepted: Why) -> dict[str, Any]:
+    """Puts the worst alarms into "text", and all of them into "alarms", for a program."""
+    worst = alarms(comparison, accepted)
+    title = f"Performance, {comparison.date}, {comparison.hardware}: {verdict(comparison, accepted)}"
+    more = [f"and {len(worst) - NAMED} more"] if len(worst) > NAMED else []
+    lines = [title, *map(_line, worst[:NAMED]), *more]
+    return {"text": "\n".join(map(_escape, lines)), "machine": comparison.machine, "base": comparison.base,
+            "head": comparison.head,
             "alarms": [{"benchmark": f.benchmark, "figure": f.figure, "word": f.word, "ratio": f.ratio,
-                        "since": f.since} for f in found]}
+                        "since": f.since} for f in worst]}
 
 
 def send(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: int = 3, pause: float = 2.0) -> None:
@@ -65,6 +66,6 @@ def _line(f: Finding) -> str:
     return f"{f.word}: {f.benchmark}{change}{since}"
 
 
-def _escaped(text: str) -> str:
-    """As Slack asks for: "<" begins a mention or a link there."""
+def _escape(text: str) -> str:
+    """Escapes what Slack asks for: "<" begins a mention or a link there."""
     return plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -21,10 +21,10 @@ from pathlib import Path
 from perf.alerts import actions, exports, webhook
 from perf.alerts import comment as text
 from perf.alerts.client import API, GitHub, NotDelivered
-from perf.alerts.deliver import Folder, deliver, planned
+from perf.alerts.deliver import Folder, deliver, messages
 from perf.alerts.sets import Why
 from perf.commands.parser import whole_number
-from perf.compare.record import Finding, Night
+from perf.compare.record import Comparison, Finding
 from perf.compare.record import load as read
 from perf.policy import owners
 from perf.policy.accepted import FILE as ACCEPTED
@@ -55,9 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises ValueError, in one line, for what is refused."""
-    night = _night(options.record, options.head)
+    comparison = _comparison(options.record, options.head)
     entries, problems = load(options.accepted)
-    owned, more = owners.load(options.owners)
+    owner_rules, more = owners.load(options.owners)
     for problem in (*problems, *more):
         print(f"warning: {problem}", file=sys.stderr)
 
@@ -65,74 +65,75 @@ def run(options: argparse.Namespace) -> int:
         return accepted(entries, f.benchmark, f.since)
 
     folder = Folder(options.folder)
-    jobs = _jobs(options, night, why, owned, folder)
+    jobs = _jobs(options, comparison, why, owner_rules, folder)
     if not jobs:
-        print(text.summary(night, why))
-        for message in planned(night, {}, owned, why):
+        print(text.summary(comparison, why))
+        for message in messages(comparison, {}, owner_rules, why):
             print(f"{message.what}: {message.title}\n\n{message.body}")
         return OK
-    return FAILED if sum([_failed(job) for job in jobs]) else OK
+    deliveries = [_succeeds(job) for job in jobs]
+    return OK if all(deliveries) else FAILED
 
 
-def _jobs(options: argparse.Namespace, night: Night, why: Why, owned: owners.Owners,
+def _jobs(options: argparse.Namespace, comparison: Comparison, why: Why, owner_rules: owners.Owners,
           folder: Folder) -> list[Callable[[], None]]:
-    """What was asked for, files first, the network last. Raises ValueError where something is missing for it."""
+    """Lists what the options ask for, files first, the network last. Raises ValueError where something is missing."""
     jobs: list[Callable[[], None]] = []
     if options.annotations:
-        jobs.append(lambda: print("\n".join(actions.annotated(night, why))))
+        jobs.append(lambda: print("\n".join(actions.annotate(comparison, why))))
     if options.summary:
         summary = Path(_variable("GITHUB_STEP_SUMMARY", "--summary"))
-        jobs.append(lambda: actions.append(summary, text.summary(night, why)))
+        jobs.append(lambda: actions.append(summary, text.summary(comparison, why)))
     for path, export in ((options.csv, exports.to_csv), (options.pytorch, exports.to_pytorch)):
         if path:
-            jobs.append(lambda path=path, export=export: _write(path, export(night)))  # type: ignore[misc]
+            jobs.append(lambda path=path, export=export: _write(path, export(comparison)))  # type: ignore[misc]
     if options.comment or options.issues:
         option = "--issues" if options.issues else "--comment"
         repository = options.repository or _variable("GITHUB_REPOSITORY", option)
         github = GitHub(_variable("GITHUB_TOKEN", option), repository, os.environ.get("GITHUB_API_URL") or API,
                         timeout=options.timeout, pause=options.pause)
         if options.comment:
-            jobs.append(lambda: folder.told("comment", text.comment(night, why), lambda body: github.comment(
+            jobs.append(lambda: folder.deliver("comment", text.comment(comparison, why), lambda body: github.comment(
                 options.comment, text.MARKER, body)))
         if options.issues:
-            jobs.append(lambda: deliver(github, night, owned, why, folder))
+            jobs.append(lambda: deliver(github, comparison, owner_rules, why, folder))
     if options.webhook:
         url = _variable("PERF_WEBHOOK_URL", "--webhook")
-        message = webhook.payload(night, why)
-        jobs.append(lambda: folder.told("webhook", json.dumps(message, indent=1), lambda _: webhook.send(
+        message = webhook.payload(comparison, why)
+        jobs.append(lambda: folder.deliver("webhook", json.dumps(message, indent=1), lambda _: webhook.send(
             url, message, timeout=options.timeout, pause=options.pause)))
     return jobs
 
 
-def _failed(job: Callable[[], None]) -> bool:
+def _succeeds(job: Callable[[], None]) -> bool:
     try:
         job()
     except (NotDelivered, OSError, ValueError) as error:
         print(f"not delivered: {error}", file=sys.stderr)
-        return True
-    return False
+        return False
+    return True
 
 
-def _night(path: Path, head: str | None) -> Night:
-    night = _newest(path) if path.is_dir() else _read(path)
-    if head and not night.head.startswith(head):
-        raise ValueError(f"{path}: of another commit than {head}: its head is {night.head[:40]!r}")
-    return night
+def _comparison(path: Path, head: str | None) -> Comparison:
+    comparison = _newest(path) if path.is_dir() else _read(path)
+    if head and not comparison.head.startswith(head):
+        raise ValueError(f"{path}: of another commit than {head}: its head is {comparison.head[:40]!r}")
+    return comparison
 
 
-def _newest(folder: Path) -> Night:
-    found = []
+def _newest(folder: Path) -> Comparison:
+    records = []
     for path in sorted(folder.glob("**/*.json")):
         try:
-            found.append(_read(path))
+            records.append(_read(path))
         except ValueError as error:
             print(f"warning: {error}", file=sys.stderr)
-    if not found:
+    if not records:
         raise ValueError(f"{folder}: no record of a night in it; run python -m perf nightly first")
-    return max(found, key=lambda night: night.time)
+    return max(records, key=lambda record: record.time)
 
 
-def _read(path: Path) -> Night:
+def _read(path: Path) -> Comparison:
     if path.is_file() and path.stat().st_size > LARGEST:
         raise ValueError(f"{path}: {path.stat().st_size} bytes: no record is as large")
     return read(path)

@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lock", type=Path, default=lock.DEFAULT, metavar="FILE",
                         help=f"keeps two from measuring at once (default: {lock.DEFAULT})")
     parser.add_argument("--fresh", action="store_true", help="a new night, though the last one is not finished")
-    for name, what in (("tests", "run no tests"), ("alert", "tell nobody"), ("site", "write no site")):
+    for name, what in (("tests", "run no tests"), ("alert", "alert nobody"), ("site", "write no site")):
         parser.add_argument(f"--no-{name}", dest=name, action="store_false", help=what)
     parser.set_defaults(pytest=[])
 
@@ -55,28 +55,28 @@ def run(options: argparse.Namespace) -> int:
     from perf.alerts import comment
     from perf.compare.checkout import ROOT, resolve
     from perf.history import destination
-    from perf.nightly import night
-    from perf.nightly.compare import ended
-    from perf.nightly.tonight import Options, acceptance
+    from perf.nightly import schedule
+    from perf.nightly.compare import stop
+    from perf.nightly.night import Options, acceptance
 
-    results = destination.results_dir(ROOT) if options.results is None else options.results.absolute()
-    asked = Options(options.device, options.grid, results, _folder(ROOT, options.nights), _folder(ROOT, options.work),
+    folder = destination.results_dir(ROOT) if options.results is None else options.results.absolute()
+    settings = Options(options.device, options.grid, folder, _folder(ROOT, options.nights), _folder(ROOT, options.work),
                     options.budget, options.repository, options.last_good, options.tests, options.alert, options.site,
                     tuple(options.pytest))
-    if asked.last_good:
-        resolve(ROOT, asked.last_good)
-    head = night.committed(ROOT)
-    signal.signal(signal.SIGTERM, ended)
-    with lock.hold(options.lock) as held:
-        tonight, made, done = night.through(ROOT, asked, head, held, fresh=options.fresh)
+    if settings.last_good:
+        resolve(ROOT, settings.last_good)
+    head = schedule.head_commit(ROOT)
+    signal.signal(signal.SIGTERM, stop)
+    with lock.hold(options.lock) as file:
+        night, comparison, results = schedule.run_night(ROOT, settings, head, file, fresh=options.fresh)
     why = acceptance()
-    print(f"{comment.verdict(made, why)}; the record is {tonight.record}, what was done in {tonight.folder.path}")
-    return night.exit_code(done, made, why)
+    print(f"{comment.verdict(comparison, why)}; the record is {night.record}, logs are in {night.folder.path}")
+    return schedule.exit_code(results, comparison, why)
 
 
-def _folder(root: Path, given: Path) -> Path:
+def _folder(root: Path, path: Path) -> Path:
     """The defaults lie in the project; a folder that is named lies where the caller stands."""
-    return root / given if given in (NIGHTS, WORK) else given.absolute()
+    return root / path if path in (NIGHTS, WORK) else path.absolute()
 
 
 def _seconds(word: str) -> float:

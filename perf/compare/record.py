@@ -2,9 +2,9 @@
 
 What decides writes it, what alerts and the site read it. It is one JSON file with a schema number:
 
-    night = Night(time=time.time(), machine=machine.identity(), fingerprint=machine.fingerprint(), ...)
-    night.save(path)
-    night = load(path)                     # ValueError, in one line, for what is no such record
+    comparison = Comparison(time=time.time(), machine=machine.identity(), fingerprint=machine.fingerprint(), ...)
+    comparison.save(path)
+    comparison = load(path)                     # ValueError, in one line, for what is no such record
 """
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Step:
-    """What became of one step of a night, after how many seconds."""
+    """What became of one step of a comparison, after how many seconds."""
 
     name: str
     outcome: str  # of OUTCOMES
@@ -99,7 +99,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Night:
+class Comparison:
     """One comparison. `time` is when it began, in seconds since 1970; `machine` the id of what `fingerprint` tells."""
 
     time: float
@@ -172,10 +172,10 @@ class Night:
         files.write(path, self.to_json() + "\n")
 
 
-def load(path: Path) -> Night:
+def load(path: Path) -> Comparison:
     """Raises ValueError, in one line with the file's name, for what can't be read or is no such record."""
     try:
-        return Night.from_json(path.read_text(encoding="utf-8"))
+        return Comparison.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; give the file that a night or --perf-verdicts wrote") from None
     except ValueError as error:  # of JSON, of UTF-8, or ours

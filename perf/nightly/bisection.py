@@ -1,4 +1,4 @@
-"""The step that finds since which commit each benchmark is slower, as far as the night's time goes."""
+"""The step that finds the commit since which each benchmark is slower, as far as the night's time goes."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -8,19 +8,20 @@ from typing import Any
 
 from perf.compare.record import Finding
 from perf.nightly import blame, compare, folder, verdict
+from perf.nightly.night import Night, acceptance
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped
-from perf.nightly.tonight import Tonight, acceptance
 from perf.system import git
 
 LATE = "not bisected: the night's time for it had ended"
 
 
-def results(night: Tonight) -> Path:
+def results(night: Night) -> Path:
     return night.folder.path / "bisected.jsonl"
 
 
-def bisection(night: Tonight) -> None:
+def bisection(night: Night) -> None:
+    """Searches the commit of each regression that is not accepted, the worst first."""
     slower, why, spent = {}, acceptance(), 0.0
     for line in folder.lines(verdict.results(night)):
         spent += line["seconds"]
@@ -39,28 +40,24 @@ def bisection(night: Tonight) -> None:
         raise ValueError(f"{status(code)}: {night.last_line('bisection')}; {night.folder.log('bisection')}")
 
 
-def found(night: Tonight) -> dict[str, dict[str, Any]]:
-    """By benchmark: `since` and `why`, and of the commit `author` and `subject`."""
-    known = {}
-    for line in folder.lines(results(night)):
-        known[line["benchmark"]] = line | (_described(night.root, line["since"]) if line["since"] else {})
-    return known
+def commits(night: Night) -> dict[str, dict[str, Any]]:
+    """Reads what was found, by benchmark: `since` and `why`, and the commit's `author` and `subject`."""
+    return {line["benchmark"]: line | (_described(night.root, line["since"]) if line["since"] else {})
+            for line in folder.lines(results(night))}
 
 
-def with_commits(findings: list[Finding], known: Mapping[str, Mapping[str, Any]], lacking: str) -> list[Finding]:
-    """The findings, those that regressed with the commit that did it, or why it isn't known. Pure."""
-    told = []
-    for one in findings:
-        line = known.get(one.benchmark)
+def with_commits(findings: list[Finding], commits: Mapping[str, Mapping[str, Any]], otherwise: str) -> list[Finding]:
+    """Adds to each regression the commit that made it, or why that isn't known: `otherwise` if it was not searched.
+    Pure."""
+    def with_commit(one: Finding) -> Finding:
         if one.word != "regressed":
-            told.append(one)
-        elif line is None:
-            told.append(replace(one, why=f"{one.why}; {lacking}"))
-        else:
-            why = "; ".join(filter(None, (one.why, line["why"])))
-            told.append(replace(one, why=why, since=line["since"], author=line.get("author"),
-                                subject=line.get("subject")))
-    return told
+            return one
+        if (line := commits.get(one.benchmark)) is None:
+            return replace(one, why=f"{one.why}; {otherwise}")
+        why = "; ".join(filter(None, (one.why, line["why"])))
+        return replace(one, why=why, since=line["since"], author=line.get("author"), subject=line.get("subject"))
+
+    return [with_commit(one) for one in findings]
 
 
 def _described(root: Path, commit: str) -> dict[str, str]:

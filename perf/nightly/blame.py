@@ -1,4 +1,4 @@
-"""`python -m perf.nightly.blame REQUEST RESULTS`: which commit made each benchmark of a night slower.
+"""`python -m perf.nightly.blame REQUEST RESULTS` finds the commit that made each benchmark of a night slower.
 
 REQUEST is JSON: the device, the seconds for all of it, the commit `bad`, and what is `wanted`, the worst first: a
 benchmark, and a commit at which it was good.
@@ -20,59 +20,60 @@ from pathlib import Path
 from perf.compare.bisect import SECONDS, Compare, Measuring, between, comparing
 from perf.compare.checkout import ROOT, checkout
 from perf.compare.closure import fingerprint
-from perf.nightly.compare import arguments, by, ended
+from perf.nightly.compare import arguments, group, stop
 from perf.nightly.folder import append, lines
 from perf.system.devices import device
 from perf.verdict.search import Found, Step, search
 from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
-TOLD = 3  # commits that are named beside the first
+MOST = 3  # commits that are named beside the first
 
 
 class Late(Exception):
-    """The time for all of it has ended."""
+    """Raised when the time for all of it has ended."""
 
 
 @dataclass(frozen=True)
 class Blame:
-    """`since` is None where no commit was found; `why` says so, or what else there is to say of it ("")."""
+    """The commit `since` which a benchmark is slower; None where it was not found, for the reason `why`. Of a commit
+    that was found `why` holds what else there is to say ("")."""
 
     since: str | None
     why: str = ""
 
 
 def main(request: Path, results: Path, root: Path = ROOT) -> None:
-    asked = json.loads(request.read_text(encoding="utf-8"))
-    known = {line["benchmark"]: line for line in lines(results)}
-    place = device(asked["device"])
-    end = time.monotonic() + asked["seconds"] - sum(line["seconds"] for line in known.values())
-    wanted = [(one["good"], workload(one["benchmark"])) for one in asked["wanted"]
-              if one["benchmark"] not in known]
-    commits, refused = {}, {}
-    for good, these in by(wanted, lambda one: one[0]).items():
+    """Searches what the request asks for and the results lack, as long as there is time."""
+    job = json.loads(request.read_text(encoding="utf-8"))
+    before = {line["benchmark"]: line for line in lines(results)}
+    place = device(job["device"])
+    end = time.monotonic() + job["seconds"] - sum(line["seconds"] for line in before.values())
+    searches = [(one["good"], workload(one["benchmark"])) for one in job["wanted"] if one["benchmark"] not in before]
+    commits, refusals = {}, {}
+    for good, these in group(searches, lambda one: one[0]).items():
         try:
-            commits[good] = changing([w for _, w in these], good, between(root, good, asked["bad"]), root)
+            commits[good] = changes([w for _, w in these], good, between(root, good, job["bad"]), root)
         except ValueError as error:  # it is no ancestor, or nothing lies between the two
-            refused[good] = Blame(None, f"not bisected: {error}")
-    before = [line["since"] for line in known.values() if line["since"]]
-    for good, w in wanted:
+            refusals[good] = Blame(None, f"not bisected: {error}")
+    culprits = [line["since"] for line in before.values() if line["since"]]
+    for good, w in searches:
         name = w.id
         print(name, flush=True)
-        began = time.monotonic()
+        start = time.monotonic()
         compare = until(end, comparing(w, place))
         try:
-            one = refused.get(good) or blamed(commits[good][name], good, compare, SECONDS[place.type], root, before)
+            one = refusals.get(good) or find(commits[good][name], good, compare, SECONDS[place.type], root, culprits)
         except Late:
             return
-        append(results, {"benchmark": name, "since": one.since, "why": one.why, "seconds": time.monotonic() - began})
-        before += [one.since] if one.since else []
+        append(results, {"benchmark": name, "since": one.since, "why": one.why, "seconds": time.monotonic() - start})
+        culprits += [one.since] if one.since else []
         print(f"  {one.since}: {one.why}", flush=True)
 
 
-def changing(workloads: Sequence[Workload], good: str, commits: Sequence[str], root: Path) -> dict[str, list[str]]:
-    """The commits after which each benchmark runs other code than before; all of them where that can't be told."""
-    found: dict[str, list[str]] = {w.id: [] for w in workloads}
+def changes(workloads: Sequence[Workload], good: str, commits: Sequence[str], root: Path) -> dict[str, list[str]]:
+    """Returns, by benchmark, the commits after which it runs other code than before; all where that can't be told."""
+    changed: dict[str, list[str]] = {w.id: [] for w in workloads}
     before: dict[str, str] = {}
     for commit in (good, *commits):
         try:
@@ -81,15 +82,15 @@ def changing(workloads: Sequence[Workload], good: str, commits: Sequence[str], r
         except (ValueError, SyntaxError):
             now = {}  # bisection will say why it can't be measured
         if commit != good:
-            for name in found:
+            for name, its in changed.items():
                 if name not in now or now[name] != before.get(name):
-                    found[name].append(commit)
+                    its.append(commit)
         before = now
-    return {name: kept or list(commits) for name, kept in found.items()}
+    return {name: its or list(commits) for name, its in changed.items()}
 
 
 def until(end: float, compare: Compare, clock: Callable[[], float] = time.monotonic) -> Compare:
-    """The same, but raises Late from `end` on, and takes no longer than what is left."""
+    """Returns `compare`, but it raises Late from `end` on, and takes no longer than what is left."""
     def limited(base: Path, head: Path, seconds: float):
         left = end - clock()
         if left <= 0:
@@ -99,13 +100,16 @@ def until(end: float, compare: Compare, clock: Callable[[], float] = time.monoto
     return limited
 
 
-def blamed(commits: Sequence[str], good: str, compare: Compare, seconds: float, root: Path,
-           before: Sequence[str] = ()) -> Blame:
-    """Of one benchmark, slower after the last of `commits` than at `good`. Raises Late."""
+def find(commits: Sequence[str], good: str, compare: Compare, seconds: float, root: Path,
+         culprits: Sequence[str] = ()) -> Blame:
+    """Finds the commit that made one benchmark slower: it is slower after the last of `commits` than at `good`.
+
+    The `culprits` of other benchmarks are tried first. Raises Late.
+    """
     if len(commits) == 1:
         return Blame(commits[0])
     line = [good, *commits]
-    for commit in [commit for commit in dict.fromkeys(before) if commit in commits]:
+    for commit in [commit for commit in dict.fromkeys(culprits) if commit in commits]:
         with checkout(line[line.index(commit) - 1], root) as base, checkout(commit, root) as head:
             if compare(base, head, seconds).word == "regressed":
                 return Blame(commit)
@@ -119,7 +123,7 @@ def blamed(commits: Sequence[str], good: str, compare: Compare, seconds: float, 
 
 
 def worst(found: Found) -> Step:
-    """The step that takes most; the first one, where times don't tell."""
+    """Returns the step that takes most; the first one, where times don't tell."""
     def rise(step: Step) -> float:
         levels = [1.0 if at == 0 else found.verdicts[at].ratio or 1.0 for at in (step.before, step.after)]
         return math.log(levels[1] / levels[0]) if min(levels) > 0 else 0.0
@@ -135,10 +139,10 @@ def _more(line: Sequence[str], step: Step, found: Found) -> Iterator[str]:
 
 
 def _short(commits: Sequence[str]) -> str:
-    more = f" and {len(commits) - TOLD} more" if len(commits) > TOLD else ""
-    return " ".join(commit[:8] for commit in commits[:TOLD]) + more
+    more = f" and {len(commits) - MOST} more" if len(commits) > MOST else ""
+    return " ".join(commit[:8] for commit in commits[:MOST]) + more
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGTERM, stop)
     main(*arguments(sys.argv[1:]))

@@ -1,6 +1,6 @@
-"""`python -m perf.nightly.compare REQUEST RESULTS`: live pairs of each benchmark that a night wants compared.
+"""`python -m perf.nightly.compare REQUEST RESULTS` measures live pairs of each benchmark that a night wants compared.
 
-REQUEST is JSON: the device, the seconds for all of it, and what is `wanted`, the most pressing first. A line goes to
+REQUEST is JSON: the device, the seconds for all of it, and what is `wanted`, the most urgent first. A line goes to
 RESULTS as soon as a verdict is known; what has a line there is not measured again.
 """
 from __future__ import annotations
@@ -26,14 +26,17 @@ from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
 T = TypeVar("T")
-Compared = tuple[Finding, Sequence[float], float]  # with the log ratios of its pairs, and the seconds it took
-AGAIN = "invalid"  # the word of what the machine spoiled
+Decision = tuple[Finding, Sequence[float], float]  # with the log ratios of its pairs, and the seconds it took
+AGAIN = "invalid"  # the word of what the machine spoiled, which is measured again
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A benchmark by its id, and the commit to compare tonight's with. `thresholds` as `Thresholds` has them; None: the
-    committed ones. With the same sources on both sides it is timed only if that is asked for: `timed`."""
+class Request:
+    """A benchmark by its id, and the commit to compare tonight's with.
+
+    `thresholds` are the fields of `Thresholds`; None means the committed ones. With the same sources on both sides it
+    is timed only if `timed` asks for it.
+    """
 
     benchmark: str
     base: str
@@ -42,20 +45,21 @@ class Wanted:
 
 
 def main(request: Path, results: Path, root: Path = ROOT) -> None:
-    asked = json.loads(request.read_text(encoding="utf-8"))
-    known = found(results)
+    """Compares what the request asks for and the results lack."""
+    job = json.loads(request.read_text(encoding="utf-8"))
+    before = findings(results)
     spent = sum(line["seconds"] for line in lines(results))
-    wanted = [each for told in asked["wanted"] if (each := Wanted(**told)).benchmark not in known
-              or known[each.benchmark].word == AGAIN]
-    bases = {each.benchmark: each.base for each in wanted}
-    for one, ratios, seconds in compared(wanted, asked["device"], asked["seconds"] - spent, root):
+    requests = [each for fields in job["wanted"] if (each := Request(**fields)).benchmark not in before
+                or before[each.benchmark].word == AGAIN]
+    bases = {each.benchmark: each.base for each in requests}
+    for one, ratios, seconds in decide(requests, job["device"], job["seconds"] - spent, root):
         append(results, {"finding": asdict(one), "base": bases[one.benchmark], "ratios": list(ratios),
                          "seconds": seconds})
         print(f"{one.benchmark}: {one.word}: {one.why}", flush=True)
 
 
-def found(results: Path) -> dict[str, Finding]:
-    """By benchmark."""
+def findings(results: Path) -> dict[str, Finding]:
+    """Reads the findings by benchmark."""
     return {one.benchmark: one for one in map(finding, lines(results))}
 
 
@@ -63,11 +67,11 @@ def finding(line: Mapping[str, Any]) -> Finding:
     return Finding(**line["finding"] | {"samples": ()})
 
 
-def compared(wanted: Sequence[Wanted], device: str, seconds: float, root: Path,
-             clock: Callable[[], float] = time.monotonic) -> Iterator[Compared]:
-    """Each as soon as it is decided. What the seconds don't suffice for is left out."""
+def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
+           clock: Callable[[], float] = time.monotonic) -> Iterator[Decision]:
+    """Compares each, and yields it as soon as it is decided. What the seconds don't suffice for is left out."""
     end = clock() + seconds
-    for base, of_base in by(wanted, lambda one: one.base).items():
+    for base, of_base in group(requests, lambda one: one.base).items():
         with checkout(base, root) as folder:
             timed = []
             for one in of_base:
@@ -76,7 +80,7 @@ def compared(wanted: Sequence[Wanted], device: str, seconds: float, root: Path,
                     yield Finding.of(Row(w, SAME, "unchanged")), (), 0.0
                 else:
                     timed.append((w, one))
-            for together in by(timed, lambda each: each[0].variant).values():  # they share their launches
+            for together in group(timed, lambda each: each[0].variant).values():  # they share their launches
                 left = end - clock()
                 if left <= 0:
                     return
@@ -84,29 +88,29 @@ def compared(wanted: Sequence[Wanted], device: str, seconds: float, root: Path,
                 yield from _pairs(together, folder, head_folder(root), device, most, len(timed), clock)
 
 
-def by(these: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
-    """In groups, in the order of each one's first."""
+def group(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """Groups the items by their key, in the order of each group's first."""
     groups: dict[str, list[T]] = {}
-    for one in these:
+    for one in items:
         groups.setdefault(key(one), []).append(one)
     return groups
 
 
-def _pairs(together: Sequence[tuple[Workload, Wanted]], base: Path, head: Path, device: str, seconds: float,
-           among: int, clock: Callable[[], float]) -> Iterator[Compared]:
+def _pairs(together: Sequence[tuple[Workload, Request]], base: Path, head: Path, device: str, seconds: float,
+           among: int, clock: Callable[[], float]) -> Iterator[Decision]:
     kind = live.kind(device)
     settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, kind, among)
                 for w, one in together}
     cases: dict[str, pairs.Case] = {}
-    began = clock()
+    start = clock()
     for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
                                     lambda line: print(f"  {line}", flush=True), cases=cases):
-        yield Finding.of(row(verdict, cases[w.id])), cases[w.id].ratios, clock() - began
-        began = clock()
+        yield Finding.of(row(verdict, cases[w.id])), cases[w.id].ratios, clock() - start
+        start = clock()
 
 
-def ended(signum: int, frame: Any) -> None:
-    """Of a night that is ended: the base's folder goes too."""
+def stop(signum: int, frame: Any) -> None:
+    """Ends the process by an exception, so that the base's folder is removed too."""
     sys.exit(128 + signum)
 
 
@@ -116,5 +120,5 @@ def arguments(words: Sequence[str]) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGTERM, stop)
     main(*arguments(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`python -m perf.nightly.controls DEVICE LAUNCH RESULTS`: one launch of the frozen controls (perf/bench/controls.py).
+"""`python -m perf.nightly.controls DEVICE LAUNCH RESULTS` launches the frozen controls once (perf/bench/controls.py).
 
 A line goes to RESULTS for each; what has one of this launch is not measured again.
 """
@@ -19,33 +19,34 @@ from perf.nightly.folder import append, lines
 PRECISION = {"cuda": 0.002, "cpu": 0.01}
 
 
-def main(device: torch.device, launch: int, results: Path, wanted: Sequence[controls.Control]) -> None:
-    """What can't be measured, or only by an unfit machine, is left out: the decision does with fewer."""
-    known = {(line["control"], line["launch"]) for line in lines(results)}
+def main(device: torch.device, launch: int, results: Path, all_controls: Sequence[controls.Control]) -> None:
+    """Measures the controls. What can't be measured, or only by an unfit machine, is left out: the decision does with
+    fewer."""
+    before = {(line["control"], line["launch"]) for line in lines(results)}
     timer, watch = clock(device), Watch(device)
-    for control in wanted:
-        if (control.name, launch) in known:
+    for control in all_controls:
+        if (control.name, launch) in before:
             continue
         try:
             plan = timer.prepare(control.make(device))
             watch.begin()
-            found = sample(timer, plan, precision=PRECISION[device.type], watch=watch.sample)
+            samples = sample(timer, plan, precision=PRECISION[device.type], watch=watch.sample)
         except (RuntimeError, ValueError) as error:
             print(f"{control.name}: {error}".splitlines()[0], flush=True)
             continue
         if reason := unfit(watch.end()):
             print(f"{control.name}: {reason}", flush=True)
             continue
-        append(results, {"control": control.name, "launch": launch, "seconds": found.median})
-        print(f"{control.name}: {found.median:.3e} s", flush=True)
+        append(results, {"control": control.name, "launch": launch, "seconds": samples.median})
+        print(f"{control.name}: {samples.median:.3e} s", flush=True)
 
 
 def launches(results: Path) -> dict[str, list[float]]:
-    """By name, the medians of its launches."""
-    found: dict[str, list[float]] = {}
+    """Reads the medians of each control's launches, by its name."""
+    medians: dict[str, list[float]] = {}
     for line in lines(results):
-        found.setdefault(line["control"], []).append(line["seconds"])
-    return found
+        medians.setdefault(line["control"], []).append(line["seconds"])
+    return medians
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A night's folder: which night it is, and what became of its steps.
+"""A night's folder: its key, and the results of its steps.
 
     .perf/nightly/2026-11-25/night.json       when it began, of which commit, machine and options: its key
                             /steps/NAME.json  the result of a step that ended
@@ -24,47 +24,47 @@ RESUMED = 20 * 3600.0  # seconds after its begin that a night is taken up again;
 
 
 @dataclass(frozen=True)
-class Done(Step):
-    """What became of a step; `unfit`: it failed because the machine did."""
+class Result(Step):
+    """The result of a step; `unfit` says that it failed because of the machine."""
 
     unfit: bool = False
 
     @property
-    def told(self) -> Step:
-        """As a night's record has it."""
+    def step(self) -> Step:
+        """The part of it that a night's record has."""
         return Step(self.name, self.outcome, self.reason, self.seconds)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """`began` in seconds since 1970."""
+    """The folder of a night that began at `start`, in seconds since 1970."""
 
     path: Path
-    began: float
+    start: float
 
     def log(self, name: str) -> Path:
         return self.path / f"{name}.log"
 
-    def done(self, name: str) -> Done | None:
-        """The result of a step; None if it has none that can be read: then it runs again."""
+    def result(self, name: str) -> Result | None:
+        """Returns the result of a step; None if it has none that can be read: then it runs again."""
         try:
-            return Done(**json.loads((self.path / "steps" / f"{name}.json").read_text(encoding="utf-8")))
+            return Result(**json.loads((self.path / "steps" / f"{name}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
-    def keep(self, done: Done) -> None:
-        write(self.path / "steps" / f"{done.name}.json", asdict(done))
+    def save(self, result: Result) -> None:
+        write(self.path / "steps" / f"{result.name}.json", asdict(result))
 
 
 def take(nights: Path, key: Mapping[str, Any], steps: Iterable[str], now: float, *, fresh: bool = False) -> Folder:
-    """The folder of the night that was begun last, if it is this one (`key`) and not finished; else a new one.
+    """Returns the folder of the last night, if it is this one (`key`) and not finished; else a new one.
 
     `steps` are those of a whole night. `fresh` asks for a new one.
     """
     names = tuple(steps)
-    if not fresh and (found := _newest(nights)) and found[1] == json.loads(json.dumps(key)):
-        folder = found[0]
-        if 0 <= now - folder.began < RESUMED and not all(map(_ended, map(folder.done, names))):
+    if not fresh and (newest := _newest(nights)) and newest[1] == json.loads(json.dumps(key)):
+        folder = newest[0]
+        if 0 <= now - folder.start < RESUMED and not all(map(_over, map(folder.result, names))):
             return folder
     folder = Folder(_unused(nights, datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")), now)
     write(folder.path / "night.json", {"schema": SCHEMA, "began": now, "key": key})
@@ -72,42 +72,42 @@ def take(nights: Path, key: Mapping[str, Any], steps: Iterable[str], now: float,
 
 
 def write(path: Path, content: Any) -> None:
-    """JSON, all of it or nothing."""
+    """Writes JSON, all of it or nothing."""
     files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def append(path: Path, content: Mapping[str, Any]) -> None:
-    """One line of JSON; half a line that a killed process left does not swallow it."""
+    """Appends a line of JSON, on a line of its own though a killed process left half a line."""
     whole = not path.exists() or path.read_bytes()[-1:] in (b"\n", b"")
     with path.open("a", encoding="utf-8") as file:
         file.write(("" if whole else "\n") + json.dumps(content) + "\n")
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """What `append` wrote; a broken line is left out: what it told of is measured again."""
+    """Reads what `append` wrote. A broken line is left out: what it was about is measured again."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            found = json.loads(line)
+            content = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            yield found
+        if isinstance(content, dict):
+            yield content
 
 
 def _newest(nights: Path) -> tuple[Folder, Any] | None:
-    found = []
+    folders = []
     for path in nights.glob("*/night.json"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["schema"] == SCHEMA:
-                found.append((Folder(path.parent, float(record["began"])), record["key"]))
+                folders.append((Folder(path.parent, float(record["began"])), record["key"]))
         except (OSError, ValueError, TypeError, KeyError):
             continue
-    return max(found, key=lambda one: one[0].began, default=None)
+    return max(folders, key=lambda one: one[0].start, default=None)
 
 
-def _ended(done: Done | None) -> bool:
-    return done is not None and done.outcome != "failed"
+def _over(result: Result | None) -> bool:
+    return result is not None and result.outcome != "failed"
 
 
 def _unused(nights: Path, date: str) -> Path:

@@ -1,7 +1,7 @@
-"""One measures at a time: a lock of the whole machine, whoever runs the night and in whichever clone.
+"""A lock of the whole machine: one night measures at a time, whoever runs it and in whichever clone.
 
-It is `flock`'s, so it goes with the processes that hold it: there is no stale lock. What the file says of its holder is
-for people.
+It is `flock`'s, so it goes with the processes that hold it: there is no stale lock. The file names its holder for
+people to read.
 """
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ PATIENCE = 20.0  # seconds: what a killed night had started needs a moment to en
 
 @contextmanager
 def hold(path: Path = DEFAULT, patience: float = PATIENCE) -> Iterator[int]:
-    """The lock's file descriptor, which a process that measures inherits. Raises ValueError, in one line, if after
-    `patience` seconds another still holds it, or the file can't be opened."""
+    """Takes the lock and yields its file descriptor, which a process that measures inherits.
+
+    Raises ValueError, in one line, if after `patience` seconds another still holds it, or the file can't be opened.
+    """
     try:
-        file = _opened(path)
+        file = _open(path)
     except OSError as error:
         raise ValueError(f"the lock {path} can't be opened: {error.strerror}; name another file by --lock") from None
     try:
         end = time.monotonic() + patience
-        while not _taken(file):
+        while not _take(file):
             if time.monotonic() >= end:
                 raise ValueError(f"{_holder(file)} (lock {path}): wait for it, or end it")
             time.sleep(0.1)
@@ -40,9 +42,9 @@ def hold(path: Path = DEFAULT, patience: float = PATIENCE) -> Iterator[int]:
         os.close(file)
 
 
-def _opened(path: Path) -> int:
-    """For reading and writing by every account. What another one made is not opened as if to be made (O_CREAT): Linux
-    refuses that in folders that are everyone's (fs.protected_regular)."""
+def _open(path: Path) -> int:
+    """Opens the file so that every account may read and write it. A file that another account made is opened without
+    O_CREAT: Linux refuses that in folders that are everyone's (fs.protected_regular)."""
     try:
         return os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -51,7 +53,7 @@ def _opened(path: Path) -> int:
         return file
 
 
-def _taken(file: int) -> bool:
+def _take(file: int) -> bool:
     with suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -61,12 +63,12 @@ def _taken(file: int) -> bool:
 def _holder(file: int) -> str:
     pid, _, since = os.pread(file, 100, 0).decode(errors="replace").partition(" ")
     try:
-        began = datetime.fromtimestamp(float(since), UTC).strftime("%Y-%m-%d %H:%M UTC")
+        start = datetime.fromtimestamp(float(since), UTC).strftime("%Y-%m-%d %H:%M UTC")
         os.kill(int(pid), 0)
     except ProcessLookupError:
-        return f"what process {pid}, now gone, had started at {began} is still measuring"
+        return f"what process {pid}, now gone, had started at {start} is still measuring"
     except PermissionError:
         pass
     except ValueError:
         return "another process is measuring"
-    return f"process {pid} is measuring, since {began}"
+    return f"process {pid} is measuring, since {start}"

@@ -1,83 +1,150 @@
-"""A night from beginning to end: its steps, in their order, and what they come to."""
+"""A night: its options, its machine, its folder, and the nights before it."""
 from __future__ import annotations
 
-import time
+import functools
+import json
+import shlex
+import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from perf.alerts.sets import Why, alarms
-from perf.compare.checkout import resolve
-from perf.compare.record import Night
-from perf.nightly import measuring, record
-from perf.nightly.bisection import bisection
-from perf.nightly.folder import Done, Folder, take
-from perf.nightly.screening import launches, learn, screen
-from perf.nightly.steps import Job, run
-from perf.nightly.telling import alert, site
-from perf.nightly.tonight import Look, Options, Tonight
-from perf.nightly.verdict import DECIDED, verdict
-from perf.system import exit_codes, git
+from perf.alerts.sets import Why
+from perf.compare.record import Comparison, Finding, load
+from perf.nightly import process
+from perf.nightly.folder import Folder
+from perf.policy.accepted import accepted
+from perf.policy.accepted import load as load_accepted
 
-JOBS: tuple[Job[Tonight], ...] = (
-    Job("machine", measuring.machine, always=True),  # fitness is of the moment
-    Job("tests", measuring.tests),
-    Job("benchmarks", measuring.benchmarks, needs=("machine",)),
-    Job("launches", launches, needs=("machine", "benchmarks")),
-    Job("screen", screen, needs=("machine", "launches")),
-    Job("verdict", verdict, needs=("machine", "benchmarks"), after=("screen",)),
-    Job("bisection", bisection, needs=("machine", "verdict")),
-    Job("learn", learn, needs=("launches",), after=("verdict",)),
-    Job("alert", alert, last=True),
-    Job("site", site, last=True),
-)
-MEASURE = ("benchmarks", "launches", "screen", "verdict", "bisection")
+STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint
 
 
-def through(root: Path, options: Options, head: str, held: int, *,
-            fresh: bool) -> tuple[Tonight, Night, dict[str, Done]]:
-    """All steps; what they left."""
-    look = measuring.looked(root, options.device)
-    device = options.device or look.device
-    folder = take(options.work, key(head, look, device, options), [job.name for job in JOBS], time.time(), fresh=fresh)
-    if whole(folder):
-        look = Look(look.id, look.fingerprint, None)  # fit or not, nothing is left to measure
-    night = Tonight(root, options, folder, head, look, device, held)
-    say(f"night {folder.path.name}: {head[:8]} on {device}, in {folder.path}")
-    done = run(JOBS, night, folder, say)
-    return night, record.save(night, [job.name for job in JOBS]), done
+@dataclass(frozen=True)
+class Options:
+    """`budget` are seconds for pairs and bisection, `more` options of pytest that choose what is measured."""
+
+    device: str | None
+    grid: str
+    results: Path
+    nights: Path  # the records
+    work: Path  # the nights' folders
+    budget: float
+    repository: str | None
+    last_good: str | None
+    tests: bool = True
+    alert: bool = True
+    site: bool = True
+    more: tuple[str, ...] = ()
 
 
-def whole(folder: Folder) -> bool:
-    """Whether all that is measured was: on a fit machine, for without one the steps are skipped."""
-    done = [folder.done(name) for name in ("machine", *MEASURE)]
-    return all(one is not None and one.outcome != "failed" for one in done)
+@dataclass(frozen=True)
+class Machine:
+    """The machine as `python -m perf machine` prints it; `unfit` is why nothing can be measured now."""
+
+    id: str
+    fingerprint: Mapping[str, Any]
+    unfit: str | None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Reads what `python -m perf machine` printed. Raises ValueError, KeyError or TypeError for anything else."""
+        record = json.loads(text)
+        fingerprint = {name: value for name, value in record.items() if name not in STATE}
+        return cls(record["id"], fingerprint, record["unfit"])
+
+    @property
+    def device(self) -> str:
+        """The device to measure on, unless the options name another."""
+        return "cuda" if self.fingerprint.get("gpus") else "cpu"
 
 
-def key(head: str, look: Look, device: str, options: Options) -> dict[str, Any]:
-    """What makes a night another one, so that what was measured does not belong to it."""
-    return {"head": head, "machine": look.id, "device": device, "grid": options.grid, "more": options.more,
-            "results": str(options.results), "last_good": options.last_good}
+@dataclass(frozen=True)
+class Night:
+    """One night of one commit, as its steps see it; `lock` is the file descriptor that processes inherit."""
+
+    root: Path
+    options: Options
+    folder: Folder
+    head: str  # a full hash
+    machine: Machine
+    device: str
+    lock: int | None = None
+
+    @property
+    def evidence(self) -> Path:
+        """The evidence of the first launch."""
+        return self.evidence_of(1)
+
+    def evidence_of(self, launch: int) -> Path:
+        return self.folder.path / ("evidence.jsonl" if launch == 1 else f"evidence-{launch}.jsonl")
+
+    @property
+    def record(self) -> Path:
+        """The record that alerts and the site read."""
+        return self.options.nights / f"{self.folder.path.name}.json"
+
+    def run(self, name: str, *words: str, secrets: bool = False) -> int:
+        """Runs `python -m WORDS`, its output in the log of the step `name`, and returns its exit status.
+
+        Raises ValueError if it hangs.
+        """
+        return process.run([sys.executable, "-m", *words], self.folder.log(name), root=self.root, lock=self.lock,
+                           secrets=secrets)
+
+    def last_line(self, name: str) -> str:
+        return process.last_line(self.folder.log(name))
+
+    def earlier(self) -> list[Comparison]:
+        """Returns the nights before on this hardware and device, the newest first. A file that is no record is left
+        out; the site names it."""
+        records = (_record(path, path.stat().st_mtime_ns) for path in self.options.nights.glob("**/*.json"))
+        hardware = Comparison(0.0, "", self.machine.fingerprint, "", "", "", "").hardware
+        return sorted((one for one in records if one and one.time < self.folder.start and one.hardware == hardware
+                       and device_of(one) == self.device), key=lambda one: one.time, reverse=True)
 
 
-def committed(root: Path) -> str:
-    """The head's full hash. Raises ValueError, in one line, for a working tree that is no commit's."""
-    head = resolve(root, "HEAD")
-    if changes := git.changes(root):
-        raise ValueError(f"uncommitted changes ({changes[0]} among them): a night is of a commit; commit them, or put "
-                         "them away (git stash)")
-    return head
+@functools.cache
+def _record(path: Path, changed: int) -> Comparison | None:
+    """Reads a record once: several steps ask for years of them."""
+    try:
+        return load(path)
+    except ValueError:
+        return None
 
 
-def exit_code(done: Mapping[str, Done], night: Night, accepted: Why) -> int:
-    """The worst comes first. Pure."""
-    if alarms(night, accepted):
-        return exit_codes.FAILED
-    if any(one.unfit for one in done.values()) and not any(one.word in DECIDED for one in night.findings):
-        return exit_codes.UNFIT
-    return exit_codes.STEP_FAILED if any(one.outcome == "failed" for one in done.values()) else exit_codes.OK
+def selection(device: str, options: Options) -> list[str]:
+    """Returns the options of pytest that say what is measured."""
+    return [f"--perf-device={device}", f"--perf-grid={options.grid}", *options.more]
 
 
-def say(line: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+def command(device: str, options: Options, against: str | None) -> str:
+    """Returns the command that measures the same benchmarks against the same commit, for whoever reads of the night."""
+    base = [f"--perf-against={against}"] if against else []
+    return shlex.join(["python", "-m", "pytest", "perf/", "--benchmark-only", *selection(device, options), *base])
+
+
+def device_of(comparison: Comparison) -> str | None:
+    """Returns the device that the command names; None if no night wrote the record."""
+    return next((word.partition("=")[2] for word in words(comparison.command) if word.startswith("--perf-device=")),
+                None)
+
+
+def words(command: str) -> list[str]:
+    """Splits a night's command, and leaves out what it was compared with."""
+    try:
+        return [word for word in shlex.split(command) if not word.startswith("--perf-against=")]
+    except ValueError:
+        return []
+
+
+def acceptance() -> Why:
+    """Returns the rule of perf/policy/accepted.toml: why a finding is accepted, or None."""
+    entries, _ = load_accepted()
+
+    def why(finding: Finding) -> str | None:
+        return accepted(entries, finding.benchmark, finding.since)
+
+    return why
+
+

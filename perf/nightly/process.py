@@ -1,4 +1,4 @@
-"""The processes of a night: what measures, tests or tells runs as one of its own, its output in a log."""
+"""The processes of a night: each step that measures, tests or publishes runs as one of its own, its output in a log."""
 from __future__ import annotations
 
 import ctypes
@@ -20,8 +20,11 @@ _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 def run(words: Sequence[str], log: Path, *, root: Path, lock: int | None = None, secrets: bool = False,
         hours: float = HOURS) -> int:
-    """The exit status; negative for a signal. `log` is appended to. `lock` is inherited, so that it is held as long as
-    anything measures. The process ends with this one, however that ends. Raises ValueError after `hours`."""
+    """Runs a command, appends its output to `log`, and returns its exit status, which is negative for a signal.
+
+    `lock` is inherited, so that it is held as long as anything measures. The process ends with this one, however that
+    ends. Raises ValueError after `hours`.
+    """
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(words)}\n".encode())
         file.flush()
@@ -41,15 +44,15 @@ def run(words: Sequence[str], log: Path, *, root: Path, lock: int | None = None,
 
 
 def last_line(log: Path) -> str:
-    """What a log ends with."""
+    """Returns the last line of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LAST))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip(" =") if lines else "it said nothing"
+    return lines[-1].strip(" =") if lines else "it printed nothing"
 
 
 def status(code: int) -> str:
-    """"exit status 3", "SIGKILL"."""
+    """Names an exit status: "exit status 3", "SIGKILL"."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 

@@ -52,11 +52,11 @@ def install(config: pytest.Config, settings: Settings) -> Settings:
         settings = replace(settings, workloads=[*settings.workloads, *against.only_base()])
     except ValueError as error:
         raise pytest.UsageError(f"--perf-against: {error}") from None
-    config.pluginmanager.register(Comparison(config, settings, against), "perf_against")
+    config.pluginmanager.register(PairedRun(config, settings, against), "perf_against")
     return settings
 
 
-class Comparison:
+class PairedRun:
     """Hooks: a variant's benchmarks are decided together, before the first of them is run as a test."""
 
     def __init__(self, config: pytest.Config, settings: Settings, against: Against) -> None:
@@ -151,11 +151,11 @@ class Comparison:
 
     def _save(self, path: Path) -> None:
         """The record that alerts read, also of a run that was interrupted."""
-        from perf.compare.record import Finding, Night
+        from perf.compare.record import Comparison, Finding
         from perf.measure import machine
         from perf.verdict.verdict import family
 
-        Night(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit,
+        Comparison(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit,
               machine.revision() or "not committed", self._again(),
               tuple(map(Finding.of, self.rows.values())),
               notes=(*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))).save(path)

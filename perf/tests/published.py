@@ -13,7 +13,7 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from asv.util import write_json
 
-from perf.compare.record import Failed, Finding, Night, Step
+from perf.compare.record import Comparison, Failed, Finding, Step
 from perf.history.series import FIGURES, VERSION, Series, common, series
 from perf.tests.repositories import START, git
 from perf.workloads.workload import Workload
@@ -121,7 +121,7 @@ WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-def night(hashes: list[str], **fields: Any) -> Night:
+def night(hashes: list[str], **fields: Any) -> Comparison:
     """The last commit against the one before the step, on the H200: every verdict once, and a commit that failed."""
     slow = next(w for w in SOFTMAX if (w.backend, w.n) == ("fa2", 2048))
     samples = tuple((commit, seconds(slow, number)) for number, commit in enumerate(hashes))
@@ -139,7 +139,7 @@ def night(hashes: list[str], **fields: Any) -> Night:
             "findings": tuple(findings), "failed": (Failed(hashes[NOTHING], "the GPU fell off the bus <u>"),),
             "vanished": ("softmax:gone-forward",), "notes": ("one finding: look for what they share",),
             "steps": (Step("tests", "ok", None, 60.0), Step("bisect", "failed", "no time was left", 1800.0))}
-    return Night(**told | fields)
+    return Comparison(**told | fields)
 
 
 def tree(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perf.policy import accepted, owners
 from perf.policy.accepted import ANY, Accepted, read
-from perf.tests.nights import FA2, SDPA
+from perf.tests.comparisons import FA2, SDPA
 
 TODAY = date(2026, 11, 25)
 ENTRY = """

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.alerts.sets import CLEAR, REGRESSIONS, TROUBLE, Action, Marker, Set, Trouble, alarms, key, limit, plan
-from perf.compare.record import Failed, Finding, Night, Step
+from perf.compare.record import Comparison, Failed, Finding, Step
 from perf.compare.row import WORDS
 from perf.report.verdicts import ALARMS
-from perf.tests.nights import FA2, GPT2, SDPA, bisected, finding, night, nobody
+from perf.tests.comparisons import FA2, GPT2, SDPA, bisected, comparison, finding, nobody
 
 
 def played(nights, accepted=nobody):
@@ -39,41 +39,42 @@ def kinds(actions):
 
 
 def test_one_issue_while_it_lasts_closed_when_it_recovers():
-    opened, told = played([night(finding()), night(finding(ratio=1.08)), night(finding("ok", ratio=1.001)),
-                           night(finding("ok", ratio=1.001))])
+    good = comparison(finding("ok", ratio=1.001))
+    opened, told = played([comparison(finding()), comparison(finding(ratio=1.08)), good, good])
     assert [kinds(actions) for actions in told] == [[("open", None)], [("update", 1)], [("close", 1)], []]
     assert told[2][0].recovered == (f"{SDPA} time",)
     assert opened == {}
 
 
 def test_what_got_slower_in_one_commit_is_one_issue():
-    _, [actions] = played([night(bisected(finding()), bisected(finding(benchmark=FA2)),
+    _, [actions] = played([comparison(bisected(finding()), bisected(finding(benchmark=FA2)),
                                  bisected(finding(benchmark=GPT2), commit="f" * 40))])
     assert kinds(actions) == [("open", None)] * 2
     assert [len(action.about.findings) for action in actions] == [2, 1]
 
 
 def test_a_regression_that_is_bisected_later_keeps_its_issue():
-    _, told = played([night(finding(), finding(benchmark=FA2)), night(bisected(finding()), finding(benchmark=FA2))])
+    _, told = played([comparison(finding(), finding(benchmark=FA2)),
+                      comparison(bisected(finding()), finding(benchmark=FA2))])
     assert sorted(map(str, kinds(told[1]))) == ["('open', None)", "('update', 1)"]
 
 
 @pytest.mark.parametrize("word", ["invalid", "inconclusive", "missing", "skipped", "new", "unchanged", None])
 def test_a_night_that_can_t_tell_closes_nothing(word):
-    second = night(finding(word)) if word else night()
-    opened, told = played([night(finding()), second])
+    second = comparison(finding(word)) if word else comparison()
+    opened, told = played([comparison(finding()), second])
     assert told[1] == []
     assert list(opened) == [1]
 
 
 def test_what_is_undecided_stays_in_the_issue_of_what_still_is_slower():
-    both = night(finding(), finding(benchmark=FA2))
-    opened, told = played([both, night(finding(), finding("invalid", FA2))])
+    both = comparison(finding(), finding(benchmark=FA2))
+    opened, told = played([both, comparison(finding(), finding("invalid", FA2))])
     [action] = told[1]
     assert action.about.pending == (f"{FA2} time",)
     assert opened[1].members.keys() == {f"{SDPA} time", f"{FA2} time"}
-    later = night(finding("ok"), finding(benchmark=FA2))
-    opened, told = played([both, night(finding(), finding("invalid", FA2)), later])
+    later = comparison(finding("ok"), finding(benchmark=FA2))
+    opened, told = played([both, comparison(finding(), finding("invalid", FA2)), later])
     assert kinds(told[2]) == [("update", 1)]
     assert opened[1].members.keys() == {f"{FA2} time"}
 
@@ -81,34 +82,34 @@ def test_what_is_undecided_stays_in_the_issue_of_what_still_is_slower():
 def test_what_is_called_ok_and_is_as_slow_as_before_stays_open():
     """As against a base that is slow itself, once the last good commit is long ago."""
     still = replace(finding("ok"), base=1.07e-3, head=1.0705e-3)
-    opened, told = played([night(finding()), night(still), night(still), night(finding("ok"))])
+    opened, told = played([comparison(finding()), comparison(still), comparison(still), comparison(finding("ok"))])
     assert [kinds(actions) for actions in told] == [[("open", None)], [], [], [("close", 1)]]
-    opened, told = played([night(finding(), finding(benchmark=FA2)), night(still, finding(benchmark=FA2))])
+    opened, told = played([comparison(finding(), finding(benchmark=FA2)), comparison(still, finding(benchmark=FA2))])
     assert told[1][0].about.pending == (f"{SDPA} time",)
     assert opened[1].members[f"{SDPA} time"] == limit(finding()) == 1.036e-3
 
 
 def test_what_is_good_is_what_was_good_at_first():
     worse = replace(finding(), base=1.072e-3, head=1.2e-3)
-    opened, _ = played([night(finding()), night(worse)])
+    opened, _ = played([comparison(finding()), comparison(worse)])
     assert opened[1].members == {f"{SDPA} time": 1.036e-3}
 
 
 def test_without_values_the_word_alone_decides():
-    _, told = played([night(finding("wrong")), night(finding("ok"))])
+    _, told = played([comparison(finding("wrong")), comparison(finding("ok"))])
     assert kinds(told[1]) == [("close", 1)]
     assert limit(replace(finding(), base=2.0, head=1.0)) is None
 
 
 def test_another_machine_s_issues_are_left_alone():
-    other = replace(night(finding("ok")), fingerprint={"gpus": ["NVIDIA L4"]})
-    opened, told = played([night(finding()), other])
+    other = replace(comparison(finding("ok")), fingerprint={"gpus": ["NVIDIA L4"]})
+    opened, told = played([comparison(finding()), other])
     assert told[1] == []
     assert list(opened) == [1]
 
 
 def test_a_new_driver_is_no_other_machine():
-    _, told = played([night(finding()), replace(night(finding()), machine="ffffffffffff")])
+    _, told = played([comparison(finding()), replace(comparison(finding()), machine="ffffffffffff")])
     assert kinds(told[1]) == [("update", 1)]
 
 
@@ -116,22 +117,22 @@ def test_what_is_accepted_opens_nothing_and_closes_its_issue():
     def accepted(f: Finding) -> str | None:
         return "worth it" if f.benchmark == SDPA else None
 
-    assert plan(night(finding()), {}, accepted) == []
+    assert plan(comparison(finding()), {}, accepted) == []
     marker = Set((finding(),)).marker("NVIDIA H200")
-    assert plan(night(finding()), {7: marker}, accepted) == [Action(7, None, (), (f"{SDPA} time",))]
+    assert plan(comparison(finding()), {7: marker}, accepted) == [Action(7, None, (), (f"{SDPA} time",))]
     both = Set((finding(), finding(benchmark=FA2))).marker("NVIDIA H200")
-    assert plan(night(finding(), finding("invalid", FA2)), {7: both}, accepted) == []  # FA2's stays, undecided
+    assert plan(comparison(finding(), finding("invalid", FA2)), {7: both}, accepted) == []  # FA2's stays, undecided
 
 
 def test_a_wrong_result_can_t_be_accepted():
-    assert alarms(night(finding("wrong")), lambda f: "worth it") == [finding("wrong")]
-    assert kinds(plan(night(finding("wrong")), {}, lambda f: "worth it")) == [("open", None)]
+    assert alarms(comparison(finding("wrong")), lambda f: "worth it") == [finding("wrong")]
+    assert kinds(plan(comparison(finding("wrong")), {}, lambda f: "worth it")) == [("open", None)]
 
 
 def test_a_night_s_trouble_is_one_issue():
-    troubled = night(finding("ok"), vanished=("softmax:gone",), failed=(Failed("3333", "can't be imported"),),
+    troubled = comparison(finding("ok"), vanished=("softmax:gone",), failed=(Failed("3333", "can't be imported"),),
                      steps=(Step("tests", "failed", "2 failed"), Step("site", "ok"), Step("bisect", "skipped")))
-    opened, told = played([troubled, replace(troubled, vanished=()), night(finding("ok"))])
+    opened, told = played([troubled, replace(troubled, vanished=()), comparison(finding("ok"))])
     assert [kinds(actions) for actions in told] == [[("open", None)], [("update", 1)], [("close", 1)]]
     assert told[0][0].about == Trouble((
         ("step tests", "2 failed"), ("3333", "can't be imported"),
@@ -142,11 +143,11 @@ def test_a_night_s_trouble_is_one_issue():
 words = st.sampled_from(WORDS)
 commits = st.sampled_from([None, "a" * 40, "b" * 40])
 one_night = st.dictionaries(st.sampled_from([SDPA, FA2, GPT2]), st.tuples(words, commits)).map(
-    lambda told: night(*(replace(finding(word, name), since=since) for name, (word, since) in told.items())))
+    lambda told: comparison(*(replace(finding(word, name), since=since) for name, (word, since) in told.items())))
 
 
 @given(st.lists(one_night, max_size=6))
-def test_every_alarm_is_in_one_open_issue_and_none_is_forgotten(nights: list[Night]):
+def test_every_alarm_is_in_one_open_issue_and_none_is_forgotten(nights: list[Comparison]):
     """Of each benchmark: after any nights an issue holds it exactly if its last word that tells was an alarm."""
     opened, told = played(nights)
     last: dict[str, str] = {}

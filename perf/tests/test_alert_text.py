@@ -21,8 +21,8 @@ from perf.compare.record import Failed, Finding, Step
 from perf.compare.row import WORDS
 from perf.policy.owners import Owners, read
 from perf.report.units import change_in_percent
+from perf.tests.comparisons import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, comparison, finding, nobody
 from perf.tests.markdown_tokens import tokens
-from perf.tests.nights import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, finding, night, nobody
 
 GOLDEN = Path(__file__).with_name("comment.golden.md")
 OTHERS = [SDPA.replace("n512", f"n{n}") for n in range(1, 40)]
@@ -33,7 +33,7 @@ HOSTILE = "](http://e) @everyone | `x` </details> <!-- -->\n\n::error::\u202e#1"
 
 def compared():
     """Twelve benchmarks: more than are shown."""
-    return night(
+    return comparison(
         finding(), finding(benchmark=FA2, ratio=1.25, why="25.0 % slower [23.9, 26.2], 12 pairs"),
         finding("improved", GPT2, 0.9), finding("inconclusive", OTHERS[0], 1.03), finding("invalid", OTHERS[1]),
         finding("missing", OTHERS[2]), finding("regressed", OTHERS[3], 1.05), finding("unchanged", OTHERS[4]),
@@ -42,7 +42,7 @@ def compared():
 
 
 def body(*found: Finding, accepted=nobody, **changed) -> str:
-    made = night(*found, **changed)
+    made = comparison(*found, **changed)
     [action] = sets.plan(made, {}, accepted)
     assert action.about is not None
     return issue.body(made, action.about, OWNED, accepted)
@@ -75,11 +75,11 @@ def test_ten_rows_are_in_sight_the_worst_first():
     ([finding("wrong"), finding(benchmark=FA2), finding(benchmark=GPT2)], "1 benchmark wrong, 2 benchmarks regressed"),
 ])
 def test_the_verdict_is_one_sentence(found, said):
-    assert verdict(night(*found), nobody) == said
+    assert verdict(comparison(*found), nobody) == said
 
 
 def test_what_is_accepted_is_told_and_does_not_count():
-    said = comment(night(finding()), lambda f: "worth it (accepted until 2027-02-28)")
+    said = comment(comparison(finding()), lambda f: "worth it (accepted until 2027-02-28)")
     assert said.startswith("### Performance: nothing else regressed, 1 accepted\n")
     assert f"- accepted: `{SDPA}`: `worth it (accepted until 2027-02-28)`" in said
     assert "perf accept" not in said
@@ -126,7 +126,7 @@ def test_an_issue_that_is_not_bisected_says_so():
 
 
 def test_what_is_undecided_is_named():
-    made, about = night(finding()), Set((finding(),), (f"{FA2} time",))
+    made, about = comparison(finding()), Set((finding(),), (f"{FA2} time",))
     assert f"Regressed before, undecided tonight: `{FA2} time`." in issue.body(made, about, OWNED, nobody)
 
 
@@ -137,13 +137,13 @@ def test_what_is_undecided_is_named():
     ([finding(ratio=0.99)], f"Regressed: {SDPA} on NVIDIA H200"),  # of a counter that rose
 ])
 def test_a_title_names_the_worst(found, title):
-    [action] = sets.plan(night(*found), {}, nobody)
+    [action] = sets.plan(comparison(*found), {}, nobody)
     assert action.about is not None
-    assert issue.title(night(*found), action.about) == title
+    assert issue.title(comparison(*found), action.about) == title
 
 
 def test_trouble_is_told_with_its_reasons():
-    made = night(failed=(Failed("3333", "can't be imported"),), vanished=("softmax:gone",),
+    made = comparison(failed=(Failed("3333", "can't be imported"),), vanished=("softmax:gone",),
                  steps=(Step("tests", "failed", "2 failed"),))
     about = sets.trouble(made)
     assert about is not None
@@ -153,9 +153,9 @@ def test_trouble_is_told_with_its_reasons():
 
 
 def test_an_issue_ends_with_why():
-    said = issue.closing(night(), Action(1, None, (f"{SDPA} time",), (f"{FA2} time",)))
+    said = issue.closing(comparison(), Action(1, None, (f"{SDPA} time",), (f"{FA2} time",)))
     assert said.startswith(f"Recovered: `{SDPA} time`.\n\nAccepted in perf/policy/accepted.toml: `{FA2} time`.\n\n")
-    assert "Nothing of this was seen again." in issue.closing(night(), Action(1, None))
+    assert "Nothing of this was seen again." in issue.closing(comparison(), Action(1, None))
 
 
 def test_whoever_owns_a_benchmark_is_assigned():
@@ -174,7 +174,7 @@ def texts(made):
 
 
 def test_what_others_wrote_means_nothing():
-    made = night(bisected(replace(finding(benchmark=HOSTILE), why=HOSTILE), HOSTILE, HOSTILE, HOSTILE),
+    made = comparison(bisected(replace(finding(benchmark=HOSTILE), why=HOSTILE), HOSTILE, HOSTILE, HOSTILE),
                  head=HOSTILE, fingerprint={"gpus": [HOSTILE]}, notes=(HOSTILE,), command=HOSTILE, environment=HOSTILE,
                  vanished=(HOSTILE,), failed=(Failed(HOSTILE, HOSTILE),))
     for said in texts(made):
@@ -191,15 +191,15 @@ def test_what_others_wrote_means_nothing():
                 assert not any(word in content for word in ("everyone", "error", "http", "`x`", "#1"))
             if kind.startswith("html"):
                 assert OUR_HTML.fullmatch(content)
-    [error] = [line for line in actions.annotated(made, nobody) if line.startswith("::error")]
+    [error] = [line for line in actions.annotate(made, nobody) if line.startswith("::error")]
     assert "\n" not in error
     assert "&lt;!-- --&gt;" in webhook.payload(made, nobody)["text"]
 
 
 def test_an_annotation_says_what_and_why():
-    made = night(*(finding(benchmark=name, why="100% slower, a: b") for name in OTHERS[:12]), finding("invalid"),
+    made = comparison(*(finding(benchmark=name, why="100% slower, a: b") for name in OTHERS[:12]), finding("invalid"),
                  finding("ok", FA2))
-    lines = list(actions.annotated(made, nobody))
+    lines = list(actions.annotate(made, nobody))
     assert len(lines) == 11
     assert lines[0].startswith("::error title=softmax%3Asdpa-forward")
     assert lines[0].endswith("::regressed: 100%25 slower, a: b")
@@ -219,22 +219,22 @@ def test_a_summary_stays_within_what_a_step_may_have(tmp_path):
 def test_any_night_can_be_told(rows):
     found = [replace(finding(word), benchmark=f"{name}{i}", ratio=ratio, head=ratio, low=ratio, high=ratio, why=name)
              for i, (word, ratio, name) in enumerate(rows)]
-    for said in texts(night(*found)):
+    for said in texts(comparison(*found)):
         assert len(said) <= LONGEST
 
 
 def test_a_night_of_everything_fits():
     name = "model-with-a-long-name-" * 8
     found = [finding(benchmark=f"{name}{i}", why=name * 3) for i in range(2000)]
-    for said in texts(night(*found, vanished=tuple(name + str(i) for i in range(2000)))):
+    for said in texts(comparison(*found, vanished=tuple(name + str(i) for i in range(2000)))):
         assert len(said) <= LONGEST or said.startswith('{"text"')
-    said = comment(night(*found), nobody)
+    said = comment(comparison(*found), nobody)
     assert f"and {2000 - SHOWN - FOLDED} more, in the record" in said
     assert said.endswith(f"{MARKER}\n")
 
 
 def test_csv_has_a_row_a_finding_and_no_formula():
-    made = night(bisected(finding(), subject="=HYPERLINK(evil)"), finding("missing", FA2))
+    made = comparison(bisected(finding(), subject="=HYPERLINK(evil)"), finding("missing", FA2))
     first, second = csv.DictReader(io.StringIO(exports.to_csv(made)))
     assert (first["benchmark"], first["ratio"], first["hardware"]) == (SDPA, "1.072", "NVIDIA H200")
     assert first["subject"] == "'=HYPERLINK(evil)"
@@ -244,7 +244,7 @@ def test_csv_has_a_row_a_finding_and_no_formula():
 
 def test_pytorch_s_database_gets_a_record_a_figure():
     """The keys are the database's: pytorch/test-infra, oss_ci_benchmark_v3; maps are of text to text."""
-    records = json.loads(exports.to_pytorch(night(finding(), finding("missing", FA2), finding("ok", GPT2, 1.0))))
+    records = json.loads(exports.to_pytorch(comparison(finding(), finding("missing", FA2), finding("ok", GPT2, 1.0))))
     assert [record["model"]["name"] for record in records] == [SDPA, GPT2]
     first, second = records
     assert set(first) == {"benchmark", "model", "metric"}
@@ -260,7 +260,7 @@ def test_pytorch_s_database_gets_a_record_a_figure():
 
 
 def test_the_webhook_s_text_names_the_worst():
-    said = webhook.payload(night(*(finding(benchmark=name) for name in OTHERS[:12])), nobody)
+    said = webhook.payload(comparison(*(finding(benchmark=name) for name in OTHERS[:12])), nobody)
     lines = said["text"].splitlines()
     assert lines[0] == "Performance, 2025-11-25 02:00 UTC, NVIDIA H200: 12 benchmarks regressed"
     assert lines[1] == f"regressed: {min(OTHERS[:12])}, +7.2 %"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.alerts.markdown import BARS, LONGEST, code, plain, shown, sparkline, table
+from perf.alerts.markdown import BARS, LONGEST, code, command_block, plain, sparkline, table
 from perf.tests.markdown_tokens import tokens
 
 HOSTILE = ["`", "``a`", "a|b\\|c", "\\", "a\nb", "a\r\n\n# b", "@everyone", "<!-- x -->", "</details>", "[a](http://b)",
@@ -44,7 +44,7 @@ def test_a_table_has_as_many_cells_as_it_should(rows):
     "python -m perf nightly --grid default",
 ])
 def test_a_command_of_ours_is_shown(command):
-    assert shown(command) == f"```sh\n{command}\n```"
+    assert command_block(command) == f"```sh\n{command}\n```"
 
 
 @pytest.mark.parametrize("command", [
@@ -56,12 +56,12 @@ def test_a_command_of_ours_is_shown(command):
     "python -m pytest perf/ --perf-grid=$HOME",
 ])
 def test_a_command_that_could_do_something_else_is_not(command):
-    assert shown(command) is None
+    assert command_block(command) is None
 
 
 @given(texts)
 def test_whatever_is_shown_as_a_command_stays_in_its_block(text):
-    block = shown(f"python -m pytest perf/ {text}")
+    block = command_block(f"python -m pytest perf/ {text}")
     if block is not None:
         assert len(block.splitlines()) == 3
         assert not set(block.splitlines()[1]) & set("`$;&|<>\\\"!#(){}")

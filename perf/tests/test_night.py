@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.compare.record import Failed, Finding, Night, Step, load
+from perf.compare.record import Comparison, Failed, Finding, Step, load
 from perf.compare.row import WORDS, Row
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import BARE, Workload
@@ -18,7 +18,7 @@ WORKLOAD = Workload(BARE, "softmax", "sdpa", "forward", True, 1, 8, 8, 512, 512,
 FOUND = Finding(WORKLOAD.id, "time", "seconds", "regressed", 1e-3, 1.072e-3, 1.072, 1.061, 1.084, 12,
                 "7.2 % slower [6.1, 8.4], 12 pairs", 0.02, "0123abcd", "Ada", "Faster kernels",
                 (("11111111", 1e-3), ("0123abcd", 1.072e-3)))
-NIGHT = Night(1764036000.5, "0123456789ab", {"gpus": ["NVIDIA H200"], "torch": "2.11.0"}, "py3.12", "11111111",
+NIGHT = Comparison(1764036000.5, "0123456789ab", {"gpus": ["NVIDIA H200"], "torch": "2.11.0"}, "py3.12", "11111111",
               "22222222", "python -m pytest perf/ --benchmark-only --perf-against 11111111", (FOUND,),
               (Failed("33333333", "can't be imported"),), ("softmax:gone",), (Step("tests", "ok", seconds=12.5),),
               ("one finding",))
@@ -44,7 +44,7 @@ def test_it_comes_back_as_it_was(tmp_path):
 def test_any_findings_come_back(found):
     """Text of all kinds, numbers that JSON has no word for."""
     night = replace(NIGHT, findings=found)
-    assert Night.from_json(night.to_json()) == night
+    assert Comparison.from_json(night.to_json()) == night
 
 
 def test_what_json_has_no_word_for_is_not_known():
@@ -97,12 +97,12 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 def test_no_value_breaks_the_reader(name, value):
     """It reads it or refuses it: nothing else is raised."""
     try:
-        night = Night.from_json(json.dumps(asdict(NIGHT) | {name: value}))
+        night = Comparison.from_json(json.dumps(asdict(NIGHT) | {name: value}))
     except ValueError as error:
         refused = str(error)
         assert "\n" not in refused
         return
-    assert Night.from_json(night.to_json()) == night
+    assert Comparison.from_json(night.to_json()) == night
     assert night.date.endswith(" UTC")
     assert night.hardware
 

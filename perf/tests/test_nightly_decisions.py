@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from perf.alerts.markdown import shown
+from perf.alerts.markdown import command_block
 from perf.commands import nightly as command
 from perf.compare import record as nights
 from perf.measure.evidence import Evidence, Writer
-from perf.nightly import blame, compare, measuring, record, tonight
+from perf.nightly import blame, compare, measure, night, record
 from perf.nightly.bisection import LATE, with_commits
-from perf.nightly.folder import Done, Folder, append, lines
-from perf.nightly.good import last_good
-from perf.nightly.night import MEASURE, committed, exit_code, whole
-from perf.nightly.verdict import failed, findings
+from perf.nightly.folder import Folder, Result, append, lines
+from perf.nightly.quiet import last_quiet
+from perf.nightly.schedule import MEASURE, all_measured, exit_code, head_commit
+from perf.nightly.verdict import failures, findings
 from perf.system import exit_codes
-from perf.tests.nights import FA2, SDPA, SINCE, bisected, finding, night, nobody
+from perf.tests.comparisons import FA2, SDPA, SINCE, bisected, comparison, finding, nobody
 from perf.verdict.search import Found, Step
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import BARE, Workload
@@ -37,7 +37,7 @@ def evidence(outcome="ok", **changed):
 
 
 def of(head, *found, steps=STEPS):
-    return night(*found, head=head, steps=steps)
+    return comparison(*found, head=head, steps=steps)
 
 
 @pytest.mark.parametrize(("earlier", "base"), [
@@ -52,12 +52,12 @@ def of(head, *found, steps=STEPS):
     ([of("b", steps=())], None),
 ])
 def test_the_last_good_commit_is_that_of_the_last_quiet_night(earlier, base):
-    assert last_good(earlier, nobody) == base
+    assert last_quiet(earlier, nobody) == base
 
 
 def test_what_was_accepted_since_is_no_regression():
     earlier = [of("b", finding("regressed")), of("a", finding("ok"))]
-    assert last_good(earlier, lambda found: "it is worth it") == "b"
+    assert last_quiet(earlier, lambda found: "it is worth it") == "b"
 
 
 def test_each_benchmark_has_a_finding():
@@ -73,7 +73,7 @@ def test_each_benchmark_has_a_finding():
     assert (invalid.word, invalid.why) == ("invalid", "busy")
     assert findings({SDPA: evidence("invalid", reason="busy")}, compared, "late", first=False) == [compared[SDPA]]
     assert findings({SDPA: evidence("skipped"), FA2: evidence("failed")}, {}, "late", first=True) == []
-    assert failed({SDPA: evidence("failed", reason="KeyError: 1")}) == [nights.Failed(SDPA, "KeyError: 1")]
+    assert failures({SDPA: evidence("failed", reason="KeyError: 1")}) == [nights.Failed(SDPA, "KeyError: 1")]
 
 
 def test_what_regressed_has_its_commit_or_why_not():
@@ -100,14 +100,14 @@ def test_what_regressed_has_its_commit_or_why_not():
     ({"machine": "unfit", "tests": "failed"}, [], 10),
 ])
 def test_exit_codes(outcomes, words, code):
-    done = {name: Done(name, "failed" if outcome in ("failed", "unfit") else outcome, "why", unfit=outcome == "unfit")
+    done = {name: Result(name, "failed" if outcome in ("failed", "unfit") else outcome, "why", unfit=outcome == "unfit")
             for name, outcome in outcomes.items()}
-    made = night(*(finding(word, f"b{i}") for i, word in enumerate(words)))
+    made = comparison(*(finding(word, f"b{i}") for i, word in enumerate(words)))
     assert exit_code(done, made, nobody) == code
 
 
 def test_an_accepted_regression_is_a_quiet_night():
-    assert exit_code({}, night(finding()), lambda found: "worth it") == 0
+    assert exit_code({}, comparison(finding()), lambda found: "worth it") == 0
 
 
 @pytest.mark.parametrize(("became", "expected"), [
@@ -118,8 +118,8 @@ def test_whether_anything_is_left_to_measure(tmp_path, became, expected):
     folder = Folder(tmp_path, 1e9)
     for name, outcome in (dict.fromkeys(("machine", *MEASURE), "ok") | became).items():
         if outcome:
-            folder.keep(Done(name, outcome))
-    assert whole(folder) is expected
+            folder.save(Result(name, outcome))
+    assert all_measured(folder) is expected
 
 
 def test_the_help_names_every_exit_code():
@@ -129,8 +129,9 @@ def test_the_help_names_every_exit_code():
 
 
 def test_what_vanished():
-    before = night(finding("ok"), finding("ok", FA2), command="python -m pytest --perf-grid=quick --perf-against=1")
-    of_another = night(finding("ok", "other"), command="python -m pytest --perf-grid=full")
+    command = "python -m pytest --perf-grid=quick --perf-against=1"
+    before = comparison(finding("ok"), finding("ok", FA2), command=command)
+    of_another = comparison(finding("ok", "other"), command="python -m pytest --perf-grid=full")
     assert record.vanished([of_another, before], {SDPA}, before.command) == [FA2]
     assert record.vanished([before], {SDPA}, before.command.replace("=1", "=2")) == [FA2]  # against another commit
     assert record.vanished([of_another, before], {SDPA, FA2, "more"}, before.command) == []
@@ -140,29 +141,29 @@ def test_what_vanished():
 
 def test_a_night_says_its_device():
     here = Path(".")
-    options = tonight.Options(None, "quick", here, here, here, 1.0, None, None, more=("--perf-seqlens=512",))
-    typed = tonight.command("cuda:1", options, "1" * 40)
+    options = night.Options(None, "quick", here, here, here, 1.0, None, None, more=("--perf-seqlens=512",))
+    typed = night.command("cuda:1", options, "1" * 40)
     assert typed == ("python -m pytest perf/ --benchmark-only --perf-device=cuda:1 --perf-grid=quick "
                      f"--perf-seqlens=512 --perf-against={'1' * 40}")
-    assert shown(typed)  # alerts take it for a command of ours
-    assert tonight.device_of(night(command=typed)) == "cuda:1"
-    assert "--perf-against" not in tonight.command("cpu", options, None)
-    assert tonight.device_of(night(command="an unclosed 'quote")) is None
+    assert command_block(typed)  # alerts take it for a command of ours
+    assert night.device_of(comparison(command=typed)) == "cuda:1"
+    assert "--perf-against" not in night.command("cpu", options, None)
+    assert night.device_of(comparison(command="an unclosed 'quote")) is None
 
 
 def test_the_last_good_row_of_each_benchmark_counts(tmp_path):
     writer = Writer(tmp_path / "evidence.jsonl")
     for outcome, median in (("invalid", None), ("ok", 1e-3), ("ok", 2e-3), ("invalid", None)):
         writer.append(evidence(outcome, median=median))
-    assert [(row.outcome, row.median) for row in measuring.measured(writer.path).values()] == [("ok", 2e-3)]
-    assert measuring.measured(tmp_path / "none.jsonl") == {}
+    assert [(row.outcome, row.median) for row in measure.rows(writer.path).values()] == [("ok", 2e-3)]
+    assert measure.rows(tmp_path / "none.jsonl") == {}
 
 
 def test_a_comparison_that_the_machine_spoiled_is_made_again(tmp_path):
     path = tmp_path / "compared.jsonl"
     for word in ("invalid", "ok"):
         append(path, {"finding": json.loads(json.dumps(vars(finding(word)))), "seconds": 1.0})
-        assert compare.found(path) == {SDPA: finding(word)}
+        assert compare.findings(path) == {SDPA: finding(word)}
 
 
 def steps_of(levels, *steps):
@@ -233,12 +234,12 @@ class Levels:
 def test_a_commit_is_found_and_asked_first_of_the_next_benchmark(tmp_path, commits, capsys):
     good, *rest = commits
     compare_ = Levels()
-    assert blame.blamed(rest, good, compare_, 1.0, tmp_path) == blame.Blame(commits[5])
+    assert blame.find(rest, good, compare_, 1.0, tmp_path) == blame.Blame(commits[5])
     assert compare_.asked > 1
     compare_.asked = 0
-    assert blame.blamed(rest, good, compare_, 1.0, tmp_path, [commits[5]]) == blame.Blame(commits[5])
+    assert blame.find(rest, good, compare_, 1.0, tmp_path, [commits[5]]) == blame.Blame(commits[5])
     assert compare_.asked == 1
-    assert blame.blamed(rest, good, compare_, 1.0, tmp_path, [commits[2]]) == blame.Blame(commits[5])
+    assert blame.find(rest, good, compare_, 1.0, tmp_path, [commits[2]]) == blame.Blame(commits[5])
 
 
 def never(base, head, seconds):
@@ -246,7 +247,7 @@ def never(base, head, seconds):
 
 
 def test_the_only_commit_needs_no_measuring(tmp_path, commits):
-    assert blame.blamed(commits[-1:], commits[0], never, 1.0, tmp_path) == blame.Blame(commits[-1])
+    assert blame.find(commits[-1:], commits[0], never, 1.0, tmp_path) == blame.Blame(commits[-1])
 
 
 @pytest.mark.slow
@@ -266,18 +267,18 @@ def test_commits_that_do_not_touch_a_benchmark_s_code_are_not_asked(tmp_path):
         made.append(git(tmp_path, "rev-parse", "HEAD"))
     eager, tiled = (replace(CELL, backend=name) for name in ("eager", "tiled"))
     good, *commits = made
-    found = blame.changing([eager], good, commits[:3], tmp_path)
+    found = blame.changes([eager], good, commits[:3], tmp_path)
     assert found == {eager.id: [made[3]]}
-    found = blame.changing([eager, tiled], good, commits, tmp_path)
+    found = blame.changes([eager, tiled], good, commits, tmp_path)
     assert made[1] in found[tiled.id]
     assert made[2] not in found[tiled.id]
     assert {made[3], made[4]} <= set(found[eager.id])  # what can't be read may be the one
     git(tmp_path, "rm", "-r", "--quiet", "attention")
     git(tmp_path, "commit", "--quiet", "--message", "without attention/")
     without = git(tmp_path, "rev-parse", "HEAD")
-    assert blame.changing([eager], good, [made[1], without], tmp_path) == {eager.id: [without]}
+    assert blame.changes([eager], good, [made[1], without], tmp_path) == {eager.id: [without]}
     gone = replace(CELL, backend="gone")
-    assert blame.changing([gone], good, commits[:3], tmp_path) == {gone.id: commits[:3]}
+    assert blame.changes([gone], good, commits[:3], tmp_path) == {gone.id: commits[:3]}
 
 
 def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path, commits, monkeypatch, capsys):
@@ -296,7 +297,7 @@ def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path,
 
 
 def test_a_regression_that_is_not_seen_again_has_no_commit(tmp_path, commits, capsys):
-    found = blame.blamed(commits[1:4], commits[0], Levels(), 1.0, tmp_path)
+    found = blame.find(commits[1:4], commits[0], Levels(), 1.0, tmp_path)
     assert found.since is None
     assert found.why.startswith("not bisected: measured again, it was ok")
 
@@ -317,10 +318,10 @@ def test_what_is_refused_is_one_line(words, said, capsys):
 
 
 def test_uncommitted_changes_are_refused(tmp_path, commits):
-    assert committed(tmp_path) == commits[-1]
+    assert head_commit(tmp_path) == commits[-1]
     (tmp_path / "attention/__init__.py").write_text("changed\n")
     with pytest.raises(ValueError, match=r"uncommitted changes \(attention/__init__.py among them\)"):
-        committed(tmp_path)
+        head_commit(tmp_path)
 
 
 def test_a_machine_is_looked_at_until_it_is_fit(tmp_path, monkeypatch):
@@ -334,16 +335,16 @@ def test_a_machine_is_looked_at_until_it_is_fit(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(words, 1 if why else 0, text, "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    found = measuring.looked(tmp_path, "cpu", slept.append)
-    assert found == tonight.Look("0123", {"gpus": [], "torch": "2.13"}, None)
+    found = measure.look(tmp_path, "cpu", slept.append)
+    assert found == night.Machine("0123", {"gpus": [], "torch": "2.13"}, None)
     assert found.device == "cpu"
-    assert slept == [measuring.PAUSE] * 2
+    assert slept == [measure.PAUSE] * 2
     answers = iter(["busy"] * 3)
-    assert measuring.looked(tmp_path, "cpu", slept.append).unfit == "busy"
+    assert measure.look(tmp_path, "cpu", slept.append).unfit == "busy"
 
 
 def test_a_machine_without_the_device_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda words, **options: subprocess.CompletedProcess(
         words, 2, "", "warning\npython -m perf machine: no device 'tpu' here"))
     with pytest.raises(ValueError, match=r"^python -m perf machine: no device 'tpu' here$"):
-        measuring.looked(tmp_path, "tpu")
+        measure.look(tmp_path, "tpu")

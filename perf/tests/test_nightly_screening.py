@@ -12,14 +12,14 @@ import torch
 from perf.bench import controls as frozen
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
-from perf.nightly import compare, controls, measuring, nights, screening, verdict
-from perf.nightly.compare import Wanted
-from perf.nightly.folder import Done, Folder, append, lines
+from perf.nightly import compare, controls, measure, memory, screen, verdict
+from perf.nightly.compare import Request
+from perf.nightly.folder import Folder, Result, append, lines
+from perf.nightly.night import Machine, Night, Options
 from perf.nightly.steps import Skipped
-from perf.nightly.tonight import Look, Options, Tonight
 from perf.policy.thresholds import Thresholds
-from perf.tests.nights import finding
-from perf.tests.nights import night as night_of
+from perf.tests.comparisons import comparison as night_of
+from perf.tests.comparisons import finding
 from perf.verdict.nightly import Suspect
 from perf.verdict.nights import Comparison, Measured
 from perf.verdict.verdict import Verdict
@@ -43,7 +43,7 @@ def rows(*medians):
 
 def test_a_night_is_two_launches_of_each_benchmark_and_more_of_a_suspect():
     passes = [rows(1e-3, 2e-3, 3e-3), rows(1.1e-3, 2.1e-3), {A: row(CELLS[0], 1.2e-3)}, {}]
-    found = nights.of(HEAD, {"torch": "2.13", "os": "Linux"}, passes, {"compute/matmul v1": [1e-3, 1e-3]})
+    found = memory.measurement(HEAD, {"torch": "2.13", "os": "Linux"}, passes, {"compute/matmul v1": [1e-3, 1e-3]})
     assert found.launches == {A: (1e-3, 1.1e-3, 1.2e-3), B: (2e-3, 2.1e-3)}
     assert found.within == {A: pytest.approx(0.01), B: pytest.approx(0.01)}
     assert found.environment == {"torch": "2.13"}  # a time does not depend on the rest
@@ -53,7 +53,7 @@ def test_a_night_is_two_launches_of_each_benchmark_and_more_of_a_suspect():
 @pytest.mark.parametrize("bad", [row(CELLS[0], outcome="invalid", reason="busy"),
                                  replace(row(CELLS[0]), reason="kept, though the machine was unfit")])
 def test_what_an_unfit_machine_measured_is_not_remembered(bad):
-    assert nights.of(HEAD, {}, [{A: bad}, rows(1e-3), {}, {}], {}).launches == {}
+    assert memory.measurement(HEAD, {}, [{A: bad}, rows(1e-3), {}, {}], {}).launches == {}
 
 
 def suspect(name=A, why="slower", thresholds=LEARNED):
@@ -69,21 +69,21 @@ def of(word, ratio=1.0):
 
 def test_what_regressed_is_no_history_until_it_is_accepted():
     compared = [(suspect(A), [0.1] * 5, of("regressed", 1.1)), (suspect(B), [0.001] * 5, of("ok"))]
-    kept = nights.taught(MEASURED, compared, [A])
+    kept = memory.lesson(MEASURED, compared, [A])
     assert set(kept.launches) == set(kept.within) == {B}
     assert kept.changed == ()
     assert [one.benchmark for one in kept.comparisons] == [B]
-    accepted = nights.taught(MEASURED, compared, [])
+    accepted = memory.lesson(MEASURED, compared, [])
     assert set(accepted.launches) == {A, B}
     assert accepted.changed == (A,)  # its history begins here
 
 
 def test_nights_come_back_the_oldest_first_and_of_their_device(tmp_path):
     for i, (device, began) in enumerate([("cuda", 3.0), ("cuda", 1.0), ("cpu", 2.0), ("cuda", 9.0)]):
-        nights.save(tmp_path / f"{i}.measured", began, device, replace(MEASURED, commit=str(i)))
+        memory.save(tmp_path / f"{i}.measured", began, device, replace(MEASURED, commit=str(i)))
     (tmp_path / "broken.measured").write_text("{")
     (tmp_path / "other.measured").write_text('{"device": "cuda", "began": 1, "night": {"schema": 99}}')
-    found, problems = nights.load(tmp_path, "cuda", 9.0)
+    found, problems = memory.load(tmp_path, "cuda", 9.0)
     assert [one.commit for one in found] == ["1", "0"]
     assert found[0].launches == {name: list(seconds) for name, seconds in MEASURED.launches.items()}
     assert [Path(line.partition(":")[0]).name for line in problems] == ["broken.measured", "other.measured"]
@@ -93,8 +93,8 @@ def test_nights_come_back_the_oldest_first_and_of_their_device(tmp_path):
 def night(tmp_path, monkeypatch):
     """One whose processes are made up: passes and controls write what they would."""
     options = Options("cpu", "quick", tmp_path / "results", tmp_path / "nights", tmp_path, 60.0, None, None)
-    made = Tonight(tmp_path, options, Folder(tmp_path, 1e9), HEAD, Look("0123", {"torch": "2.13"}, None), "cpu")
-    made.folder.keep(Done("screen", "ok"))
+    made = Night(tmp_path, options, Folder(tmp_path, 1e9), HEAD, Machine("0123", {"torch": "2.13"}, None), "cpu")
+    made.folder.save(Result("screen", "ok"))
 
     def run(self, name, *words, secrets=False):
         ran.append(words)
@@ -111,7 +111,7 @@ def night(tmp_path, monkeypatch):
 
     ran: list[tuple[str, ...]] = []
     medians: dict[str, float] = {}
-    monkeypatch.setattr(Tonight, "run", run)
+    monkeypatch.setattr(Night, "run", run)
     return made, ran, medians
 
 
@@ -121,28 +121,28 @@ def history(made, count, *, audits=True):
             cell.id: (1e-3 * (1 + 0.001 * (i % 3)), 1e-3) for cell in CELLS}, dict.fromkeys([A, B, C], 0.01),
             {one.name: (1e-3, 1e-3) for one in frozen.of("cpu")},
             tuple(Comparison(name, 0.001 * (-1) ** i, 0.002, True) for name in (A, B)) if audits else ())
-        nights.save(made.options.nights / f"{i}.measured", float(i), "cpu", kept)
+        memory.save(made.options.nights / f"{i}.measured", float(i), "cpu", kept)
 
 
 def test_a_slower_benchmark_is_measured_again_and_becomes_a_suspect(night):
     made, ran, medians = night
     history(made, 30)
     medians[B] = 1.1e-3
-    measuring.benchmarks(made)
-    screening.launches(made)
+    measure.benchmarks(made)
+    screen.launches(made)
     assert sum(words[0] == "perf.nightly.controls" for words in ran) == 2
     ran.clear()
-    screening.screen(made)
+    screen.screen(made)
     assert [words[words.index("-k") + 1] for words in ran] == [B, B]
-    found = screening.looked(made)
+    found = screen.result(made)
     assert found is not None
     assert [(one.benchmark, one.why, one.base) for one in found["suspects"]] == [(B, "slower", GOOD)]
     assert set(found["cleared"]) == {A, C}
     assert found["cleared"][A].word == "ok"
     append(made.folder.path / "compared.jsonl", {"finding": asdict(finding("regressed", B)), "base": GOOD,
                                                  "ratios": [0.09] * 5, "seconds": 1.0})
-    screening.learn(made)
-    [kept] = nights.load(made.options.nights, "cpu", 2e9)[0][-1:]
+    screen.learn(made)
+    [kept] = memory.load(made.options.nights, "cpu", 2e9)[0][-1:]
     assert set(kept.launches) == {A, C}  # it will be found again tomorrow
 
 
@@ -150,55 +150,55 @@ def test_what_history_can_promise_nothing_of_is_not_cleared_by_it(night):
     made, _, medians = night
     history(made, 30, audits=False)
     medians[B] = 1.1e-3
-    measuring.benchmarks(made)
-    screening.launches(made)
-    screening.screen(made)
-    found = screening.looked(made)
+    measure.benchmarks(made)
+    screen.launches(made)
+    screen.screen(made)
+    found = screen.result(made)
     assert found is not None
     assert found["cleared"] == {}
-    assert [one.benchmark for one in verdict.pressing(found, [A, B, C], GOOD, set())] == [A, B, C]
+    assert [one.benchmark for one in verdict.by_urgency(found, [A, B, C], GOOD, set())] == [A, B, C]
 
 
 def test_without_enough_nights_every_benchmark_is_compared(night):
     made, _, _ = night
     history(made, 9)
-    measuring.benchmarks(made)
-    screening.launches(made)
+    measure.benchmarks(made)
+    screen.launches(made)
     with pytest.raises(Skipped, match="9 nights of history, 10 are needed: every benchmark is compared"):
-        screening.screen(made)
-    made.folder.keep(Done("screen", "skipped"))
-    assert screening.looked(made) is None
-    screening.learn(made)
-    assert set(nights.load(made.options.nights, "cpu", 2e9)[0][-1].launches) == {A, B, C}
+        screen.screen(made)
+    made.folder.save(Result("screen", "skipped"))
+    assert screen.result(made) is None
+    screen.learn(made)
+    assert set(memory.load(made.options.nights, "cpu", 2e9)[0][-1].launches) == {A, B, C}
 
 
 def test_a_base_that_is_named_makes_every_benchmark_be_compared(night):
     made, _, _ = night
     named = replace(made, options=replace(made.options, last_good=GOOD))
     with pytest.raises(Skipped, match="every benchmark is compared with --last-good"):
-        screening.screen(named)
+        screen.screen(named)
 
 
 def test_what_regressed_before_is_timed_until_it_is_good_again():
     """Though a revert made its sources those of the last good commit: it is its time that has to be good."""
     bad, good, unknown = (night_of(finding(word, A)) for word in ("regressed", "ok", "unchanged"))
-    assert verdict.outstanding([bad]) == {A}
-    assert verdict.outstanding([unknown, bad]) == {A}
-    assert verdict.outstanding([good, bad]) == set()
-    assert verdict.outstanding([bad, good]) == {A}
-    assert verdict.outstanding([]) == set()
+    assert verdict.open_regressions([bad]) == {A}
+    assert verdict.open_regressions([unknown, bad]) == {A}
+    assert verdict.open_regressions([good, bad]) == set()
+    assert verdict.open_regressions([bad, good]) == {A}
+    assert verdict.open_regressions([]) == set()
 
 
 def test_the_most_pressing_is_compared_first():
     look = {"suspects": [suspect(A)], "audits": [suspect(C, "audit"), suspect(A, "audit")],
             "promised": {A: 0.05, B: None, C: 0.05, "d": 0.05, "e": 0.05}}
     learned = asdict(LEARNED)
-    assert verdict.pressing(look, [A, B, C, "d", "e"], HEAD, {"d"}) == [
-        Wanted(A, GOOD, learned), Wanted(B, HEAD), Wanted("d", HEAD), Wanted(C, GOOD, learned, timed=True)]
-    assert verdict.pressing(look, [A, B, C], None, set()) == [
-        Wanted(A, GOOD, learned), Wanted(C, GOOD, learned, timed=True)]
+    assert verdict.by_urgency(look, [A, B, C, "d", "e"], HEAD, {"d"}) == [
+        Request(A, GOOD, learned), Request(B, HEAD), Request("d", HEAD), Request(C, GOOD, learned, timed=True)]
+    assert verdict.by_urgency(look, [A, B, C], None, set()) == [
+        Request(A, GOOD, learned), Request(C, GOOD, learned, timed=True)]
     nothing = look | {"promised": {}}
-    assert verdict.pressing(nothing, [A], HEAD, set())[0] == Wanted(A, GOOD)  # not by settings that promise nothing
+    assert verdict.by_urgency(nothing, [A], HEAD, set())[0] == Request(A, GOOD)  # not by settings that promise nothing
 
 
 def test_what_history_clears_is_a_finding():
@@ -222,13 +222,13 @@ def test_a_figure_without_noise_that_rose_makes_a_benchmark_be_compared(night):
                       counters={"launches": 3}, machine=machine.identity(), revision=revision) for cell in CELLS]
     write(before, made.options.results, machines={machine.identity(): told}, root=root)
     now = {cell.id: each for cell, each in zip(CELLS, before, strict=True)}
-    assert verdict.counted(made, now, revision) == set()
-    assert verdict.counted(made, now | {A: replace(now[A], counters={"launches": 4})}, revision) == {A}
-    assert verdict.counted(made, now | {B: replace(now[B], peak_bytes=1020)}, revision) == {B}
-    assert verdict.counted(made, now | {C: replace(now[C], error=1.6e-6)}, revision) == {C}
-    assert verdict.counted(made, now | {A: replace(now[A], peak_bytes=1001, error=1.1e-6)}, revision) == set()
-    assert verdict.counted(made, now | {A: replace(now[A], peak_bytes=9999)}, GOOD) == set()
-    assert verdict.counted(made, now, None) == set()
+    assert verdict.higher_counts(made, now, revision) == set()
+    assert verdict.higher_counts(made, now | {A: replace(now[A], counters={"launches": 4})}, revision) == {A}
+    assert verdict.higher_counts(made, now | {B: replace(now[B], peak_bytes=1020)}, revision) == {B}
+    assert verdict.higher_counts(made, now | {C: replace(now[C], error=1.6e-6)}, revision) == {C}
+    assert verdict.higher_counts(made, now | {A: replace(now[A], peak_bytes=1001, error=1.1e-6)}, revision) == set()
+    assert verdict.higher_counts(made, now | {A: replace(now[A], peak_bytes=9999)}, GOOD) == set()
+    assert verdict.higher_counts(made, now, None) == set()
 
 
 def test_one_launch_of_the_controls(tmp_path):
@@ -254,15 +254,15 @@ def test_the_same_sources_are_timed_only_where_that_is_asked_for(tmp_path, monke
     monkeypatch.setattr(compare, "_pairs", pairs)
     monkeypatch.setattr(compare, "checkout", lambda base, root: __import__("contextlib").nullcontext(root))
     root = Path(__file__).parents[2]
-    wanted = [Wanted(A, GOOD), Wanted(B, GOOD, timed=True)]
-    found = list(compare.compared(wanted, "cpu", 60.0, root))
+    wanted = [Request(A, GOOD), Request(B, GOOD, timed=True)]
+    found = list(compare.decide(wanted, "cpu", 60.0, root))
     assert [(one.benchmark, one.word) for one, _, _ in found] == [(A, "unchanged")]
     assert timed == [[B]]
-    assert not list(compare.compared([Wanted(B, GOOD, timed=True)], "cpu", 0.0, root))
+    assert not list(compare.decide([Request(B, GOOD, timed=True)], "cpu", 0.0, root))
 
 
 def test_a_request_is_read_as_it_was_written():
-    wanted = Wanted(A, GOOD, asdict(LEARNED), timed=True)
+    wanted = Request(A, GOOD, asdict(LEARNED), timed=True)
     told = json.loads(json.dumps(asdict(wanted)))
-    assert Wanted(**told) == wanted
+    assert Request(**told) == wanted
     assert Thresholds(**told["thresholds"]) == LEARNED

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.nightly.folder import Done, Folder, append, lines, take
+from perf.nightly.folder import Folder, Result, append, lines, take
 from perf.nightly.steps import Job, Skipped, Unfit, run
 
 NAMES = ("machine", "tests", "benchmarks", "verdict", "alert")
@@ -54,8 +54,8 @@ def test_what_is_done_is_not_done_again(night):
 def test_a_killed_night_goes_on(night):
     with pytest.raises(KeyboardInterrupt):
         night.run(verdict=KeyboardInterrupt())
-    assert night.folder.done("benchmarks").outcome == "ok"
-    assert night.folder.done("verdict") is None
+    assert night.folder.result("benchmarks").outcome == "ok"
+    assert night.folder.result("verdict") is None
     night.run()
     assert night.ran == ["machine", "verdict", "alert"]
 
@@ -63,8 +63,8 @@ def test_a_killed_night_goes_on(night):
 def test_a_failed_step_is_kept_with_its_reason_and_those_that_tell_go_on(night):
     assert night.run(benchmarks=ValueError("no disk\nand more")) == {
         "machine": "ok", "tests": "ok", "benchmarks": "failed", "verdict": "skipped", "alert": "ok"}
-    assert night.folder.done("benchmarks").reason == "no disk"
-    assert night.folder.done("verdict").reason == "needs the step benchmarks, which failed"
+    assert night.folder.result("benchmarks").reason == "no disk"
+    assert night.folder.result("verdict").reason == "needs the step benchmarks, which failed"
     assert set(night.run().values()) == {"ok"}
     assert night.ran == ["machine", "benchmarks", "verdict", "alert"]
 
@@ -77,7 +77,7 @@ def test_failing_tests_hold_nothing_up(night):
 def test_an_unfit_machine_is_told_once(night):
     assert night.run(machine=Unfit("busy")) == {
         "machine": "failed", "tests": "ok", "benchmarks": "skipped", "verdict": "skipped", "alert": "ok"}
-    assert night.folder.done("machine").unfit
+    assert night.folder.result("machine").unfit
     night.run(machine=Unfit("busy"))
     assert night.ran == ["machine"]
     night.run()
@@ -92,7 +92,7 @@ def test_what_was_skipped_is_asked_again_and_makes_nothing_else_run(night):
 
 def test_an_error_in_a_step_is_a_failed_step_and_in_its_log(night):
     assert night.run(tests=KeyError("x"))["tests"] == "failed"
-    assert night.folder.done("tests").reason == "KeyError: 'x'"
+    assert night.folder.result("tests").reason == "KeyError: 'x'"
     assert "Traceback" in night.folder.log("tests").read_text()
     assert night.run(tests=ValueError())["tests"] == "failed"  # one without words
 
@@ -110,16 +110,16 @@ KEY = {"head": "1" * 40, "more": ("--perf-seqlens=512",)}
 
 def finished(folder, **became):
     for name in NAMES:
-        folder.keep(Done(name, became.get(name, "ok")))
+        folder.save(Result(name, became.get(name, "ok")))
 
 
 def test_the_night_that_was_killed_is_taken_up_again(tmp_path):
     first = take(tmp_path, KEY, NAMES, 1e9)
     assert first.path.name == "2001-09-09"
-    first.keep(Done("tests", "ok"))
+    first.save(Result("tests", "ok"))
     again = take(tmp_path, KEY, NAMES, 1e9 + 3600)
     assert again == first
-    assert again.done("tests") == Done("tests", "ok")
+    assert again.result("tests") == Result("tests", "ok")
 
 
 @pytest.mark.parametrize("became", ["failed", None])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perf.compare.record import Night
+from perf.compare.record import Comparison
 from perf.history.rows import History
 from perf.system import git
 from perf.web.page.markup import Markup, tag
@@ -56,7 +56,7 @@ def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
     return [Commit(name, float(when), author, subject) for name, when, author, subject in parts]
 
 
-def states(commits: Sequence[Commit], history: History, results: Path, nights: Sequence[Night],
+def states(commits: Sequence[Commit], history: History, results: Path, nights: Sequence[Comparison],
            repository: Path) -> list[State]:
     """Says what became of each commit since the first that was tried, the newest first, at most `MOST`."""
     figures: dict[str, dict[tuple[str, str], int]] = {}

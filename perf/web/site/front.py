@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
 
-from perf.compare.record import Finding, Night
+from perf.compare.record import Comparison, Finding
 from perf.report.styles import Style, backend_styles
 from perf.report.table import title
 from perf.report.verdicts import ALARMS
@@ -36,7 +36,7 @@ class Contents:
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)
     states: Sequence[commits.State] = ()
     steps: Sequence[steps.Step] = ()
-    nights: Sequence[Night] = ()
+    nights: Sequence[Comparison] = ()
     problems: Sequence[str] = ()
 
 
@@ -121,7 +121,7 @@ def _named(shown: Contents) -> nights.Named:
     for row in shown.rows:
         by_id.setdefault(row.workload.id, []).append(row)
 
-    def named(night: Night, found: Finding) -> tuple[str, str | None]:
+    def named(night: Comparison, found: Finding) -> tuple[str, str | None]:
         rows = sorted(by_id.get(found.benchmark, ()), key=lambda row: row.place.environment != night.environment)
         if not rows:
             return found.benchmark, None

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from perf.compare.record import Finding, Night, load
+from perf.compare.record import Comparison, Finding, load
 from perf.report.units import UNKNOWN
 from perf.report.verdicts import ALARMS, PRESSING, counts, worst_words
 from perf.web.page.markup import Markup, join, tag
@@ -17,13 +17,13 @@ FOLDED = ("ok", "unchanged", "skipped")
 HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
 NUMBERS = ("base", "head")
 
-Named = Callable[[Night, Finding], tuple[str, str | None]]  # a benchmark in words, and the address of its graph
+Named = Callable[[Comparison, Finding], tuple[str, str | None]]  # a benchmark in words, and the address of its graph
 
 
-def read(folder: Path) -> tuple[list[Night], list[str]]:
+def read(folder: Path) -> tuple[list[Comparison], list[str]]:
     """Reads the newest night of each machine and environment, the newest first, and a line for each file that is
     none."""
-    found: dict[tuple[str, str], Night] = {}
+    found: dict[tuple[str, str], Comparison] = {}
     problems = []
     for path in sorted(folder.glob("**/*.json")):
         try:
@@ -37,7 +37,7 @@ def read(folder: Path) -> tuple[list[Night], list[str]]:
     return sorted(found.values(), key=lambda night: night.time, reverse=True), problems
 
 
-def section(nights: Sequence[Night], named: Named, commits: Collection[str]) -> Markup:
+def section(nights: Sequence[Comparison], named: Named, commits: Collection[str]) -> Markup:
     """Shows all nights' verdicts, or that there are none. `commits` are on the page, by eight digits."""
     if not nights:
         return tag("section", tag("h2", "Last night"), tag("p", "No night has been recorded yet.", class_="note"),
@@ -45,7 +45,7 @@ def section(nights: Sequence[Night], named: Named, commits: Collection[str]) -> 
     return tag("section", tag("h2", "Last night"), *(_night(night, named, commits) for night in nights), id="night")
 
 
-def _night(night: Night, named: Named, commits: Collection[str]) -> Markup:
+def _night(night: Comparison, named: Named, commits: Collection[str]) -> Markup:
     shown = sorted(night.findings, key=lambda found: (PRESSING.index(found.word), -(found.ratio or 1)))
     loud = [found for found in shown if found.word not in FOLDED]
     quiet = [found for found in shown if found.word in FOLDED]
@@ -78,11 +78,11 @@ def _list(name: str, lines: Sequence[str]) -> Markup | None:
     return join([tag("p", tag("b", name)), tag("ul", *(tag("li", line) for line in lines))]) if lines else None
 
 
-def _table(night: Night, found: Sequence[Finding], named: Named, commits: Collection[str], label: str) -> Markup:
+def _table(night: Comparison, found: Sequence[Finding], named: Named, commits: Collection[str], label: str) -> Markup:
     return table(label, HEADS, (_row(night, one, named, commits) for one in found), numbers=NUMBERS)
 
 
-def _row(night: Night, one: Finding, named: Named, commits: Collection[str]) -> Markup:
+def _row(night: Comparison, one: Finding, named: Named, commits: Collection[str]) -> Markup:
     since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
     text, address = named(night, one)
     cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),

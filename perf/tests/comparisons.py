@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perf.compare.record import Finding, Night
+from perf.compare.record import Comparison, Finding
 
 BASE, HEAD, SINCE = "1" * 40, "2" * 40, "0123abcd" * 5
 SDPA = "softmax:sdpa-forward-causal-b1-h8-kv8-n512-m512-d64-bf16"
@@ -30,8 +30,8 @@ def bisected(f: Finding, commit: str = SINCE, author: str = "Ada Lovelace",
     return replace(f, since=commit, author=author, subject=subject)
 
 
-def night(*findings: Finding, **changed) -> Night:
-    made = Night(1764036000.0, "0123456789ab", H200, "", BASE, HEAD, COMMAND, findings)
+def comparison(*findings: Finding, **changed) -> Comparison:
+    made = Comparison(1764036000.0, "0123456789ab", H200, "", BASE, HEAD, COMMAND, findings)
     return replace(made, **changed)
 
 

@@ -1,0 +1,114 @@
+"""The steps that compare tonight's times with earlier nights, and name suspects (perf/verdict/nightly.py)."""
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from perf.bench import controls as frozen
+from perf.compare import live
+from perf.measure.evidence import Evidence
+from perf.nightly import compare, controls, memory
+from perf.nightly.folder import lines, write
+from perf.nightly.measure import one_pass, rows
+from perf.nightly.night import Night, acceptance
+from perf.nightly.process import status
+from perf.nightly.steps import Skipped
+from perf.policy.thresholds import Thresholds
+from perf.verdict.control_groups import groups
+from perf.verdict.nightly import Look, Suspect, screened
+from perf.verdict.nights import LAUNCHES, Measured
+from perf.verdict.screen import FEWEST
+from perf.verdict.verdict import Verdict
+from perf.verdict.words import many
+
+
+def launches(night: Night) -> None:
+    """Launches every benchmark a second time, and the frozen controls twice. That shows what two launches of a night
+    differ by, and what the machine did to everything."""
+    one_pass(night, "launches", LAUNCHES)
+    for launch in range(1, LAUNCHES + 1):
+        code = night.run("launches", controls.__name__, night.device, str(launch), str(_controls(night)))
+        if code:
+            raise ValueError(f"{status(code)}: {night.last_line('launches')}; {night.folder.log('launches')}")
+
+
+def screen(night: Night) -> None:
+    """Names the suspects, after two more launches of each."""
+    if night.options.last_good:
+        raise Skipped("every benchmark is compared with --last-good")
+    earlier, _ = memory.load(night.options.nights, night.device, night.folder.start)
+    if len(earlier) < FEWEST:
+        raise Skipped(f"{many(len(earlier), 'night')} of history, {FEWEST} are needed: every benchmark is compared")
+    screening = _screening(night, earlier)
+    if screening.again:
+        for number in (3, 4):
+            one_pass(night, "screen", number, screening.again)
+        screening = _screening(night, earlier)
+    write(_file(night), {
+        "suspects": [asdict(one) for one in screening.suspects], "audits": [asdict(one) for one in screening.audits],
+        "promised": {name: one.effect for name, one in screening.plans.items()},
+        "cleared": {name: asdict(one) for name, one in screening.cleared.items()}, "notes": list(screening.notes)})
+
+
+def result(night: Night) -> dict[str, Any] | None:
+    """Reads what `screen` wrote: `suspects` and `audits` (Suspect), `promised` effects, `cleared` (Verdict, where
+    something is promised), `notes`. Returns None if it was skipped or failed: then every benchmark is compared."""
+    step = night.folder.result("screen")
+    if step is None or step.outcome != "ok":
+        return None
+    record = json.loads(_file(night).read_text(encoding="utf-8"))
+    return record | {"suspects": [_suspect(one) for one in record["suspects"]],
+                     "audits": [_suspect(one) for one in record["audits"]],
+                     "cleared": {name: Verdict(**one) for name, one in record["cleared"].items()
+                                 if record["promised"][name] is not None}}
+
+
+def learn(night: Night) -> None:
+    """Saves tonight's times for the nights to come, with what its pairs showed."""
+    screening = result(night)
+    suspects = {one.benchmark: one for one in (*screening["suspects"], *screening["audits"])} if screening else {}
+    pairs, regressions, why = [], [], acceptance()
+    for line in lines(night.folder.path / "compared.jsonl"):
+        finding = compare.finding(line)
+        if finding.word == "regressed" and why(finding) is None:
+            regressions.append(finding.benchmark)
+        if (suspect := suspects.get(finding.benchmark)) and finding.word != "unchanged":
+            verdict = Verdict(finding.word, finding.ratio, finding.low, finding.high, finding.pairs, finding.why, 0)
+            pairs.append((suspect, line["ratios"], verdict))
+    path = night.options.nights / f"{night.folder.path.name}{memory.SUFFIX}"
+    memory.save(path, night.folder.start, night.device, memory.lesson(_measurement(night), pairs, regressions))
+
+
+def _screening(night: Night, earlier: Sequence[Measured]) -> Look:
+    tonight, first = _measurement(night), _passes(night)[0]
+    kind, machine = night.device.partition(":")[0], live.kind(night.device)
+    workloads = {name: first[name].workload for name in tonight.launches}
+    rounds = round(statistics.median([first[name].rounds for name in workloads] or [1]))
+    return screened([*earlier, tonight], groups(workloads.values(), kind),
+                    {one.name: one.group for one in frozen.of(kind) if one.name in tonight.controls},
+                    lambda name: live.settings(workloads[name], machine), max(rounds, 1))
+
+
+def _measurement(night: Night) -> Measured:
+    return memory.measurement(night.head, night.machine.fingerprint, _passes(night),
+                              controls.launches(_controls(night)))
+
+
+def _passes(night: Night) -> list[Mapping[str, Evidence]]:
+    return [rows(night.evidence_of(number)) for number in (1, 2, 3, 4)]
+
+
+def _controls(night: Night) -> Path:
+    return night.folder.path / "controls.jsonl"
+
+
+def _file(night: Night) -> Path:
+    return night.folder.path / "screen.json"
+
+
+def _suspect(record: dict[str, Any]) -> Suspect:
+    return Suspect(**record | {"thresholds": Thresholds(**record["thresholds"])})
