@@ -11,8 +11,8 @@ from perf.alerts.sets import Action, Set, Trouble, Why
 from perf.alerts.table import ordered, table
 from perf.compare.record import Comparison, Finding
 from perf.policy.owners import Owner, Owners
+from perf.report.counts import ALARMS
 from perf.report.units import change_in_percent
-from perf.report.verdicts import ALARMS
 from perf.verdict.words import many
 
 NAMED = 12  # of one kind

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from perf.alerts.table import ordered
 from perf.compare.record import Comparison, Finding
-from perf.report.verdicts import ALARMS
+from perf.report.counts import ALARMS
 
 CLEAR = ("ok", "improved")
 REGRESSIONS, TROUBLE = "regressions", "trouble"

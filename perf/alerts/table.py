@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from perf.alerts import markdown
 from perf.alerts.markdown import code
 from perf.compare.record import Finding
-from perf.report import units, verdicts
+from perf.report import counts as verdicts
+from perf.report import units
+from perf.report.counts import ALARMS, PRESSING
 from perf.report.units import change_in_percent
-from perf.report.verdicts import ALARMS, PRESSING
 
 SHOWN, FOLDED = 10, 40  # rows; GitHub takes 65536 characters
 WHY = 160  # characters

@@ -9,19 +9,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from perf.compare.record import Finding
-from perf.compare.row import WORDS, Row
+from perf.compare.row import Row
+from perf.report.counts import counts, mean
 from perf.report.table import WIDTH, grouped, section, title, wrapped
 from perf.report.units import UNKNOWN, seconds
-from perf.verdict.words import many
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
 VERDICT = "<13"
 WHY = "why"
-
-# All words, the one that wants a reader's eye first in front; those that raise an alarm.
-PRESSING = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
-ALARMS = ("wrong", "regressed")
 
 
 def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
@@ -33,30 +28,10 @@ def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
     return "\n".join([*lines, *wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, last])])
 
 
-def counts(words: Iterable[str]) -> str:
-    """Writes "12 benchmarks: 1 regressed, 11 unchanged" for a word a benchmark."""
-    found = Counter(words)
-    shown = ((found[word], "ok, unchanged" if word == "unchanged" else word) for word in WORDS)
-    said = ", ".join(f"{count} {word}" for count, word in shown if count)
-    return f"{many(found.total(), 'benchmark')}: {said or 'none compared'}"
-
-
-def worst_words(findings: Iterable[Finding]) -> list[str]:
-    """Gives the most pressing word of each benchmark's figures."""
-    return [min((f.word for f in figures), key=PRESSING.index) for figures in grouped(findings, lambda f: f.benchmark)]
-
-
 def means(rows: Iterable[Row]) -> Iterator[str]:
     """Writes a line a function with the mean of its ratios. Only what was timed counts."""
     for group in grouped((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
         yield f"{group[0].workload.function}: {mean([row.verdict.ratio for row in group if row.verdict.ratio])}"
-
-
-def mean(ratios: Sequence[float]) -> str:
-    """Writes "1.012x the base's time (geometric mean), 0.981 to 1.072, 12 benchmarks"."""
-    middle = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
-    return (f"{middle:.3f}x the base's time (geometric mean), {min(ratios):.3f} to {max(ratios):.3f}, "
-            f"{many(len(ratios), 'benchmark')}")
 
 
 def interval(row: Row) -> str:

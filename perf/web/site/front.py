@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 from perf.compare.record import Comparison, Finding
+from perf.report.counts import ALARMS
 from perf.report.styles import Style, backend_styles
 from perf.report.table import title
-from perf.report.verdicts import ALARMS
 from perf.web.page import charts, colours, file
 from perf.web.page.document import document
 from perf.web.page.markup import Markup, tag

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from perf.compare.record import Comparison, Finding, load
+from perf.report.counts import ALARMS, PRESSING, counts, worst_words
 from perf.report.units import UNKNOWN
-from perf.report.verdicts import ALARMS, PRESSING, counts, worst_words
 from perf.web.page.markup import Markup, join, tag
 from perf.web.site.parts import commit, moment, table
 from perf.web.site.spark import sparkline
