@@ -20,7 +20,7 @@ PRECISION = 0.01
 
 
 @dataclass(frozen=True)
-class Measured:
+class Timing:
     """Holds the median `seconds` of a call and half its 95 % interval, relative to it; `peak` bytes beyond what stood
     before."""
 
@@ -30,7 +30,7 @@ class Measured:
     peak: int
 
 
-def measured(call: Callable[[], Any], device: torch.device, limit: float) -> Measured:
+def timing(call: Callable[[], Any], device: torch.device, limit: float) -> Timing:
     """Makes the call, once to be ready, once or more for its memory, then times it. Raises TimeoutError past `limit`
     seconds."""
     with bounded(limit):
@@ -39,7 +39,7 @@ def measured(call: Callable[[], Any], device: torch.device, limit: float) -> Mea
         ticking = clock(device)
         plan = ticking.prepare(call)
         found = sample(ticking, plan, precision=PRECISION)
-    return Measured(found.median, found.interval, plan.clock, peak)
+    return Timing(found.median, found.interval, plan.clock, peak)
 
 
 def confirm(call: Callable[[], Any], w: Workload, device: torch.device) -> None:

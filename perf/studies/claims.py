@@ -69,6 +69,11 @@ def judge(shown: bool | None) -> str:
     return UNDECIDED if shown is None else HOLDS if shown else FAILS
 
 
+def spread(change: Change) -> str:
+    """Writes "-0.74 (-2.11 to +0.57)", a change with its interval."""
+    return f"{change.difference:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+
+
 def table(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
     """Sets rows as lines under their columns, in the order in which these first appear; what is not there is "-"."""
     columns = list(dict.fromkeys(column for row in rows for column in row))

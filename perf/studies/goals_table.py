@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from perf.measure.evidence import open_text
-from perf.studies.compared import Compared, used
-from perf.studies.measuring import Timed
+from perf.studies.contrast import Contrast, used
+from perf.studies.measuring import Measurement
 from perf.studies.quantised_goals import Models, image, pairs, quantised, unquantised
 from perf.workloads.workload import Workload
 
@@ -21,7 +21,7 @@ GOALS = RECORDS / "h100-2026-11-26" / "quantised-goals.jsonl.gz"
 FASTEST = RECORDS / "h200-2026-11-26" / "fastest.jsonl.gz"
 HEADER = ("", "against", "time by a stopwatch", "by the device", "size")
 
-Row = tuple[str, str, str, str, str]
+Cells = tuple[str, str, str, str, str]
 
 
 class Run:
@@ -34,8 +34,8 @@ class Run:
         self.timed = {t.workload: t for t in found}
         self.claims = {record["claim"]: record["measured"] for record in records if record["kind"] == "claim"}
 
-    def compared(self, new: Workload, old: Workload) -> Compared:
-        return Compared(self.timed[new], self.timed[old])
+    def contrast(self, new: Workload, old: Workload) -> Contrast:
+        return Contrast(self.timed[new], self.timed[old])
 
     def smaller(self, method: str, name: str) -> str:
         """Reads "3.55" from the claim: the blocks' bytes have no record of their own."""
@@ -44,9 +44,9 @@ class Run:
         return measured.partition("x")[0]
 
 
-def _timed(record: dict[str, Any]) -> Timed:
-    known = {field.name: record[field.name] for field in fields(Timed) if field.name in record}
-    return Timed(**known | {"workload": Workload(**record["workload"]), "samples": tuple(record["samples"])})
+def _timed(record: dict[str, Any]) -> Measurement:
+    known = {field.name: record[field.name] for field in fields(Measurement) if field.name in record}
+    return Measurement(**known | {"workload": Workload(**record["workload"]), "samples": tuple(record["samples"])})
 
 
 def table(goals: Run, fastest: Run, m: Models) -> str:
@@ -55,9 +55,9 @@ def table(goals: Run, fastest: Run, m: Models) -> str:
     return "\n".join("".join(f"| {cell} " if cell else "| " for cell in line) + "|" for line in lines)
 
 
-def _compiled(run: Run, m: Models) -> Iterator[Row]:
+def _compiled(run: Run, m: Models) -> Iterator[Cells]:
     """Gives the rows of compiled models against eager; of each GPT its prefill and its decoding."""
-    vit, *texts = (run.compared(compiled, eager) for _, eager, compiled in pairs(m))
+    vit, *texts = (run.contrast(compiled, eager) for _, eager, compiled in pairs(m))
     yield (f"ViT-L/16, 1 image, {m.half}, compiled and CUDA graph", "the same, eager",
            f"{_ms(used(vit.old))} -> {_ms(used(vit.new))} ms, {_x(vit.speed_up)} as fast", _x(vit.device_speed_up),
            f"{vit.size:.3g}")
@@ -67,26 +67,26 @@ def _compiled(run: Run, m: Models) -> Iterator[Row]:
                f"{_x(prefill.device_speed_up)} / {_x(decode.device_speed_up)}", f"{prefill.size:.3g}")
 
 
-def _fastest(run: Run, m: Models) -> Iterator[Row]:
+def _fastest(run: Run, m: Models) -> Iterator[Cells]:
     """Gives the rows of quantised models against bf16, all compiled."""
     fused, plain = unquantised(m)
-    float8 = run.compared(quantised(m, "ao-fp8-dynamic"), plain)
+    float8 = run.contrast(quantised(m, "ao-fp8-dynamic"), plain)
     yield (f"ViT-L/16, {m.batch} images, `ao-fp8-dynamic`, compiled (`{m.fused}`)", f"bf16, compiled (`{m.vit}`)",
            f"{_ms(used(float8.old))} -> {_ms(used(float8.new))} ms, {_x(float8.speed_up)}",
            f"{_ms(float8.old.gpu)} -> {_ms(float8.new.gpu)} ms, {_x(float8.device_speed_up)}", f"{float8.size:.3f}")
-    float8 = run.compared(quantised(m, "ao-fp8-dynamic"), fused)
+    float8 = run.contrast(quantised(m, "ao-fp8-dynamic"), fused)
     yield ("the same", f"bf16, compiled, in as few products (`{m.fused}`)",
            f"{_ms(used(float8.old))} ms, {_x(float8.speed_up)}",
            f"{_ms(float8.old.gpu)} ms, {_x(float8.device_speed_up)}", f"{float8.size:.3f}")
-    weight, dynamic = (run.compared(quantised(m, f"ao-int8-{what}"), fused) for what in ("weight", "dynamic"))
+    weight, dynamic = (run.contrast(quantised(m, f"ao-int8-{what}"), fused) for what in ("weight", "dynamic"))
     yield ("`ao-int8-weight`, `ao-int8-dynamic`, likewise", "as the last",
            f"{_x(weight.speed_up)}, {_x(dynamic.speed_up)}",
            f"{_x(weight.device_speed_up)}, {_x(dynamic.device_speed_up)}", f"{weight.size:.3f}")
 
 
-def _nf4(run: Run, m: Models) -> Iterator[Row]:
+def _nf4(run: Run, m: Models) -> Iterator[Cells]:
     """Gives the rows of NF4 against half precision, neither compiled."""
-    one, many = (run.compared(image(m.vit, batch, m.half, "bnb-nf4"), image(m.vit, batch, m.half))
+    one, many = (run.contrast(image(m.vit, batch, m.half, "bnb-nf4"), image(m.vit, batch, m.half))
                  for batch in (1, m.batch))
     yield (f"ViT-L/16, 1 / {m.batch} images, `bnb-nf4`, eager", f"{m.half}, eager",
            f"{_x(one.slowdown)} / {_x(many.slowdown)} *the time*",

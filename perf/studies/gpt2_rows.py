@@ -24,7 +24,7 @@ POSITIONS = "transformer.wpe.weight"
 
 
 @dataclass(frozen=True)
-class Row:
+class Scheme:
     """Is one attention by the study's name: a function, and the backends to choose from, the first that can."""
 
     name: str
@@ -50,12 +50,12 @@ class Row:
         raise ValueError("; ".join(reasons))
 
 
-ROWS = (Row("standard", "softmax", ("eager",)), Row("sdpa", "softmax", ("sdpa",)),
-        Row("flash", "softmax", ("fa2", "sdpa-flash")), Row("ALiBi", "alibi", ("fa2", "sdpa")),
-        Row("window 64", "sliding-window", ("fa2", "sdpa"), {"window": WINDOW}))
+ROWS = (Scheme("standard", "softmax", ("eager",)), Scheme("sdpa", "softmax", ("sdpa",)),
+        Scheme("flash", "softmax", ("fa2", "sdpa-flash")), Scheme("ALiBi", "alibi", ("fa2", "sdpa")),
+        Scheme("window 64", "sliding-window", ("fa2", "sdpa"), {"window": WINDOW}))
 
 
-def build(preset: Preset, row: Row, dtype: torch.dtype, device: torch.device, variant: str | None = None) -> Any:
+def build(preset: Preset, row: Scheme, dtype: torch.dtype, device: torch.device, variant: str | None = None) -> Any:
     """Builds the preset on a row's attention, with random weights from seed 0, in eval mode."""
     return models.create(preset, attention=variant or row.variant(preset, dtype, device), dtype=dtype, device=device,
                          attention_options=row.options)
@@ -72,7 +72,7 @@ def copy_weights(source: Any, target: Any) -> list[str]:
     return unused
 
 
-def error_ratio(model: Any, preset: Preset, row: Row, *, n: int) -> float:
+def error_ratio(model: Any, preset: Preset, row: Scheme, *, n: int) -> float:
     """Divides the error of the logits of n tokens by what the error-ratio rule allows: twice that of the row's formula
     in the same dtype and a few eps, both against float64. Raises ValueError above 1: a wrong row is not timed."""
     weights = next(model.parameters())

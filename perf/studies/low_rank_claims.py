@@ -15,7 +15,7 @@ from perf.report import units
 from perf.studies.calls import bounded
 from perf.studies.claims import Claims
 from perf.studies.low_rank_kernels import Cost, Kernels
-from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, UNIFORM, Row, Size, low_rank
+from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, UNIFORM, Candidate, Size, low_rank
 from perf.studies.low_rank_text import AGAIN, SWAPPED, TRAINED, Read, Text
 from perf.studies.ratio import change
 
@@ -24,7 +24,7 @@ QUADRATIC = 1.9  # a power of n from which on FLOPs count as quadratic; n log n 
 SOFTMAX = (BASELINE.name, EXACT.name)
 
 
-def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Size) -> None:
+def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Candidate], size: Size) -> None:
     """Claims costs and errors of the kernels."""
     others = [row for row in rows if row.name not in SOFTMAX]
     own = low_rank(size.own)
@@ -60,7 +60,7 @@ def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Row], size: Size
                "not every length was tried")
 
 
-def _published(kernels: Kernels, claims: Claims, own: Row, dtype: str) -> None:
+def _published(kernels: Kernels, claims: Claims, own: Candidate, dtype: str) -> None:
     """Claims the table of the study's first results, for its own row."""
     if found := kernels.costs.get((own.name, 1024, dtype)):
         seen = kernels.weights.get(own.name)
@@ -114,12 +114,12 @@ def _not(shown: bool | None) -> bool | None:
     return None if shown is None else not shown
 
 
-def growth(row: Row, heads: int, head_dim: int, n: int = 16384) -> float:
+def growth(row: Candidate, heads: int, head_dim: int, n: int = 16384) -> float:
     """Returns the power of n by which FLOPs grow from n to 2n."""
     return math.log2(row.flops(heads, head_dim, 2 * n) / row.flops(heads, head_dim, n))
 
 
-def drop_in(claims: Claims, rows: Sequence[Row], kernels: Kernels) -> None:
+def drop_in(claims: Claims, rows: Sequence[Candidate], kernels: Kernels) -> None:
     """Puts each row in the middle of `nn.MultiheadAttention`: loads its weights, then calls it as it is called."""
     n, width = 2 * max(kernels.head_dim, max((row.options.get("rank", 1) for row in rows), default=1)), kernels.head_dim
     x = torch.randn(2, n, 2 * width, generator=torch.Generator().manual_seed(0))
@@ -170,7 +170,7 @@ def _everywhere(found: Sequence[bool | None]) -> bool | None:
     return False if False in found else None if None in found else True
 
 
-def _costs(kernels: Kernels, row: Row, lengths: Sequence[int], dtype: str) -> dict[int, tuple[Cost, Cost]]:
+def _costs(kernels: Kernels, row: Candidate, lengths: Sequence[int], dtype: str) -> dict[int, tuple[Cost, Cost]]:
     """Gives by length the costs of softmax attention on eager and of the row."""
     pairs = {n: (kernels.baseline(n, dtype), kernels.costs.get((row.name, n, dtype))) for n in lengths}
     return {n: (base, cost) for n, (base, cost) in pairs.items() if base and cost}

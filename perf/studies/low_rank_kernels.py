@@ -13,7 +13,7 @@ from attention.testing import inputs
 from perf.measure.memory import peak_bytes
 from perf.studies.calls import bounded, confirm
 from perf.studies.claims import Cell, table
-from perf.studies.low_rank_rows import BASELINE, EXACT, INITS, Row, initialise, weights
+from perf.studies.low_rank_rows import BASELINE, EXACT, INITS, Candidate, initialise, weights
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio
 from perf.studies.rounds import in_turns
@@ -53,7 +53,7 @@ class Kernels:
         self.costs: dict[tuple[str, int, str], Cost] = {}
         self.weights: dict[str, Weights] = {}
 
-    def measure(self, rows: Sequence[Row], n: int, dtype: str) -> None:
+    def measure(self, rows: Sequence[Candidate], n: int, dtype: str) -> None:
         """Measures all rows at a length, and prints their table."""
         told: list[dict[str, Cell]] = []
         with self.study.part(f"softmax attention, n={n}, {dtype}"):
@@ -67,7 +67,8 @@ class Kernels:
                     told.append(self._cost(row, n, dtype, qkv, exact))
         print(table(f"n={n}, {dtype}, {self.heads} heads x {self.head_dim}", told), flush=True)
 
-    def _cost(self, row: Row, n: int, dtype: str, qkv: list[torch.Tensor], exact: torch.Tensor) -> dict[str, Cell]:
+    def _cost(self, row: Candidate, n: int, dtype: str, qkv: list[torch.Tensor],
+              exact: torch.Tensor) -> dict[str, Cell]:
         attend = self._built(row, n, dtype)
         base = self._built(BASELINE, n, dtype)
         with bounded(self.limit):
@@ -88,7 +89,7 @@ class Kernels:
                 "±": f"{ratio.median * ratio.interval:.2f}", "peak MB": f"{peak / 1e6:.1f}",
                 "GFLOP": f"{found.flops / 1e9:.3f}", "parameters": found.parameters}
 
-    def look_at_weights(self, rows: Sequence[Row], n: int) -> None:
+    def look_at_weights(self, rows: Sequence[Candidate], n: int) -> None:
         """Compares the weights with the probabilities of softmax attention, in float32."""
         told: list[dict[str, Cell]] = []
         q, k, _ = self._inputs(n, "fp32")
@@ -107,7 +108,7 @@ class Kernels:
                                  "MSE": f"{found.mse:.1e}", "MSE of zeros": f"{zeros:.1e}"})
         print(table(f"weights, n={n}, fp32", told), flush=True)
 
-    def look_at_inits(self, rows: Sequence[Row], n: int) -> None:
+    def look_at_inits(self, rows: Sequence[Candidate], n: int) -> None:
         """Measures the error of what has parameters, by how they are started."""
         told: list[dict[str, Cell]] = []
         with torch.no_grad(), self.study.part(f"inits, n={n}"):
@@ -127,14 +128,14 @@ class Kernels:
     def baseline(self, n: int, dtype: str) -> Cost | None:
         return self.costs.get((BASELINE.name, n, dtype))
 
-    def _skipped(self, row: Row, n: int, dtype: str) -> bool:
+    def _skipped(self, row: Candidate, n: int, dtype: str) -> bool:
         reason = row.why_not(self.heads, self.head_dim, n, device=self.study.device, dtype=DTYPES[dtype])
         if reason:
             self.study.write("skipped", {"part": f"{row.name}, n={n}, {dtype}", "reason": reason})
             print(f"  {row.name}, n={n}, {dtype}: n/a, {reason}", flush=True)
         return reason is not None
 
-    def _built(self, row: Row, n: int, dtype: str) -> Attention:
+    def _built(self, row: Candidate, n: int, dtype: str) -> Attention:
         return row.create(self.heads, self.head_dim, n, DTYPES[dtype], self.study.device)
 
     def _inputs(self, n: int, dtype: str) -> list[torch.Tensor]:

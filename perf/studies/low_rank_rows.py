@@ -39,7 +39,7 @@ TINY = Size((128,), (8, 16), 8, (16,), 2, 16, steps=2, texts=8)
 
 
 @dataclass(frozen=True)
-class Row:
+class Candidate:
     """Is a variant with its options, `k` in its name being the study's knob: a rank, or a number of features. `scale`
     of the scores is 1/sqrt(head_dim) if None; `trains` says whether a language model is trained with it."""
 
@@ -63,27 +63,27 @@ class Row:
         return heads * function.forward_flops(n, n, head_dim, causal, **function.complete(self.options))
 
 
-BASELINE = Row("softmax", "softmax:eager")
-EXACT = Row("softmax, fused", "softmax:sdpa")
-TILED = Row("softmax, tiled", "softmax:tiled", trains=False)  # the same function: trained, it is the baseline
+BASELINE = Candidate("softmax", "softmax:eager")
+EXACT = Candidate("softmax, fused", "softmax:sdpa")
+TILED = Candidate("softmax, tiled", "softmax:tiled", trains=False)  # the same function: trained, it is the baseline
 # The control, for what attention is worth; PyTorch's CPU kernel gives NaN under a scale of 0.
-UNIFORM = Row("uniform weights", "softmax:sdpa", scale=1e-6, trains=False)
-BLOCKS = Row("block-sparse", "block-sparse:chunked")
+UNIFORM = Candidate("uniform weights", "softmax:sdpa", scale=1e-6, trains=False)
+BLOCKS = Candidate("block-sparse", "block-sparse:chunked")
 
 
-def low_rank(k: int) -> Row:
+def low_rank(k: int) -> Candidate:
     """Gives the study's own row: softmax over n x n scores of rank k, on the backend of the baseline."""
-    return Row(f"low-rank k={k}", "low-rank:eager", {"rank": k})
+    return Candidate(f"low-rank k={k}", "low-rank:eager", {"rank": k})
 
 
-def rows(size: Size) -> list[Row]:
+def rows(size: Size) -> list[Candidate]:
     """Lists all that is timed: the study's ranks, its version without n x n scores, and what else it names."""
     return [BASELINE, EXACT, *(low_rank(k) for k in size.ranks),
-            Row(f"low-rank, linear k={size.own}", "low-rank-linear:chunked", {"rank": size.own}),
+            Candidate(f"low-rank, linear k={size.own}", "low-rank-linear:chunked", {"rank": size.own}),
             *(_linformer(k) for k in size.projected), *(_performer(k) for k in size.projected), TILED, BLOCKS]
 
 
-def in_text(size: Size) -> list[Row]:
+def in_text(size: Size) -> list[Candidate]:
     """Chooses the rows that a language model is asked to read with, softmax first; block-sparse leaves something out
     there."""
     return [replace(BASELINE, variant=EXACT.variant), *(low_rank(k) for k in size.ranks if k < size.head_dim),
@@ -91,12 +91,12 @@ def in_text(size: Size) -> list[Row]:
             replace(BLOCKS, options={"block": BLOCK}), UNIFORM]
 
 
-def _linformer(k: int) -> Row:
-    return Row(f"Linformer k={k}", "linformer:eager", {"rank": k})
+def _linformer(k: int) -> Candidate:
+    return Candidate(f"Linformer k={k}", "linformer:eager", {"rank": k})
 
 
-def _performer(k: int) -> Row:
-    return Row(f"Performer k={k}", "performer:chunked", {"features": k})
+def _performer(k: int) -> Candidate:
+    return Candidate(f"Performer k={k}", "performer:chunked", {"features": k})
 
 
 def initialise(attend: attention.Attention, how: str) -> attention.Attention:

@@ -20,7 +20,7 @@ from models.registry import Preset
 from models.training import fit
 from models.transformers_attention import key_mask
 from perf.studies.claims import Cell, table
-from perf.studies.low_rank_rows import Row, Size
+from perf.studies.low_rank_rows import Candidate, Size
 from perf.studies.measuring import Study
 
 OWN = "own-core"
@@ -37,7 +37,7 @@ class Read:
     accuracy: Figure
 
 
-def create(preset: str | Preset, row: Row, device: torch.device, seed: int = 0) -> nn.Module:
+def create(preset: str | Preset, row: Candidate, device: torch.device, seed: int = 0) -> nn.Module:
     """Builds the preset with an attention of its own in every layer: what it learns is the layer's, for which
     transformers' attention functions have no place. All other weights are the same for every row.
 
@@ -89,7 +89,7 @@ def read(model: nn.Module, preset: str | Preset, limit: int | None = None) -> Re
     return Read(perplexity, Figure("next tokens", "points", "higher", points))
 
 
-def swapped(trained: nn.Module, preset: str | Preset, row: Row, device: torch.device) -> nn.Module:
+def swapped(trained: nn.Module, preset: str | Preset, row: Candidate, device: torch.device) -> nn.Module:
     """Puts another attention under the weights of a trained model: no retraining. Its own parameters are as they
     start."""
     model = create(preset, row, device)
@@ -107,7 +107,7 @@ class Text:
         self.figures: dict[tuple[str, str], Read] = {}
         self.parameters: dict[str, int] = {}
 
-    def measure(self, chosen: Sequence[Row]) -> None:
+    def measure(self, chosen: Sequence[Candidate]) -> None:
         """Measures each row trained from the same seed, and in place of softmax attention under its trained weights."""
         preset, device = self.size.preset, self.study.device
         told: list[dict[str, Cell]] = []
@@ -139,7 +139,7 @@ class Text:
     def _train(self, model: torch.nn.Module, seed: int = 0) -> int:
         return train(model, self.size.preset, self.size.steps, 10 * self.limit, seed)
 
-    def _keep(self, row: Row, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
+    def _keep(self, row: Candidate, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
         found = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)
         self.study.write("text", {"row": row.name, "variant": row.variant, "how": how, "steps": steps,
                                   "perplexity": found.perplexity, "accuracy": found.accuracy.value,

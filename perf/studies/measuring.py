@@ -28,7 +28,7 @@ PRECISION = 0.005
 
 
 @dataclass(frozen=True)
-class Timed:
+class Measurement:
     """Holds seconds of one call: `gpu` by the clock (replay of its CUDA graph, else events), the median of `samples`;
     `eager` by a stopwatch around the call and the wait for the device, as a user's loop sees it; `replay` by one around
     a replay of its graph. A CPU has one time, by the clock and by the stopwatch."""
@@ -63,7 +63,7 @@ class Study:
     def __init__(self, device: torch.device, out: Path, seconds: float = float("inf")) -> None:
         self.device, self.out = device, out
         self.preparer, self.watch = Preparer(device), Watch(device)
-        self.known: dict[Workload, Timed] = {}
+        self.known: dict[Workload, Measurement] = {}
         self.failures: list[str] = []
         self.started, self.seconds = time.monotonic(), seconds
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Study:
         self.in_time()
         return Subject(self.preparer, w)
 
-    def timed(self, w: Workload) -> Timed:
+    def timed(self, w: Workload) -> Measurement:
         """Checks a workload, then times it; each once. Raises ValueError for one that is wrong."""
         if w not in self.known:
             self.known[w] = self._timed(w)
@@ -114,7 +114,7 @@ class Study:
             print(f"  {line(self.known[w])}", flush=True)
         return self.known[w]
 
-    def _timed(self, w: Workload) -> Timed:
+    def _timed(self, w: Workload) -> Measurement:
         subject = self.subject(w)
         facts = subject.check()
         assert facts.error is not None
@@ -126,7 +126,7 @@ class Study:
         samples, states = subject.sample(ticking, plan, self.watch, PRECISION)
         graph = self.device.type == "cuda" and not plan.no_graph
         replay, replay_interval = stopwatch(plan.call, self.device) if graph else (None, 0.0)
-        return Timed(w, samples.median, samples.interval, plan.clock, eager, replay, plan.host, plan.no_graph,
+        return Measurement(w, samples.median, samples.interval, plan.clock, eager, replay, plan.host, plan.no_graph,
                      facts.kept_bytes, facts.error, facts.bound, facts.counters, facts.compiled, unfit(states),
                      samples.seconds, eager_interval, replay_interval)
 
@@ -163,7 +163,7 @@ def _reason(error: Exception) -> str:
     return " ".join(lines[:2] if lines[0].endswith("raised:") else lines[:1])
 
 
-def line(t: Timed) -> str:
+def line(t: Measurement) -> str:
     """Writes a measurement in a line."""
     replay = "" if t.replay is None else f", replayed {1e3 * t.replay:.3f}"
     how = "graph" if t.clock.startswith("cuda graph") else t.clock.partition(",")[0]

@@ -20,8 +20,8 @@ import torch
 import attention
 import models
 from perf.studies.claims import FAILS, judge
-from perf.studies.compared import Compared
-from perf.studies.measuring import Study, Timed
+from perf.studies.contrast import Contrast
+from perf.studies.measuring import Measurement, Study
 from perf.studies.options import parser
 from perf.studies.where_time_goes import Where, where
 from perf.workloads.workload import Workload
@@ -105,7 +105,7 @@ class Goals:
         for name, eager, compiled in pairs(self.m):
             with self.study.part(f"compiled {name}"):
                 old, new = self.study.timed(eager), self.study.timed(compiled)
-                found = Compared(new, old)
+                found = Contrast(new, old)
                 self.claim(f"{name}, {self.m.half}, batch 1: compile + CUDA graph >= {LEAST}x as fast as eager",
                            f"{found.speed_up:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
                            f"{found.device_speed_up:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); the "
@@ -120,7 +120,7 @@ class Goals:
                 slow = []
                 for compiled in (False, True):
                     with self.study.part(f"bnb-nf4{' compiled' * compiled} at batch {batch}"):
-                        found = Compared(
+                        found = Contrast(
                             self.study.timed(image(self.m.vit, batch, self.m.half, "bnb-nf4", compiled)), plain)
                         replayed = f", replayed {found.replayed_slowdown:.2f}x" if found.replayed_slowdown else ""
                         slow.append(f"{'compiled' if compiled else 'eager'} {found.slowdown:.2f}x the time by the "
@@ -142,10 +142,10 @@ class Goals:
         """Measures the fastest quantised ViT at the large batch against bf16, both compiled; names its method."""
         with self.study.part("bf16 compiled"):
             fused, plain = (self.study.timed(w) for w in unquantised(self.m))
-            found: dict[str, Compared] = {}
+            found: dict[str, Contrast] = {}
             for method in FASTEST:
                 with self.study.part(f"{method} compiled"):
-                    found[method] = Compared(self.study.timed(quantised(self.m, method)), plain)
+                    found[method] = Contrast(self.study.timed(quantised(self.m, method)), plain)
             if not found:
                 raise ValueError("no method could be timed")
             best = max(found, key=lambda method: found[method].device_speed_up)
@@ -155,7 +155,7 @@ class Goals:
             self.claim(f"the fastest quantised ViT at batch {self.m.batch} >= {FASTER}x as fast as bf16 compiled",
                        f"{best}: {won.device_speed_up:.2f}x ({ms(plain.gpu)} -> {ms(new.gpu)}, by {new.clock}; "
                        f"stopwatch {ms(plain.best)} -> {ms(new.best)}). All: {told}", won.at_least_by_device(FASTER))
-            fewer = Compared(new, fused)
+            fewer = Contrast(new, fused)
             self.claim("and as bf16 compiled in as few products as it has",
                        f"{fewer.device_speed_up:.2f}x ({ms(fused.gpu)})", fewer.at_least_by_device(FASTER))
             self.claim(f"and at most {SMALLEST} of its size", f"{won.size:.3f}", won.size <= SMALLEST)
@@ -205,7 +205,7 @@ def ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1e3 * seconds:.3f} ms"
 
 
-def compile_seconds(t: Timed) -> str:
+def compile_seconds(t: Measurement) -> str:
     """Says how long compiling took."""
     told = [f"{kind} {t.compiled[kind]:.0f} s" for kind in ("cold", "warm") if kind in t.compiled]
     return f"compiled in {' / '.join(told) or 'no time'}"

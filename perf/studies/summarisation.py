@@ -22,7 +22,7 @@ from perf.studies.claims import Claims
 from perf.studies.measuring import Study
 from perf.studies.options import parser
 from perf.studies.ratio import change
-from perf.studies.summarisation_quality import COPIED, TRAINED, Reading, Written, quality
+from perf.studies.summarisation_quality import COPIED, TRAINED, Outcome, Task, quality
 from perf.studies.summarisation_times import STANDARD, Comparison, Sizes, build_all, inference, training
 
 PARTS = ("inference", "quality", "training")
@@ -58,7 +58,7 @@ def claim_training(claims: Claims, found: Sequence[Comparison], apart: str) -> N
                    ", ".join(f"{TRAINING[batch]} %" for batch in missing), measured, None, apart="other batches")
 
 
-def claim_quality(claims: Claims, written: Sequence[Written], tiny: bool) -> None:
+def claim_quality(claims: Claims, written: Sequence[Outcome], tiny: bool) -> None:
     """Claims each published change of ROUGE-1 as a part of the standard attention's: points of one model say nothing
     about another's. It holds if the interval here is all on its side of 0, and fails if it lies outside of that."""
     for one in written:
@@ -89,12 +89,12 @@ def dtype(given: argparse.Namespace) -> torch.dtype:
     return attention.DTYPES[given.dtype or ("bf16" if given.device.type == "cuda" else "fp32")]
 
 
-def reading(given: argparse.Namespace) -> Reading:
+def task(given: argparse.Namespace) -> Task:
     """Chooses the preset and the texts that it sums up."""
     preset = models.get("gpt2-docstrings")
     if given.tiny:
-        return Reading(preset.resized(layers=1), dtype(given), 4, Recipe(steps=2, batch=4, learning_rate=1e-3))
-    return Reading(preset, dtype(given), given.texts)
+        return Task(preset.resized(layers=1), dtype(given), 4, Recipe(steps=2, batch=4, learning_rate=1e-3))
+    return Task(preset, dtype(given), given.texts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             claim_training(claims, training(study, s, built), comparable)
         del built
     if "quality" in parts:
-        claim_quality(claims, quality(study, reading(given)), given.tiny)
+        claim_quality(claims, quality(study, task(given)), given.tiny)
     return claims.end()
 
 

@@ -18,8 +18,8 @@ from models.recipes import Recipe
 from models.registry import Preset
 from models.trained import trained
 from models.training import report, train
-from perf.studies.claims import Cell, table
-from perf.studies.gpt2_rows import ROWS, Row, build, copy_weights
+from perf.studies.claims import Cell, spread, table
+from perf.studies.gpt2_rows import ROWS, Scheme, build, copy_weights
 from perf.studies.measuring import Study
 
 FIGURES = ("rouge1", "rouge2", "rougeL", "bleu", "loss")
@@ -27,7 +27,7 @@ COPIED, TRAINED = "softmax's weights", "trained with it"
 
 
 @dataclass(frozen=True)
-class Written:
+class Outcome:
     """Holds a row, whose weights it has, and how its figures changed from the standard attention's."""
 
     row: str
@@ -36,7 +36,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Task:
     """Names a preset that is trained on its data (by `how`, and not kept, if that is given), and how many held-out
     texts it sums up."""
 
@@ -46,9 +46,9 @@ class Reading:
     how: Recipe | None = None
 
 
-def quality(study: Study, r: Reading) -> list[Written]:
+def quality(study: Study, r: Task) -> list[Outcome]:
     """Prints the table, and gives the changes it is made of."""
-    found: list[Written] = []
+    found: list[Outcome] = []
     rows: list[dict[str, Cell]] = []
     base: dict[str, Figure] = {}
     for row, weights, model in _models(study, r):
@@ -59,25 +59,21 @@ def quality(study: Study, r: Reading) -> list[Written]:
             base = base or figures
             changes = {figure: compare(base[figure], figures[figure]) for figure in FIGURES}
             rows.append({"attention": row.name, "weights": weights, **{name: figures[name].value for name in FIGURES},
-                         "ROUGE-1's change": _told(changes["rouge1"]), "loss's change": _told(changes["loss"])})
+                         "ROUGE-1's change": spread(changes["rouge1"]), "loss's change": spread(changes["loss"])})
             study.write("summaries", {"row": row.name, "weights": weights,
                                       "changes": {name: asdict(change) for name, change in changes.items()}})
-            found.append(Written(row.name, weights, changes))
+            found.append(Outcome(row.name, weights, changes))
     count = next(iter(found[0].changes.values())).items if found else 0
     print(table(f"{r.preset.name}: summaries of {count} held-out texts, points; loss in nats; changes (95 %) from the "
                 "first row", rows), flush=True)
     return found
 
 
-def _told(change: Change) -> str:
-    return f"{change.difference:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
-
-
-def _models(study: Study, r: Reading) -> Iterator[tuple[Row, str, Any]]:
+def _models(study: Study, r: Task) -> Iterator[tuple[Scheme, str, Any]]:
     """Gives each row, whose weights it has, and what makes the model."""
     base = None
 
-    def copied(row: Row) -> Any:
+    def copied(row: Scheme) -> Any:
         nonlocal base
         base = base or _trained(study, r, ROWS[0])
         model = build(r.preset, row, r.dtype, study.device)
@@ -91,7 +87,7 @@ def _models(study: Study, r: Reading) -> Iterator[tuple[Row, str, Any]]:
             yield row, TRAINED, lambda row=row: _trained(study, r, row)
 
 
-def _trained(study: Study, r: Reading, row: Row) -> Any:
+def _trained(study: Study, r: Task, row: Scheme) -> Any:
     variant = row.variant(r.preset, r.dtype, study.device)
     if r.how:
         return train(r.preset, attention=variant, attention_options=row.options, device=study.device,
@@ -100,7 +96,7 @@ def _trained(study: Study, r: Reading, row: Row) -> Any:
                    progress=report)
 
 
-def _batch(study: Study, r: Reading, row: Row) -> int:
+def _batch(study: Study, r: Task, row: Scheme) -> int:
     """Gives one text at a time to a kernel that takes no padding."""
     padded = attention.why_not(row.variant(r.preset, r.dtype, study.device), device=study.device, dtype=r.dtype,
                                heads=r.preset.heads, head_dim=r.preset.head_dim, n=r.preset.sizes["positions"],

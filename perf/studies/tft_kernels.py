@@ -15,7 +15,7 @@ from models.quality import Figure, compare, seasonal_naive
 from models.registry import Preset
 from perf.report import units
 from perf.studies import tft_faults, tft_training
-from perf.studies.calls import Measured, bounded, confirm, measured
+from perf.studies.calls import Timing, bounded, confirm, timing
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio, change
@@ -33,7 +33,7 @@ FIGURES = ("rmse", "mase", "smape")
 
 
 @dataclass(frozen=True)
-class Row:
+class Setup:
     """Is a TFT to measure; `attention` is one of KINDS."""
 
     attention: str
@@ -50,18 +50,18 @@ class Kernels:
 
     def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
-        self.times: dict[Row, tuple[Measured, Measured]] = {}
+        self.times: dict[Setup, tuple[Timing, Timing]] = {}
         self.figures: dict[str, dict[str, Figure]] = {}
         self.rows: list[dict[str, Cell]] = []
 
-    def why_not(self, row: Row) -> str | None:
+    def why_not(self, row: Setup) -> str | None:
         """Says why a row can't be measured here."""
         preset = self._preset(row)
         n, m = preset.sizes["horizon"], preset.sizes["context"] + preset.sizes["horizon"]
         return attention.why_not(KINDS[row.attention][0], device=self.study.device, dtype=DTYPES[row.dtype],
                                  heads=row.heads, head_dim=preset.head_dim, n=n, m=m, causal=True, grad=True)
 
-    def row(self, row: Row, train: bool = False) -> None:
+    def row(self, row: Setup, train: bool = False) -> None:
         """Times a step and a forecast; then trains, where asked, and measures what that gave."""
         if reason := self.why_not(row):
             self.study.write("skipped", {"part": str(row), "reason": reason})
@@ -79,7 +79,7 @@ class Kernels:
                 self.figures[row.attention] = tft_training.figures(model, preset, row.dtype)
             self._keep(row, preset, trained)
 
-    def _measured(self, call: Callable[[], Any], row: Row, preset: Preset, phase: str) -> Measured:
+    def _measured(self, call: Callable[[], Any], row: Setup, preset: Preset, phase: str) -> Timing:
         """Times a call, once it has run the row's kernel."""
         function, _, backend = KINDS[row.attention][0].partition(":")
         n, context = preset.sizes["horizon"], preset.sizes["context"]
@@ -87,9 +87,9 @@ class Kernels:
             call()
             confirm(call, Workload(preset.name, function, backend, phase, True, row.batch, row.heads, preset.kv_heads,
                                    n, n + context, preset.head_dim, row.dtype), self.study.device)
-        return measured(call, self.study.device, self.limit)
+        return timing(call, self.study.device, self.limit)
 
-    def _keep(self, row: Row, preset: Preset, trained: dict[str, float]) -> None:
+    def _keep(self, row: Setup, preset: Preset, trained: dict[str, float]) -> None:
         faults = KINDS[row.attention][1]
         step, forecast = self.times[row]
         steps = preset.sizes["horizon"] + (preset.sizes["context"] if faults.all_queries else 0)
@@ -105,16 +105,16 @@ class Kernels:
                                                    if found else "-" for name in FIGURES}})
         print(f"  {row}: {units.seconds(step.seconds)} a step", flush=True)
 
-    def in_turns(self, base: Row, new: Row) -> Ratio:
+    def in_turns(self, base: Setup, new: Setup) -> Ratio:
         """Times training steps of two rows in turns."""
         old_step, new_step = (tft_training.step(*self._model(row), row.batch, row.dtype) for row in (base, new))
         return in_turns(old_step, new_step, self.study.device, self.limit)
 
-    def _model(self, row: Row) -> tuple[nn.Module, Preset]:
+    def _model(self, row: Setup) -> tuple[nn.Module, Preset]:
         variant, faults = KINDS[row.attention]
         return tft_faults.create(self._preset(row), variant, faults, device=self.study.device), self._preset(row)
 
-    def _preset(self, row: Row) -> Preset:
+    def _preset(self, row: Setup) -> Preset:
         return self.size.small.resized(heads=row.heads)
 
 
@@ -125,11 +125,11 @@ def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
     kernels, heads = Kernels(study, size, limit), size.heads[-1]
     for dtype in size.dtypes:
         for kind in KINDS:
-            kernels.row(Row(kind, dtype, size.batch, heads), train=dtype == size.dtypes[0] and kind in TRAINED)
+            kernels.row(Setup(kind, dtype, size.batch, heads), train=dtype == size.dtypes[0] and kind in TRAINED)
     for batch in size.batches:
         for count in size.heads:
             for kind in ("eager", "flash"):
-                if (row := Row(kind, size.dtypes[0], batch, count)) not in kernels.times:
+                if (row := Setup(kind, size.dtypes[0], batch, count)) not in kernels.times:
                     kernels.row(row)
     naive = seasonal_naive(split(size.small)[1])
     study.write("seasonal naive", {name: naive[name].value for name in FIGURES})
@@ -145,12 +145,12 @@ def _claims(kernels: Kernels, claims: Claims, heads: int) -> None:
     size, batches = kernels.size, kernels.size.batches
     why = "" if kernels.study.device.type == "cuda" else "the claim is of a GPU"
     dtype, wide = size.dtypes[0], batches[min(1, len(batches) - 1)]
-    eager, flash = (Row(kind, dtype, size.batch, heads) for kind in ("eager", "flash"))
+    eager, flash = (Setup(kind, dtype, size.batch, heads) for kind in ("eager", "flash"))
     pairs = (("flash trains faster than eager attention by default", "-3 %", eager, flash, 0.97),
              (f"flash trains 10.9 % faster than eager attention at batch {wide} with {heads} heads",
               "6332.7 -> 5644.3 s (-10.9 %)", replace(eager, batch=wide), replace(flash, batch=wide), 1 - 0.109),
              ("the study's pair, eager in fp32 and its faulty flash in bf16: 3 % faster", "-3 %",
-              replace(eager, dtype="fp32"), Row(STUDY, "bf16", size.batch, heads), 0.97))
+              replace(eager, dtype="fp32"), Setup(STUDY, "bf16", size.batch, heads), 0.97))
     for said, published, old, new, most in pairs:
         if old in kernels.times and new in kernels.times:
             with kernels.study.part(said):

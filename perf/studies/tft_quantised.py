@@ -17,7 +17,7 @@ from models.quality import Figure, compare
 from models.registry import Preset
 from perf.report import units
 from perf.studies import tft_faults, tft_training
-from perf.studies.calls import Measured, measured
+from perf.studies.calls import Timing, timing
 from perf.studies.claims import Cell, Claims, table
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio, change
@@ -44,13 +44,13 @@ def counts() -> list[int]:
     return sorted({1, len(os.sched_getaffinity(0))})
 
 
-class Quantised:
+class Trials:
     """Measures each size in both; `seconds` are by (size, method, threads)."""
 
     def __init__(self, study: Study, size: Size, limit: float) -> None:
         self.study, self.size, self.limit = study, size, limit
         self.bytes: dict[tuple[str, str], int] = {}
-        self.seconds: dict[tuple[str, str, int], Measured] = {}
+        self.seconds: dict[tuple[str, str, int], Timing] = {}
         self.ratios: dict[str, Ratio] = {}  # of one thread, in turns
         self.figures: dict[tuple[str, str], dict[str, Figure]] = {}
         self.rows: list[dict[str, Cell]] = []
@@ -79,7 +79,7 @@ class Quantised:
                 calls.append(call)
                 for count in counts():
                     with threads(count):
-                        self.seconds[name, method, count] = measured(call, CPU, self.limit)
+                        self.seconds[name, method, count] = timing(call, CPU, self.limit)
                 self.figures[name, method] = tft_training.figures(twin, preset)
                 self._keep(name, method, trained, parameters, gpu)
         with self.study.part(f"{name} in turns"), threads(1):
@@ -91,7 +91,7 @@ class Quantised:
             return "n/a, no GPU"
         there = copy.deepcopy(model).to(self.study.device)
         call = tft_training.forecast(there, preset, self.size.windows, "fp32")
-        return f"{measured(call, self.study.device, self.limit).seconds:.4f}"
+        return f"{timing(call, self.study.device, self.limit).seconds:.4f}"
 
     def _keep(self, name: str, method: str, trained: str, parameters: int, gpu: str) -> None:
         found = self.figures[name, method]
@@ -110,7 +110,7 @@ class Quantised:
 def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
     """Measures the rows, then claims what the study does of them."""
     print(f"000b: one forecast of {size.windows} windows", flush=True)
-    found = Quantised(study, size, limit)
+    found = Trials(study, size, limit)
     sized = [("small", size.small, size.steps, size.batch), ("large", size.large, 0, 0)]
     if size.large_steps:
         sized.append(("large, trained", size.large, size.large_steps, min(16, size.batch)))
@@ -121,7 +121,7 @@ def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
     _claims(found, claims)
 
 
-def _claims(found: Quantised, claims: Claims) -> None:
+def _claims(found: Trials, claims: Claims) -> None:
     old, new = (found.bytes.get(("large", method)) for method in ("fp32", METHOD))
     if old and new:
         claims.add("000b: int8 makes the large model 74.7 % smaller", "203.95 -> 51.68 MB",

@@ -26,15 +26,15 @@ from perf.studies.measuring import Study
 from perf.studies.options import parser
 from perf.studies.vit_claims import claim_ablation, claim_quality, claim_times
 from perf.studies.vit_quality import Folds
-from perf.studies.vit_rows import Row, check, kept, rows, treated, variant
+from perf.studies.vit_rows import Treatment, check, kept, rows, treated, variant
 from perf.studies.vit_times import times
 
 
-def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Row],
-         skip: Sequence[str], timed: bool) -> dict[Row, Any]:
+def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Treatment],
+         skip: Sequence[str], timed: bool) -> dict[Treatment, Any]:
     """Measures the quality of every row on one fold, `skip` unquantised; gives the models too, where they are to be
     timed."""
-    made: dict[Row, Any] = {}
+    made: dict[Treatment, Any] = {}
     images = held_out.batch(torch.arange(min(16, len(held_out))))[0]["pixel_values"].to(study.device)
     for row in chosen:
         with study.part(f"quality of {row.name}"):
@@ -48,7 +48,7 @@ def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, 
     return made
 
 
-def available(study: Study, preset: Preset, compiled: bool) -> list[Row]:
+def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
     """Lists the rows that this device can have; prints a line for each other."""
     chosen = []
     for row in rows(compiled):

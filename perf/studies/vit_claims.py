@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from models.quality import Change
 from perf.studies.claims import Claims
 from perf.studies.ratio import change
-from perf.studies.vit_rows import BASE, FLASH, HALF, Row
+from perf.studies.vit_rows import BASE, FLASH, HALF, Treatment
 from perf.studies.vit_times import Speed
 
-INT8, NF4 = Row("fp16", method="bnb-int8"), Row("fp16", method="bnb-nf4-dq")
-NF4_FLASH = Row("fp16", FLASH, "bnb-nf4-dq")
+INT8, NF4 = Treatment("fp16", method="bnb-int8"), Treatment("fp16", method="bnb-nf4-dq")
+NF4_FLASH = Treatment("fp16", FLASH, "bnb-nf4-dq")
 LATENCY = {BASE: 58.9, NF4_FLASH: 35.0, NF4: 42.1, INT8: 60.8}  # ms
 SMALLER = {NF4: 4, INT8: 2}
 TOP1 = {BASE: 90.6, NF4: 88.6, INT8: 90.1}  # points
@@ -19,7 +19,7 @@ SENSITIVE = {"bnb-nf4-dq": ("layer 21", 88.63, 89.61), "bnb-int8": ("layer 23", 
 IMAGES, LAYERS = 819, 24  # in its test set, of its encoder
 
 
-def claim_times(claims: Claims, speeds: Mapping[Row, Speed], apart: str) -> None:
+def claim_times(claims: Claims, speeds: Mapping[Treatment, Speed], apart: str) -> None:
     """Claims latency and size; `apart` says why they can't be compared, or is empty."""
     if BASE not in speeds:
         return
@@ -44,7 +44,7 @@ def claim_times(claims: Claims, speeds: Mapping[Row, Speed], apart: str) -> None
                    ratio.at_most(1 / FASTER), apart=apart)
 
 
-def claim_quality(claims: Claims, found: Mapping[Row, Change], apart: str) -> None:
+def claim_quality(claims: Claims, found: Mapping[Treatment, Change], apart: str) -> None:
     """Claims that each quantised model loses few points of Top-1."""
     for row, published in TOP1.items():
         if row in found:

@@ -14,9 +14,9 @@ from typing import Any
 from models.figures import CONFIDENCE
 from models.quality import Change, Figure, compare, evaluate, join
 from models.registry import Preset
-from perf.studies.claims import Cell, table
+from perf.studies.claims import Cell, spread, table
 from perf.studies.measuring import Study
-from perf.studies.vit_rows import BASE, Row, kept, treated
+from perf.studies.vit_rows import BASE, Treatment, kept, treated
 
 RESAMPLES = 20_000  # that the ends of a narrow tail are known
 ABLATED = ("bnb-int8", "bnb-nf4-dq")
@@ -27,7 +27,7 @@ Figures = Mapping[str, Figure]
 class Folds:
     """Holds the figures of each row, and of each kept set of layers, fold by fold."""
 
-    rows: dict[Row, list[Figures]] = field(default_factory=lambda: defaultdict(list))
+    rows: dict[Treatment, list[Figures]] = field(default_factory=lambda: defaultdict(list))
     ablation: dict[tuple[str, str], list[Figures]] = field(default_factory=lambda: defaultdict(list))
 
     def of(self, found: Mapping[Any, list[Figures]], key: Any) -> dict[str, Figure] | None:
@@ -42,13 +42,13 @@ def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_ou
         for name, skip in kept(preset):
             with study.part(f"{method}, {name} kept"):
                 study.in_time()
-                made = treated(model, Row("fp16", method=method), preset, skip)
+                made = treated(model, Treatment("fp16", method=method), preset, skip)
                 folds.ablation[method, name].append(evaluate(made, preset, held_out))
 
 
-def changes(study: Study, folds: Folds) -> dict[Row, Change]:
+def changes(study: Study, folds: Folds) -> dict[Treatment, Change]:
     """Prints the table of quality; gives the change of Top-1 from fp32 of each row."""
-    found: dict[Row, Change] = {}
+    found: dict[Treatment, Change] = {}
     lines: list[dict[str, Cell]] = []
     base = folds.of(folds.rows, BASE)
     for row in list(folds.rows):
@@ -60,7 +60,7 @@ def changes(study: Study, folds: Folds) -> dict[Row, Change]:
                                   "top1's interval": f"{low:.2f} to {high:.2f}"}
         if base and row != BASE:
             found[row] = compare(base["top1"], figures["top1"])
-            cells["top1's change"] = told(found[row])
+            cells["top1's change"] = spread(found[row])
             study.write("quality", {"row": row.name, **asdict(found[row])})
         lines.append(cells)
     items = len(base["top1"].items) if base else 0
@@ -84,12 +84,7 @@ def ablation(study: Study, folds: Folds, names: Sequence[str]) -> dict[str, list
                 found[method].append((name, change))
             study.write("ablation", {"method": method, "kept": name, **asdict(change)})
             cells: dict[str, Cell] = {"kept in fp16": name, "top1": change.new}
-            lines.append(cells | ({} if name == "none" else {"change": told(change), "": change.verdict}))
+            lines.append(cells | ({} if name == "none" else {"change": spread(change), "": change.verdict}))
         print(table(f"{method}, all layers of the encoder but those kept; change from none kept, all intervals at once "
                     "95 %", lines), flush=True)
     return found
-
-
-def told(change: Change) -> str:
-    """Writes a change with its interval."""
-    return f"{change.difference:+.2f} ({change.low:+.2f} to {change.high:+.2f})"

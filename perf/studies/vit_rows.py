@@ -27,7 +27,7 @@ FASTER = ("ao-int8-weight", "ao-int8-dynamic", "ao-fp8-dynamic")
 
 
 @dataclass(frozen=True)
-class Row:
+class Treatment:
     """Is a treatment of the model; of `backends` the first that can."""
 
     dtype: str
@@ -42,19 +42,19 @@ class Row:
         return " ".join(filter(None, words))
 
 
-BASE, HALF = Row("fp32"), Row("fp16")
+BASE, HALF = Treatment("fp32"), Treatment("fp16")
 
 
-def rows(compiled: bool) -> list[Row]:
+def rows(compiled: bool) -> list[Treatment]:
     """Lists the study's five, the half precision that it left out, and quantisations that are made to be fast, which
     torchao's are once they are `compiled`."""
-    study = [Row("fp16", backends, method) for method in ("bnb-int8", "bnb-nf4-dq") for backends in (SDPA, FLASH)]
-    plain = [BASE, HALF, Row("fp16", FLASH), Row("bf16")]
-    fast = [Row("bf16", method=method, compiled=compiled) for method in FASTER]
-    return [*plain, *study, *([Row("bf16", compiled=True)] if compiled else []), *fast]
+    study = [Treatment("fp16", backends, method) for method in ("bnb-int8", "bnb-nf4-dq") for backends in (SDPA, FLASH)]
+    plain = [BASE, HALF, Treatment("fp16", FLASH), Treatment("bf16")]
+    fast = [Treatment("bf16", method=method, compiled=compiled) for method in FASTER]
+    return [*plain, *study, *([Treatment("bf16", compiled=True)] if compiled else []), *fast]
 
 
-def variant(row: Row, preset: Preset, device: torch.device) -> str:
+def variant(row: Treatment, preset: Preset, device: torch.device) -> str:
     """Chooses the backend. Raises ValueError, with each backend's reason, where none serves; or the quantisation's
     reason."""
     if row.method and (reason := quantization.why_not(row.method, device=device, dtype=attention.DTYPES[row.dtype])):
@@ -70,7 +70,7 @@ def variant(row: Row, preset: Preset, device: torch.device) -> str:
     raise ValueError("; ".join(reasons))
 
 
-def treated(model: nn.Module, row: Row, preset: Preset, skip: Sequence[str] = ()) -> Any:
+def treated(model: nn.Module, row: Treatment, preset: Preset, skip: Sequence[str] = ()) -> Any:
     """Treats a copy of a trained model as the row says, but does not compile it yet. `skip` are layers that stay
     unquantised."""
     device = next(model.parameters()).device
@@ -81,7 +81,7 @@ def treated(model: nn.Module, row: Row, preset: Preset, skip: Sequence[str] = ()
     return made.eval()
 
 
-def workload(row: Row, preset: Preset, images: torch.Tensor) -> Workload:
+def workload(row: Treatment, preset: Preset, images: torch.Tensor) -> Workload:
     """Returns the workload that a row's forward pass on the images is."""
     function, _, backend = variant(row, preset, images.device).partition(":")
     tokens = (preset.sizes["image"] // preset.sizes["patch"]) ** 2 + 1
@@ -89,7 +89,7 @@ def workload(row: Row, preset: Preset, images: torch.Tensor) -> Workload:
                     tokens, tokens, preset.head_dim, row.dtype)
 
 
-def check(made: Any, row: Row, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
+def check(made: Any, row: Treatment, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
     """Measures the error of the logits, and of the worst quantised layer, relative to the row without quantisation (or
     of a row without any, to fp32). Raises ValueError for more than the method's budget, and for another kernel than
     declared."""
@@ -100,7 +100,7 @@ def check(made: Any, row: Row, model: nn.Module, preset: Preset, images: torch.T
         with torch.no_grad():
             exact, found = model(pixel_values=images).logits, made(pixel_values=halved).logits
         return {"logits": treatments.relative_error(found, exact)}
-    plain, allowed = treated(model, Row(row.dtype, row.backends), preset), budget(row.method)
+    plain, allowed = treated(model, Treatment(row.dtype, row.backends), preset), budget(row.method)
     with torch.no_grad():
         with treatments.layer_errors(plain, made) as layers:
             exact = plain(pixel_values=halved).logits

@@ -21,7 +21,7 @@ from perf.studies.claims import Cell, table
 from perf.studies.measuring import PRECISION, Study
 from perf.studies.ratio import Ratio
 from perf.studies.rounds import Call, able, interleaved
-from perf.studies.vit_rows import BASE, Row
+from perf.studies.vit_rows import BASE, Treatment
 from perf.studies.where_time_goes import where
 
 COMPILED = 64
@@ -39,7 +39,7 @@ class Speed:
         return Ratio.of(self.seconds, base.seconds)
 
 
-def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: float) -> dict[Row, Speed]:
+def times(study: Study, made: Mapping[Treatment, Any], images: torch.Tensor, seconds: float) -> dict[Treatment, Speed]:
     """Times all rows on these images, in rounds of random order; prints and records the table."""
     batch = len(images)
     if any(row.compiled for row in made):
@@ -62,7 +62,7 @@ def times(study: Study, made: Mapping[Row, Any], images: torch.Tensor, seconds: 
     return speeds
 
 
-def _call(model: Any, row: Row, images: torch.Tensor) -> Call:
+def _call(model: Any, row: Treatment, images: torch.Tensor) -> Call:
     """Makes the call of the forward pass; compiled for this batch where the row is."""
     pixels = images.to(next(weight.dtype for weight in model.parameters() if weight.is_floating_point()))
     run = model
@@ -76,7 +76,7 @@ def _call(model: Any, row: Row, images: torch.Tensor) -> Call:
     return torch.no_grad()(lambda: run(pixel_values=pixels).logits)
 
 
-def _cells(device: torch.device, call: Call, row: Row, speed: Speed, batch: int) -> dict[str, Cell]:
+def _cells(device: torch.device, call: Call, row: Treatment, speed: Speed, batch: int) -> dict[str, Cell]:
     mean, spent = statistics.fmean(speed.seconds), where(call, device)
     percentiles = {f"p{part}": 1e3 * (percentile(speed.seconds, part / 100) or mean) for part in (50, 95, 99)}
     cells: dict[str, Cell] = {"row": row.name, "mean ms": 1e3 * mean, **percentiles, "images/s": batch / mean}

@@ -12,7 +12,7 @@ from perf.measure import clocks
 from perf.studies import low_rank, low_rank_text
 from perf.studies.low_rank_claims import growth
 from perf.studies.low_rank_kernels import Kernels
-from perf.studies.low_rank_rows import BASELINE, EXACT, UNIFORM, Row, initialise, weights
+from perf.studies.low_rank_rows import BASELINE, EXACT, UNIFORM, Candidate, initialise, weights
 from perf.studies.low_rank_rows import low_rank as of_rank
 from perf.studies.measuring import Study
 
@@ -32,7 +32,7 @@ def test_flops_are_the_registrys():
     assert of_rank(k).flops(8, d, n) == 8 * (4 * n * d * k + 2 * (k + d) * n ** 2)
     assert growth(BASELINE, 8, d) == 2
     assert growth(of_rank(k), 8, d) > 1.99  # (Q F)(K F)ᵀ under a softmax is still n x n
-    assert growth(Row("Linformer", "linformer:eager", {"rank": 64}), 8, d) == 1
+    assert growth(Candidate("Linformer", "linformer:eager", {"rank": 64}), 8, d) == 1
 
 
 def test_softmax_attention_differs_from_itself_by_nothing(tmp_path, quick):
@@ -74,7 +74,7 @@ def test_a_swapped_in_attention_reads_with_the_same_weights():
     own = [name for name, _ in half.named_parameters() if name.endswith("core.F")]
     assert len(own) == 2  # one a layer
     with pytest.raises(ValueError, match="no causal form"):
-        low_rank_text.create("gpt2-tiny", Row("Linformer", "linformer:eager", {"rank": 16}), CPU)
+        low_rank_text.create("gpt2-tiny", Candidate("Linformer", "linformer:eager", {"rank": 16}), CPU)
 
 
 def test_the_control_weighs_all_that_it_sees_alike():

@@ -23,7 +23,7 @@ from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_r
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio
 from perf.studies.rounds import able, interleaved, orders, rounds
-from perf.studies.summarisation_quality import COPIED, TRAINED, Written
+from perf.studies.summarisation_quality import COPIED, TRAINED, Outcome
 from perf.studies.vit_quality import Folds
 from perf.studies.vit_times import Speed
 
@@ -199,8 +199,8 @@ def test_a_change_of_rouge_is_a_part_and_holds_fails_or_can_not_be_told(tmp_path
     """Published: ALiBi gains 1.69 points of 18.06, which is 9.4 %; here that is 0.66 points of 7."""
     change = Change("rouge1", "points", "higher", 7.0, 7.0 + (low + high) / 2, low, high, 100)
     claims = Claims(Study(CPU, tmp_path / "out.jsonl"))
-    summarisation.claim_quality(claims, [Written("ALiBi", TRAINED, {"rouge1": change}),
-                                         Written("ALiBi", COPIED, {"rouge1": change})], tiny=False)
+    summarisation.claim_quality(claims, [Outcome("ALiBi", TRAINED, {"rouge1": change}),
+                                         Outcome("ALiBi", COPIED, {"rouge1": change})], tiny=False)
     assert [claim.word for claim in claims.all] == [word]  # of the one that was trained with it
 
 
@@ -220,7 +220,7 @@ def test_the_ablation_names_the_layers_that_it_keeps():
     assert list(kept) == ["none", "first and last", "layer 0", "layer 1", "layer 2", "layer 3"]
     model = models.create("vit-digits")
     for name, skip in kept.items():
-        made = vit_rows.treated(model, vit_rows.Row("fp16", method="bnb-nf4-dq"), models.get("vit-digits"), skip)
+        made = vit_rows.treated(model, vit_rows.Treatment("fp16", method="bnb-nf4-dq"), models.get("vit-digits"), skip)
         plain = {layer for layer, module in made.named_modules() if type(module) is torch.nn.Linear}
         assert plain == {"classifier"} | {layer for layer, _ in model.named_modules() if layer.startswith(
             tuple(f"{one}." for one in skip)) and isinstance(model.get_submodule(layer), torch.nn.Linear)}, name
@@ -228,7 +228,7 @@ def test_the_ablation_names_the_layers_that_it_keeps():
 
 def test_a_treated_row_within_its_budget_and_one_beyond_it():
     model: Any = models.create(VIT)
-    row = vit_rows.Row("fp32", method="bnb-int8")
+    row = vit_rows.Treatment("fp32", method="bnb-int8")
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     made = vit_rows.treated(model, row, VIT)
     assert 0 < vit_rows.check(made, row, model, VIT, images)["layer"] < 0.035
@@ -240,7 +240,7 @@ def test_a_treated_row_within_its_budget_and_one_beyond_it():
 
 def test_quantised_rows_keep_what_is_named(tmp_path):
     held_out = replace(digits.load(), side=32).take(slice(8))
-    chosen = [vit_rows.BASE, vit_rows.Row("fp16", method="bnb-int8")]
+    chosen = [vit_rows.BASE, vit_rows.Treatment("fp16", method="bnb-int8")]
     made = vit.fold(Study(CPU, tmp_path / "out.jsonl"), Folds(), models.create(VIT), VIT, held_out, chosen,
                     ["vit.layers.1"], timed=True)
     assert list(made) == chosen

@@ -119,7 +119,7 @@ def test_rows_that_studies_build_themselves_refuse_a_fallback() -> None:
     vit = models.get("vit-tiny")
     plain = models.create(vit, attention="softmax:eager")
     images = torch.randn(2, 3, vit.sizes["image"], vit.sizes["image"])
-    flash = vit_rows.Row("fp32", ("sdpa-flash",))
+    flash = vit_rows.Treatment("fp32", ("sdpa-flash",))
     vit_rows.check(vit_rows.treated(plain, flash, vit), flash, plain, vit, images)
     with pytest.raises(ValueError, match="expected"):
         vit_rows.check(plain, flash, plain, vit, images)

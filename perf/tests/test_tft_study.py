@@ -11,7 +11,7 @@ import models
 from models.tft import inputs
 from perf.measure import clocks
 from perf.studies import tft
-from perf.studies.calls import bounded, measured
+from perf.studies.calls import bounded, timing
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio, change
@@ -66,7 +66,7 @@ def test_the_large_model_has_the_studys_size():
 def test_a_call_is_bounded_and_two_are_compared_in_turns(quick):
     with pytest.raises(TimeoutError, match="not done after 0 s"), bounded(0.05):
         time.sleep(5)
-    assert measured(lambda: torch.ones(1000), CPU, 10).peak == 4000
+    assert timing(lambda: torch.ones(1000), CPU, 10).peak == 4000
     ratio = in_turns(lambda: time.sleep(0.002), lambda: time.sleep(0.006), CPU, 10)
     assert 1.5 < ratio.median < 4.5
     assert ratio.at_most(0.97) is False

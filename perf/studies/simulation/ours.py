@@ -36,7 +36,7 @@ class Knowledge:
 
 
 @dataclass
-class Said:
+class Answer:
     """Holds what was said of one night, by benchmark, and what it cost in rounds of one side."""
 
     slower: NDArray[np.bool_]
@@ -77,7 +77,7 @@ class Ours:
         return cost
 
     def night(self, night: int, known: Knowledge, steps: Array | None = None,
-              only: NDArray[np.bool_] | None = None) -> Said:
+              only: NDArray[np.bool_] | None = None) -> Answer:
         """Judges a night. `steps` (nights, benchmarks) is the change put in, in logarithms; `only` are the benchmarks
         that are looked at. What it learns is kept only where nothing was put in."""
         w = self.world
@@ -92,7 +92,7 @@ class Ours:
         again = asked & (nightly.look(passes, controls, *groups, known.look, known.asked, night).suspect != "")
         passes[-1, again, LAUNCHES:] = more[again]
         found = nightly.look(passes, controls, *groups, known.look, known.asked, night).suspect
-        said = Said(np.zeros(w.benchmarks, bool), np.zeros(w.benchmarks, bool))
+        said = Answer(np.zeros(w.benchmarks, bool), np.zeros(w.benchmarks, bool))
         said.rounds += again.sum() * (AGAIN - LAUNCHES) * ROUNDS
         said.counts["again"] = int(again.sum())
         compared = []

@@ -111,8 +111,8 @@ def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, f
     from asv import _stats
     from asv.commands.compare import _is_result_better
 
-    if not isinstance(_stats._mann_whitney_u_memo, _Kept):
-        _stats._mann_whitney_u_memo = _Kept()
+    if not isinstance(_stats._mann_whitney_u_memo, _Cache):
+        _stats._mann_whitney_u_memo = _Cache()
     found = head - base > math.log(factor)
     for place in zip(*np.nonzero(found), strict=True):
         sides = [(np.exp(side[place]), ({"repeat": side_samples.shape[2]}, np.exp(side_samples[place]).tolist()))
@@ -122,7 +122,7 @@ def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, f
     return found
 
 
-class _Kept(dict):
+class _Cache(dict):
     """Keeps asv's table for its exact test, which it throws away when it is long: seconds for each of thousands of
     tests."""
 

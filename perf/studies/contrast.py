@@ -3,15 +3,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perf.studies.measuring import Timed
+from perf.studies.measuring import Measurement
 
 
 @dataclass(frozen=True)
-class Compared:
+class Contrast:
     """Sets a model against the one it is to replace."""
 
-    new: Timed
-    old: Timed
+    new: Measurement
+    old: Measurement
 
     @property
     def speed_up(self) -> float:
@@ -53,12 +53,12 @@ class Compared:
         return self.new.weights / self.old.weights
 
 
-def used(t: Timed) -> float:
+def used(t: Measurement) -> float:
     """Gives the stopwatch's seconds: of a compiled model by its CUDA graph where there is one, else called."""
     return t.best if t.workload.compiled else t.eager
 
 
-def _half(t: Timed) -> float:
+def _half(t: Measurement) -> float:
     return t.replay_interval if t.workload.compiled and t.replay is not None else t.eager_interval
 
 
