@@ -6,7 +6,10 @@ attention is the function's eager backend,
     error(model) <= K x error(E in dtype T) + FLOOR x eps(T)
 
 both against E's weights and inputs of dtype T, computed in float64, and relative to the largest
-value there.
+value there: of the logits, or of the loss and of the gradients of each part of the model. Beside
+that each attention layer is held against its own oracle (`models.attention_layers`), but in a
+compiled model, whose layers nobody sees. The projections of q and k are wider than the initial
+ones, at which attention is flat and its faults hardly show.
 """
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ import copy
 import functools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +31,11 @@ from perf.bench import treatments
 from perf.bench.prepare import Prepared
 from perf.policy.budgets import budget
 from perf.workloads.workload import ITEM_BYTES, UNQUANTISED, Workload
+
+try:
+    from models import attention_layers, parts
+except ImportError:  # the revision that is measured may have neither
+    attention_layers = parts = None  # type: ignore[assignment]
 
 Tensors = dict[str, torch.Tensor]
 
@@ -96,8 +106,16 @@ class Models:
             plain = self._report(w.plain, self._plain(w))
             return self._within_budget(w, model) if plain.ok else plain
         exact, bounds = self._kept_reference(w)
-        found = self._outputs(model if w.treatment else self._plain(w), w, self.inputs)
-        return Report(f"{w.model} on {w.variant}", {x: _error(found[x], exact[x]) for x in exact}, bounds)
+        model = model if w.treatment else self._plain(w)
+        with _record(w) as calls:
+            found = self._outputs(model, w, self.inputs)
+        errors = {x: _error(found[x], exact[x]) for x in exact}
+        if calls is None:
+            return Report(f"{w.model} on {w.variant}", errors, bounds)
+        passes = 2 if w.phase == "decode" else 1  # the first fills the cache
+        layers = attention_layers.check(calls, w.function, layers=passes * self.preset.layers, causal=w.causal)
+        return replace(layers, name=f"{w.model} on {w.variant}", errors=errors | layers.errors,
+                       bounds=bounds | layers.bounds)
 
     def _within_budget(self, w: Workload, model: nn.Module) -> Report:
         """A quantised model against the unquantised one on the same backend."""
@@ -122,14 +140,14 @@ class Models:
         return exact, {x: K * _error(same[x], exact[x]) + floor for x in exact}
 
     def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any]) -> Tensors:
-        """The logits, and for a training step the gradients of all weights, as float64."""
+        """The logits, or of a training step the loss and the gradients of all weights, as float64."""
         run = self._runnable(model, w)
         if w.phase == "train-step":
             model.train()
             loss = _train_step(self.family, run, inputs)
-            gradients = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+            gradients = _gradients(model)
             model.zero_grad(set_to_none=True)
-            return {"loss": loss.detach().double(), "gradients": gradients}
+            return {"loss": loss.detach().double(), **gradients}
         model.eval()
         with torch.no_grad():
             if w.phase == "decode":
@@ -137,6 +155,18 @@ class Models:
                 return {"logits": self.family.decode(run, state).double()}
             out = run(**inputs)
         return {"logits": getattr(out, "logits", out).double()}
+
+
+def _record(w: Workload) -> AbstractContextManager[Any]:
+    """Records the attention layers of a model that is not compiled; None stands for those that can't be recorded."""
+    return nullcontext() if w.compiled or attention_layers is None else attention_layers.record()
+
+
+def _gradients(model: nn.Module) -> Tensors:
+    """The gradients of each part of the model, or of all of it in a revision that knows no parts."""
+    if parts is None:
+        return {"gradients": torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])}
+    return {f"gradients of {part}": gradient for part, gradient in parts.gradients(model).items()}
 
 
 def _train_step(family: Any, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
@@ -167,7 +197,7 @@ def _create(model: str, variant: str, dtype: torch.dtype, device: torch.device) 
             module.p = 0.0
         if isinstance(module, nn.LSTM):
             module.dropout = 0.0
-    return built
+    return built if parts is None else parts.sharpen(built)
 
 
 @functools.lru_cache(maxsize=1)

@@ -100,7 +100,10 @@ def test_a_model_is_right_and_can_be_called_again(w):
     prepared = preparer.prepare(w)
     report = prepared.check()
     assert report.ok, report.message
-    assert set(report.errors) == ({"loss", "gradients"} if w.phase == "train-step" else {"logits"})
+    named = {name for name in report.errors if " of layer " not in name and not name.startswith("gradients of ")}
+    assert named == {"loss" if w.phase == "train-step" else "logits", "missing layers"}
+    assert any(name.startswith("out of layer ") for name in report.errors)
+    assert any(name.startswith("gradients of q") for name in report.errors) == (w.phase == "train-step")
     prepared = preparer.prepare(w)
     prepared.call()
     prepared.call()
