@@ -9,6 +9,7 @@ three functions that `models.registry` describes (`build`, `inputs`, `loss`), an
 from __future__ import annotations
 
 from models import catalogue, quantization
-from models.registry import Preset, create, family, get, presets, register
+from models.creation import create
+from models.registry import Preset, family, get, presets, register
 
 __all__ = ["Preset", "catalogue", "create", "family", "get", "presets", "quantization", "register"]

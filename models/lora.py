@@ -21,7 +21,7 @@ from torch import nn
 
 import models
 from models import training
-from models.data.packages import needs
+from models.packages import needs
 from models.quantization.layers import HEADS
 from models.recipes import Recipe
 from models.registry import Preset

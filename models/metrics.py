@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.data.packages import needs
+from models.packages import needs
 
 
 def hits(logits_NC: np.ndarray, labels_N: np.ndarray, k: int = 1) -> np.ndarray:

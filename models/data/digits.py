@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from models.data.packages import needs
+from models.packages import needs
 from models.registry import Preset
 
 FOLDS = 5  # the held-out images of a single split are the first of five folds

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from models.data.packages import needs
+from models.packages import needs
 from models.registry import Preset
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.data.packages import needs
 from models.data.series import Series, Windows, windows
 from models.data.wrong import wrong
+from models.packages import needs
 
 QUARTERS = 4
 SEASON = 24

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.data.packages import needs
 from models.data.wrong import wrong
+from models.packages import needs
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 

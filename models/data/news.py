@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.data.packages import needs
 from models.data.wrong import wrong
+from models.packages import needs
 
 FIELDS = ("article", "highlights")
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from models import metrics
-from models.data.packages import needs
+from models.packages import needs
 from models.registry import Preset
 
 HELD_OUT = 0.2  # fraction of each series, at its end

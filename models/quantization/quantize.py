@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import registry
 from models.quantization import layers
 from models.quantization.method import Method, get, why_not_here
 
@@ -112,10 +113,8 @@ def _nothing(method: Method, kept: dict[str, str]) -> str:
 
 def _shapes(preset: Any) -> nn.Module:
     """Builds the preset's model without memory for weights."""
-    from models import registry
-
     with torch.device("meta"):
-        return registry.create(preset, device="meta")
+        return registry.build(preset, device="meta")
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import registry
 from models.quantization import layers
 from models.quantization.method import get, why_not_here
 from models.quantization.quantize import Quantized, apply, quantized_layers
@@ -55,14 +56,12 @@ def load(path: str | os.PathLike[str], model: Any, **settings: Any) -> nn.Module
     """Loads a saved model into `model` and gives it back, quantised as the saved one was.
 
     `model` is an unquantised model of the same shapes or the name of a preset, which is built with `settings` as by
-    `models.create`. Raises FileNotFoundError, and ValueError, in one line, for a file that is truncated, of another
+    `registry.build`. Raises FileNotFoundError, and ValueError, in one line, for a file that is truncated, of another
     format or of another model, and for a method that can't run here. Then the model does not change.
     """
     path = Path(path)
     if not isinstance(model, nn.Module):
-        from models import registry
-
-        model = registry.create(model, **settings)
+        model = registry.build(model, **settings)
     elif settings:
         raise ValueError(f"load: {', '.join(settings)}: settings go with a preset's name, not with a built model")
     description, tensors = _read(path)
