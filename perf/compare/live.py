@@ -1,6 +1,8 @@
 """Compares two folders by live pairs, by the committed thresholds."""
 from __future__ import annotations
 
+import atexit
+import functools
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +11,9 @@ from pathlib import Path
 import torch
 
 from perf.compare import pairs
+from perf.compare.checkout import ROOT
+from perf.compare.nursery import AVAILABLE, Nursery
+from perf.compare.process import variables
 from perf.compare.spreads import FILE as SPREADS
 from perf.compare.spreads import Spreads
 from perf.policy.thresholds import FILE, Thresholds, thresholds
@@ -30,6 +35,21 @@ def kind(device: torch.device | str) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+@functools.cache
+def nursery(device: str) -> Nursery | None:
+    """What forks this process's workers for a device; None on a CPU, where each pair has to draw its own layout of
+    memory, and where no fork could use the GPU, which is said."""
+    if device == "cpu" or not AVAILABLE:
+        return None
+    try:
+        made = Nursery(ROOT, variables("base", ROOT, device))
+    except ValueError as error:
+        print(f"perf: {error}; so each worker imports torch anew", file=sys.stderr, flush=True)
+        return None
+    atexit.register(made.close)
+    return made
+
+
 def comparing(device: torch.device, among: int = 1) -> Compare:
     """Live pairs on the device, whose progress goes to stderr; `among`: as in `settings`."""
     machine, spreads = kind(device), Spreads(SPREADS, device)
@@ -39,7 +59,7 @@ def comparing(device: torch.device, among: int = 1) -> Compare:
         cases: dict[str, pairs.Case] = {}
         yield from pairs.compare(workloads, base, head, str(device), lambda w: settings(w, machine, among), seconds,
                                  lambda line: print(f"    {line}", file=sys.stderr, flush=True), cases=cases,
-                                 earlier=spreads.earlier)
+                                 earlier=spreads.earlier, nursery=nursery(str(device)))
         spreads.keep(cases.values())
 
     return compare

@@ -19,6 +19,7 @@ from typing import Any
 
 from perf.bench import NO_MEMORY
 from perf.compare.company import Company, choose_core
+from perf.compare.nursery import Nursery
 from perf.compare.process import Died, Process, both
 from perf.verdict.verdict import Side
 from perf.workloads.workload import Workload
@@ -46,17 +47,18 @@ class Times:
 class Pair:
     """Two workers on one device. `head_first`: which of them has the first turn; alternate it from pair to pair.
 
-    `times` are those of the last `log_ratio`, `imports` what the next pair does well to begin with. Every method raises
-    Died, a ValueError, for a worker that dies or hangs.
+    `times` are those of the last `log_ratio`, `imports` what its workers had to import. Every method raises Died, a
+    ValueError, for a worker that dies or hangs. With a `nursery` the workers are forked.
     """
 
     def __init__(self, base_folder: Path, head_folder: Path, device: str, *, head_first: bool = False,
-                 imports: Sequence[str] = ()) -> None:
-        self.device, self.head_first, self.imports = device, head_first, tuple(imports)
+                 nursery: Nursery | None = None) -> None:
+        self.device, self.head_first = device, head_first
         self.times = Times()
-        self.base = Process("base", base_folder, device, imports)
+        self.imports: tuple[str, ...] = ()
+        self.base = Process("base", base_folder, device, nursery)
         try:
-            self.head = Process("head", head_folder, device, imports)
+            self.head = Process("head", head_folder, device, nursery)
         except BaseException:
             self.base.close()
             raise

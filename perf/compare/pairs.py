@@ -8,13 +8,14 @@ takes its place. When to stop and what is said: perf/verdict/judgement.py.
 """
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from perf.compare.launcher import Launcher
+from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair, Times
 from perf.compare.process import Died
 from perf.verdict.judgement import Judgement, share
@@ -66,35 +67,37 @@ class Case(Judgement):
 def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path, device: str | Any,
             thresholds: Thresholds | Mapping[str, Thresholds] | Callable[[Workload], Thresholds], budget_seconds: float,
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
-            earlier: Mapping[str, Spread] | None = None) -> Iterator[tuple[Workload, Verdict]]:
+            earlier: Mapping[str, Spread] | None = None,
+            nursery: Nursery | None = None) -> Iterator[tuple[Workload, Verdict]]:
     """Each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
     `thresholds` are one for all, by workload id, or a function of the workload. The budget is counted from the first
     `HANDFUL` of pairs on, without which few benchmarks can be decided; no further pair is begun if it would pass the
     budget by what the last one took. `progress` is told a line after each pair, `cases` filled with what was measured,
     by workload id. `earlier` are spreads of earlier runs on this machine, by workload id; None: the thresholds say all
-    that is known of spreads, and nothing is borrowed.
+    that is known of spreads, and nothing is borrowed. `nursery`: workers are forked by it.
     """
     known = {} if cases is None else cases
     known |= {w.id: Case(_of(thresholds, w), workload=w) for w in workloads}
     undecided = [known[w.id] for w in workloads]
     started = counted = time.monotonic()
     launched, took = 0, 0.0
-    with Launcher(base_folder, head_folder, str(device)) as launcher:
-        while undecided and (_due(undecided, launched) or time.monotonic() - counted + took <= budget_seconds):
-            begun = time.monotonic()
-            _launch(undecided, launcher, head_first=launched % 2 == 1)
-            launched, took = launched + 1, time.monotonic() - begun
-            if launched <= HANDFUL:
-                counted = time.monotonic()
-            if earlier is not None:
-                share(known, earlier, [one.workload.id for one in undecided])
-            decided = [one for one in undecided if one.done]
-            undecided = [one for one in undecided if not one.done]
-            for one in decided:
-                yield one.workload, one.verdict()
-            spent = time.monotonic() - started
-            progress(f"pair {launched}, {spent:.0f} s: {len(undecided)} of {len(workloads)} undecided")
+    while undecided and (_due(undecided, launched) or time.monotonic() - counted + took <= budget_seconds):
+        begun = time.monotonic()
+        start = functools.partial(Pair, base_folder, head_folder, str(device), head_first=launched % 2 == 1,
+                                  nursery=nursery)
+        _launch(undecided, start, nursery)
+        launched, took = launched + 1, time.monotonic() - begun
+        if launched <= HANDFUL:
+            counted = time.monotonic()
+        if earlier is not None:
+            share(known, earlier, [one.workload.id for one in undecided])
+        decided = [one for one in undecided if one.done]
+        undecided = [one for one in undecided if not one.done]
+        for one in decided:
+            yield one.workload, one.verdict()
+        spent = time.monotonic() - started
+        progress(f"pair {launched}, {spent:.0f} s: {len(undecided)} of {len(workloads)} undecided")
     for one in undecided:
         yield one.workload, one.verdict()
 
@@ -104,17 +107,19 @@ def _due(undecided: Sequence[Case], launched: int) -> bool:
     return not launched or (launched < HANDFUL and not all(one.counted for one in undecided))
 
 
-def _launch(undecided: Sequence[Case], launcher: Launcher, *, head_first: bool) -> None:
-    """One pair for all; a worker that dies takes along the pair, and the benchmark that it died of."""
+def _launch(undecided: Sequence[Case], start: Callable[[], Pair], nursery: Nursery | None) -> None:
+    """Takes one pair of all; a worker that dies takes along the pair, and the benchmark that it died of."""
     left = list(undecided)
     while left:
-        with launcher.pair(head_first=head_first) as pair:
+        with start() as pair:
             try:
                 while left:
                     left[0].measure(pair)
                     left.pop(0)
             except Died as error:
                 left.pop(0).died(error)
+        if nursery:
+            nursery.learn(pair.imports)
 
 
 def _of(thresholds: Any, w: Workload) -> Thresholds:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from perf.compare import worker
 from perf.compare.checkout import environment
+from perf.compare.nursery import Forked, Nursery
 from perf.measure.nvml import FAMILY
 
 WORKER = worker.__name__
@@ -37,15 +38,17 @@ class Died(ValueError):
 
 
 class Process:
-    """The worker of one side, which begins by importing `imports`. It and what it starts are a session of their own,
+    """The worker of one side, started afresh or forked by `nursery`. It and what it starts are a session of their own,
     and go together."""
 
-    def __init__(self, side: str, folder: Path, device: str, imports: Sequence[str] = ()) -> None:
+    def __init__(self, side: str, folder: Path, device: str, nursery: Nursery | None = None) -> None:
         self.side = side
         self._errors, name = tempfile.mkstemp(prefix="perf-worker-")
         os.unlink(name)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER, device, *imports], cwd=folder, env=variables(side, folder, device),
+        environment = variables(side, folder, device)
+        self._process: subprocess.Popen[bytes] | Forked = nursery.worker(
+            [device], folder, environment, self._errors) if nursery else subprocess.Popen(
+            [sys.executable, "-m", WORKER, device], cwd=folder, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True)
         self._waiting = selectors.DefaultSelector()
         self._waiting.register(self._out, selectors.EVENT_READ)

@@ -1,8 +1,7 @@
 """One side of a pair: a fresh process that measures its own attention/ and models/ when it is told to.
 
-`python -m perf.compare.worker DEVICE [MODULE ...]` runs with the side's folder as working directory and first on
-PYTHONPATH; it imports the modules before it is asked for anything. A request is a line of JSON on stdin, its answer a
-line on stdout:
+`python -m perf.compare.worker DEVICE` runs with the side's folder as working directory and first on PYTHONPATH, or is
+forked there (perf/compare/nursery.py). A request is a line of JSON on stdin, its answer a line on stdout:
 
     {"prepare": workload's fields, "check": bool}
         {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes", and of a compiled model
@@ -15,7 +14,7 @@ line on stdout:
     {"release": true}       {}: gives back the memory of what was prepared, for the other side
     {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
     {"state": true}         {"unfit": reason or null, "state": of the machine since the plan, "imports": [module]}: what
-                            was slow to import
+                            it had to import of installed packages
     {"quit": true}
 
 A plan and rounds may be "missing" too, where there is no memory for both sides at once, or "failed".
@@ -29,6 +28,7 @@ import importlib
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/compare/inject.py)
 
-IMPORTS = ("torch._inductor.compile_fx",)  # what is slow to import, and only what is compiled needs
+OURS = ("attention", "models", "perf")
 LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
 
 
@@ -53,6 +53,7 @@ class Worker:
     """Answers requests about one workload at a time. What it measures is imported when it is made."""
 
     def __init__(self, device: torch.device) -> None:
+        self.at_first = set(sys.modules)
         _own_packages()
         from perf.bench.prepare import Preparer
         from perf.measure import core_time
@@ -140,7 +141,7 @@ class Worker:
         states = tuple(replace(state, host=state.host and replace(state.host, foreign_cores=0.0))
                        for state in self.watch.end())
         return {"unfit": unfit(states), "state": summary(states),
-                "imports": [name for name in IMPORTS if name in sys.modules]}
+                "imports": sorted(name for name in set(sys.modules) - self.at_first if _installed(name))}
 
 
 def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> list[float]:
@@ -188,6 +189,15 @@ def _own_packages() -> None:
         raise ImportError(f"attention/ is that of {attention.__file__}, not of {Path.cwd()}")
 
 
+def _installed(name: str) -> bool:
+    """Whether a module is of an installed package or of Python itself: neither of a side nor made by a compiler."""
+    if name.partition(".")[0] in OURS:
+        return False
+    spec = getattr(sys.modules[name], "__spec__", None)
+    places = {sysconfig.get_path(place) for place in ("purelib", "platlib", "stdlib", "platstdlib")}
+    return bool(spec and spec.name == name and spec.origin and spec.origin.startswith(tuple(places)))
+
+
 def _cores() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
@@ -224,8 +234,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Keeps stdout for answers: what writes to it from here on, C libraries included, writes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for name in ("torch", *arguments[1:]):  # a launcher may have started it early
-        importlib.import_module(name)
+    importlib.import_module("torch")  # before it is asked for anything
     serve(arguments[0], sys.stdin, answers)
     sys.stderr.flush()
     os._exit(0)  # the interpreter takes a second to take torch apart

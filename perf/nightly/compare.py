@@ -104,7 +104,8 @@ def _pairs(together: Sequence[tuple[Workload, Request]], base: Path, head: Path,
     cases: dict[str, pairs.Case] = {}
     start = clock()
     for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
-                                    lambda line: print(f"  {line}", flush=True), cases=cases):
+                                    lambda line: print(f"  {line}", flush=True), cases=cases,
+                                    nursery=live.nursery(device)):
         yield Finding.of(row(verdict, cases[w.id])), cases[w.id].ratios, clock() - start
         start = clock()
 

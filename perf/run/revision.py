@@ -93,7 +93,8 @@ class Against:
         seconds = max(BUDGET[self.settings.device.type], BENCHMARK * len(workloads))
         cases: dict[str, pairs.Case] = {}
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
-                                        seconds, say, cases=cases, earlier=self.spreads.earlier):
+                                        seconds, say, cases=cases, earlier=self.spreads.earlier,
+                                        nursery=live.nursery(str(self.settings.device))):
             yield row(verdict, cases[w.id])
         self.spreads.keep(cases.values())
 

@@ -62,8 +62,7 @@ def test_a_compiled_model_s_seconds_are_cold_each_time() -> None:
     assert unchecked == {"ready": True}
 
 
-def test_a_workload_is_checked_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "IMPORTS", ("json", "no_such_module"))
+def test_a_workload_is_checked_counted_and_timed() -> None:
     ready, plan, rounds, state = answers(CHECKED, PLAN, {"rounds": 5}, {"state": True})
     assert ready["ready"] is True
     assert 0 < ready["error"] <= ready["bound"]
@@ -75,7 +74,7 @@ def test_a_workload_is_checked_counted_and_timed(monkeypatch: pytest.MonkeyPatch
     assert len(rounds["seconds"]) == 5
     assert 0 < min(rounds["seconds"]) < plan["seconds"] / plan["iterations"] * 100
     assert state["unfit"] is None
-    assert state["imports"] == ["json"]
+    assert not {name.partition(".")[0] for name in state["imports"]} & {"attention", "models", "perf"}
     assert state["state"]["foreign_cores"] == 0  # the sibling's work is no company
 
 
@@ -237,10 +236,3 @@ def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
     assert json.loads(lines[0])["failed"].startswith("ModuleNotFoundError: No module named 'attention.")
     assert {"a word", "another", "a third"} <= set(done.stderr.replace("another", "another\n").split("\n"))
     assert done.returncode == 0
-
-
-def test_it_begins_with_the_imports_it_is_given() -> None:
-    done = subprocess.run([sys.executable, "-m", "perf.compare.worker", "cpu", "no_such_module"], cwd=ROOT,
-                          env=environment(ROOT), input="", capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 1
-    assert "No module named 'no_such_module'" in done.stderr

@@ -1,0 +1,150 @@
+"""Workers that are forked from a process that has imported torch: whose packages they import, what they inherit, how
+they end. On a CPU here; what only a GPU shows is in the docs."""
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from perf.compare import live
+from perf.compare.checkout import ROOT
+from perf.compare.nursery import Nursery
+from perf.compare.pair import Pair
+from perf.compare.process import Died, Process, variables
+from perf.tests.fake_sides import SMALL
+
+pytestmark = pytest.mark.slow  # starts processes, which import torch
+
+PREPARE = {"prepare": SMALL.__dict__, "check": True}
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery(ROOT, variables("base", ROOT, "cpu"), probe=False) as made:
+        yield made
+
+
+def side(folder: Path, code: str) -> Path:
+    """A side whose attention/ runs `code`, and says in the import's error what it found."""
+    (folder / "attention").mkdir(parents=True)
+    (folder / "attention" / "__init__.py").write_text(f"{code}\nraise ImportError(found)\n")
+    return folder
+
+
+def finding(folder: Path, made: Nursery | None) -> str:
+    worker = Process("head", folder, "cpu", made)
+    try:
+        return str(worker.ask(60.0, **PREPARE)["failed"]).removeprefix("ImportError: ")
+    finally:
+        worker.close()
+
+
+def test_a_pair_of_forked_workers_measures_as_one_of_fresh_ones_does(nursery: Nursery) -> None:
+    with Pair(ROOT, ROOT, "cpu", nursery=nursery) as pair:
+        base, head = pair.prepare(SMALL)
+        assert base == head
+        assert base.counters["operators"] > 0
+        assert abs(pair.log_ratio(SMALL, 8)) < 1
+        pids = (pair.base.pid, pair.head.pid)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    nursery.learn([*pair.imports, "no.such.module"])
+    with Pair(ROOT, ROOT, "cpu", nursery=nursery) as pair:
+        pair.prepare(SMALL, check=False)
+        pair.log_ratio(SMALL, 4)
+        assert not pair.imports
+    assert nursery.refused is None
+
+
+def test_each_worker_imports_its_own_side_and_has_its_own_variables(nursery: Nursery, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERF_OF_THIS_TEST", "yes")
+    code = "import os, sys; found = f'NAME {os.getcwd()} {os.environ.get(\"PERF_OF_THIS_TEST\")} {len(sys.argv)}'"
+    for name in ("base", "head"):
+        folder = side(tmp_path / name, code.replace("NAME", name))
+        assert finding(folder, nursery) == f"{name} {folder} yes 2"
+
+
+def test_threads_that_are_not_inherited_are_not_waited_for(nursery: Nursery, tmp_path: Path) -> None:
+    """An OpenMP region, the pool of torch's operators and autograd's own thread, each begun after the fork."""
+    folder = side(tmp_path, """
+import threading, torch
+torch.set_num_threads(2)
+a = torch.randn(600, 600, requires_grad=True)
+(a @ a).exp().sum().backward()
+torch.randn(2_000_000).sort()
+thread = threading.Thread(target=lambda: torch.randn(500, 500) @ torch.randn(500, 500)); thread.start(); thread.join()
+found = f"{torch.get_num_threads()} threads {a.grad.isfinite().any()}"
+""")
+    assert finding(folder, nursery) == "2 threads True"
+
+
+def test_a_fork_inherits_the_layout_of_memory_and_a_fresh_process_does_not(nursery: Nursery, tmp_path: Path) -> None:
+    """Why workers on a CPU are started afresh: their times depend on where code and data lie."""
+    folder = side(tmp_path, """
+import torch
+found = next(line.split("-")[0] for line in open("/proc/self/maps") if "libtorch_cpu" in line)
+""")
+    assert len({finding(folder, nursery) for _ in range(3)}) == 1
+    assert len({finding(folder, None) for _ in range(3)}) == 3
+    assert live.nursery("cpu") is None
+
+
+def test_a_worker_that_dies_says_how(nursery: Nursery, tmp_path: Path) -> None:
+    for code, how in (("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
+                      ("import os, sys; print('so it goes', file=sys.stderr, flush=True); os._exit(3)",
+                       "exit status 3): so it goes")):
+        worker = Process("head", side(tmp_path / how[:4], code), "cpu", nursery)
+        with pytest.raises(Died, match="its worker died") as death:
+            worker.ask(60.0, **PREPARE)
+        assert how in str(death.value)
+        worker.kill()
+
+
+def test_a_worker_that_hangs_is_killed_with_what_it_started(nursery: Nursery, tmp_path: Path) -> None:
+    folder = side(tmp_path, "import subprocess; subprocess.Popen(['sleep', '100']).wait(); found = ''")
+    worker = Process("head", folder, "cpu", nursery)
+    with pytest.raises(Died, match="gave no answer"):
+        worker.ask(3.0, **PREPARE)
+    started = psutil.Process(worker.pid).children()
+    worker.kill()
+    assert started
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in started)
+
+
+def test_what_would_spoil_a_fork_is_not_imported_again(tmp_path: Path) -> None:
+    with Nursery(ROOT, variables("base", ROOT, "cpu"), probe=False) as made:
+        first = made._process.pid
+        made.learn(["attention.masks"])
+        assert made.refused is not None
+        assert "attention/ of one side was imported before the fork" in made.refused
+        assert made._process.pid != first
+        made.learn(["models"])  # nothing more is learned
+        assert finding(side(tmp_path, "found = 'its own'"), made) == "its own"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_where_no_fork_can_use_the_gpu_that_is_one_line() -> None:
+    with pytest.raises(ValueError, match="workers can't be forked here: a fork can't use the GPU") as refusal:
+        Nursery(ROOT, variables("base", ROOT, "cuda"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_it_goes_with_its_maker() -> None:
+    code = ("import os; from perf.compare.nursery import Nursery; from pathlib import Path; "
+            "made = Nursery(Path.cwd(), probe=False); print(made._process.pid, flush=True); os._exit(0)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables("base", ROOT, "cpu"),
+                          capture_output=True, text=True, check=True)
+    end = time.monotonic() + 10
+    while (alive := _alive(int(done.stdout))) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not alive
+
+
+def _alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
