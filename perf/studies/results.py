@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from perf.studies.quantised_goals import Models
 
 RECORDS = Path(__file__).parents[1] / "records"
 KERNELS = RECORDS / "h200-2026-11-23" / "quick-grid.jsonl.gz"
+PACKAGES = [RECORDS / "h200-2026-11-30" / f"{name}.jsonl.gz" for name in ("backends", "backends-fa3")]
 H200 = RECORDS / "h200-2026-11-26"
 PAGE = """\
 # Results
@@ -37,7 +39,20 @@ milder than today's.
 
 {fastest}
 
-Over n, on one H100 (2026-11-25, [record](../perf/records/h100-2026-11-25/README.md)):
+## Five packages on one H200
+
+torch 2.11.0+cu130, cuDNN 9.19 and its frontend 1.23.0, flash-attn-4 4.0.0b36, FlashAttention-3 from xformers 0.0.34,
+bf16, 16 heads, batch 2 x n = 8192, causal, 2026-11-30 ([record](../perf/records/h200-2026-11-30/README.md)). TFLOP/s of
+all visible pairs, the fastest in bold; `fa3` ran in a process of its own, the others in one run, and `sdpa-cudnn` in
+both: the last is shown. ALiBi on `flex`, `fa4` and `flex-fa4` leaves out blocks whose keys are too far away to matter
+(at most 2.4e-4 of a row's weight in bf16), so its figures can pass the limit of the matrix units. flash-attn 2 was not
+in this run.
+
+{packages}
+
+## Over n
+
+On one H100 (2026-11-25, [record](../perf/records/h100-2026-11-25/README.md)):
 
 ![TFLOP/s over n of softmax attention, forward, on one H100](softmax-forward-h100.png)
 
@@ -69,7 +84,8 @@ def page() -> str:
     """Returns the page in Markdown."""
     rows = [row for row in load(KERNELS) if row.outcome == "ok"]
     kernels = table(rows).split("\ncompile seconds")[0].rstrip()
-    return PAGE.format(kernels=kernels, fastest=_fastest(rows), variants=variants.table(variants.recorded()),
+    return PAGE.format(kernels=kernels, fastest=_fastest(rows), packages=_packages(),
+                       variants=variants.table(variants.recorded()),
                        goals=goals_table.table(goals_table.Run(goals_table.GOALS),
                                                goals_table.Run(goals_table.FASTEST), Models()),
                        models=_models(), verdicts=_verdicts())
@@ -89,6 +105,21 @@ def _fastest(rows: list) -> str:
         w, others = best.workload, ", ".join(sorted({row.workload.backend for row in group} - {best.workload.backend}))
         lines.append(f"- {w.function}, n = {w.n}: `{w.backend}` (against {others})")
     return "\n".join(lines)
+
+
+def _packages() -> str:
+    """A line a function, head dim and phase; a column a backend."""
+    rows = [row for path in PACKAGES for row in load(path) if row.median and row.workload.flops]
+    backends = list(dict.fromkeys(row.workload.backend for row in rows))
+    lines = [["function", "D", "phase", *(f"`{name}`" for name in backends)], ["---"] * (3 + len(backends))]
+    for shape in dict.fromkeys(replace(row.workload, backend="") for row in rows):
+        rates = {row.workload.backend: (row.workload.flops or 0) / (row.median or math.inf) / 1e12 for row in rows
+                 if replace(row.workload, backend="") == shape}
+        best = max(rates, key=lambda name: rates[name])
+        cells = ["-" if name not in rates else f"**{rates[name]:.0f}**" if name == best else f"{rates[name]:.0f}"
+                 for name in backends]
+        lines.append([shape.function, str(shape.head_dim), shape.phase, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _models() -> str:
