@@ -18,11 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from perf.commands.evidence import read
     from perf.report.plot import caption, panels, write
+    from perf.report.table import latest
 
     if options.output.suffix not in (".png", ".svg"):
         raise ValueError(f"-o {options.output}: a PNG and an SVG are written; give a name that ends in .png")
     rows, machines = read(options.evidence, "plot")
-    rows = [row for row in rows if row.machine == rows[-1].machine]
+    rows = latest(rows)
     functions = options.function.split(",") if options.function else list(
         dict.fromkeys(row.workload.function for row in rows))
     shown = panels(rows, functions, options.phase)

@@ -13,10 +13,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from perf.measure.evidence import load
-    from perf.report.variants import recorded, table
+    from perf.report.variants import published_rows, table
 
     for path in options.evidence:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
-    print(table([row for path in options.evidence for row in load(path)] if options.evidence else recorded()))
+    print(table([row for path in options.evidence for row in load(path)] if options.evidence else published_rows()))
     return OK

@@ -15,7 +15,7 @@ from asv.results import Results
 from filelock import FileLock
 
 from perf.history.merge import COLUMNS, UNREADABLE, cells
-from perf.history.results import widened
+from perf.history.results import widen
 from perf.system.files import beside
 
 
@@ -61,7 +61,7 @@ class MergedResults(Results):
                 mine, before = cells(self, name), self.loaded.get(name, {})
                 changed = {cell: told for cell, told in mine.items() if before.get(cell) != told}
                 found = {**mine, **cells(there, name), **changed}
-                params = widened(there.get_result_params(name), self.get_result_params(name))
+                params = widen(there.get_result_params(name), self.get_result_params(name))
                 chosen = [found.get(cell, (math.nan, None, None)) for cell in itertools.product(*params)]
                 for column, values in zip(COLUMNS, zip(*chosen, strict=True), strict=True):
                     getattr(self, column)[name] = list(values)

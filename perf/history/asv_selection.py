@@ -45,7 +45,7 @@ class SelectedBenchmarks(benchmarks.Benchmarks):
         log.info(f"{figures} figures selected: the {matrix.grid} grid on {matrix.device} (PERF_GRID, PERF_DEVICE)")
 
 
-def shortened(table: Callable[..., list[str]]) -> Callable[..., list[str]]:
+def shorten(table: Callable[..., list[str]]) -> Callable[..., list[str]]:
     """Wraps asv's `table(result, benchmark)`: the values of the axes at which nothing was measured are left out."""
 
     def short(result: list[Any], benchmark: dict[str, Any], *args: Any, **kwargs: Any) -> list[str]:
@@ -71,4 +71,4 @@ def install() -> None:
             or not isinstance(getattr(benchmarks.Benchmarks, "benchmark_selection", None), property)):
         raise util.UserError("perf: this asv selects its benchmarks in another way; install asv 0.6.6")
     run.Benchmarks = SelectedBenchmarks
-    results._format_benchmark_result = shortened(table)
+    results._format_benchmark_result = shorten(table)

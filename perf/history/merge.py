@@ -18,7 +18,7 @@ from asv.machine import Machine
 from asv.results import Results
 from filelock import FileLock
 
-from perf.history.results import save, save_json, widened
+from perf.history.results import save, save_json, widen
 
 UNREADABLE = (util.UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 NOT_RESULTS = ("machine.json", "benchmarks.json")
@@ -82,7 +82,7 @@ def merge(one: Results, other: Results) -> Results:
 
 def _merge_cells(first: Results, second: Results, name: str, into: Results) -> None:
     """Takes the cells of `first`, and where it has none those of `second`."""
-    params = widened(second.get_result_params(name), first.get_result_params(name))
+    params = widen(second.get_result_params(name), first.get_result_params(name))
     found = [cells(results, name) for results in (first, second)]
     chosen = [next((of[cell] for of in found if cell in of), (math.nan, None, None))
               for cell in itertools.product(*params)]
@@ -118,7 +118,7 @@ def _merge_benchmarks(source: Path, target: Path) -> None:
     told, there = (util.load_json(str(path), Benchmarks.api_version) if path.exists() else {} for path in paths)
     for name, benchmark in told.items():
         if there.get(name, {}).get("version") == benchmark["version"]:
-            benchmark["params"] = widened(there[name]["params"], benchmark["params"])
+            benchmark["params"] = widen(there[name]["params"], benchmark["params"])
     if (merged := {**there, **told}) != there:
         save_json(paths[1], merged, Benchmarks.api_version)
 

@@ -188,7 +188,7 @@ def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[st
     """Replaces these cells of a benchmark, or appends to them, and leaves its others."""
     name, params = benchmark["name"], benchmark["params"]
     if name in results.get_all_result_keys():
-        params = widened(results.get_result_params(name), params)
+        params = widen(results.get_result_params(name), params)
     elif not any(value is not None or samples is not None for value, samples, _ in cells.values()):
         return  # nothing to withdraw
     places = {values: number for number, values in enumerate(itertools.product(*params))}
@@ -202,7 +202,7 @@ def _add(results: Results, benchmark: Mapping[str, Any], cells: Mapping[tuple[st
                        append_samples=append, selected_idx={places[values] for values in cells})
 
 
-def widened(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
+def widen(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
     """Joins the new axes and what only the old ones have behind it: a number that was measured stays."""
     if len(old) != len(new):
         return [list(values) for values in new]
@@ -219,7 +219,7 @@ def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
     now = dict(descriptions(known))
     for name, benchmark in now.items():
         if before.get(name, {}).get("version") == benchmark["version"]:
-            benchmark["params"] = widened(before[name]["params"], benchmark["params"])
+            benchmark["params"] = widen(before[name]["params"], benchmark["params"])
     listed = {**before, **now}
     if listed != before:
         save_json(path, listed, Benchmarks.api_version)

@@ -51,7 +51,7 @@ def _alone(row: Evidence) -> str:
     return "need a CUDA GPU" if GPU_ONLY.search(reason) else reason
 
 
-def compiling(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
+def compilations(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
     """Collects what compiling took, by variant and phase, a record a row."""
     found: dict[str, list[dict[str, float]]] = {}
     for row in rows:
@@ -74,7 +74,7 @@ def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
 def compilation(rows: Iterable[Evidence]) -> list[str]:
     """Returns a line for each variant and phase that was compiled, with what that took, apart from run time."""
     lines: list[str] = []
-    for name, each in compiling(rows).items():
+    for name, each in compilations(rows).items():
         if len(name) > 60:  # a line of its own
             lines, name = [*lines, name], ""
         lines.append(COMPILATION.format(name, len(each), span(each, "cold"), span(each, "warm"),

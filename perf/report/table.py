@@ -32,21 +32,30 @@ def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
     """
     shown = [row for row in rows if row.outcome != "skipped"]
     plain = [row for row in shown if not row.workload.treatment]
-    lines = [line for alike in grouped(plain, lambda row: section(row.workload))
+    lines = [line for alike in group_by(plain, lambda row: section(row.workload))
              for line in _section_lines(alike, datasheet)]
     lines += models_table.lines(shown, calls_header(shown))
     lines += [*shares(shown), *compilation(plain)]
     if shown:
-        lines += wrapped([*legend(shown, with_datasheet=datasheet is not None), *models_table.notes(shown)])
-    return "\n".join([*lines, *untimed(rows)])
+        lines += wrap([*legend(shown, with_datasheet=datasheet is not None), *models_table.notes(shown)])
+    return "\n".join([*lines, *reasons_for_no_time(rows)])
 
 
-def untimed(rows: Sequence[Evidence]) -> list[str]:
+def reasons_for_no_time(rows: Sequence[Evidence]) -> list[str]:
     """Says why rows have no time, a line a reason, wrapped."""
-    return wrapped(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
+    return wrap(text for outcome in ("skipped", "invalid", "failed", "wrong") for text in reasons(rows, outcome))
 
 
-def grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+def latest(rows: Sequence[Evidence]) -> list[Evidence]:
+    """Returns the last measurement of every workload on the machine that measured last, in the order of the first."""
+    last: dict[Workload, Evidence] = {}
+    for row in rows:
+        if row.machine == rows[-1].machine:
+            last[row.workload] = row
+    return list(last.values())
+
+
+def group_by(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
     """Groups rows that have the same key, in the order of the first of each."""
     groups: dict[Hashable, list[T]] = {}
     for row in rows:
@@ -61,8 +70,8 @@ def section(w: Workload) -> Workload:
 
 def groups(rows: Iterable[Evidence]) -> list[list[Evidence]]:
     """Groups the rows that may be compared with one another, by length and batch within a section."""
-    return [group for alike in grouped(rows, lambda row: section(row.workload))
-            for group in sorted(grouped(alike, lambda row: row.workload.group),
+    return [group for alike in group_by(rows, lambda row: section(row.workload))
+            for group in sorted(group_by(alike, lambda row: row.workload.group),
                                 key=lambda group: (group[0].workload.n, group[0].workload.batch))]
 
 
@@ -127,6 +136,6 @@ def _cells(row: Evidence, base: Evidence | None, datasheet: Datasheet | None) ->
         "memory": size(row.peak_bytes)}
 
 
-def wrapped(paragraphs: Iterable[str]) -> list[str]:
+def wrap(paragraphs: Iterable[str]) -> list[str]:
     """Wraps paragraphs into lines of `WIDTH` columns at most; each further line of a paragraph is indented."""
     return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]

@@ -62,6 +62,6 @@ def _linked(paper: str) -> str:
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
 
 
-def recorded() -> list[Evidence]:
+def published_rows() -> list[Evidence]:
     """Returns the evidence that the published table is made from."""
     return [row for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern)) for row in load(path)]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from perf.compare.row import Row
 from perf.report.counts import counts, mean
-from perf.report.table import WIDTH, grouped, section, title, wrapped
+from perf.report.table import WIDTH, group_by, section, title, wrap
 from perf.report.units import UNKNOWN, seconds
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
@@ -23,14 +23,14 @@ def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
     """Sets the rows by section, what was not timed, a line a function, `notes`, and the counts last. Times are of one
     call; a ratio is head over base, so above 1 is slower."""
     shown = [row for row in rows if row.word not in ("unchanged", "skipped")]
-    lines = [line for alike in grouped(shown, lambda row: section(row.workload)) for line in _section_lines(alike)]
+    lines = [line for alike in group_by(shown, lambda row: section(row.workload)) for line in _section_lines(alike)]
     last = counts(row.word for row in rows)
-    return "\n".join([*lines, *wrapped([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, last])])
+    return "\n".join([*lines, *wrap([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, last])])
 
 
 def means(rows: Iterable[Row]) -> Iterator[str]:
     """Writes a line a function with the mean of its ratios. Only what was timed counts."""
-    for group in grouped((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
+    for group in group_by((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
         yield f"{group[0].workload.function}: {mean([row.verdict.ratio for row in group if row.verdict.ratio])}"
 
 

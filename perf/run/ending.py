@@ -13,7 +13,7 @@ from perf.measure.evidence import Evidence
 from perf.measure.shares import stands_out
 from perf.report import short
 from perf.report.notes import warnings
-from perf.report.table import baseline, groups, speed_up, table, untimed, wrapped
+from perf.report.table import baseline, groups, reasons_for_no_time, speed_up, table, wrap
 from perf.report.units import largest_kernel
 from perf.run.selection import command
 from perf.run.session import Session
@@ -36,13 +36,13 @@ def ending(session: Session, arguments: Sequence[str], here: Path, *, verbose: b
     if whole:
         yield from table(rows, least).splitlines()
     else:
-        yield from [*short.lines(rows), *wrapped([short.LEGEND]), *untimed(rows)]
+        yield from [*short.lines(rows), *wrap([short.LEGEND]), *reasons_for_no_time(rows)]
     measured = sum(row.outcome == "ok" for row in rows)
-    yield from wrapped([f"{measured} workloads measured in {session.spending.line()}", *sheet, *session.notes,
+    yield from wrap([f"{measured} workloads measured in {session.spending.line()}", *sheet, *session.notes,
                         *([session.watch.unwatched] if session.watch.unwatched else [])])
     hints = itertools.chain([] if whole else warnings(rows), _not_products(rows), _slow(session))
     for hint in itertools.islice(hints, None if verbose else HINTS):
-        yield from [hint] if COMMAND in hint else wrapped([hint])  # a command stays in one piece
+        yield from [hint] if COMMAND in hint else wrap([hint])  # a command stays in one piece
     yield from _report(session, least, arguments, here)
     yield f"evidence in {evidence}; next:"
     yield f"  python -m perf report {shlex.quote(str(evidence))}  # a page of every row and figure"

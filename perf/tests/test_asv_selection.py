@@ -46,7 +46,7 @@ def test_bench_narrows_further():
 def test_table_shows_what_was_measured():
     benchmark = {"params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"}
     values = [math.nan, 0.25, math.nan, math.nan, None, math.nan]
-    table = asv_selection.shortened(results._format_benchmark_result)
+    table = asv_selection.shorten(results._format_benchmark_result)
     text = "\n".join(table([(value, None) for value in values], benchmark))
     assert "250ms" in text
     assert "failed" in text
@@ -56,7 +56,7 @@ def test_table_shows_what_was_measured():
 
 def test_table_of_nothing():
     benchmark = {"params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"}
-    table = asv_selection.shortened(results._format_benchmark_result)
+    table = asv_selection.shorten(results._format_benchmark_result)
     assert table([(math.nan, None)] * 6, benchmark) == ["nothing could be measured here"]
 
 

@@ -14,7 +14,7 @@ from perf.tests.page_rows import GPU, ROWS, STATE, TREATED, row
 from perf.web.page import latest, page, write
 from perf.web.page.charts import decades
 from perf.web.page.document import digest
-from perf.web.page.header import header, while_timed
+from perf.web.page.header import header, state_ranges
 from perf.web.page.markup import Markup, tag
 
 HOSTILE = '</script><script>alert(1)</script>"\'><img src=x onerror=alert(1)> & http://evil.example/'
@@ -128,7 +128,7 @@ def test_the_header_says_where_when_and_in_what_state():
                  ("left out", "3 rows of other machines, or measured again later")):
         assert f"<dt>{label}</dt><dd>{said}</dd>" in text
     assert "governor" not in text
-    assert while_timed([row(state={"locked": False}), row(state={"locked": True})]) == {"locked": "1 x no, 1 x yes"}
+    assert state_ranges([row(state={"locked": False}), row(state={"locked": True})]) == {"locked": "1 x no, 1 x yes"}
 
 
 def test_the_last_machine_and_the_last_time_count():

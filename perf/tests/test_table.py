@@ -8,7 +8,7 @@ import torch
 
 import attention
 from perf.measure.evidence import Evidence
-from perf.report.table import WIDTH, baseline, groups, table, untimed
+from perf.report.table import WIDTH, baseline, groups, reasons_for_no_time, table
 from perf.report.units import error_ratio, number, percent, seconds, share, size
 from perf.workloads.workload import Workload
 
@@ -89,7 +89,7 @@ def test_what_only_a_gpu_runs_is_one_reason():
         if why and "GPU" in why:
             rows.append(row(name.partition(":")[2], outcome="skipped", reason=why))
     assert len({r.reason.partition(": ")[2] for r in rows}) > 2
-    line = " ".join(untimed(rows))
+    line = " ".join(reasons_for_no_time(rows))
     assert line.startswith("skipped: ")
     assert line.endswith(f": need a CUDA GPU, {len(rows)} rows")
     assert "fa2, fa3, fa4" in line

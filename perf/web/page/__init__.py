@@ -14,11 +14,10 @@ from typing import Any
 
 from perf.measure.evidence import Evidence
 from perf.report.styles import Style, backend_styles, treatment_styles
-from perf.report.table import Datasheet
+from perf.report.table import Datasheet, latest
 from perf.web.page import charts, header, reasons, rows_table, summary, sweeps, treated
 from perf.web.page.document import document
 from perf.web.page.markup import tag
-from perf.workloads.workload import Workload
 
 TITLE = "Attention performance"
 
@@ -45,15 +44,6 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
             reasons.kernels(shown))
     return document(title, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
                     style=file("page.css") + colours(known), script=file("page.js"))
-
-
-def latest(rows: Sequence[Evidence]) -> list[Evidence]:
-    """Returns the last measurement of every workload on the machine that measured last, in the order of the first."""
-    found: dict[Workload, Evidence] = {}
-    for row in rows:
-        if row.machine == rows[-1].machine:
-            found[row.workload] = row
-    return list(found.values())
 
 
 def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], **options: Any) -> None:

@@ -41,10 +41,10 @@ def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, 
         tag("div", tag("h1", title), tag("button", "Theme", type="button", id="theme"), class_="bar"),
         tag("p", where, class_="where"),
         tag("div", _list("Run", made), _list("Machine", settings),
-            _list("While it was timed", {**(fitness or {}), **while_timed(rows)}), class_="facts"))
+            _list("While it was timed", {**(fitness or {}), **state_ranges(rows)}), class_="facts"))
 
 
-def while_timed(rows: Iterable[Evidence]) -> dict[str, str]:
+def state_ranges(rows: Iterable[Evidence]) -> dict[str, str]:
     """Sums up the rows' states: the ends and the median of a number, else each value and how often.
 
     "x_min" and "x_max" of a state are ends of its "x".

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perf.measure.evidence import Evidence
-from perf.report.notes import alike, compiling, span
+from perf.report.notes import alike, compilations, span
 from perf.report.units import percent
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
@@ -47,7 +47,7 @@ def compiled(rows: Sequence[Evidence]) -> Markup | None:
     """Shows compile seconds by variant and phase; None if nothing was compiled."""
     lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", text, class_="num") for text in (
         len(each), span(each, "cold"), span(each, "warm"), sum(int(one.get("recompiles", 0)) for one in each))))
-        for name, each in compiling(rows).items()]
+        for name, each in compilations(rows).items()]
     head = tag("tr", tag("th", "variant and phase", scope="col"), *(
         tag("th", name, scope="col", class_="num") for name in ("rows", "cold (sum)", "warm (sum)", "recompiles")))
     return tag("section", tag("h2", "Compile seconds"), tag("div", tag(

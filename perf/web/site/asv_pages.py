@@ -45,7 +45,7 @@ def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scr
         raise ValueError(f"asv publish failed, so its graphs are left out: {said}")
     _drop_unmeasured(out)
     _tell_graphs(out)
-    self_contained(out)
+    contain(out)
     return left_out
 
 
@@ -69,7 +69,7 @@ def _tell_graphs(out: Path) -> None:
     path.write_text(json.dumps(index), encoding="utf-8")
 
 
-def self_contained(out: Path) -> None:
+def contain(out: Path) -> None:
     """Puts what asv's page loads from elsewhere beside it. Raises ValueError for what isn't known."""
     (out / "vendor").mkdir()
     for file in vendored.files():
@@ -79,7 +79,7 @@ def self_contained(out: Path) -> None:
     for name in ("asv_page.css", "asv_page.js"):
         (out / name).write_text((files("perf.web.site") / name).read_text(encoding="utf-8"), encoding="utf-8")
     index = out / "index.html"
-    index.write_text(rewritten(index.read_text(encoding="utf-8")), encoding="utf-8")
+    index.write_text(rewrite(index.read_text(encoding="utf-8")), encoding="utf-8")
     (out / "error.html").unlink(missing_ok=True)  # it asks for the network, which nothing needs now
     for path in [*out.glob("*.html"), *out.glob("*.js"), *out.glob("*.css")]:
         for address in external(path.name, path.read_text(encoding="utf-8")):
@@ -92,7 +92,7 @@ def _without_fonts(name: str, data: bytes) -> bytes:
     return re.sub(rb"@font-face\{[^}]*\}", b"", data) if name.endswith(".css") else data
 
 
-def rewritten(html: str) -> str:
+def rewrite(html: str) -> str:
     """Returns asv's index.html with the files of `vendor/` in place of their addresses, a policy, a way back and a
     theme."""
     for file in vendored.files():
