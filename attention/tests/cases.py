@@ -1,4 +1,4 @@
-"""What tests of single functions share: fixed inputs with frozen outputs, and calls to count on."""
+"""Helpers for the tests of single functions: fixed inputs with frozen outputs, and calls whose cost can be counted."""
 from __future__ import annotations
 
 import math
@@ -17,19 +17,19 @@ def wave(shape: tuple[int, ...], phase: float) -> torch.Tensor:
 
 
 def waves(heads: int = 2, n: int = 6, head_dim: int = 4) -> list[torch.Tensor]:
-    """The q, k, v of the frozen outputs."""
+    """Builds the q, k and v of the frozen outputs."""
     return [wave((1, heads, n, head_dim), phase) for phase in (0.0, 1.0, 2.0)]
 
 
 def is_frozen(out: torch.Tensor, rows: list[list[float]], tolerance: float = 1e-13) -> None:
-    """`out` (1, 2, 6, 4) has these first row of the first head and last row of the last."""
+    """Asserts the first row of the first head and the last row of the last head of `out` (1, 2, 6, 4)."""
     torch.testing.assert_close(torch.stack([out[0, 0, 0], out[0, 1, 5]]), torch.tensor(rows, dtype=torch.float64),
                                rtol=tolerance, atol=tolerance)
 
 
 def call_on_meta(name: str, n: int, *, causal: bool = False, grad: bool = False, heads: int = 2, head_dim: int = 64,
                  dtype: torch.dtype = torch.float32, **options: Any) -> Callable[[], object]:
-    """One call of a variant on tensors without data, backward too with `grad`: to count its FLOPs and bytes."""
+    """Gives a call of a variant on tensors without data, with `grad` also backward, to count its FLOPs and bytes."""
     module = attention.create(name, heads=heads, head_dim=head_dim, seq_len=n, causal=causal, device="meta",
                               dtype=dtype, **options)
     q, k, v = inputs(batch=1, heads=heads, n=n, head_dim=head_dim, dtype=dtype, device="cpu")
@@ -40,13 +40,13 @@ def call_on_meta(name: str, n: int, *, causal: bool = False, grad: bool = False,
             out = module(q, k, v)
             return torch.autograd.grad(out, (q, k, v), torch.empty_like(out)) if grad else out
 
-    call()  # what is asked once is asked
+    call()  # the probe runs here, not in the count
     return call
 
 
 def gradcheck(name: str, *, n: int = 5, m: int | None = None, heads: int = 2, kv_heads: int = 1, head_dim: int = 2,
               causal: bool = False, padded: bool = False, **options: Any) -> bool:
-    """torch.autograd.gradcheck in float64 for q, k, v and every learned parameter."""
+    """Runs torch.autograd.gradcheck in float64 for q, k, v and every learned parameter."""
     module = attention.create(name, heads=heads, kv_heads=kv_heads, head_dim=head_dim, seq_len=m or n, causal=causal,
                               dtype=torch.float64, **options)
     q, k, v = inputs(batch=1, heads=heads, kv_heads=kv_heads, n=n, m=m, head_dim=head_dim, dtype=torch.float64)
@@ -62,7 +62,7 @@ def gradcheck(name: str, *, n: int = 5, m: int | None = None, heads: int = 2, kv
 
 def mean_square(name: str, *, n: int = 128, heads: int = 2, head_dim: int = 16, causal: bool = False,
                 scale: float | None = None, **options: Any) -> float:
-    """The mean squared difference of a function to softmax attention on standard normal inputs."""
+    """Computes the mean squared difference between a function and softmax attention on standard normal inputs."""
     q, k, v = inputs(batch=1, heads=heads, n=n, head_dim=head_dim, dtype=torch.float64)
-    found = attention.oracle(name, q, k, v, causal=causal, scale=scale, **options)
-    return (found - attention.oracle("softmax", q, k, v, causal=causal, scale=scale)).square().mean().item()
+    actual = attention.oracle(name, q, k, v, causal=causal, scale=scale, **options)
+    return (actual - attention.oracle("softmax", q, k, v, causal=causal, scale=scale)).square().mean().item()

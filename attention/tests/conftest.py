@@ -1,4 +1,4 @@
-"""Where the attention tests run: the GPU if there is one, else the CPU; ATTENTION_DEVICE decides otherwise."""
+"""The attention tests run on the GPU if there is one, else on the CPU; ATTENTION_DEVICE names another device."""
 from __future__ import annotations
 
 import os

@@ -1,4 +1,4 @@
-"""What a call costs, by counting: FLOPs of its matrix products, peak bytes of its tensors."""
+"""Counts the cost of a call: the FLOPs of its matrix products and the peak bytes of its tensors."""
 from __future__ import annotations
 
 import math
@@ -13,14 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def flops(call: Callable[[], Any]) -> int:
-    """Floating-point operations of the matrix products in `call`; FFTs, cumulative sums and sorts count nothing."""
+    """Counts the FLOPs of the matrix products in `call`; FFTs, cumulative sums and sorts count as none."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """The most bytes of storages, made by operators within `call`, that are alive at one time."""
+    """Counts the most bytes that are alive at one time, of storages that operators in `call` make."""
     with _Storages() as storages:
         result = call()
     del result
@@ -28,7 +28,7 @@ def peak_bytes(call: Callable[[], Any]) -> int:
 
 
 def exponent(cost: Callable[[int], int], lengths: Sequence[int] = (512, 1024, 2048, 4096)) -> float:
-    """The slope of log cost over log n between the first and the last length."""
+    """Computes the slope of log cost over log n between the first and the last length."""
     first, last = lengths[0], lengths[-1]
     return math.log(cost(last) / cost(first)) / math.log(last / first)
 
@@ -40,10 +40,10 @@ class _Storages(TorchDispatchMode):
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        inputs = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
-            if isinstance(x, torch.Tensor) and x.untyped_storage()._cdata not in given:
+            if isinstance(x, torch.Tensor) and x.untyped_storage()._cdata not in inputs:
                 self._follow(x.untyped_storage())
         return out
 

@@ -15,32 +15,32 @@ Sides = tuple[int | None, int | None]
 
 
 class Packages:
-    """The packages, and what their functions were told, call by call."""
+    """Stands in for the packages and records the arguments of their functions, call by call."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.calls: list[tuple[str, dict[str, Any]]] = []
         self.kernels: Any = None
 
     def modules(self) -> dict[str, types.ModuleType]:
-        """By the names they are imported under."""
+        """Gives the modules by the names under which they are imported."""
         contents = {
             "flash_attn": (self.flash_attn_func, self.flash_attn_varlen_func, self.flash_attn_with_kvcache),
             "flash_attn.cute": (self.fa4_func, self.fa4_varlen_func),
         }
         public = ("flash_attn_func", "flash_attn_varlen_func", "flash_attn_with_kvcache")
-        found = {}
+        result = {}
         for name, functions in contents.items():
-            found[name] = types.ModuleType(name)
+            result[name] = types.ModuleType(name)
             for public_name, function in zip(public, functions, strict=False):
-                setattr(found[name], public_name, function)
-        return found
+                setattr(result[name], public_name, function)
+        return result
 
     # FlashAttention-2, flash-attn 2.8.3.
     def flash_attn_func(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout_p: float = 0.0,
                         softmax_scale: float | None = None, causal: bool = False, window_size: Sides = (-1, -1),
                         softcap: float = 0.0, alibi_slopes: torch.Tensor | None = None, deterministic: bool = False,
                         return_attn_probs: bool = False) -> Any:
-        self.told.append(("fa2", {"deterministic": deterministic}))
+        self.calls.append(("fa2", {"deterministic": deterministic}))
         assert q.shape[-1] == v.shape[-1], "one head dimension"
         out, lse = _attention(q, k, v, softmax_scale, causal, window_size, softcap, alibi_slopes)
         return (out, lse.detach(), None) if return_attn_probs else out
@@ -51,7 +51,7 @@ class Packages:
                                window_size: Sides = (-1, -1), softcap: float = 0.0,
                                alibi_slopes: torch.Tensor | None = None, deterministic: bool = False,
                                return_attn_probs: bool = False, block_table: None = None) -> torch.Tensor:
-        self.told.append(("fa2 varlen", {"deterministic": deterministic}))
+        self.calls.append(("fa2 varlen", {"deterministic": deterministic}))
         return _packed(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal)
 
     def flash_attn_with_kvcache(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, k: None = None,
@@ -60,7 +60,7 @@ class Packages:
                                 cache_leftpad: None = None, block_table: torch.Tensor | None = None,
                                 softmax_scale: float | None = None, causal: bool = False,
                                 window_size: Sides = (-1, -1), softcap: float = 0.0) -> torch.Tensor:
-        self.told.append(("fa2 kvcache", {"page_table": block_table, "k": k_cache}))
+        self.calls.append(("fa2 kvcache", {"page_table": block_table, "k": k_cache}))
         if isinstance(cache_seqlens, int):
             cache_seqlens = torch.full((len(k_cache),), cache_seqlens, dtype=torch.int32)
         if cache_seqlens is not None and len(cache_seqlens) != len(q):
@@ -86,7 +86,7 @@ class Packages:
             is_causal: bool = False, window_size_left: int = -1, window_size_right: int = -1, attention_chunk: int = 0,
             softcap: float = 0.0, is_rotary_interleaved: bool = False, scheduler_metadata: None = None,
             num_splits: int = 0, pack_gqa: None = None, sm_margin: int = 0) -> Any:
-        self.told.append(("fa3", {"page_table": page_table, "k": k, "num_splits": num_splits}))
+        self.calls.append(("fa3", {"page_table": page_table, "k": k, "num_splits": num_splits}))
         q, k, v = (x.detach() for x in (q, k, v))
         assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
         if page_table is not None:
@@ -106,7 +106,7 @@ class Packages:
             seqused_k: None = None, max_seqlen_q: int | None = None, max_seqlen_k: int | None = None,
             softmax_scale: float | None = None, is_causal: bool = False, window_size_left: int = -1,
             window_size_right: int = -1, softcap: float = 0.0, deterministic: bool = False, sm_margin: int = 0) -> None:
-        self.told.append(("fa3 bwd", {"deterministic": deterministic}))
+        self.calls.append(("fa3 bwd", {"deterministic": deterministic}))
         assert dout.stride(-1) == 1
         q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
         with torch.enable_grad():
@@ -117,8 +117,8 @@ class Packages:
             else:
                 window = (window_size_left, window_size_right)
                 again, _ = _attention(q, k, v, softmax_scale, is_causal, window, softcap, None)
-            found = torch.autograd.grad(again, (q, k, v), dout)
-        for into, x in zip((dq, dk, dv), found, strict=True):
+            gradients = torch.autograd.grad(again, (q, k, v), dout)
+        for into, x in zip((dq, dk, dv), gradients, strict=True):
             into.copy_(x)
 
     # FlashAttention-4, flash_attn/cute/interface.py; it always gives the log-sum-exp as well, or None.
@@ -126,7 +126,7 @@ class Packages:
                  gather_kv_indices: None = None, softmax_scale: float | None = None, causal: bool = False,
                  window_size: Sides = (None, None), learnable_sink: torch.Tensor | None = None, softcap: float = 0.0,
                  num_splits: int = 1, pack_gqa: None = None, deterministic: bool = False) -> Any:
-        self.told.append(("fa4", {"deterministic": deterministic}))
+        self.calls.append(("fa4", {"deterministic": deterministic}))
         assert -1 not in window_size, "no bound is None here"
         out, lse = _attention(q, k, v, softmax_scale, causal, window_size, softcap, None)
         if learnable_sink is not None:
@@ -138,7 +138,7 @@ class Packages:
                         max_seqlen_q: int | None = None, max_seqlen_k: int | None = None,
                         softmax_scale: float | None = None, causal: bool = False, window_size: Sides = (None, None),
                         softcap: float = 0.0, deterministic: bool = False) -> Any:
-        self.told.append(("fa4 varlen", {"deterministic": deterministic}))
+        self.calls.append(("fa4 varlen", {"deterministic": deterministic}))
         assert cu_seqlens_q is not None
         assert cu_seqlens_k is not None
         return _packed(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal), None
@@ -146,7 +146,7 @@ class Packages:
 
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, causal: bool, window: Sides,
                softcap: float, slopes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, N, H, D) and the log-sum-exp (B, H, N): +inf, as flash-attn has it, in rows that see no key."""
+    """Computes (B, N, H, D) and the log-sum-exp (B, H, N), which is +inf in rows that see no key, as in flash-attn."""
     n, m, shared = q.shape[1], k.shape[1], q.shape[2] // k.shape[2]
     k, v = (x.repeat_interleave(shared, 2) for x in (k, v))
     assert scale is not None
@@ -159,13 +159,13 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float |
     left, right = (None if side == -1 else side for side in window)
     if causal:
         right = 0
-    seen = torch.ones(n, m, dtype=torch.bool)
+    visible = torch.ones(n, m, dtype=torch.bool)
     if left is not None:
-        seen &= ago <= left
+        visible &= ago <= left
     if right is not None:
-        seen &= -ago <= right
-    blind = ~seen.any(-1, keepdim=True)
-    s = s.masked_fill(~(seen | blind), -torch.inf)
+        visible &= -ago <= right
+    blind = ~visible.any(-1, keepdim=True)
+    s = s.masked_fill(~(visible | blind), -torch.inf)
     weights = s.softmax(-1).masked_fill(blind, 0)
     return (torch.einsum("bhnm,bmhd->bnhd", weights, v), s.logsumexp(-1).masked_fill(blind.squeeze(-1), torch.inf))
 

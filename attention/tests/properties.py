@@ -1,4 +1,4 @@
-"""What must hold of any variant, as plain functions that raise AssertionError where it does not.
+"""Properties of every variant, as plain functions that raise AssertionError if one does not hold.
 
 `test_variants.py` holds them against every registered variant, `test_mutants.py` against variants
 broken on purpose. Each takes a `Call`: a variant, built, and one set of inputs.
@@ -79,10 +79,10 @@ def is_causal(call: Call, module: Module, device: torch.device) -> None:
     last = call.m - call.n // 2  # the first key that changes: that of a query half-way
     k[:, :, last:], v[:, :, last:] = 7 - k[:, :, last:], -3 * v[:, :, last:]
     after = call.run(module, q, k, v)
-    seen = last - (call.m - call.n)
-    assert seen > 0
-    assert torch.equal(before[:, :, :seen], after[:, :, :seen]), "the future shows"
-    assert not torch.equal(before[:, :, seen:], after[:, :, seen:]), "the present does not show"
+    first = last - (call.m - call.n)
+    assert first > 0
+    assert torch.equal(before[:, :, :first], after[:, :, :first]), "the future shows"
+    assert not torch.equal(before[:, :, first:], after[:, :, first:]), "the present does not show"
 
 
 def keeps_sequences_and_heads_apart(call: Call, module: Module, device: torch.device) -> None:

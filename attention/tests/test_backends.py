@@ -1,4 +1,4 @@
-"""What single backends promise beyond the contract."""
+"""Single backends keep promises beyond the contract of all."""
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +18,7 @@ from attention.testing import check, inputs
 
 @pytest.mark.parametrize("function", ["softmax", "alibi", "sliding-window"])
 def test_tiled_gradients_are_the_derivatives(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By finite differences, over several tiles, with shared key/value heads and a padding mask."""
+    """Finite differences cover several tiles, shared key/value heads and a padding mask."""
     monkeypatch.setattr(tiled, "QUERIES", 4)
     monkeypatch.setattr(tiled, "KEYS", 3)
     options: dict[str, Any] = {"window": 4} if function == "sliding-window" else {}
@@ -60,7 +60,7 @@ def test_sdpa_keeps_its_mask_between_calls() -> None:
 
 
 def test_sdpa_alone_uses_one_kernel() -> None:
-    """sdpa-math and sdpa-flash run what they say, seen by the operators the profiler records."""
+    """sdpa-math and sdpa-flash run the kernel of their name, as the operators in the profiler show."""
     q, k, v = inputs(batch=1, heads=2, n=64, head_dim=16)
     ran = {}
     for backend in ("sdpa-math", "sdpa-flash"):
@@ -98,16 +98,16 @@ def test_a_new_padding_mask_does_not_compile_flex_anew() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-def test_a_kept_mask_counts_as_kept() -> None:
-    """A dense mask held between calls is memory that the variant costs, though no call allocates it."""
+def test_a_stored_mask_counts_as_memory() -> None:
+    """A dense mask that stays between calls costs memory, though no later call allocates it."""
     q, k, v = inputs(batch=1, heads=2, n=16, head_dim=8)
-    kept = {}
+    stored = {}
     for name in ("alibi:sdpa", "softmax:sdpa"):
         module = attention.create(name, heads=2, head_dim=8, causal=True)
         assert module.kept_bytes() == 0
         module(q, k, v)
-        kept[name] = module.kept_bytes()
-    assert kept == {"alibi:sdpa": 2 * 16 * 16 * 4, "softmax:sdpa": 0}
+        stored[name] = module.kept_bytes()
+    assert stored == {"alibi:sdpa": 2 * 16 * 16 * 4, "softmax:sdpa": 0}
 
 
 @pytest.mark.parametrize(("causal", "n", "m", "refused"), [
@@ -131,7 +131,7 @@ def test_what_the_compiler_has_no_kernel_for_is_unsupported(monkeypatch: pytest.
 
 @pytest.mark.parametrize("visible", [Documents(4), Packed((5, 3), torch.device("cpu"))], ids=["document", "varlen"])
 def test_flex_makes_one_block_mask_for_all_heads_that_see_the_same(visible: masks.Visible) -> None:
-    """One a head took 64 GiB to make, for 32 heads of 16384 tokens."""
+    """One mask for each head took 64 GiB for 32 heads of 16384 tokens."""
     q = torch.zeros(2, 3, 8, 16)
     attend = flex.Attend()
     attend._express(q, 8, masks.CAUSAL, visible, None, None, None, skips=False)

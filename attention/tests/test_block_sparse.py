@@ -19,8 +19,8 @@ FROZEN = json.loads(Path(__file__).with_name("frozen_block_sparse.json").read_te
 LENGTHS = (512, 1024, 2048, 4096)
 
 
-def seen(n: int, causal: bool, **options: Any) -> torch.Tensor:
-    """Which keys the oracle sees: with constant scores and one-hot values its weights."""
+def visible(n: int, causal: bool, **options: Any) -> torch.Tensor:
+    """Gives the keys that the oracle sees: with constant scores and one-hot values the output is the weights."""
     q = torch.zeros(1, 1, n, n)
     return attention.oracle("block-sparse", q, q, torch.eye(n)[None, None], causal=causal, **options)[0, 0] > 0
 
@@ -33,38 +33,38 @@ def test_bigbird_is_transformers() -> None:
     """The global and local blocks are theirs, and random ones come on top, as many in each row; theirs are drawn
     from numpy's stream, ours from the seed."""
     always, counts = bits(FROZEN["bigbird"]["always"]), FROZEN["bigbird"]["counts"][0]
-    drawn = torch.zeros_like(always)
+    union = torch.zeros_like(always)
     for seed in range(30):
-        blocks = seen(48, False, preset="bigbird", block=4, random=2, seed=seed)[::4, ::4]
+        blocks = visible(48, False, preset="bigbird", block=4, random=2, seed=seed)[::4, ::4]
         assert (blocks | ~always).all()
         assert blocks.sum(-1).tolist() == counts
-        drawn |= blocks
-    assert drawn.all(), "some block is never drawn"
+        union |= blocks
+    assert union.all(), "some block is never drawn"
 
 
 def test_longformer_is_transformers() -> None:
-    assert torch.equal(seen(18, False, preset="longformer", block=1, local=3, first=2), bits(FROZEN["longformer"]))
+    assert torch.equal(visible(18, False, preset="longformer", block=1, local=3, first=2), bits(FROZEN["longformer"]))
 
 
 def test_strided_is_sparse_transformers() -> None:
-    assert torch.equal(seen(14, True, preset="strided", block=1, local=3, stride=4), bits(FROZEN["strided"]))
+    assert torch.equal(visible(14, True, preset="strided", block=1, local=3, stride=4), bits(FROZEN["strided"]))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("causal", [True, False])
 def test_blocks_are_blocks(preset: str, causal: bool) -> None:
-    """At any block size the mask is the mask of size 1, each entry a block; causal, without what comes later."""
+    """The mask of any block size is the mask of size 1 with each entry repeated; causal, without later keys."""
     options: dict[str, Any] = {"preset": preset, "local": 1, "random": 1}
-    fine = seen(11, causal, block=1, **options).repeat_interleave(3, 0).repeat_interleave(3, 1)[:32, :32]
-    told = seen(32, causal, block=3, **options)
-    assert torch.equal(told, fine.tril() if causal else fine)
+    fine = visible(11, causal, block=1, **options).repeat_interleave(3, 0).repeat_interleave(3, 1)[:32, :32]
+    coarse = visible(32, causal, block=3, **options)
+    assert torch.equal(coarse, fine.tril() if causal else fine)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_causal_row_is_the_same_however_many_keys_follow(preset: str) -> None:
-    long = seen(60, True, preset=preset, block=4, local=1)
+    long = visible(60, True, preset=preset, block=4, local=1)
     for n in (17, 40):
-        assert torch.equal(seen(n, True, preset=preset, block=4, local=1), long[:n, :n])
+        assert torch.equal(visible(n, True, preset=preset, block=4, local=1), long[:n, :n])
 
 
 def test_the_seed_draws() -> None:
@@ -109,7 +109,7 @@ def test_gathering_is_right_in_half_precision(causal: bool) -> None:
 
 
 def test_a_block_that_many_gather_loses_no_gradient() -> None:
-    """In bfloat16 itself a sum of ones stands still at 256."""
+    """A sum of ones in bfloat16 would stop at 256."""
     x = torch.zeros(1, 1, 2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
     Gather.apply(x, torch.tensor([[0] * 300 + [1] * 20])).sum().backward()
     assert x.grad is not None
@@ -181,7 +181,7 @@ def test_predicted_memory_is_near_the_counted(n: int, grad: bool) -> None:
     assert 0.6 * costs.peak_bytes(call) < predicted < 1.7 * costs.peak_bytes(call)
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"preset": "bigbrid"}, "preset='bigbrid' must be one of bigbird, longformer, strided"),
     ({"block": 0}, "block=0 must be a whole number >= 1"),
     ({"block": None}, "block=None must be"),
@@ -189,7 +189,7 @@ def test_predicted_memory_is_near_the_counted(n: int, grad: bool) -> None:
     ({"random": 1.5}, "random=1.5 must be"),
     ({"window": 3}, "unknown option 'window'"),
 ])
-def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         attention.create("block-sparse:eager", heads=1, head_dim=8, **options)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What a call may ask of any function: values of another width, gradients that repeat, refusals in one line."""
+"""A call may ask any function for values of another width and repeatable gradients; refusals take one line."""
 from __future__ import annotations
 
 import re
@@ -21,7 +21,7 @@ EXACT = [name for name, f in registry.functions().items() if f.kind == "exact"]
 
 
 def shape_of(name: str) -> dict[str, Any]:
-    """n and m that the function takes."""
+    """Gives n and m that the function takes."""
     return {"n": 8, "m": 24} if name.startswith("decode") else {"n": 24, "m": 24}
 
 
@@ -88,10 +88,10 @@ def test_a_backend_that_scatters_refuses_determinism(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Eager, "deterministic_backward", False)
     assert attention.why_not("softmax:eager", deterministic=True) is None  # without gradients nothing scatters
-    told = "its backward pass adds gradients in any order, and has no other form; pass deterministic=False"
-    assert attention.why_not("softmax:eager", deterministic=True, grad=True) == f"softmax:eager: {told}"
+    message = "its backward pass adds gradients in any order, and has no other form; pass deterministic=False"
+    assert attention.why_not("softmax:eager", deterministic=True, grad=True) == f"softmax:eager: {message}"
     module = attention.create("softmax:eager", heads=1, head_dim=8, deterministic=True)
-    with pytest.raises(ValueError, match=re.escape(told)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         module(*inputs(batch=1, heads=1, n=3, head_dim=8, grad=True))
 
 
@@ -122,10 +122,10 @@ def test_exact_variants_have_softmax_s_probabilities(name: str, causal: bool) ->
     if reason := attention.why_not(name, heads=2, head_dim=32, causal=causal, **shape):
         pytest.skip(reason)
     module = attention.create(name, heads=2, head_dim=32, causal=causal)
-    found = module(3 * q, k, one_hot)
+    weights = module(3 * q, k, one_hot)
     exact = attention.oracle(of.name, 3 * q, k, one_hot, causal=causal)
-    assert (found - exact).abs().max() < 1e-3
-    torch.testing.assert_close(found.sum(-1), torch.ones(2, 2, shape["n"]))
+    assert (weights - exact).abs().max() < 1e-3
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, shape["n"]))
 
 
 @pytest.mark.parametrize("name", list(registry.functions()))
@@ -139,9 +139,9 @@ def test_every_function_refuses_what_does_not_fit(name: str) -> None:
     wrong = {"one dtype and one device": ((q, k.double(), v), (q, k, v.to("meta"))),
              "expected bool (2, 24)": ((q, k, v, torch.ones(2, 23, dtype=torch.bool)), (q, k, v, torch.ones(2, 24))),
              "built for 2 query heads": ((q[:, :1], k, v),)}
-    for told, calls in wrong.items():
+    for message, calls in wrong.items():
         for call in calls:
-            with pytest.raises(ValueError, match=re.escape(told)) as error:
+            with pytest.raises(ValueError, match=re.escape(message)) as error:
                 module(*call)
             assert str(error.value).startswith(f"{name}:eager: ")
             assert "\n" not in str(error.value)
@@ -153,7 +153,7 @@ def test_flex_runs_compiled_at_every_shape(name: str, monkeypatch: pytest.Monkey
     """The dense formula that FlexAttention falls back to is taken away: shape after shape is served without it."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    def dense(*args: object, **told: object) -> None:
+    def dense(*args: object, **arguments: object) -> None:
         raise AssertionError("the dense fallback ran")
 
     monkeypatch.setattr(sys.modules["torch._higher_order_ops.flex_attention"], "math_attention", dense)

@@ -44,9 +44,9 @@ def test_every_visible_key_has_weight_and_no_other(name: str, pooling: str) -> N
     eye = torch.eye(20, dtype=torch.float64).expand(2, 1, -1, -1)
     module = attention.create(name, heads=1, head_dim=20, causal=True, dtype=torch.float64, block=4, pooling=pooling)
     weights = module(q, k, eye)
-    seen = torch.ones(20, 20, dtype=torch.bool).tril()
-    assert (weights[..., seen] > 0).all()
-    assert (weights[..., ~seen] == 0).all()
+    visible = torch.ones(20, 20, dtype=torch.bool).tril()
+    assert (weights[..., visible] > 0).all()
+    assert (weights[..., ~visible] == 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1, 20, dtype=torch.float64))
 
 

@@ -75,17 +75,17 @@ def test_a_shape_has_one_plan_forward_and_one_backward(package: Package) -> None
 def test_strided_inputs_and_expanded_gradients_are_taken(package: Package) -> None:
     q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs(batch=2, heads=2, n=9, head_dim=8))
     ones = torch.ones(()).expand(q.shape)
-    found = [gradients(attention.create(f"softmax:{name}", heads=2, head_dim=8), (q, k, v), ones)
+    results = [gradients(attention.create(f"softmax:{name}", heads=2, head_dim=8), (q, k, v), ones)
              for name in ("cudnn", "eager")]
-    for name in found[0]:
-        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)
+    for name in results[0]:
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_determinism_reaches_the_graph(package: Package) -> None:
     for wanted in (True, False):
         module = attention.create("softmax:cudnn", heads=1, head_dim=8, deterministic=wanted)
         gradients(module, inputs(batch=1, heads=1, n=8, head_dim=8), torch.ones(1, 1, 8, 8))
-        assert package.told[-1] == {"deterministic": wanted}
+        assert package.calls[-1] == {"deterministic": wanted}
 
 
 def test_alibi_of_a_cache_is_refused(package: Package) -> None:
@@ -99,13 +99,13 @@ def test_what_cudnn_has_no_plan_for_is_one_line(package: Package) -> None:
         "softmax:cudnn: cudnn: no plan for q (1, 1, 8, 64), k (1, 1, 8, 64): No valid engine configs")
 
 
-@pytest.mark.parametrize(("given", "part"), [
+@pytest.mark.parametrize(("changes", "part"), [
     ({"dtype": torch.float32}, "not float32"), ({"key_mask": True}, "no padding mask"),
     ({"n": 20, "causal": False, "options": (("window", 4),)}, "no windows where queries outnumber keys"), ({}, None)])
-def test_what_it_refuses(given: dict, part: str | None) -> None:
+def test_what_it_refuses(changes: dict, part: str | None) -> None:
     plain = {"device": "cuda", "dtype": torch.bfloat16, "heads": 4, "kv_heads": 2, "head_dim": 64, "n": 8, "m": 8,
              "causal": True, "grad": True, "key_mask": False}
-    reason = cudnn_frontend.refuses(Case(**{**plain, **given}))
+    reason = cudnn_frontend.refuses(Case(**{**plain, **changes}))
     assert (reason is None) == (part is None)
     assert part is None or part in str(reason)
 

@@ -27,25 +27,25 @@ def test_decoding_is_the_end_of_softmax(backend: str, n: int) -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(17, 64), (3, 2)])
 def test_more_queries_are_refused_in_one_line(n: int, m: int) -> None:
-    told = f"decode:eager: n={n} queries on m={m} keys: decoding takes 1 to 16, and no more than keys"
-    assert attention.why_not("decode:eager", n=n, m=m) == told
-    with pytest.raises(ValueError, match=f"^{told}$"):
+    message = f"decode:eager: n={n} queries on m={m} keys: decoding takes 1 to 16, and no more than keys"
+    assert attention.why_not("decode:eager", n=n, m=m) == message
+    with pytest.raises(ValueError, match=f"^{message}$"):
         attention.create("decode:eager", heads=1, head_dim=8)(*inputs(batch=1, heads=1, n=n, m=m, head_dim=8))
 
 
 def test_checkpointed_is_eager_to_the_last_bit() -> None:
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=24, head_dim=16)
-    found = []
+    results = []
     for backend in ("eager", "checkpointed"):
         module = attention.create(f"softmax:{backend}", heads=4, kv_heads=2, head_dim=16, causal=True)
-        found.append({"out": module(q, k, v), **gradients(module, (q, k, v), q)})
-    for name in found[0]:
-        assert torch.equal(found[0][name], found[1][name]), name
+        results.append({"out": module(q, k, v), **gradients(module, (q, k, v), q)})
+    for name in results[0]:
+        assert torch.equal(results[0][name], results[1][name]), name
 
 
 def test_checkpointed_keeps_nothing_quadratic_for_the_backward_pass() -> None:
-    """What is alive between forward and backward, beyond the inputs: the output, where eager has n x n matrices."""
-    def kept(backend: str, n: int) -> int:
+    """Between forward and backward only the output stays alive beyond the inputs, while eager stores n x n matrices."""
+    def stored_bytes(backend: str, n: int) -> int:
         module = attention.create(f"softmax:{backend}", heads=2, head_dim=32)
         q, k, v = inputs(batch=1, heads=2, n=n, head_dim=32, grad=True)
         with costs._Storages() as storages:
@@ -54,9 +54,9 @@ def test_checkpointed_keeps_nothing_quadratic_for_the_backward_pass() -> None:
         del out
         return now
 
-    assert costs.exponent(lambda n: kept("checkpointed", n), (256, 1024)) < 1.1
-    assert costs.exponent(lambda n: kept("eager", n), (256, 1024)) > 1.8
-    assert kept("checkpointed", 1024) < 0.7 * kept("eager", 1024)
+    assert costs.exponent(lambda n: stored_bytes("checkpointed", n), (256, 1024)) < 1.1
+    assert costs.exponent(lambda n: stored_bytes("eager", n), (256, 1024)) > 1.8
+    assert stored_bytes("checkpointed", 1024) < 0.7 * stored_bytes("eager", 1024)
 
 
 @pytest.mark.parametrize("n", [1024])

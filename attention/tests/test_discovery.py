@@ -88,10 +88,10 @@ def load() -> None:
 
 
 def test_a_function_joins_by_one_file(folders: Path) -> None:
-    known = attention.names()
+    before = attention.names()
     (folders / "functions" / "heated.py").write_text(FUNCTION)
     load()
-    assert attention.names() == [*known, "heated:eager"]
+    assert attention.names() == [*before, "heated:eager"]
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=9, head_dim=8, grad=True)
     options = fixed("heated")
     assert options == {"heat": 2.0}
@@ -110,10 +110,10 @@ def test_a_function_that_is_wrong_is_found_out(folders: Path) -> None:
 
 
 def test_a_backend_joins_by_one_file(folders: Path) -> None:
-    known = attention.names()
+    before = attention.names()
     (folders / "backends" / "head_by_head.py").write_text(BACKEND)
     load()
-    assert attention.names() == [*known, "softmax:head-by-head"]
+    assert attention.names() == [*before, "softmax:head-by-head"]
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=9, head_dim=8, grad=True)
     module = attention.create("softmax:head-by-head", heads=4, kv_heads=2, head_dim=8, causal=True)
     assert check(module, q, k, v, grad=True, key_mask=torch.arange(9).expand(2, 9) > 2).ok

@@ -35,9 +35,9 @@ def write(path: Path, *records: dict[str, Any], name: str = HERE) -> Path:
 
 
 def ranks(*files: Path, **changed: Any) -> list[str]:
-    asked: dict[str, Any] = {"n": 128, "head_dim": 16, "causal": True, "dtype": "fp32", "phase": "forward-backward",
+    arguments: dict[str, Any] = {"n": 128, "head_dim": 16, "causal": True, "dtype": "fp32", "phase": "forward-backward",
                              "machine": HERE}
-    return [timing.variant for timing in fastest.ranking("softmax", files=files, **asked | changed)]
+    return [timing.variant for timing in fastest.ranking("softmax", files=files, **arguments | changed)]
 
 
 def test_variants_are_ranked_by_their_time(tmp_path: Path) -> None:
@@ -90,14 +90,14 @@ def test_nothing_is_taken_in_the_fastest_ones_place(records: Path) -> None:
         attention.create("softmax:fastest", heads=4, head_dim=16, seq_len=128, causal=True)
 
 
-@pytest.mark.parametrize(("given", "part"), [
+@pytest.mark.parametrize(("changes", "part"), [
     ({"seq_len": None}, "pass seq_len"), ({"seq_len": 4096}, "a length within a factor of two of 4096"),
     ({"dtype": torch.float64}, "fp64"), ({"name": "sliding-window:fastest", "window": 3}, "the default options only"),
     ({"name": "nothing:fastest"}, "unknown attention function")])
-def test_what_the_records_do_not_know_is_one_line(given: dict[str, Any], part: str, records: Path) -> None:
+def test_what_the_records_do_not_know_is_one_line(changes: dict[str, Any], part: str, records: Path) -> None:
     write(records, record("eager", 2.0))
-    asked: dict[str, Any] = {"name": "softmax:fastest", "heads": 4, "head_dim": 16, "seq_len": 128, "causal": True}
-    asked |= given
+    arguments: dict[str, Any] = {"name": "softmax:fastest", "heads": 4, "head_dim": 16, "seq_len": 128, "causal": True}
+    arguments |= changes
     with pytest.raises(ValueError, match=part) as error:
-        attention.create(asked.pop("name"), **asked)
+        attention.create(arguments.pop("name"), **arguments)
     assert "\n" not in str(error.value)

@@ -28,8 +28,8 @@ def test_oracle_is_four_attentions_of_a_stock_library() -> None:
     kappa, z = attend(start, cut_k, cut_k).flatten(2, 3), attend(start, cut_k, x).flatten(2, 3)
     z = z + attend(kappa, kappa, z)
     out = x + attend(cut_q, kappa.unflatten(2, (3, 2)), z.unflatten(2, (3, 2)))
-    found = attention.oracle("fit", q, k, v, group=8, latents=2, params={"latents": latents})
-    torch.testing.assert_close(found, out.flatten(2, 3), rtol=1e-12, atol=1e-12)
+    actual = attention.oracle("fit", q, k, v, group=8, latents=2, params={"latents": latents})
+    torch.testing.assert_close(actual, out.flatten(2, 3), rtol=1e-12, atol=1e-12)
 
 
 @BACKENDS

@@ -74,11 +74,11 @@ def variants(calls: dict[str, Call], *backends: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("call", "backend"), variants(CALLS, "fa2", "fa3", "fa4"))
-def test_the_packages_are_told_the_function(call: str, backend: str, packages: Packages) -> None:
+def test_the_packages_get_the_function(call: str, backend: str, packages: Packages) -> None:
     """Output and gradients are right when the package does what it documents."""
     properties.is_right(CALLS[call], CALLS[call].build(backend), CPU, grad=True)
-    assert packages.told or packages.kernels.told
-    assert {name.split()[0] for name, _ in packages.told} <= {backend}
+    assert packages.calls or packages.kernels.calls
+    assert {name.split()[0] for name, _ in packages.calls} <= {backend}
 
 
 @pytest.mark.parametrize(("call", "backend"), variants(SINKS, "fa2", "fa3", "fa4"))
@@ -94,12 +94,12 @@ def test_sinks_take_their_share(call: str, backend: str, packages: Packages) -> 
 
 
 @pytest.mark.parametrize(("call", "backend"), variants(DECODE, "fa2", "fa2-paged", "fa3", "fa3-paged"))
-def test_the_cache_kernel_is_told_the_function(call: str, backend: str, packages: Packages) -> None:
+def test_the_cache_kernel_gets_the_function(call: str, backend: str, packages: Packages) -> None:
     properties.is_right(DECODE[call], DECODE[call].build(backend), CPU, grad=False)
-    tables = {told["page_table"] is not None for _, told in packages.told}
+    tables = {arguments["page_table"] is not None for _, arguments in packages.calls}
     assert tables == {backend.endswith("paged")}
     if backend.startswith("fa3"):
-        assert {told["num_splits"] for _, told in packages.told} == {0}, "as many splits as suit"
+        assert {arguments["num_splits"] for _, arguments in packages.calls} == {0}, "as many splits as suit"
 
 
 @pytest.mark.parametrize("backend", ["fa2-paged", "fa3-paged"])
@@ -107,9 +107,9 @@ def test_a_cache_in_whole_pages_is_not_copied(backend: str, packages: Packages) 
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=1, m=2 * PAGE, head_dim=8)
     k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))  # (B, M, G, D) in memory
     attention.create(f"decode:{backend}", heads=4, kv_heads=2, head_dim=8)(q, k, v)
-    given = packages.told[-1][1]["k"]
-    assert given.shape == (2 * 2, PAGE, 2, 8)
-    assert given.data_ptr() == k.data_ptr()
+    k_pages = packages.calls[-1][1]["k"]
+    assert k_pages.shape == (2 * 2, PAGE, 2, 8)
+    assert k_pages.data_ptr() == k.data_ptr()
 
 
 @pytest.mark.parametrize("backend", ["fa2", "fa3"])
@@ -117,7 +117,7 @@ def test_the_cache_kernel_has_no_backward(backend: str, packages: Packages) -> N
     module = attention.create(f"decode:{backend}", heads=1, head_dim=8)
     with pytest.raises(ValueError, match="no backward pass"):
         module(*inputs(batch=1, heads=1, n=1, m=9, head_dim=8, grad=True))
-    assert not packages.told
+    assert not packages.calls
 
 
 @pytest.mark.parametrize("backend", ["fa2", "fa3", "fa4"])
@@ -127,7 +127,7 @@ def test_determinism_reaches_the_kernel(function: str, backend: str, packages: P
     for wanted in (True, False):
         module = attention.create(f"{function}:{backend}", heads=1, head_dim=8, deterministic=wanted)
         gradients(module, (q, k, v), q)
-        assert packages.told[-1][1]["deterministic"] == wanted
+        assert packages.calls[-1][1]["deterministic"] == wanted
 
 
 def test_what_the_package_raises_is_the_reason(packages: Packages) -> None:
@@ -175,7 +175,7 @@ def test_padding_is_refused(backend: FlashPackage) -> None:
 def test_fa4_leaves_out_blocks_that_alibi_makes_small(packages: Packages) -> None:
     q, k, v = inputs(batch=1, heads=4, n=640, head_dim=8)
     gradients(attention.create("alibi:fa4", heads=4, head_dim=8, causal=True), (q, k, v), q)
-    forward, backward = [told["pairs"] for told in packages.kernels.told if "pairs" in told][-2:]  # after the probe's
+    forward, backward = [call["pairs"] for call in packages.kernels.calls if "pairs" in call][-2:]  # after the probe's
     assert forward == backward
     assert forward < 4 * 640 * 768 / 2
 
@@ -189,8 +189,8 @@ def test_fa4_has_no_deterministic_alibi(packages: Packages) -> None:
 def test_fa4_gives_no_gradients_at_head_dims_where_they_were_wrong(packages, monkeypatch):
     monkeypatch.setattr(fa4_module, "BACKWARD", (64, 128))
     for backend in ("fa4", "flex-fa4"):
-        asked: dict[str, Any] = {"device": "cpu", "dtype": torch.bfloat16, "head_dim": 40}
-        reason = attention.why_not(f"softmax:{backend}", grad=True, **asked)
+        arguments: dict[str, Any] = {"device": "cpu", "dtype": torch.bfloat16, "head_dim": 40}
+        reason = attention.why_not(f"softmax:{backend}", grad=True, **arguments)
         assert reason is not None
         assert "seen right at head dims 64 and 128 only, not 40" in reason
-    assert attention.why_not("softmax:fa4", grad=False, **asked) is None
+    assert attention.why_not("softmax:fa4", grad=False, **arguments) is None

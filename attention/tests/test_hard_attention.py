@@ -56,11 +56,11 @@ def test_error_to_softmax_falls_with_more_keys() -> None:
 def test_gradients_flow_through_kept_keys_alone(backend: str) -> None:
     q, k, v = inputs(batch=1, heads=1, n=1, m=12, head_dim=4, grad=True)
     attention.create(f"hard-attention:{backend}", heads=1, head_dim=4, top=3)(q, k, v).sum().backward()
-    kept = (q @ k.transpose(-1, -2))[0, 0, 0].topk(3).indices.sort().values.tolist()
+    top = (q @ k.transpose(-1, -2))[0, 0, 0].topk(3).indices.sort().values.tolist()
     assert k.grad is not None
     assert v.grad is not None
-    assert v.grad[0, 0].any(-1).nonzero().flatten().tolist() == kept
-    assert k.grad[0, 0].any(-1).nonzero().flatten().tolist() == kept
+    assert v.grad[0, 0].any(-1).nonzero().flatten().tolist() == top
+    assert k.grad[0, 0].any(-1).nonzero().flatten().tolist() == top
 
 
 @pytest.mark.parametrize("backend", ["eager", "chunked"])
@@ -83,7 +83,7 @@ def test_chunks_do_not_show(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rounding_keeps_no_other_key() -> None:
-    """Scores nearer than float32 tells apart are told apart."""
+    """Scores that are equal in float32 are still distinct."""
     q, v = torch.ones(1, 1, 1, 2), torch.tensor([[1.0, 0], [0, 1]]).view(1, 1, 2, 2)
     for first in (2.0 ** -30, -2.0 ** -30):
         k = torch.tensor([[1.0, first], [1, 0]]).view(1, 1, 2, 2)

@@ -36,8 +36,8 @@ def test_oracle_is_the_paper_s_sum_term_by_term(causal: bool) -> None:
         weights = [math.exp(b[ago + 4]) * sum(x * y for x, y in zip(one, other, strict=True))
                    for one, other, ago in pairs]
         expected.append([sum(x * v[0, 0, j, d].item() for j, x in enumerate(weights)) / sum(weights) for d in range(4)])
-    found = attention.oracle("kernelised-rpe", q, k, v, causal=causal, params=params, features=3)
-    torch.testing.assert_close(found[0, 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    actual = attention.oracle("kernelised-rpe", q, k, v, causal=causal, params=params, features=3)
+    torch.testing.assert_close(actual[0, 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 def test_without_positions_it_is_performer_on_vectors_of_length_one() -> None:
@@ -71,7 +71,7 @@ def test_error_to_softmax_with_the_same_positions_falls_as_features_grow() -> No
 @pytest.mark.parametrize(("n", "m"), [(33, 33), (7, 40), (1, 50)])
 def test_learned_positions_are_where_they_belong(backend: str, n: int, m: int, causal: bool,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    """With biases that differ by distance, fewer keys than biases, and several blocks of features."""
+    """The case has biases that differ by distance, fewer keys than biases, and several blocks of features."""
     monkeypatch.setattr(kernelised_rpe, "BLOCK", 10_000)
     module = attention.create(f"kernelised-rpe:{backend}", heads=2, kv_heads=1, head_dim=8, seq_len=50, causal=causal,
                               features=20)
@@ -112,13 +112,13 @@ def test_operations_grow_with_n_log_n_and_memory_with_n() -> None:
 def test_the_formula_by_hand() -> None:
     """n = m = 4, D = 1, one feature: sequences of 8, one of v and one of 1. Five transforms of 2.5·8·3 = 60, spectra
     6·2·5, the product with φ(q) 2·2·4, projections 2·8."""
-    found = registry.function("kernelised-rpe").forward_flops(4, 4, 1, False, features=1, seed=0)
-    assert found == 5 * 60 + 60 + 16 + 16
+    actual = registry.function("kernelised-rpe").forward_flops(4, 4, 1, False, features=1, seed=0)
+    assert actual == 5 * 60 + 60 + 16 + 16
 
 
 def test_what_cannot_be_is_refused() -> None:
-    for options, told in (({"features": 0}, "features=0 must be"), ({"seed": -1}, "seed=-1 must be")):
-        with pytest.raises(ValueError, match=told):
+    for options, message in (({"features": 0}, "features=0 must be"), ({"seed": -1}, "seed=-1 must be")):
+        with pytest.raises(ValueError, match=message):
             attention.create("kernelised-rpe:eager", heads=1, head_dim=8, seq_len=4, **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seq_len=None must be the longest sequence's length"):
         attention.create("kernelised-rpe:fft", heads=1, head_dim=8)

@@ -1,4 +1,4 @@
-"""What backends declare about the kernels they run. That they run them is tested where calls are profiled."""
+"""Backends declare the kernels they run. Tests in perf/ profile calls and check that these kernels ran."""
 from __future__ import annotations
 
 import re
@@ -17,15 +17,15 @@ BACKENDS = {variant(name).backend.name: variant(name).backend for name in attent
 CPU = torch.device("cpu")
 
 
-def case(**given: object) -> Case:
+def case(**changes: object) -> Case:
     plain = {"device": "cuda", "dtype": torch.bfloat16, "heads": 4, "kv_heads": 4, "head_dim": 64, "n": 64, "m": 64,
              "causal": True, "grad": True, "key_mask": False}
-    return Case(**{**plain, **given})  # type: ignore[arg-type]
+    return Case(**{**plain, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
 def test_every_backend_declares_its_kernels_wherever_it_runs(backend: Backend) -> None:
-    """Whether a GPU is here, or the package for it, does not matter."""
+    """The test needs neither a GPU nor the backend's package."""
     assert backend.kernels.keys() >= ({"cuda"} if backend.missing(CPU) else {"cpu", "cuda"})
     for declared in backend.kernels.values():
         assert declared.forward
@@ -55,19 +55,19 @@ def test_no_two_patterns_of_what_kernels_do_meet(device: str) -> None:
                                 "triton_tem_fused_flex_attention_0"]}}[device]
     for what, examples in names.items():
         for pattern in names:
-            found = [re.search(getattr(base, pattern)[device], name) is not None for name in examples]
-            assert found == [pattern == what] * len(examples), (what, pattern)
+            matches = [re.search(getattr(base, pattern)[device], name) is not None for name in examples]
+            assert matches == [pattern == what] * len(examples), (what, pattern)
 
 
-@pytest.mark.parametrize(("given", "dense_is_fine"), [
+@pytest.mark.parametrize(("changes", "dense_is_fine"), [
     ({}, False), ({"dtype": torch.float64}, True), ({"dtype": torch.float32}, False), ({"head_dim": 59}, True),
     ({"head_dim": 40}, False), ({"kv_heads": 2}, False), ({"kv_heads": 2, "dtype": torch.float32}, True),
     ({"device": "cpu", "dtype": torch.float64}, False)], ids=str)
-def test_sdpa_may_be_dense_only_where_no_fused_kernel_takes_the_call(given: dict, dense_is_fine: bool) -> None:
-    expected, forced = sdpa.sdpa.expects(case(**given)), sdpa.flash.expects(case(**given))
+def test_sdpa_may_be_dense_only_where_no_fused_kernel_takes_the_call(changes: dict, dense_is_fine: bool) -> None:
+    expected, forced = sdpa.sdpa.expects(case(**changes)), sdpa.flash.expects(case(**changes))
     assert expected is not None
     assert ("isneginf_kernel" in expected.forward) == dense_is_fine
-    assert forced == sdpa.flash.kernels[str(given.get("device", "cuda"))]
+    assert forced == sdpa.flash.kernels[str(changes.get("device", "cuda"))]
 
 
 def test_a_backend_need_not_declare_anything() -> None:

@@ -97,10 +97,10 @@ def test_gradients_pass_straight_through(backend: str) -> None:
         out = attention.oracle("kv-quantised", q, k, v, **options)
     else:
         out = attention.create(f"kv-quantised:{backend}", heads=2, head_dim=8, **options)(q, k, v)
-    found = torch.autograd.grad(out.square().sum(), (q, k, v))
+    gradients = torch.autograd.grad(out.square().sum(), (q, k, v))
     rounded = [q, *(Cache(x, 4, 4, 2).unpack().requires_grad_() for x in (k, v))]
     expected = torch.autograd.grad(attention.oracle("softmax", *rounded, causal=True).square().sum(), rounded)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
@@ -117,12 +117,12 @@ def test_gradients_of_queries_and_of_unrounded_tokens_are_the_derivatives() -> N
     assert torch.autograd.gradcheck(call, (q, *newest))
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"bits": 3}, "bits=3 must be 4 or 8"),
     ({"bits": 8.0}, "bits=8.0 must be 4 or 8"),
     ({"group": 0}, "group=0 must be a whole number >= 1"),
     ({"stairs": -1}, "stairs=-1 must be a whole number >= 0"),
 ])
-def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         attention.oracle("kv-quantised", *inputs(batch=1, heads=1, n=2, head_dim=4), **options)

@@ -98,10 +98,10 @@ def test_the_formula_by_hand() -> None:
 def test_memory_is_at_least_30_percent_below_eager_softmax_from_1024_on() -> None:
     """Study 003's measure of success, counted: forward and backward, float32, two heads of 64."""
     for n in (1024, 2048, 4096):
-        dense, found = (costs.peak_bytes(cases.call_on_meta(name, n, causal=True, grad=True))
+        dense, chunked = (costs.peak_bytes(cases.call_on_meta(name, n, causal=True, grad=True))
                         for name in ("softmax:eager", "linear:chunked"))
-        print(f"n={n}: claim at least 30 % less; counted {1 - found / dense:.0%} less")
-        assert found <= 0.7 * dense
+        print(f"n={n}: claim at least 30 % less; counted {1 - chunked / dense:.0%} less")
+        assert chunked <= 0.7 * dense
 
 
 def test_prediction_of_memory_is_of_the_size_of_the_count() -> None:

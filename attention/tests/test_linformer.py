@@ -26,20 +26,20 @@ def test_oracle_gives_the_published_numbers() -> None:
 
 def test_identity_projections_of_full_rank_give_softmax() -> None:
     q, k, v = cases.waves()
-    found = attention.oracle("linformer", q, k, v, rank=6, params={x: torch.eye(6).expand(1, 6, 6) for x in "EF"})
-    torch.testing.assert_close(found, attention.oracle("softmax", q, k, v), rtol=1e-14, atol=1e-14)
+    actual = attention.oracle("linformer", q, k, v, rank=6, params={x: torch.eye(6).expand(1, 6, 6) for x in "EF"})
+    torch.testing.assert_close(actual, attention.oracle("softmax", q, k, v), rtol=1e-14, atol=1e-14)
 
 
 def test_error_falls_as_rank_grows_where_keys_lie_in_few_dimensions() -> None:
-    """With segment means for E and F and a smooth sequence, more segments tell more."""
+    """E and F are segment means and the sequence is smooth, so more segments approximate it better."""
     q, _, _ = inputs(batch=1, heads=1, n=64, head_dim=8, dtype=torch.float64)
     along = torch.linspace(0, 3, 64, dtype=torch.float64)[:, None] * torch.arange(1, 9)
     k = v = along.sin()[None, None]
     exact, errors = attention.oracle("softmax", q, k, v), []
     for rank in (2, 8, 32, 64):
         E = torch.eye(rank, dtype=torch.float64).repeat_interleave(64 // rank, 1)[None] * rank / 64
-        found = attention.oracle("linformer", q, k, v, rank=rank, params={"E": E}, share="key-value")
-        errors.append((found - exact).square().mean().item())
+        actual = attention.oracle("linformer", q, k, v, rank=rank, params={"E": E}, share="key-value")
+        errors.append((actual - exact).square().mean().item())
     print(f"mean squared error at rank 2, 8, 32, 64: {errors}")
     assert all(more > less for more, less in itertools.pairwise(errors))
     assert errors[-1] < 1e-28
@@ -48,7 +48,7 @@ def test_error_falls_as_rank_grows_where_keys_lie_in_few_dimensions() -> None:
 @pytest.mark.parametrize(("share", "shapes"), [
     ("none", {"E": (2, 4, 10), "F": (2, 4, 10)}), ("headwise", {"E": (1, 4, 10), "F": (1, 4, 10)}),
     ("key-value", {"E": (1, 4, 10)})])
-def test_projections_are_shared_as_told_and_start_as_xavier_says(share: str, shapes: dict[str, tuple]) -> None:
+def test_projections_are_shared_by_the_option_and_start_as_xavier_says(share: str, shapes: dict[str, tuple]) -> None:
     module = attention.create("linformer:eager", heads=4, kv_heads=2, head_dim=8, seq_len=10, rank=4, share=share)
     assert {name: tuple(x.shape) for name, x in module.named_parameters()} == shapes
     many = attention.create("linformer:eager", heads=1, head_dim=8, seq_len=3000, rank=100).params["E"]
@@ -89,25 +89,26 @@ def test_memory_is_at_least_30_percent_below_eager_softmax_from_1024_on() -> Non
     """Study 003's measure of success, counted: forward and backward, float32, two heads of 64."""
     for n in (1024, 2048, 4096):
         dense = costs.peak_bytes(cases.call_on_meta("softmax:eager", n, grad=True))
-        found = costs.peak_bytes(cases.call_on_meta("linformer:eager", n, grad=True, rank=256))
-        print(f"n={n}: claim at least 30 % less; counted {1 - found / dense:.0%} less")
-        assert found <= 0.7 * dense
+        actual = costs.peak_bytes(cases.call_on_meta("linformer:eager", n, grad=True, rank=256))
+        print(f"n={n}: claim at least 30 % less; counted {1 - actual / dense:.0%} less")
+        assert actual <= 0.7 * dense
 
 
-@pytest.mark.parametrize(("given", "told"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({"rank": 0}, "rank=0 must be a whole number >= 1"), ({"rank": 11}, "at least rank=11"),
     ({"rank": 4, "share": "all"}, "share='all' must be one of none, headwise, key-value"),
     ({"rank": 4, "causal": True}, "linformer has no causal form"),
     ({"rank": 4, "seq_len": None}, "seq_len=None must be the longest sequence's length"),
 ])
-def test_what_cannot_be_is_refused(given: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
-        attention.create("linformer:eager", **{"heads": 1, "head_dim": 8, "seq_len": 10, **given})
+def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        attention.create("linformer:eager", **{"heads": 1, "head_dim": 8, "seq_len": 10, **changes})
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("n", "told"), [(21, "were built for seq_len=20"), (3, "rank=4 must be at most the 3 keys")])
-def test_other_lengths_are_refused(n: int, told: str) -> None:
+@pytest.mark.parametrize(("n", "message"), [
+    (21, "were built for seq_len=20"), (3, "rank=4 must be at most the 3 keys")])
+def test_other_lengths_are_refused(n: int, message: str) -> None:
     module = attention.create("linformer:eager", heads=1, head_dim=8, seq_len=20, rank=4)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         module(*inputs(batch=1, heads=1, n=n, head_dim=8))

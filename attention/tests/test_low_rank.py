@@ -35,8 +35,8 @@ def test_scores_of_a_stock_library() -> None:
     q, k, v = cases.waves()
     F = cases.wave((2, 4, 3), 3.0)
     expected = torch.nn.functional.scaled_dot_product_attention(q @ F, k @ F, v, scale=0.5)
-    found = attention.oracle("low-rank", q, k, v, rank=3, params={"F": F})
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    actual = attention.oracle("low-rank", q, k, v, rank=3, params={"F": F})
+    torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-13)
 
 
 def test_error_falls_as_rank_grows() -> None:
@@ -110,16 +110,16 @@ def test_memory_of_the_study() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize(("rank", "told"), [(0, "rank=0 must be a whole number >= 1"),
+@pytest.mark.parametrize(("rank", "message"), [(0, "rank=0 must be a whole number >= 1"),
                                             (9, "rank=9 must be at most head_dim=8")])
-def test_ranks_that_cannot_be_are_refused(function: str, rank: int, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as error:
+def test_ranks_that_cannot_be_are_refused(function: str, rank: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         attention.create(f"{function}:eager", heads=1, head_dim=8, rank=rank)
     assert "\n" not in str(error.value)
 
 
 def test_the_linear_form_refuses_to_be_causal() -> None:
-    given: dict[str, Any] = {"heads": 1, "head_dim": 8, "rank": 4, "causal": True}
+    arguments: dict[str, Any] = {"heads": 1, "head_dim": 8, "rank": 4, "causal": True}
     with pytest.raises(ValueError, match="no causal form"):
-        attention.create("low-rank-linear:chunked", **given)
-    assert attention.create("low-rank:eager", **given)(*inputs(batch=1, heads=1, n=4, head_dim=8)).isfinite().all()
+        attention.create("low-rank-linear:chunked", **arguments)
+    assert attention.create("low-rank:eager", **arguments)(*inputs(batch=1, heads=1, n=4, head_dim=8)).isfinite().all()

@@ -54,10 +54,10 @@ def holes(shape: tuple[int, ...], seed: int, floats: bool) -> torch.Tensor:
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     kdim = draw(st.sampled_from([None, 10]))
-    built = {"bias": draw(st.booleans()), "add_bias_kv": draw(st.booleans()), "add_zero_attn": draw(st.booleans()),
-             "kdim": kdim, "vdim": draw(st.sampled_from([None, 7])), "batch_first": draw(st.booleans()),
-             "dropout": draw(st.sampled_from([0.0, 0.5]))}
-    return {"built": built, "seed": draw(st.integers(0, 99)), "batch": draw(st.sampled_from([None, 1, 3])),
+    constructor = {"bias": draw(st.booleans()), "add_bias_kv": draw(st.booleans()),
+                   "add_zero_attn": draw(st.booleans()), "kdim": kdim, "vdim": draw(st.sampled_from([None, 7])),
+                   "batch_first": draw(st.booleans()), "dropout": draw(st.sampled_from([0.0, 0.5]))}
+    return {"constructor": constructor, "seed": draw(st.integers(0, 99)), "batch": draw(st.sampled_from([None, 1, 3])),
             "n": draw(st.integers(1, 9)), "m": draw(st.integers(1, 9)), "self": draw(st.booleans()),
             "attn_mask": draw(st.sampled_from([None, "2d bool", "2d float", "3d bool", "3d float", "causal"])),
             "padding": draw(st.sampled_from([None, "bool", "float"])),
@@ -67,38 +67,38 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=100)
 @given(configurations())
-def test_softmax_is_torch_s(drawn: dict[str, Any]) -> None:
-    built, batch, n = drawn["built"], drawn["batch"], drawn["n"]
-    alone = drawn["self"] and built["kdim"] is None and built["vdim"] is None
-    m = n if alone or drawn["attn_mask"] == "causal" else drawn["m"]
-    theirs, ours = pair(drawn["seed"], drawn["variant"], **built)
+def test_softmax_is_torch_s(config: dict[str, Any]) -> None:
+    constructor, batch, n = config["constructor"], config["batch"], config["n"]
+    alone = config["self"] and constructor["kdim"] is None and constructor["vdim"] is None
+    m = n if alone or config["attn_mask"] == "causal" else config["m"]
+    theirs, ours = pair(config["seed"], config["variant"], **constructor)
 
     def shaped(length: int, width: int, seed: int) -> torch.Tensor:
         if batch is None:
             return tokens(length, width, seed=seed)
-        return tokens(*((batch, length) if built["batch_first"] else (length, batch)), width, seed=seed)
+        return tokens(*((batch, length) if constructor["batch_first"] else (length, batch)), width, seed=seed)
 
     query = shaped(n, E, 1)
     key, value = (query, query) if alone else (shaped(m, theirs.kdim, 2), shaped(m, theirs.vdim, 3))
-    told: dict[str, Any] = {"need_weights": drawn["need_weights"], "average_attn_weights": drawn["average"]}
-    kind, floats = drawn["attn_mask"], str(drawn["attn_mask"]).endswith("float")
+    call: dict[str, Any] = {"need_weights": config["need_weights"], "average_attn_weights": config["average"]}
+    kind, floats = config["attn_mask"], str(config["attn_mask"]).endswith("float")
     if kind == "causal":
-        told |= {"attn_mask": torch.ones(n, n, dtype=torch.bool).triu(1)}
+        call |= {"attn_mask": torch.ones(n, n, dtype=torch.bool).triu(1)}
         # With added keys torch's hint hides them and its mask shows them; the mask is what it documents.
-        told["is_causal"] = not (built["add_bias_kv"] or built["add_zero_attn"])
+        call["is_causal"] = not (constructor["add_bias_kv"] or constructor["add_zero_attn"])
     elif kind:
-        told["attn_mask"] = holes((n, m) if kind.startswith("2d") else ((batch or 1) * H, n, m), 4, floats)
-    if drawn["padding"]:
-        told["key_padding_mask"] = holes((m,) if batch is None else (batch, m), 6, drawn["padding"] == "float")
-    if drawn["padding"] == "bool" and floats:
-        told["key_padding_mask"] = torch.zeros(told["key_padding_mask"].shape).masked_fill(
-            told["key_padding_mask"], -torch.inf)  # torch wants both of one kind
-    if drawn["padding"] == "float" and kind and not floats:
-        told["attn_mask"] = torch.zeros(told["attn_mask"].shape).masked_fill(told["attn_mask"], -torch.inf)
+        call["attn_mask"] = holes((n, m) if kind.startswith("2d") else ((batch or 1) * H, n, m), 4, floats)
+    if config["padding"]:
+        call["key_padding_mask"] = holes((m,) if batch is None else (batch, m), 6, config["padding"] == "float")
+    if config["padding"] == "bool" and floats:
+        call["key_padding_mask"] = torch.zeros(call["key_padding_mask"].shape).masked_fill(
+            call["key_padding_mask"], -torch.inf)  # torch wants both of one kind
+    if config["padding"] == "float" and kind and not floats:
+        call["attn_mask"] = torch.zeros(call["attn_mask"].shape).masked_fill(call["attn_mask"], -torch.inf)
 
-    expected, found = theirs(query, key, value, **told), ours(query, key, value, **told)
-    same(found[0], expected[0])
-    same(found[1], expected[1])
+    expected, actual = theirs(query, key, value, **call), ours(query, key, value, **call)
+    same(actual[0], expected[0])
+    same(actual[1], expected[1])
 
 
 @pytest.mark.parametrize("arguments", [{}, {"bias": False}, {"kdim": 5, "vdim": 6}, {"add_bias_kv": True}])
@@ -203,8 +203,8 @@ def test_a_causal_hint_hides_no_added_key(arguments: dict[str, Any]) -> None:
     x, mask = tokens(5, 2, E), torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = theirs(x, x, x, attn_mask=mask)[0]
     for need_weights in (True, False):
-        for told in (mask, None):
-            same(ours(x, x, x, attn_mask=told, is_causal=True, need_weights=need_weights)[0], expected)
+        for mask_argument in (mask, None):
+            same(ours(x, x, x, attn_mask=mask_argument, is_causal=True, need_weights=need_weights)[0], expected)
 
 
 def test_copies_and_moves_keep_the_causal_twin_on_their_own_parameters() -> None:
@@ -233,16 +233,16 @@ def test_a_function_of_a_fixed_length_takes_the_place_of_softmax() -> None:
                nn.functional.linear(x, ours.in_proj_weight, ours.in_proj_bias).chunk(3, -1))
     expected = attention.oracle("linformer", q, k, v, params=ours.attention.params, rank=4).float()
     same(ours(x, x, x, need_weights=False)[0], ours.out_proj(expected.transpose(1, 2).flatten(2)))
-    for call, told in (({"need_weights": True}, "it can't compute need_weights=True; it has no softmax weights"),
+    for call, message in (({"need_weights": True}, "it can't compute need_weights=True; it has no softmax weights"),
                        ({"need_weights": False, "is_causal": True}, "linformer has no causal form")):
-        with pytest.raises(ValueError, match=re.escape(told)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             ours(x, x, x, **call)
 
 
 LEFT_OUT = torch.zeros(3, 3, dtype=torch.bool)
 
 
-@pytest.mark.parametrize(("variant", "arguments", "call", "told"), [
+@pytest.mark.parametrize(("variant", "arguments", "call", "message"), [
     ("softmax:tiled", {}, {"attn_mask": LEFT_OUT}, "an attn_mask without is_causal=True; softmax:eager"),
     ("softmax:tiled", {"dropout": 0.1}, {}, "dropout=0.1 in training"),
     ("softmax:tiled", {}, {"key_padding_mask": torch.ones(2, 3)}, "other numbers than 0 and -inf"),
@@ -253,30 +253,30 @@ LEFT_OUT = torch.zeros(3, 3, dtype=torch.bool)
     ("softmax:eager", {}, {"attn_mask": LEFT_OUT.int()}, "attn_mask is torch.int32: expected bool"),
     ("softmax:eager", {}, {"key_padding_mask": LEFT_OUT}, "key_padding_mask (3, 3): expected (2, 3)"),
 ])
-def test_what_a_call_cannot_have_is_told_in_one_line(variant: str, arguments: dict[str, Any], call: dict[str, Any],
-                                                     told: str) -> None:
+def test_what_a_call_cannot_have_is_refused_in_one_line(variant: str, arguments: dict[str, Any], call: dict[str, Any],
+                                                     message: str) -> None:
     module = MultiheadAttention(E, H, attention=variant, **arguments).train()
     x = tokens(3, 2, E)
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         module(x, x, x, need_weights=False, **call)
     assert str(error.value).startswith(f"{variant}: ")
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("query", "key", "told"), [
+@pytest.mark.parametrize(("query", "key", "message"), [
     (tokens(3, E), tokens(3, 1, E), "expected three tensors of three dimensions"),
     (tokens(3, 2, E), tokens(3, 1, E), "in batches like query's"),
     (tokens(3, 2, E), tokens(3, 2, E - 1), "the last dimensions must be 24, 24, 24"),
     (tokens(3, 2, E), tokens(3, 2, E).double(), "give them one dtype and one device"),
     (tokens(3, 2, E), tokens(3, 2, E).to("meta"), "give them one dtype and one device"),
 ])
-def test_wrong_inputs_are_told_in_one_line(query: torch.Tensor, key: torch.Tensor, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
+def test_wrong_inputs_are_refused_in_one_line(query: torch.Tensor, key: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         MultiheadAttention(E, H)(query, key, key)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("build", "told"), [
+@pytest.mark.parametrize(("build", "message"), [
     (lambda: MultiheadAttention(10, 4), "embed_dim=10 must be a multiple of num_heads=4"),
     (lambda: MultiheadAttention(E, H, attention="softmx:sdpa"), "did you mean 'softmax:sdpa'?"),
     (lambda: MultiheadAttention(E, H, attention="alibi:sdpa", add_bias_kv=True), "add_bias_kv=True adds a key"),
@@ -284,7 +284,7 @@ def test_wrong_inputs_are_told_in_one_line(query: torch.Tensor, key: torch.Tenso
     (lambda: MultiheadAttention(E, H)(tokens(2, E), tokens(3, E), tokens(3, E), is_causal=True),
      "is_causal=True with 2 queries on 3 keys"),
 ])
-def test_what_cannot_be_built_is_told_in_one_line(build: Callable[[], object], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
+def test_what_cannot_be_built_is_refused_in_one_line(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         build()
     assert "\n" not in str(error.value)

@@ -36,15 +36,15 @@ def stock(**arguments: Any) -> nn.TransformerEncoderLayer:
 
 def ours(layer: nn.TransformerEncoderLayer, variant: str) -> nn.TransformerEncoderLayer:
     """A copy of torch's layer with ours in it."""
-    made = copy.deepcopy(layer)
-    made.self_attn = MultiheadAttention(E, H, batch_first=True, attention=variant,
+    twin = copy.deepcopy(layer)
+    twin.self_attn = MultiheadAttention(E, H, batch_first=True, attention=variant,
                                         **OPTIONS.get(variant, {})).eval()
-    made.self_attn.load_state_dict(layer.self_attn.state_dict())
-    return made
+    twin.self_attn.load_state_dict(layer.self_attn.state_dict())
+    return twin
 
 
-def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+def close(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", PADDED)
@@ -53,14 +53,14 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 def test_an_encoder_asks_it_in_evaluation_as_in_training(variant: str, layers: int, lengths: tuple[int, ...]) -> None:
     """torch's layer has a path of its own in evaluation, which computes softmax; its encoder makes nested tensors."""
     plain: nn.Module = stock()
-    made: nn.Module = ours(stock(), variant)
+    twin: nn.Module = ours(stock(), variant)
     if layers:
-        plain, made = (nn.TransformerEncoder(x, layers).eval() for x in (stock(), ours(stock(), variant)))
+        plain, twin = (nn.TransformerEncoder(x, layers).eval() for x in (stock(), ours(stock(), variant)))
     x, mask = tokens(), padding(*lengths)
     real = ~mask
-    trained = made(x, src_key_padding_mask=mask)[real]
+    trained = twin(x, src_key_padding_mask=mask)[real]
     with torch.no_grad():
-        evaluated = made(x, src_key_padding_mask=mask)[real]
+        evaluated = twin(x, src_key_padding_mask=mask)[real]
         softmax = plain(x, src_key_padding_mask=mask)[real]
     assert close(evaluated, trained)
     assert close(evaluated, softmax) is variant.startswith("softmax")
@@ -68,12 +68,12 @@ def test_an_encoder_asks_it_in_evaluation_as_in_training(variant: str, layers: i
 
 @pytest.mark.parametrize("variant", PADDED)
 def test_a_padded_encoder_compiles_into_one_graph(variant: str) -> None:
-    made = nn.TransformerEncoder(ours(stock(), variant), 2, enable_nested_tensor=False).eval()
+    twin = nn.TransformerEncoder(ours(stock(), variant), 2, enable_nested_tensor=False).eval()
     x, mask = tokens(), padding(7, 2, 5)
     torch._dynamo.reset()
-    compiled = torch.compile(made, backend="eager", fullgraph=True)
+    compiled = torch.compile(twin, backend="eager", fullgraph=True)
     with torch.no_grad():
-        assert close(compiled(x, src_key_padding_mask=mask), made(x, src_key_padding_mask=mask))
+        assert close(compiled(x, src_key_padding_mask=mask), twin(x, src_key_padding_mask=mask))
 
 
 @pytest.mark.parametrize("variant", ["softmax:tiled", "alibi:sdpa"])
@@ -99,7 +99,7 @@ def test_torch_s_functional_form_takes_its_weights() -> None:
 
 def test_peft_adapts_it_as_it_adapts_torch_s() -> None:
     peft = pytest.importorskip("peft")
-    found, gradients, merged = [], [], []
+    outputs, gradients, merged = [], [], []
     x = tokens()
     for layer in (stock(), ours(stock(), "softmax:sdpa")):
         torch.manual_seed(5)
@@ -107,13 +107,13 @@ def test_peft_adapts_it_as_it_adapts_torch_s() -> None:
         model = peft.get_peft_model(layer, config).train()  # in evaluation torch's layer forgets the adapter
         out = model(x)
         out.square().sum().backward()
-        found.append(out.detach())
+        outputs.append(out.detach())
         gradients.append({name: w.grad for name, w in model.named_parameters() if w.grad is not None})
         evaluated = model.eval()(x)
         merged.append(model.merge_and_unload())
-    assert close(evaluated, found[1])
-    assert not close(found[1], stock()(x))
-    assert close(found[1], found[0])
+    assert close(evaluated, outputs[1])
+    assert not close(outputs[1], stock()(x))
+    assert close(outputs[1], outputs[0])
     assert gradients[1].keys() == gradients[0].keys()
     assert all(close(gradients[1][name], x) for name, x in gradients[0].items())
     assert isinstance(merged[1].self_attn, MultiheadAttention)
@@ -121,7 +121,7 @@ def test_peft_adapts_it_as_it_adapts_torch_s() -> None:
 
 
 @pytest.mark.parametrize("name", ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"])
-def test_a_weight_of_another_dtype_is_told(name: str) -> None:
+def test_a_weight_of_another_dtype_is_named(name: str) -> None:
     module = MultiheadAttention(E, H)
     parent, _, last = name.rpartition(".")
     owner = module.get_submodule(parent)

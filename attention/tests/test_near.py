@@ -22,8 +22,8 @@ def listed(blocks: near.Blocks) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     key blocks do."""
     result = []
     for count, numbers in zip(blocks[::2], blocks[1::2], strict=True):
-        taken = torch.arange(numbers.shape[-1]) < count.unsqueeze(-1)
-        dense = torch.zeros(numbers.shape, dtype=torch.int32).scatter_add_(-1, numbers.long(), taken.int())
+        valid = torch.arange(numbers.shape[-1]) < count.unsqueeze(-1)
+        dense = torch.zeros(numbers.shape, dtype=torch.int32).scatter_add_(-1, numbers.long(), valid.int())
         assert dense.max() <= 1, "a block is listed twice"
         result.append(dense.bool())
     partly, wholly, columns_partly, columns_wholly = result
@@ -46,13 +46,13 @@ def test_the_lists_hold_what_is_near_and_no_more(n: int, more: int, reach: int, 
     assert torch.equal(partly, columns_partly)
     assert torch.equal(wholly, columns_wholly)
     assert not (partly & wholly).any()
-    kept = partly | wholly
+    keep = partly | wholly
     ago = torch.arange(more, m)[:, None] - torch.arange(m)
     visible = ago >= 0 if causal else torch.ones_like(ago, dtype=torch.bool)
-    assert kept[of_blocks((ago.abs() <= reach) & visible, n, m).any(-1)].all(), "something near is left out"
-    assert of_blocks((ago.abs() <= reach + SIZE) & visible, n, m).any(-1)[kept].all(), "something far is kept"
+    assert keep[of_blocks((ago.abs() <= reach) & visible, n, m).any(-1)].all(), "something near is left out"
+    assert of_blocks((ago.abs() <= reach + SIZE) & visible, n, m).any(-1)[keep].all(), "something far is kept"
     complete = of_blocks(visible, n, m).all(-1)
-    assert torch.equal(wholly, kept & complete & (not masked)), "whole are the blocks with nothing to hide"
+    assert torch.equal(wholly, keep & complete & (not masked)), "whole are the blocks with nothing to hide"
 
 
 @st.composite
@@ -81,12 +81,12 @@ def test_no_row_and_no_column_loses_more_than_the_bound(case: tuple[torch.Tensor
     n, m = q.shape[2], k.shape[2]
     result = near.reach(q, k, slopes, scale=scale, causal=causal)
     partly, wholly, _, _ = listed(near.blocks(result, n, m, causal=causal, size=SIZE))
-    kept = (partly | wholly).repeat_interleave(SIZE, 2).repeat_interleave(SIZE, 3)[:, :, :n, :m]
+    keep = (partly | wholly).repeat_interleave(SIZE, 2).repeat_interleave(SIZE, 3)[:, :, :n, :m]
     ago = torch.arange(m - n, m)[:, None] - torch.arange(m)
     keys = k.double().repeat_interleave(q.shape[1] // k.shape[1], 1)
     score = scale * (q.double() @ keys.mT) - slopes.double()[:, None, None] * ago.abs()
     weight = (score.masked_fill(ago < 0, -torch.inf) if causal else score).softmax(-1)
-    lost = weight.masked_fill(kept, 0)
+    lost = weight.masked_fill(keep, 0)
     assert lost.sum(-1).max() <= near.tolerance(q.dtype)
     assert lost.sum(-2).max() <= near.tolerance(q.dtype)
 
@@ -157,14 +157,14 @@ def test_output_and_gradients_under_the_block_mask_are_right(n: int, kv_heads: i
     slopes = torch.tensor(paper(4))
     blocks = near.select(q, k, slopes, 32 ** -0.5, causal)
     mask = _block_mask(n, n, blocks, (lambda b, h, i, j: j <= i) if causal else None)
-    seen = mask.to_dense().repeat_interleave(near.SIZE, 2).repeat_interleave(near.SIZE, 3)[:, :, :n, :n].bool()
+    dense = mask.to_dense().repeat_interleave(near.SIZE, 2).repeat_interleave(near.SIZE, 3)[:, :, :n, :n].bool()
     ago = torch.arange(n)[:, None] - torch.arange(n)
-    assert not seen.all(), "nothing is skipped"
+    assert not dense.all(), "nothing is skipped"
 
     def skipping(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         keys, values = (x.float().repeat_interleave(4 // kv_heads, 1) for x in (k, v))
         score = 32 ** -0.5 * (q.float() @ keys.mT) - slopes[:, None, None] * ago.abs()
-        score = score.masked_fill(~(seen & (ago >= 0) if causal else seen), -torch.inf)
+        score = score.masked_fill(~(dense & (ago >= 0) if causal else dense), -torch.inf)
         return (score.softmax(-1) @ values).to(q.dtype)
 
     report = Reference("alibi", q, k, v, causal=causal).check(skipping, grad=True)

@@ -28,7 +28,7 @@ def test_a_landmark_for_every_token_gives_softmax() -> None:
 
 
 def test_error_falls_as_landmarks_grow() -> None:
-    """On a smooth sequence, whose segments are alike."""
+    """The sequence is smooth, so the tokens of a segment are alike."""
     along = torch.linspace(0, 3, 128, dtype=torch.float64)[:, None] * torch.arange(1, 9)
     q, k, v = (f(along)[None, None] for f in (torch.sin, torch.cos, torch.sin))
     exact = attention.oracle("softmax", q, k, v)
@@ -71,10 +71,10 @@ def test_the_formula_counts_what_is_counted() -> None:
     assert described.forward_flops(1024, 1024, 64, False, landmarks=64, iterations=6) == counted
 
 
-@pytest.mark.parametrize(("options", "told"), [({"landmarks": 0}, "landmarks=0 must be a whole number >= 1"),
+@pytest.mark.parametrize(("options", "message"), [({"landmarks": 0}, "landmarks=0 must be a whole number >= 1"),
                                                ({"iterations": 0}, "iterations=0 must be a whole number >= 1")])
-def test_what_cannot_be_is_refused(options: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as error:
+def test_what_cannot_be_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         attention.create("nystrom:eager", heads=1, head_dim=8, **options)
     assert "\n" not in str(error.value)
 

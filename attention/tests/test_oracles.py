@@ -42,9 +42,9 @@ def test_alibi_slopes_are_the_authors(heads: str) -> None:
 
 
 def test_twelve_heads_have_the_paper_s_slopes() -> None:
-    found = slopes(12)
-    assert found[:8] == [2.0 ** -h for h in range(1, 9)]
-    assert found[8:] == pytest.approx([0.70711, 0.35355, 0.17678, 0.08839], rel=1e-4)
+    result = slopes(12)
+    assert result[:8] == [2.0 ** -h for h in range(1, 9)]
+    assert result[8:] == pytest.approx([0.70711, 0.35355, 0.17678, 0.08839], rel=1e-4)
 
 
 def test_oracle_is_torch_s_attention_in_float64() -> None:
@@ -68,15 +68,15 @@ def test_queries_stand_at_the_end_of_the_keys() -> None:
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_window_holds_as_many_keys_as_it_says(window: int, causal: bool) -> None:
-    """With constant scores and one-hot values the weights show: 1/W on the W keys around the query."""
+    """Constant scores and one-hot values show the weights: 1/W on the W keys around the query."""
     n = 17
     q = k = torch.zeros(1, 1, n, n, dtype=torch.float64)
     v = torch.eye(n, dtype=torch.float64).expand(1, 1, n, n)
     middle = attention.oracle("sliding-window", q, k, v, causal=causal, window=window)[0, 0, 8]
-    seen = middle.nonzero().flatten().tolist()
-    assert middle[seen].tolist() == pytest.approx([1 / window] * window)
+    visible = middle.nonzero().flatten().tolist()
+    assert middle[visible].tolist() == pytest.approx([1 / window] * window)
     first = 8 - window + 1 if causal else 8 - window // 2
-    assert seen == list(range(first, first + window))
+    assert visible == list(range(first, first + window))
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_the_reference_shares_no_code_with_the_backends() -> None:
 
 @pytest.mark.parametrize("function", list(registry.functions()))
 def test_an_oracle_names_no_mask_and_no_backend(function: str) -> None:
-    """Of this package an oracle may use softmax_attention and what its own file defines for it alone."""
+    """An oracle may use from this package only softmax_attention and functions of its own file for it alone."""
     oracle = registry.function(function).oracle
-    used = {node.id for node in ast.walk(ast.parse(inspect.getsource(oracle))) if isinstance(node, ast.Name)}
-    assert used
-    assert not used & {"masks", "band", "Band", "eager", "sdpa", "flex", "fa2", "tiled"}
+    names = {node.id for node in ast.walk(ast.parse(inspect.getsource(oracle))) if isinstance(node, ast.Name)}
+    assert names
+    assert not names & {"masks", "band", "Band", "eager", "sdpa", "flex", "fa2", "tiled"}

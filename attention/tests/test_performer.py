@@ -111,19 +111,19 @@ def test_memory_is_at_least_30_percent_below_eager_softmax_from_2048_on() -> Non
     """Study 003 claims it from n = 1024; with 256 features it holds from 2048 on."""
     less = {}
     for n in (1024, 2048, 4096):
-        dense, found = (costs.peak_bytes(cases.call_on_meta(name, n, causal=True, grad=True))
+        dense, chunked = (costs.peak_bytes(cases.call_on_meta(name, n, causal=True, grad=True))
                         for name in ("softmax:eager", "performer:chunked"))
-        less[n] = 1 - found / dense
+        less[n] = 1 - chunked / dense
         print(f"n={n}: claim at least 30 % less; counted {less[n]:.0%} less")
     assert less[1024] < 0.3 <= less[2048] < less[4096]
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"features": 0}, "features=0 must be a whole number >= 1"),
     ({"features": 2.5}, "features=2.5 must be a whole number >= 1"),
     ({"seed": -1}, "seed=-1 must be a whole number >= 0"),
 ])
-def test_what_cannot_be_is_refused(options: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as error:
+def test_what_cannot_be_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         attention.create("performer:eager", heads=1, head_dim=8, **options)
     assert "\n" not in str(error.value)

@@ -22,8 +22,8 @@ def test_oracle_is_torch_s_convolution_and_torch_s_attention(causal: bool) -> No
 
     q_, k_, v_ = (convolved(x, params[f"conv_{name}"]) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     expected = scaled_dot_product_attention(q_, k_, v_, is_causal=causal)
-    found = attention.oracle("primer", q, k, v, causal=causal, params=params)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    actual = attention.oracle("primer", q, k, v, causal=causal, params=params)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_convolutions_start_as_the_authors_do() -> None:
@@ -47,8 +47,8 @@ def test_padding_before_a_sequence_counts_as_none() -> None:
     q, k, v = cases.waves(n=8)
     padded = [torch.cat([torch.full_like(x[:, :, :3], 9.0), x], 2) for x in (q, k, v)]
     keep = torch.arange(11)[None] >= 3
-    found = attention.oracle("primer", *padded, causal=True, key_mask=keep)[:, :, 3:]
-    torch.testing.assert_close(found, attention.oracle("primer", q, k, v, causal=True), rtol=1e-13, atol=1e-13)
+    actual = attention.oracle("primer", *padded, causal=True, key_mask=keep)[:, :, 3:]
+    torch.testing.assert_close(actual, attention.oracle("primer", q, k, v, causal=True), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa", "tiled"])

@@ -52,7 +52,7 @@ def test_a_query_unlike_the_others_is_chosen() -> None:
 
 
 def test_the_masked_form_lets_later_keys_choose() -> None:
-    """Why it is no causal function: what comes later decides whether an earlier query attends."""
+    """Later keys decide whether an earlier query attends, so it is no causal function."""
     q, k, v = shared.qkv(64, batch=1, heads=1)
     module = attention.create("probsparse:chunked", heads=1, head_dim=4, dtype=torch.float64, factor=1, masked=True)
     before = module(q, k, v)

@@ -34,9 +34,9 @@ def test_oracle_is_the_recurrence_of_the_paper() -> None:
         phi_q, phi_k = (torch.nn.functional.elu(x[own]) + 1 for x in (q, k))
         rows.append(local if s == 0 else gate * (phi_q @ M) / (phi_q @ z)[:, None] + (1 - gate) * local)
         M, z = M + phi_k.T @ v[own], z + phi_k.sum(0)
-    found = attention.oracle("recurrent-memory", *(x[:, :1] for x in cases.waves(n=11)), causal=True, segment=4,
+    actual = attention.oracle("recurrent-memory", *(x[:, :1] for x in cases.waves(n=11)), causal=True, segment=4,
                              params={"gate": torch.tensor([0.7], dtype=torch.float64)})[0, 0]
-    torch.testing.assert_close(found, torch.cat(rows), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(actual, torch.cat(rows), rtol=1e-12, atol=1e-12)
 
 
 def test_a_segment_of_the_whole_length_is_softmax() -> None:
@@ -113,10 +113,10 @@ def test_the_state_has_a_fixed_size() -> None:
 def test_memory_is_at_least_30_percent_below_eager_softmax_from_1024_on() -> None:
     """Study 003's measure of success, counted: forward and backward, float32, two heads of 64."""
     for n in (1024, 2048, 4096):
-        dense, found = (costs.peak_bytes(cases.call_on_meta(name, n, causal=True, grad=True))
+        dense, chunked = (costs.peak_bytes(cases.call_on_meta(name, n, causal=True, grad=True))
                         for name in ("softmax:eager", "recurrent-memory:chunked"))
-        print(f"n={n}: claim at least 30 % less; counted {1 - found / dense:.0%} less")
-        assert found <= 0.7 * dense
+        print(f"n={n}: claim at least 30 % less; counted {1 - chunked / dense:.0%} less")
+        assert chunked <= 0.7 * dense
 
 
 def test_what_cannot_be_is_refused() -> None:

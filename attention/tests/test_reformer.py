@@ -61,7 +61,7 @@ def test_like_vectors_share_a_bucket() -> None:
 
 
 def test_more_rounds_come_nearer_to_softmax_attention() -> None:
-    """With shared keys and without oneself; the mean error falls as rounds grow."""
+    """The comparison has shared keys and no position sees itself; the mean error falls with more rounds."""
     q, k, v = shared.qkv(128, head_dim=4)
     whole = build("reformer:chunked", 128, chunk=128, rounds=1)(q, k, v)
     errors = [(build("reformer:chunked", 128, chunk=8, rounds=rounds)(q, k, v) - whole).square().mean().item()

@@ -1,4 +1,4 @@
-"""What the registry refuses and how it says so: one line that names what, why and the choices."""
+"""The registry refuses wrong names and inputs in one line that says what, why and the choices."""
 from __future__ import annotations
 
 import re
@@ -22,7 +22,7 @@ def line(error: pytest.ExceptionInfo[ValueError]) -> str:
     return text
 
 
-@pytest.mark.parametrize(("given", "told"), [
+@pytest.mark.parametrize(("call", "message"), [
     (lambda: attention.create("softmax:egaer", heads=1, head_dim=8), "did you mean 'softmax:eager'?"),
     (lambda: attention.create("softmax", heads=1, head_dim=8), "unknown attention variant 'softmax'"),
     (lambda: attention.names(function="sofmax"), "did you mean 'softmax'? Choices: alibi, "),
@@ -36,9 +36,9 @@ def line(error: pytest.ExceptionInfo[ValueError]) -> str:
     (lambda: attention.create("softmax:eager", heads=1, head_dim=8, seq_len=0), "seq_len=0"),
     (lambda: attention.oracle("nothing", *inputs(batch=1, heads=1, n=2, head_dim=4)), "unknown attention function"),
 ])
-def test_what_cannot_be_is_refused_in_one_line(given: Callable[[], object], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
-        given()
+def test_what_cannot_be_is_refused_in_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        call()
     line(error)
 
 
@@ -61,10 +61,10 @@ def wrong_inputs() -> dict[str, tuple[tuple[torch.Tensor, ...], str]]:
 
 @pytest.mark.parametrize("case", wrong_inputs())
 def test_wrong_inputs_are_refused_before_any_kernel(case: str) -> None:
-    given, told = wrong_inputs()[case]
+    arguments, message = wrong_inputs()[case]
     module = attention.create("softmax:eager", heads=4, kv_heads=2, head_dim=16)
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
-        module(*given)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        module(*arguments)
     assert line(error).startswith("softmax:eager: ")
 
 
@@ -99,10 +99,10 @@ def test_a_kernel_is_asked_what_it_accepts(monkeypatch: pytest.MonkeyPatch) -> N
         name, probes = "picky", True
 
         def attend(self):
-            def kernel(q, k, v, **told):
+            def kernel(q, k, v, **arguments):
                 if q.shape[-1] > 32:
                     raise RuntimeError("head dims up to 32 only\nand a stack of C++ frames")
-                return attend(q, k, v, **told)
+                return attend(q, k, v, **arguments)
             return kernel
 
     monkeypatch.setattr(registry, "_variants", dict(registry._variants))
@@ -127,7 +127,7 @@ def test_names_are_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (5, 5), (3, 9), (9, 3), (40, 40)])
 @pytest.mark.parametrize("function", [name for name, f in registry.functions().items() if f.pairs and not f.flops])
 def test_pairs_counts_what_the_oracle_sees(function: str, n: int, m: int, causal: bool) -> None:
-    """With constant scores the weights are 1/seen: one-hot values count the keys each query sees."""
+    """Constant scores give each visible key the same weight, and one-hot values show which keys are visible."""
     described = registry.function(function)
     options: dict[str, Any] = described.complete(fixed(function))
     if (causal and not described.causal) or (n != m and not described.cross):

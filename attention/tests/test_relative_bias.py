@@ -22,10 +22,10 @@ FROZEN = json.loads(Path(__file__).with_name("frozen_relative_bias.json").read_t
 def test_buckets_are_transformers(case: str) -> None:
     buckets, max_distance, mask = case.split()
     expected = [number for number, times in FROZEN["buckets"][case] for _ in range(times)]
-    for found in (bucket, oracle_bucket):
-        told = found(torch.arange(-150, 151), mask == "causal", int(buckets), int(max_distance))
-        seen = told[:151] if mask == "causal" else told  # keys after a causal query are never seen
-        assert seen.tolist() == expected[:len(seen)]
+    for function in (bucket, oracle_bucket):
+        numbers = function(torch.arange(-150, 151), mask == "causal", int(buckets), int(max_distance))
+        visible = numbers[:151] if mask == "causal" else numbers  # keys after a causal query are never seen
+        assert visible.tolist() == expected[:len(visible)]
 
 
 @pytest.mark.parametrize("mask", FROZEN["outputs"])
@@ -42,9 +42,9 @@ def test_outputs_are_transformers(mask: str) -> None:
 @pytest.mark.parametrize(("buckets", "max_distance"), [(4, 3), (6, 50), (10, 17), (32, 33), (64, 1000), (10, 160)])
 def test_logarithms_find_the_buckets_that_whole_numbers_do(buckets: int, max_distance: int, causal: bool) -> None:
     distance = torch.arange(-2 * max_distance, 1 if causal else 2 * max_distance)
-    found = bucket(distance, causal, buckets, max_distance)
-    assert torch.equal(found, oracle_bucket(distance, causal, buckets, max_distance))
-    assert found[0] == (buckets if causal else buckets // 2) - 1
+    actual = bucket(distance, causal, buckets, max_distance)
+    assert torch.equal(actual, oracle_bucket(distance, causal, buckets, max_distance))
+    assert actual[0] == (buckets if causal else buckets // 2) - 1
 
 
 @pytest.mark.parametrize(("n", "m"), [(5, 5), (3, 8), (8, 3), (1, 1)])
@@ -120,8 +120,8 @@ def test_the_table_s_gradient_keeps_the_error_rule_in_half_precision() -> None:
         module = attention.create(f"relative-bias:{backend}", heads=2, head_dim=16, causal=True, dtype=torch.bfloat16)
         report = reference.check(module, grad=True)
         assert report.ok, report.message
-        found = torch.autograd.grad(module(q, k, v), module.params["table"], reference.grad_out)[0]
-        assert (found - exact).abs().max() < 0.05 * exact.abs().max()
+        gradient = torch.autograd.grad(module(q, k, v), module.params["table"], reference.grad_out)[0]
+        assert (gradient - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 def test_an_even_table_changes_nothing() -> None:
@@ -159,12 +159,12 @@ def test_values_may_be_of_another_width() -> None:
     assert report.ok, report.message
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"buckets": 7}, "buckets=7 must be an even number >= 4"),
     ({"buckets": 2}, "buckets=2 must be"),
     ({"buckets": 8.0}, "buckets=8.0 must be"),
     ({"max_distance": 16}, "max_distance=16 must be a whole number > buckets / 2 = 16"),
 ])
-def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         attention.create("relative-bias:eager", heads=1, head_dim=8, **options)

@@ -31,8 +31,8 @@ PUBLISHED = {
 def test_it_rotates_as_transformers_does(base: float) -> None:
     q, k, v = (wave((1, 2, 6, 8), p) for p in (0.0, 1.0, 2.0))
     expected, attended = (torch.tensor(x, dtype=torch.float64) for x in PUBLISHED[base])
-    for found in (rotate(q, 0, base), oracle_rotate(q, torch.arange(6), base)):
-        torch.testing.assert_close(found[0, 1, 5], expected, rtol=1e-6, atol=1e-6)
+    for actual in (rotate(q, 0, base), oracle_rotate(q, torch.arange(6), base)):
+        torch.testing.assert_close(actual[0, 1, 5], expected, rtol=1e-6, atol=1e-6)
     out = attention.oracle("rope", q, k, v, causal=True, base=base)
     torch.testing.assert_close(out[0, 1, 5], attended, rtol=1e-6, atol=1e-6)
 

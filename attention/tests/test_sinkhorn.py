@@ -19,7 +19,7 @@ def build(name: str, seq_len: int, **options: Any) -> attention.Attention:
 
 
 def test_oracle_gives_the_published_numbers() -> None:
-    """Of code whose sorted values are its sorted keys, so with values that are the keys."""
+    """The published code sorts keys in place of values, so here the values are the keys."""
     q, k, _ = shared.qkv(40)
     sorting = shared.spread((3, 8, 5), 4.0) / 4
     shared.is_published("sinkhorn", attention.oracle("sinkhorn", q, k, k, block=8, params={"sorting": sorting}))
@@ -58,7 +58,7 @@ def test_the_sorting_becomes_a_doubly_stochastic_matrix() -> None:
 
 
 def test_a_cold_sorting_moves_whole_blocks() -> None:
-    """As the temperature falls, every row of S has one large entry."""
+    """At a low temperature every row of S has one large entry."""
     q, k = (x.unflatten(2, (5, 8)) for x in shared.qkv(40)[:2])
     sorting = shared.spread((3, 8, 5), 4.0)
     warm, cold = (order(q, k, sorting, 50, temperature).amax(-1).mean() for temperature in (10.0, 0.1))

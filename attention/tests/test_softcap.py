@@ -78,7 +78,7 @@ def test_gradients_are_the_derivatives(name: str) -> None:
 
 
 def test_a_sink_takes_what_its_logit_says() -> None:
-    """With constant scores over m keys a sink at log(m) takes half; one at -inf nothing."""
+    """A sink at log(m) takes half of the weight of m keys with constant scores; one at -inf takes nothing."""
     m = 8
     q = torch.zeros(1, 2, 3, 4, dtype=torch.float64)
     k, v = torch.zeros(1, 2, m, 4, dtype=torch.float64), torch.ones(1, 2, m, 4, dtype=torch.float64)

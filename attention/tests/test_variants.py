@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import attention
 from attention.registry import function, functions, variant
 from attention.tests import properties
-from attention.tests.options import drawn, fixed
+from attention.tests.options import any_options, fixed
 from attention.tests.properties import Call
 
 LENGTHS = st.sampled_from([1, 2, 7, 16, 63, 64, 113, 128, 200])
@@ -34,8 +34,8 @@ CONVEX = each([name for name in attention.names() if variant(name).function.conv
 CAUSAL = each([name for name in attention.names() if variant(name).function.causal])
 
 
-def built(call: Call, backend: str, device: torch.device, *, grad: bool = False) -> attention.Attention:
-    """The variant for `call`, or a skip with why not."""
+def build(call: Call, backend: str, device: torch.device, *, grad: bool = False) -> attention.Attention:
+    """Builds the variant for `call`, or skips with the reason why it can't."""
     if reason := call.why_not(backend, device, grad=grad):
         pytest.skip(reason)
     return call.build(backend, device)
@@ -43,14 +43,14 @@ def built(call: Call, backend: str, device: torch.device, *, grad: bool = False)
 
 @functools.cache
 def dtypes(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
-    """What the variant can do at all here."""
+    """Lists the dtypes that the variant can compute here."""
     return tuple(t for t in attention.DTYPES.values()
                  if attention.why_not(name, device=device, dtype=t, head_dim=64, causal=not variant(name).function.full,
                                       **fixed(name.partition(":")[0])) is None)
 
 
 def call_for(name: str, device: torch.device, **shape: object) -> Call:
-    """A call in the dtype nearest to float32 that the variant can do, or a skip; causal where the function can be."""
+    """Makes a call in the dtype nearest to float32 that the variant takes, causal if the function can be, or skips."""
     described = variant(name).function
     able = dtypes(name, device)
     if not able:
@@ -84,7 +84,7 @@ def calls(draw: st.DrawFn, name: str, able: tuple[torch.dtype, ...]) -> Call:
                 causal=draw(st.sampled_from(masks)), scale=draw(st.sampled_from([None, 0.05, 0.3])),
                 dtype=draw(st.sampled_from(able)), seed=draw(st.integers(0, 99)),
                 padded=draw(st.booleans()) if can.padding else False,
-                options=draw(drawn(name)))
+                options=draw(any_options(name)))
 
 
 @every_variant
@@ -116,7 +116,7 @@ def test_a_compiled_variant_is_right_on_one_shape(name: str, device: torch.devic
     call = call_for(name, device, batch=1, n=63, m=113, causal=True)
     backend = name.partition(":")[2]
     try:
-        properties.is_right(call, built(call, backend, device), device, grad=gradable(call, backend, device))
+        properties.is_right(call, build(call, backend, device), device, grad=gradable(call, backend, device))
     except attention.Unsupported as error:
         pytest.skip(str(error))
 
@@ -129,19 +129,19 @@ def test_the_future_does_not_show(name: str, n: int, m: int, device: torch.devic
     call = call_for(name, device, n=n, m=m, causal=True)
     if name.startswith("sliding-window"):
         call = Call(**{**call.__dict__, "options": {"window": 40}})
-    properties.is_causal(call, built(call, name.partition(":")[2], device), device)
+    properties.is_causal(call, build(call, name.partition(":")[2], device), device)
 
 
 @each([name for name in attention.names() if variant(name).function.apart])
 def test_sequences_and_heads_are_independent(name: str, device: torch.device) -> None:
     call = call_for(name, device, heads=6, kv_heads=3 if variant(name).function.grouped else 6, causal=True)
-    properties.keeps_sequences_and_heads_apart(call, built(call, name.partition(":")[2], device), device)
+    properties.keeps_sequences_and_heads_apart(call, build(call, name.partition(":")[2], device), device)
 
 
 @each(attention.names(function="softmax"))
 def test_the_order_of_keys_does_not_show(name: str, device: torch.device) -> None:
     call = call_for(name, device, n=16, m=64)
-    properties.ignores_key_order(call, built(call, name.partition(":")[2], device), device)
+    properties.ignores_key_order(call, build(call, name.partition(":")[2], device), device)
 
 
 @CONVEX
@@ -150,7 +150,7 @@ def test_outputs_lie_in_the_hull_of_the_values(name: str, causal: bool, device: 
     if causal and not variant(name).function.causal:
         pytest.skip(f"{name} has no causal form")
     call = call_for(name, device, n=64, m=64, causal=causal)
-    properties.stays_in_the_hull(call, built(call, name.partition(":")[2], device), device)
+    properties.stays_in_the_hull(call, build(call, name.partition(":")[2], device), device)
 
 
 @each_variant
@@ -169,14 +169,14 @@ def test_large_inputs_stay_finite_in_every_dtype(name: str, device: torch.device
 def test_rows_that_see_nothing_give_zeros(name: str, device: torch.device) -> None:
     call = call_for(name, device, n=64, m=40, causal=True)
     backend = name.partition(":")[2]
-    module = built(call, backend, device)
+    module = build(call, backend, device)
     properties.gives_zeros_where_nothing_is_seen(call, module, device, grad=gradable(call, backend, device))
 
 
 @each([name for name in attention.names() if variant(name).function.padding])
 def test_sequences_without_a_key_give_zeros(name: str, device: torch.device) -> None:
     call = call_for(name, device, padded=True)
-    out = call.run(built(call, name.partition(":")[2], device), *call.inputs(device))
+    out = call.run(build(call, name.partition(":")[2], device), *call.inputs(device))
     assert (out[-1] == 0).all()
     assert out.isfinite().all()
     assert (out[0] != 0).any()
@@ -185,10 +185,10 @@ def test_sequences_without_a_key_give_zeros(name: str, device: torch.device) -> 
 @each_variant
 def test_the_same_input_gives_the_same_output(name: str, device: torch.device) -> None:
     call = call_for(name, device, n=128, m=128, causal=True)
-    properties.repeats_itself(call, built(call, name.partition(":")[2], device), device)
+    properties.repeats_itself(call, build(call, name.partition(":")[2], device), device)
 
 
 @each_variant
 def test_strides_do_not_show(name: str, device: torch.device) -> None:
     call = call_for(name, device, n=64, m=64, causal=True)
-    properties.takes_any_strides(call, built(call, name.partition(":")[2], device), device)
+    properties.takes_any_strides(call, build(call, name.partition(":")[2], device), device)

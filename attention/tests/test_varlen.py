@@ -79,10 +79,10 @@ def test_a_mask_is_kept_between_calls() -> None:
 @pytest.mark.parametrize("length", [1, 4, 5, 64])
 def test_documents_lie_end_to_end(length: int) -> None:
     i = torch.arange(-7, 30)
-    seen = Documents(length)(torch.tensor(0), i[:, None], i)
+    visible = Documents(length)(torch.tensor(0), i[:, None], i)
     for query in (0, 3, 11, 29):
         own = [j for j in range(-7, 30) if j // length == query // length]
-        assert i[seen[query + 7]].tolist() == own
+        assert i[visible[query + 7]].tolist() == own
 
 
 @pytest.mark.parametrize("name", ["varlen:eager", pytest.param("varlen:nested", marks=pytest.mark.slow),
@@ -101,7 +101,7 @@ def test_pairs_grow_with_the_documents_not_with_the_square() -> None:
         assert [pairs(n, n, causal, length=256) for n in (512, 4096)] == [2 * each, 16 * each]
 
 
-@pytest.mark.parametrize(("name", "options", "told"), [
+@pytest.mark.parametrize(("name", "options", "message"), [
     ("varlen:eager", {"lengths": [3, 4]}, "lengths=[3, 4] must be None or a tuple of whole numbers >= 1"),
     ("varlen:eager", {"lengths": ()}, "lengths=() must be None or a tuple"),
     ("varlen:eager", {"lengths": (3, 0)}, "lengths=(3, 0) must be"),
@@ -109,8 +109,8 @@ def test_pairs_grow_with_the_documents_not_with_the_square() -> None:
     ("document:eager", {"length": 0}, "document: length=0 must be a whole number >= 1"),
     ("document:eager", {"length": 2.5}, "length=2.5 must be"),
 ])
-def test_what_cannot_be_is_refused_in_one_line(name: str, options: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
+def test_what_cannot_be_is_refused_in_one_line(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         attention.create(name, heads=1, head_dim=4, **options)(*inputs(batch=1, heads=1, n=8, head_dim=4))
     assert "\n" not in str(error.value)
 

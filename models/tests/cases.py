@@ -1,4 +1,4 @@
-"""What the tests of this room share: variants to run, sharp models, the error-ratio rule for logits."""
+"""Helpers for the tests of models: variants to run, sharp models, the error-ratio rule for logits."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -26,18 +26,18 @@ def options(variant: str) -> dict[str, Any]:
 
 
 def variants(function: str | None = None) -> list[Any]:
-    """Every variant that fits a model, on every device that it can run on.
+    """Lists every variant that fits a model, on every device that it can run on.
 
-    What has weights of its own, no causal form or one query only does not fit. Variants that compile anew for each
-    shape, and the functions outside the core, are slow.
+    Functions with weights of their own, without a causal form or with only one query do not fit. Variants that compile
+    for each shape, and functions outside the core, are marked slow.
     """
     return [pytest.param(name, device, marks=[] if _quick(name) else [pytest.mark.slow], id=f"{name}-{device}")
             for device in DEVICES for name in attention.names(function, device=device) if _fits(name)]
 
 
 def _quick(variant: str) -> bool:
-    found = find(variant)
-    return found.function.core and not found.backend.compiled
+    entry = find(variant)
+    return entry.function.core and not entry.backend.compiled
 
 
 def _fits(variant: str) -> bool:
@@ -46,7 +46,7 @@ def _fits(variant: str) -> bool:
 
 
 def serve(variant: str, device: str, **call: Any) -> torch.dtype:
-    """float32 if the variant takes it, else bfloat16; skips, with the reason, if it takes neither."""
+    """Gives float32 if the variant takes it, else bfloat16; skips, with the reason, if it takes neither."""
     reason = None
     for dtype in (torch.float32, torch.bfloat16):
         reason = attention.why_not(variant, device=device, dtype=dtype, **call, **options(variant))
@@ -56,7 +56,7 @@ def serve(variant: str, device: str, **call: Any) -> torch.dtype:
 
 
 def create(preset: str | Preset, variant: str = "softmax:eager", **settings: Any) -> Any:
-    """A tiny model with large weights: with small ones attention is flat, and a wrong mask hardly shows."""
+    """Builds a tiny model with large weights, since with small ones attention is flat and a wrong mask hardly shows."""
     if models.get(preset).family != "tft":
         settings = {"initializer_range": 0.3, **settings}
     return models.create(preset, attention=variant, attention_options=options(variant), **settings)
@@ -64,7 +64,7 @@ def create(preset: str | Preset, variant: str = "softmax:eager", **settings: Any
 
 def assert_as_exact(run: Callable[[Any], torch.Tensor], model: Any, preset: str | Preset, variant: str,
                     dtype: torch.dtype) -> None:
-    """The error-ratio rule of attention.testing, for a whole model.
+    """Asserts the error-ratio rule of attention.testing for a whole model.
 
     `run(model)` with the variant in `dtype` may be off by K times what the function's eager variant in
     `dtype` is off, both against eager in float64.
@@ -73,14 +73,14 @@ def assert_as_exact(run: Callable[[Any], torch.Tensor], model: Any, preset: str 
     with torch.no_grad():
         exact = run(create(preset, eager, dtype=torch.float64))
         same = run(create(preset, eager, dtype=dtype)).double()
-        found = run(model).double().cpu()
+        actual = run(model).double().cpu()
     bound = K * (same - exact).abs().max() + FLOOR[dtype] * torch.finfo(dtype).eps * exact.abs().max()
-    error = (found - exact).abs().max()
+    error = (actual - exact).abs().max()
     assert error <= bound, f"{variant}: error {error:.2e}, allowed {bound:.2e}"
 
 
 def left_padded(batch: int, n: int, vocabulary: int) -> dict[str, torch.Tensor]:
-    """Tokens of which each sequence but the first has some of padding in front, and their positions."""
+    """Makes tokens with padding in front of each sequence but the first, and their positions."""
     tokens = torch.randint(vocabulary, (batch, n), generator=torch.Generator().manual_seed(5))
     mask = torch.ones(batch, n, dtype=torch.long)
     for sequence in range(1, batch):

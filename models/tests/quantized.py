@@ -1,4 +1,4 @@
-"""What the tests of quantisation share: every preset under every method that runs here, and its answers."""
+"""Helpers for the tests of quantisation: every preset with every method that runs here, and its answers."""
 from __future__ import annotations
 
 from typing import Any
@@ -21,7 +21,7 @@ def method(name: str, **settings: Any) -> quantization.Method:
 
 
 def cases(*, presets: tuple[str, ...] = PRESETS, plain: bool = False) -> list[Any]:
-    """(preset, method, device), for those that can run."""
+    """Lists (preset, method, device) of all that can run here."""
     return [pytest.param(preset, name, device, id=f"{preset}-{name}-{device}")
             for device in DEVICES for preset in presets for name in quantization.methods()
             if (plain or method(name).kinds) and runs(preset, name, device)]
@@ -36,12 +36,12 @@ def create(preset: str, name: str, device: str = "cpu", **settings: Any) -> Any:
 
 
 def plain(preset: str, name: str, device: str = "cpu", **settings: Any) -> Any:
-    """The unquantised model in the method's dtype."""
+    """Builds the unquantised model in the method's dtype."""
     return models.create(preset, dtype=method(name).dtype, device=device, **settings)
 
 
 def answers(model: nn.Module, preset: str, seed: int = 0) -> torch.Tensor:
-    """The model's output for seeded inputs, as float32 on the CPU."""
+    """Gives the model's output for seeded inputs, as float32 on the CPU."""
     family = models.family(preset)
     weight = next(x for x in model.parameters() if x.dtype.is_floating_point)
     length = {"n": 9} if preset == "gpt2-tiny" else {}
@@ -52,5 +52,5 @@ def answers(model: nn.Module, preset: str, seed: int = 0) -> torch.Tensor:
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Relative, in the Euclidean norm."""
+    """Computes the relative distance in the Euclidean norm."""
     return ((a - b).norm() / b.norm()).item()

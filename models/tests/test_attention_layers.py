@@ -27,7 +27,7 @@ def created(preset: str, dtype: torch.dtype, variant: str = "softmax:sdpa") -> A
 
 
 def judged(model: Any, name: str, phase: str, **inputs: Any) -> Any:
-    """What the check says of one pass of the model."""
+    """Gives the result of the check for one pass of the model."""
     family, preset = models.family(name), models.get(name)
     length = {"n": 33} if preset.family == "gpt2" else {}
     x = family.inputs(preset, batch=2, dtype=next(model.parameters()).dtype, **length) | inputs

@@ -48,14 +48,14 @@ def test_augmentation_is_light_and_repeats_for_a_seed():
 
 def test_every_image_is_held_out_once_and_never_trained_on_then():
     images = digits.load()
-    seen: list[int] = []
+    items: list[int] = []
     for train, held_out in digits.folds(images, 4):
         assert not set(train) & set(held_out)
         assert len(train) + len(held_out) == 1797
         shares = images.labels_N[torch.from_numpy(held_out)].bincount() / len(held_out)
         assert (shares - images.labels_N.bincount() / 1797).abs().max() < 0.005
-        seen.extend(held_out)
-    assert sorted(seen) == list(range(1797))
+        items.extend(held_out)
+    assert sorted(items) == list(range(1797))
 
 
 def test_the_split_is_the_same_every_time_and_of_the_presets_size():
@@ -75,8 +75,8 @@ def test_folds_that_can_not_be_made_are_refused(count):
 
 def test_photographs():
     pytest.importorskip("PIL", reason="pillow is not installed")
-    found = digits.photographs()
-    assert {name: (image.shape, image.dtype) for name, image in found.items()} == {
+    images = digits.photographs()
+    assert {name: (image.shape, image.dtype) for name, image in images.items()} == {
         name: ((427, 640, 3), np.dtype("uint8")) for name in ("china", "flower")}
 
 

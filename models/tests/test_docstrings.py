@@ -46,11 +46,11 @@ def test_a_batch_is_prompt_summary_end_and_what_follows_each():
 
 def test_prompts_are_padded_in_front_and_hold_no_summary():
     train, _ = split(PRESET)
-    found = train.prompt_batch(torch.tensor([3, 4, 5]))
+    batch = train.prompt_batch(torch.tensor([3, 4, 5]))
     for row, item in enumerate((3, 4, 5)):
-        real = found["input_ids"][row][found["attention_mask"][row].bool()].tolist()
+        real = batch["input_ids"][row][batch["attention_mask"][row].bool()].tolist()
         assert real == list(train.prompts[item])
-        assert found["attention_mask"][row].tolist() == sorted(found["attention_mask"][row].tolist())
+        assert batch["attention_mask"][row].tolist() == sorted(batch["attention_mask"][row].tolist())
 
 
 def test_the_tokenizer_gives_back_what_it_read():

@@ -46,7 +46,7 @@ def test_pairing_takes_out_what_both_find_hard():
 
 
 @pytest.mark.parametrize(("lost", "within"), [(0, True), (20, None), (60, False)])
-def test_a_budget_is_kept_broken_or_not_to_be_told(lost, within):
+def test_a_budget_is_kept_broken_or_undecided(lost, within):
     base = np.ones(2000)
     new = base.copy()
     new[:lost] = 0  # 20 of 2000 is one point
@@ -55,16 +55,16 @@ def test_a_budget_is_kept_broken_or_not_to_be_told(lost, within):
 
 @pytest.mark.parametrize("rate", [0.0006, 0.02])
 def test_intervals_of_rare_paired_changes_hold_the_truth(rate):
-    """At least as often as they say, for 1797 items of which few change: each direction with `rate`."""
+    """They hold it at least as often as they claim, for 1797 items that change with `rate` in each direction."""
     random = np.random.default_rng(3)
-    held = 0
+    hits = 0
     for _ in range(400):
         draw = random.random(1797)
         base, new = np.ones(1797), np.ones(1797)
         base[draw < rate], new[draw > 1 - rate] = 0, 0
         change = compare(top1(base), top1(new), resamples=200)
-        held += change.low <= 0 <= change.high
-    assert held >= 0.93 * 400
+        hits += change.low <= 0 <= change.high
+    assert hits >= 0.93 * 400
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.data())

@@ -88,9 +88,9 @@ def test_a_fine_tuned_model_resumes_and_is_evaluated(tmp_path):
 def test_the_head_is_trained_in_float32_and_answers_in_the_models_dtype():
     adapted = lora.add(models.create("vit-tiny", dtype=torch.bfloat16), "vit-tiny")
     head = adapted.base_model.model.classifier.modules_to_save["default"].weight
-    seen = []
-    lora.finetune(adapted, "vit-tiny", how=replace(SHORT, steps=10), progress=lambda *_: seen.append(head.dtype))
-    assert (seen, head.dtype) == ([torch.float32], torch.bfloat16)
+    dtypes = []
+    lora.finetune(adapted, "vit-tiny", how=replace(SHORT, steps=10), progress=lambda *_: dtypes.append(head.dtype))
+    assert (dtypes, head.dtype) == ([torch.float32], torch.bfloat16)
     assert 0 <= quality.evaluate(adapted, "vit-tiny", limit=8)["top1"].value <= 100
 
 

@@ -21,14 +21,14 @@ def step(model: torch.nn.Module, preset: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("preset", FAMILIES)
 def test_every_weight_is_in_one_part_and_none_is_lost(preset):
     model = models.create(preset)
-    found = step(model, preset)
-    assert sum(x.numel() for x in found.values()) == sum(w.numel() for w in model.parameters())
-    assert {"q", "k", "v", "attention's output", "embeddings", "norms"} <= set(found)
+    gradients = step(model, preset)
+    assert sum(x.numel() for x in gradients.values()) == sum(w.numel() for w in model.parameters())
+    assert {"q", "k", "v", "attention's output", "embeddings", "norms"} <= set(gradients)
     whole = torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None]).double()
-    assert sum(x.square().sum() for x in found.values()) == pytest.approx(whole.square().sum().item())
+    assert sum(x.square().sum() for x in gradients.values()) == pytest.approx(whole.square().sum().item())
     hidden = models.get(preset).hidden
     layers = models.get(preset).layers
-    assert found["q"].numel() == layers * hidden * (hidden + 1)
+    assert gradients["q"].numel() == layers * hidden * (hidden + 1)
 
 
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "vit-tiny-fused"])

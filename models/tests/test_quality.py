@@ -49,10 +49,10 @@ def test_evaluate_is_per_item_in_order_in_eval_mode():
     labels = torch.arange(10).repeat(3)
     images = (labels / 20).view(-1, 1, 1).expand(-1, 4, 4)  # ink stays where a 4 x 4 image is not resized
     model = Oracle().train()
-    found = quality.evaluate(model, "vit-tiny", digits.Images(images, labels, 4), batch=7)
-    assert found["top1"].items.tolist() == [100, 100, 100, 100, 100, 0, 0, 0, 0, 0] * 3
-    assert (found["top1"].value, found["top1"].unit, found["top1"].better) == (50, "points", "higher")
-    assert found["f1"].value == pytest.approx(100 * (4 * 1 + 2 * 3 / (3 + 18)) / 10)
+    figures = quality.evaluate(model, "vit-tiny", digits.Images(images, labels, 4), batch=7)
+    assert figures["top1"].items.tolist() == [100, 100, 100, 100, 100, 0, 0, 0, 0, 0] * 3
+    assert (figures["top1"].value, figures["top1"].unit, figures["top1"].better) == (50, "points", "higher")
+    assert figures["f1"].value == pytest.approx(100 * (4 * 1 + 2 * 3 / (3 + 18)) / 10)
     assert set(model.modes) == {(False, False)}
     assert model.training
     assert len(quality.evaluate(model, "vit-tiny", digits.Images(images, labels, 4), limit=5)["top5"].items) == 5
@@ -61,9 +61,9 @@ def test_evaluate_is_per_item_in_order_in_eval_mode():
 def test_evaluate_takes_a_model_in_half_precision():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     model = models.create("vit-digits", dtype=torch.bfloat16)
-    found = quality.evaluate(model, "vit-digits", limit=32)
-    assert 0 <= found["top1"].value < 60  # not trained
-    assert found["top1"].value <= found["top5"].value
+    figures = quality.evaluate(model, "vit-digits", limit=32)
+    assert 0 <= figures["top1"].value < 60  # not trained
+    assert figures["top1"].value <= figures["top5"].value
 
 
 SENTENCES = (["the cat sat on the mats", "a dog barked", "", "reads running files"],
@@ -73,14 +73,14 @@ SENTENCES = (["the cat sat on the mats", "a dog barked", "", "reads running file
 def test_rouge_is_rouge_scores_with_stemming():
     scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge-score is not installed")
     names = ["rouge1", "rouge2", "rougeL"]
-    found = metrics.rouge(*SENTENCES)
+    figures = metrics.rouge(*SENTENCES)
     stemmed, plain = (scorer.RougeScorer(names, use_stemmer=stemming) for stemming in (True, False))
     for name in names:
         expected = [100 * stemmed.score(reference, text)[name].fmeasure
                     for text, reference in zip(*SENTENCES, strict=True)]
-        assert found[name].tolist() == pytest.approx(expected)
-    assert found["rouge1"][0] > 100 * plain.score(SENTENCES[1][0], SENTENCES[0][0])["rouge1"].fmeasure
-    assert found["rouge1"][1] == pytest.approx(100 * 2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))  # dog, bark
+        assert figures[name].tolist() == pytest.approx(expected)
+    assert figures["rouge1"][0] > 100 * plain.score(SENTENCES[1][0], SENTENCES[0][0])["rouge1"].fmeasure
+    assert figures["rouge1"][1] == pytest.approx(100 * 2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))  # dog, bark
 
 
 def test_bleu_is_sacrebleus_sentence_bleu():
@@ -107,27 +107,27 @@ def test_only_the_continuation_is_scored(monkeypatch):
     _, texts = data.split(preset)
     model = models.create(preset)
     for right, score in ((True, 100), (False, 0)):
-        asked = iter(range(10))
+        numbers = iter(range(10))
 
-        def generate(input_ids, asked=asked, right=right, **_):
-            summaries = [texts.summaries[next(asked)] if right else [] for _ in input_ids]
+        def generate(input_ids, numbers=numbers, right=right, **_):
+            summaries = [texts.summaries[next(numbers)] if right else [] for _ in input_ids]
             rows = [[*summary, *[texts.end] * (docstrings.SUMMARY_TOKENS - len(summary))] for summary in summaries]
             return torch.cat([input_ids, torch.tensor(rows)], dim=1)
 
         monkeypatch.setattr(model, "generate", generate)
-        found = quality.evaluate(model, preset, limit=10, batch=5, generate=True)
-        assert found["rougeL"].value == pytest.approx(score)
-        assert found["rouge1"].items.tolist() == pytest.approx([score] * 10)
+        figures = quality.evaluate(model, preset, limit=10, batch=5, generate=True)
+        assert figures["rougeL"].value == pytest.approx(score)
+        assert figures["rouge1"].items.tolist() == pytest.approx([score] * 10)
 
 
 def test_the_loss_of_an_item_is_the_mean_of_its_tokens_whatever_it_is_batched_with():
     preset = models.get("gpt2-docstrings")
     _, texts = data.split(preset)
     model: Any = models.create(preset, attention="alibi:sdpa", initializer_range=0.3)
-    found = quality.evaluate(model, preset, limit=6, batch=4)
-    assert set(found) == {"loss", "perplexity"}
+    figures = quality.evaluate(model, preset, limit=6, batch=4)
+    assert set(figures) == {"loss", "perplexity"}
     for item in range(6):
         tokens = texts.batch(torch.tensor([item]))[0]
         with torch.no_grad():
-            assert found["loss"].items[item] == pytest.approx(gpt2.loss(model, tokens).item(), rel=1e-5)
-    assert found["perplexity"].value == pytest.approx(np.exp(found["loss"].value))
+            assert figures["loss"].items[item] == pytest.approx(gpt2.loss(model, tokens).item(), rel=1e-5)
+    assert figures["perplexity"].value == pytest.approx(np.exp(figures["loss"].value))

@@ -26,8 +26,8 @@ def test_the_methods_are_these_in_this_order():
 @pytest.mark.parametrize(("preset", "name", "device"), quantized.cases())
 def test_answers_move_a_little(preset, name, device):
     before, after = quantized.plain(preset, name, device), quantized.create(preset, name, device)
-    found = quantized.distance(quantized.answers(after, preset), quantized.answers(before, preset))
-    assert 0 < found < (0.25 if name in FOUR_BITS else 0.06)
+    change = quantized.distance(quantized.answers(after, preset), quantized.answers(before, preset))
+    assert 0 < change < (0.25 if name in FOUR_BITS else 0.06)
 
 
 WEIGHTS = 512 * 256
@@ -97,24 +97,24 @@ def test_a_layer_in_two_places_stays_one():
     assert quantization.quantized_layers(twice) == ["0"]
 
 
-@pytest.mark.parametrize(("skip", "kept"), [
+@pytest.mark.parametrize(("skip", "left_alone"), [
     ("vit.layers.1", {f"vit.layers.1.{x}" for x in (
         "attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.fc1", "mlp.fc2")}),
     (["vit.layers.*.mlp.fc1"], {"vit.layers.0.mlp.fc1", "vit.layers.1.mlp.fc1"}),
     (["vit.layers.0.mlp", "*.1.mlp.fc2"], {"vit.layers.0.mlp.fc1", "vit.layers.0.mlp.fc2", "vit.layers.1.mlp.fc2"}),
 ])
-def test_skip_keeps_named_layers_in_half_precision(skip, kept):
+def test_skip_keeps_named_layers_in_half_precision(skip, left_alone):
     everything = set(quantization.quantized_layers(models.create("vit-tiny", quantization="bnb-nf4")))
     model = quantized.create("vit-tiny", "bnb-nf4", skip=skip)
-    assert everything - set(quantization.quantized_layers(model)) == kept
-    assert {model.get_submodule(name).weight.dtype for name in kept} == {torch.bfloat16}
-    assert all(quantization.kept_layers(model)[name].startswith("skip=") for name in kept)
+    assert everything - set(quantization.quantized_layers(model)) == left_alone
+    assert {model.get_submodule(name).weight.dtype for name in left_alone} == {torch.bfloat16}
+    assert all(quantization.kept_layers(model)[name].startswith("skip=") for name in left_alone)
 
 
 def test_the_output_layer_and_small_layers_are_kept_with_the_reason():
-    kept = quantization.kept_layers(models.create("tft-tiny", quantization="ao-int8-weight"))
-    assert kept["output_layer"] == "the model's output"
-    assert kept["prescalers.known0"] == "a side is smaller than 16"
+    left_alone = quantization.kept_layers(models.create("tft-tiny", quantization="ao-int8-weight"))
+    assert left_alone["output_layer"] == "the model's output"
+    assert left_alone["prescalers.known0"] == "a side is smaller than 16"
     assert "classifier" in quantization.kept_layers(models.create("vit-tiny", quantization="bnb-int8"))
 
 

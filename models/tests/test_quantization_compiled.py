@@ -34,7 +34,7 @@ class FeedForward(nn.Module):
 
 
 def block(name: str, device: str, **settings: Any) -> tuple[nn.Module, nn.Module, torch.Tensor]:
-    """A feed-forward block, plain and quantised, and its input (tokens, width)."""
+    """Builds a feed-forward block, plain and quantised, and its input (tokens, width)."""
     method = quantized.method(name, **settings)
     torch.manual_seed(0)
     plain = FeedForward().to(device, method.dtype).eval()
@@ -85,12 +85,12 @@ def test_what_breaks_the_graph_gives_the_same_numbers(name):
     ({"max_autotune": True}, "bf16", {"max_autotune": True}),
 ])
 def test_create_compiles_in_place_with_what_the_method_needs(compile, quantization, options, monkeypatch):
-    given: list[Any] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **settings: given.append(settings))
+    calls: list[Any] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **settings: calls.append(settings))
     models.create("vit-tiny", quantization=quantization, compile=compile)
-    assert given == [{"options": options}]
+    assert calls == [{"options": options}]
     models.create("vit-tiny", quantization=quantization)
-    assert len(given) == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.slow
@@ -99,16 +99,16 @@ def test_a_whole_model_compiled_gives_the_same_numbers(preset, name, device):
     torch._dynamo.reset()
     counters.clear()
     expected = quantized.answers(quantized.create(preset, name, device), preset)
-    found = quantized.answers(quantized.create(preset, name, device, compile=True), preset)
+    actual = quantized.answers(quantized.create(preset, name, device, compile=True), preset)
     plain = quantized.answers(quantized.plain(preset, name, device), preset)
     # Compiled, sums are taken in another order, and what is rounded to 8 bits may fall to the other side. A step of
     # float8 is an eighth of the number, so these two differ by as much as quantising costs, which must stay the same.
     cost = quantized.distance(expected, plain)
     if name == "ao-fp8-dynamic":
-        assert 0.8 * cost < quantized.distance(found, plain) < 1.25 * cost
+        assert 0.8 * cost < quantized.distance(actual, plain) < 1.25 * cost
     else:
-        assert quantized.distance(found, expected) < 0.02
-    assert quantized.distance(found, expected) < cost or name not in ("bnb-nf4", "bnb-nf4-dq", "bnb-fp4")
+        assert quantized.distance(actual, expected) < 0.02
+    assert quantized.distance(actual, expected) < cost or name not in ("bnb-nf4", "bnb-nf4-dq", "bnb-fp4")
     if name not in BREAKS:
         assert not counters["graph_break"]
 

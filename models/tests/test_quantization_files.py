@@ -16,7 +16,7 @@ from models.tests import quantized
 
 
 def body(path) -> int:
-    """Bytes of a safetensors file behind its header."""
+    """Counts the bytes of a safetensors file behind its header."""
     with path.open("rb") as file:
         header = struct.unpack("<Q", file.read(8))[0]
     return path.stat().st_size - 8 - header
@@ -82,7 +82,7 @@ def test_a_save_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch)
 
 
 def write(path, change=None, preset: str = "vit-tiny", **settings) -> None:
-    """A saved model, its header and its tensors changed by `change(description, tensors)`."""
+    """Writes a saved model after `change(description, tensors)` has changed its header and tensors."""
     quantization.save(models.create(preset, **settings), path)
     if change:
         with safetensors.safe_open(path, framework="pt") as file:

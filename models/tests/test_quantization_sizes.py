@@ -1,4 +1,4 @@
-"""How small the study's models become: bytes of weights, which need no GPU."""
+"""Quantisation shrinks the study's models by certain factors; counting bytes of weights needs no GPU."""
 from __future__ import annotations
 
 import pytest
@@ -13,12 +13,12 @@ pytestmark = pytest.mark.slow
 
 
 def shrunk(preset: str, name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """The model in bf16 and quantised; also by a method whose layers can be made on a CPU but not be run there."""
+    """Builds the model in bf16 and quantised, also by a method whose layers a CPU can make but not run."""
     method = quantization.get(name)
     plain, model = (models.create(preset, dtype=torch.bfloat16) for _ in range(2))
-    chosen, kept = layers.choose(model, method, ())
+    chosen, left_alone = layers.choose(model, method, ())
     shapes = {layer: layers.shape(model.get_submodule(layer)) for layer in chosen}
-    return plain, apply(model, Quantized(method, shapes, kept))
+    return plain, apply(model, Quantized(method, shapes, left_alone))
 
 
 @pytest.mark.parametrize("name", ["ao-fp8-dynamic", "ao-int8-dynamic", "bnb-int8"])

@@ -1,7 +1,7 @@
-"""What bitsandbytes, torchao and PyTorch's own quantisation do behind a user's back: here it must not happen.
+"""bitsandbytes, torchao and PyTorch's quantisation change numbers silently; here that must not happen.
 
-Each is a known fault of the library alone; these tests use a model, then save, reload, copy and train it, and ask
-for the same numbers.
+Each case is a known fault of the library alone. The tests use a model, then save, reload, copy and train it, and expect
+the same numbers.
 """
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layer_cases(**settings: Any) -> list[Any]:
 
 
 def pair(inputs: int, outputs: int, method: quantization.Method, device: str) -> tuple[Any, Any]:
-    """A layer in the method's dtype, and its quantised twin."""
+    """Builds a layer in the method's dtype and its quantised twin."""
     torch.manual_seed(0)
     before = nn.Sequential(nn.Linear(inputs, outputs)).to(device, method.dtype)
     return before, quantization.quantize(copy.deepcopy(before), method)
@@ -70,27 +70,27 @@ def storages(model: nn.Module) -> set[int]:
 
 
 def codes(model: nn.Module) -> list[torch.Tensor]:
-    """The quantised weights themselves."""
+    """Gives the quantised weights."""
     return [x.detach() for name, x in storage.stored(model) if name.endswith((".weight", ".qdata"))]
 
 
 def reachable(model: nn.Module) -> int:
-    """Bytes of all tensors that Python finds in a model, whatever holds them: what model_bytes might overlook."""
-    found: dict[int, int] = {}
-    seen: set[int] = set()
+    """Counts the bytes of all tensors that Python reaches from a model, which model_bytes might overlook."""
+    storages: dict[int, int] = {}
+    visited: set[int] = set()
 
     def visit(x: Any) -> None:
-        if id(x) in seen or isinstance(x, (type, str)) or (callable(x) and not isinstance(x, nn.Module)):
+        if id(x) in visited or isinstance(x, (type, str)) or (callable(x) and not isinstance(x, nn.Module)):
             return
-        seen.add(id(x))
+        visited.add(id(x))
         if isinstance(x, torch.Tensor) and not hasattr(x, "__tensor_flatten__"):
-            found[x.untyped_storage()._cdata] = x.untyped_storage().nbytes()
+            storages[x.untyped_storage()._cdata] = x.untyped_storage().nbytes()
         for part in (x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else
                      vars(x).values() if hasattr(x, "__dict__") else ()):
             visit(part)
 
     visit(model)
-    return sum(found.values())
+    return sum(storages.values())
 
 
 @pytest.mark.parametrize(("preset", "name", "device"), VISIBLE)
@@ -121,7 +121,7 @@ def test_load_state_dict_is_right_or_refused(preset, name, device, used):
 
 @pytest.mark.parametrize("name", ["bnb-int8", "bnb-nf4", "ao-int8-weight", "ptq-int8"])
 def test_save_pretrained_is_refused(name, tmp_path):
-    """What transformers writes of bitsandbytes' int8, its from_pretrained reads as weights."""
+    """transformers writes the codes of bitsandbytes' int8, and its from_pretrained would read them as weights."""
     model = quantized.create("vit-tiny", name)
     for saved in (model, copy.deepcopy(model)):
         with pytest.raises(RuntimeError, match=r"use models\.quantization\.save"):
@@ -158,9 +158,9 @@ def test_the_gradient_is_that_of_the_decoded_weights(method, device):
         after.train()  # then bnb-int8 does not quantise its inputs on a CPU
         before[0].weight.copy_((after(torch.eye(64, device=device)) - before[0].bias).t())
     x = torch.randn(5, 64, device=device)
-    found, expected = (torch.autograd.grad(model(y).square().sum(), y)[0]
+    actual, expected = (torch.autograd.grad(model(y).square().sum(), y)[0]
                        for model, y in ((m, x.clone().requires_grad_()) for m in (after, before)))
-    assert quantized.distance(found, expected) < (0.03 if method.name == "bnb-int8" else 1e-5)
+    assert quantized.distance(actual, expected) < (0.03 if method.name == "bnb-int8" else 1e-5)
 
 
 @pytest.mark.parametrize(("preset", "name", "device"), INFERENCE)
@@ -185,8 +185,8 @@ def test_int8_of_bitsandbytes_answers_the_same_after_a_time_in_train_mode(device
 @pytest.mark.parametrize(("method", "device"), layer_cases())
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (64, 40), (48, 64), (24, 104)])
 def test_any_side_from_16_is_multiplied_right_or_kept(method, device, inputs, outputs):
-    kept = method.refuses_layer(nn.Linear(inputs, outputs)) is not None
-    if kept:
+    left_alone = method.refuses_layer(nn.Linear(inputs, outputs)) is not None
+    if left_alone:
         pytest.skip(f"{method.name} keeps it")
     before, after = pair(inputs, outputs, method, device)
     x = torch.randn(3, 5, inputs, device=device).to(method.dtype)
@@ -207,7 +207,7 @@ def test_a_side_below_16_is_never_quantised(method, device, inputs, outputs):
 @pytest.mark.parametrize(("method", "device"), [
     p for dtype in (torch.bfloat16, torch.float32) for p in layer_cases(dtype=dtype)])
 def test_inputs_beyond_65504_stay_finite(method, device):
-    """In the range of fp16 nothing can be larger; bitsandbytes makes NaN of it in bf16 and float32."""
+    """fp16 ends at 65504; bitsandbytes turns larger inputs in bf16 and float32 into NaN."""
     before, after = pair(64, 48, method, device)
     for size in (1.0, 3e4, 7e4, 1e9):
         x = size * torch.randn(6, 64, device=device).to(method.dtype)
@@ -255,13 +255,13 @@ def test_zeros_are_zeros_in_float8_and_all_else_is_torchaos_product(compiled, fe
         after.feeds_attention = feeds_attention
         x = torch.randn(5, 64, device=device).bfloat16()
         x[2] = 0
-        found = (torch.compile(after, dynamic=False) if compiled else after)(x).float()
+        actual = (torch.compile(after, dynamic=False) if compiled else after)(x).float()
         expected, torchaos = layer(x).float(), nn.functional.linear(x, after.weight, after.bias).float()
-    assert torch.equal(found[2], layer.bias.float())
-    assert torch.equal(found[:, 3], layer.bias[3].float().expand(5))
-    assert 0 < quantized.distance(found, expected) < 0.06
+    assert torch.equal(actual[2], layer.bias.float())
+    assert torch.equal(actual[:, 3], layer.bias[3].float().expand(5))
+    assert 0 < quantized.distance(actual, expected) < 0.06
     # torchao rounds a token's scale to bfloat16, so that a code may fall to the other side.
-    assert quantized.distance(found, torchaos) < 0.5 * quantized.distance(found, expected)
+    assert quantized.distance(actual, torchaos) < 0.5 * quantized.distance(actual, expected)
 
 
 @pytest.mark.skipif("cuda" not in DEVICES, reason="needs a CUDA device")
@@ -270,16 +270,16 @@ def test_weights_that_a_stream_is_still_writing_are_waited_for(method, device):
     """bitsandbytes quantises to 4 bits on the default stream, of weights that were copied on the current one."""
     torch.manual_seed(0)
     layer: Any = nn.Sequential(nn.Linear(256, 128)).to(device, method.dtype)
-    written, x = layer[0].weight.detach().clone(), torch.randn(4, 256, device=device, dtype=method.dtype)
+    source, x = layer[0].weight.detach().clone(), torch.randn(4, 256, device=device, dtype=method.dtype)
     expected = quantization.quantize(copy.deepcopy(layer), method)(x)
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()), torch.no_grad():
         layer[0].weight.zero_()
         torch.cuda._sleep(200_000_000)  # a tenth of a second
-        layer[0].weight.copy_(written)
-        found = quantization.quantize(layer, method)(x)
+        layer[0].weight.copy_(source)
+        actual = quantization.quantize(layer, method)(x)
     torch.cuda.synchronize()
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)
 
 
 def test_quantising_leaves_the_compiler_alone():

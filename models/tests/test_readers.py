@@ -19,7 +19,7 @@ ARTICLES = [{"article": f"Text {i} of the news, long enough.", "highlights": f"N
 
 
 def lines_of_electricity(hours=3, clients=2):
-    """Quarters of kilowatts with a decimal comma: client c uses (hour + c) + quarter / 8."""
+    """Writes kilowatts by the quarter hour with decimal commas: client c uses (hour + c) + quarter / 8."""
     rows = [";".join(['""', *(f'"MT_{c + 1:03d}"' for c in range(clients))])]
     for quarter in range(4 * hours):
         time = datetime(2014, 1, 1) + timedelta(minutes=15 * (quarter + 1))
@@ -28,14 +28,14 @@ def lines_of_electricity(hours=3, clients=2):
     return rows
 
 
-def written(tmp_path, lines):
+def write(tmp_path, lines):
     path = tmp_path / "LD2011_2014.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def test_electricity_is_hourly_means_from_the_first_use(tmp_path):
-    first, second = electricity.read(written(tmp_path, lines_of_electricity()))
+    first, second = electricity.read(write(tmp_path, lines_of_electricity()))
     hour = np.array([0, 1, 2]) + (0 + 1 + 2 + 3) / 4 / 8
     assert (first.name, second.name) == ("MT_001", "MT_002")
     assert first.values == pytest.approx(hour)
@@ -44,12 +44,12 @@ def test_electricity_is_hourly_means_from_the_first_use(tmp_path):
     assert first.known[1] == pytest.approx([np.sin(one), np.cos(one), np.sin(wednesday), np.cos(wednesday)])
 
     lines = [re.sub(r";[\d,]+;", ";0;", line) if 0 < i <= 4 else line for i, line in enumerate(lines_of_electricity())]
-    assert electricity.read(written(tmp_path, lines))[0].values == pytest.approx(hour[1:])
-    assert len(electricity.read(written(tmp_path, lines), clients=1)) == 1
+    assert electricity.read(write(tmp_path, lines))[0].values == pytest.approx(hour[1:])
+    assert len(electricity.read(write(tmp_path, lines), clients=1)) == 1
 
 
 def test_electricity_makes_windows_that_the_studys_tft_reads(tmp_path):
-    train, held_out = electricity.split(written(tmp_path, lines_of_electricity(hours=400)), context=48)
+    train, held_out = electricity.split(write(tmp_path, lines_of_electricity(hours=400)), context=48)
     preset = models.get("tft-160").resized(context=48)
     model = models.create(preset)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_electricity_makes_windows_that_the_studys_tft_reads(tmp_path):
 def test_a_wrong_row_of_electricity_is_named(tmp_path, row, column, text, line):
     lines = [each.split(";") for each in lines_of_electricity()]
     lines[row][column] = text
-    path = written(tmp_path, [";".join(each) for each in lines])
+    path = write(tmp_path, [";".join(each) for each in lines])
     with pytest.raises(ValueError, match="^" + re.escape(str(path) + line)) as error:
         electricity.read(path)
     assert "\n" not in str(error.value)
@@ -134,26 +134,26 @@ def folder(tmp_path):
 
 
 def test_flowers_are_read_with_their_classes_and_names(folder):
-    found = flowers.read(folder, "train", side=224)
-    assert sorted(found.labels_N.tolist()) == [0, 1, 9]
-    assert (found.names[1], found.names[2], found.names[9]) == ("orchid", "", "globe thistle")
-    inputs, labels = found.batch(torch.tensor([2, 0]))
+    photos = flowers.read(folder, "train", side=224)
+    assert sorted(photos.labels_N.tolist()) == [0, 1, 9]
+    assert (photos.names[1], photos.names[2], photos.names[9]) == ("orchid", "", "globe thistle")
+    inputs, labels = photos.batch(torch.tensor([2, 0]))
     assert inputs["pixel_values"].shape == (2, 3, 224, 224)
-    assert labels.tolist() == found.labels_N[[2, 0]].tolist()
+    assert labels.tolist() == photos.labels_N[[2, 0]].tolist()
     expected = flowers.pixels(photographs()["flower"], 224)
     assert (inputs["pixel_values"][0] - expected).abs().mean() < 0.02  # JPEG
-    mirrored, _ = found.batch(torch.zeros(32, dtype=torch.long), torch.Generator().manual_seed(0))
+    mirrored, _ = photos.batch(torch.zeros(32, dtype=torch.long), torch.Generator().manual_seed(0))
     assert {torch.equal(image, inputs["pixel_values"][1]) for image in mirrored["pixel_values"]} == {True, False}
     model = models.create("vit-tiny", image=224, patch=56, classes=102)
-    assert len(quality.evaluate(model, "vit-tiny", found)["top1"].items) == 3
+    assert len(quality.evaluate(model, "vit-tiny", photos)["top1"].items) == 3
 
 
 def test_photographs_are_resized_and_cut_in_the_middle():
     image = np.zeros((60, 120, 3), dtype=np.uint8)
     image[:, 30:90] = 255  # the middle half, which a square cut keeps
-    found = flowers.pixels(image, 28)
-    assert found.shape == (3, 28, 28)
-    assert found.min() == found.max() == 1
+    actual = flowers.pixels(image, 28)
+    assert actual.shape == (3, 28, 28)
+    assert actual.min() == actual.max() == 1
     assert flowers.pixels(np.full((50, 40, 3), 127, np.uint8), 28).abs().max() < 0.01
 
 
@@ -161,8 +161,8 @@ def test_a_wrong_folder_of_flowers_is_named(folder):
     names = folder.parent / "cat_to_name.json"
 
     def every_image(part):
-        found = flowers.read(folder, part)
-        return found.batch(torch.arange(len(found)))
+        photos = flowers.read(folder, part)
+        return photos.batch(torch.arange(len(photos)))
 
     def refused(line, part="train", read=flowers.read):
         with pytest.raises(ValueError, match="^" + re.escape(line)) as error:

@@ -61,17 +61,17 @@ def test_a_refusal_is_one_line(call, line):
 
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "vit-tiny", "tft-tiny"])
 def test_a_variant_that_cannot_serve_the_preset_is_refused_with_its_reason(preset, monkeypatch):
-    seen = {}
+    arguments = {}
 
     def why_not(name, **call):
-        seen.update(call)
+        arguments.update(call)
         return f"{name}: too wide"
 
     monkeypatch.setattr(attention, "why_not", why_not)
     with pytest.raises(ValueError, match=f"^{preset} can't run on softmax:sdpa: too wide$"):
         models.create(preset, attention="softmax:sdpa", heads=1, dtype=torch.bfloat16)
     width = models.get(preset).hidden
-    assert (seen["heads"], seen["head_dim"], seen["dtype"]) == (1, width, torch.bfloat16)
+    assert (arguments["heads"], arguments["head_dim"], arguments["dtype"]) == (1, width, torch.bfloat16)
 
 
 def test_one_head_changes_the_shape_and_not_the_width():

@@ -16,35 +16,35 @@ from models.data.series import Series, windows
 T = 100
 
 
-def made(name="wave", values=None):
+def make(name="wave", values=None):
     step = np.arange(T)
     values = 50 + 3 * step % 7 + step / 10 if values is None else values
     return Series(name, np.asarray(values, dtype=float), np.stack([step, step % 4], axis=1).astype(float))
 
 
-def cut(*found, **settings):
-    return windows(found or [made()], **{"context": 12, "horizon": 4, "season": 4, **settings})
+def cut(*waves, **settings):
+    return windows(waves or [make()], **{"context": 12, "horizon": 4, "season": 4, **settings})
 
 
 def test_a_window_is_what_it_says():
-    wave, other = made(), made("other", np.random.default_rng(0).normal(size=T))
+    wave, other = make(), make("other", np.random.default_rng(0).normal(size=T))
     train, held_out = cut(wave, other)
     assert (len(train), len(held_out)) == (2 * (80 - 15), 2 * 5)
     items = torch.tensor([0, 64, 70])
     inputs, target = train.batch(items)
-    for row, (found, first) in enumerate([(wave, 0), (wave, 64), (other, 5)]):
-        assert inputs["static_BS"][row].item() == [wave, other].index(found)
-        assert np.allclose(inputs["known_BTK"][row], found.known[first:first + 16])
+    for row, (source, first) in enumerate([(wave, 0), (wave, 64), (other, 5)]):
+        assert inputs["static_BS"][row].item() == [wave, other].index(source)
+        assert np.allclose(inputs["known_BTK"][row], source.known[first:first + 16])
         observed = torch.cat([inputs["observed_BCO"][row, :, 0], target[row]])
         assert observed[:12].mean().item() == pytest.approx(0, abs=1e-5)
-        assert np.allclose(train.unscaled(items, target)[row], found.values[first + 12:first + 16], atol=1e-4)
+        assert np.allclose(train.unscaled(items, target)[row], source.values[first + 12:first + 16], atol=1e-4)
     quantiles = train.unscaled(items, target[..., None].expand(3, 4, 2))
     assert torch.equal(quantiles[..., 0], train.unscaled(items, target))
 
 
 def test_nothing_that_is_held_out_changes_what_is_trained_on():
-    wave = made()
-    changed = made(values=np.where(np.arange(T) < 80, wave.values, 1e3 * wave.values))
+    wave = make()
+    changed = make(values=np.where(np.arange(T) < 80, wave.values, 1e3 * wave.values))
     (train, held_out), (same, other) = cut(wave), cut(changed)
     for name in ("scale_S", "naive_S", "offset_S"):
         assert torch.equal(getattr(train, name), getattr(same, name))
@@ -59,7 +59,7 @@ def test_held_out_targets_follow_one_another_to_the_end():
 
 
 def test_the_seasonal_naive_forecast_repeats_the_last_season():
-    wave = made()
+    wave = make()
     _, held_out = cut(wave, horizon=6)
     items = torch.tensor([0])
     first = held_out.at_W2[0, 1].item() + 12
@@ -87,15 +87,15 @@ class Perfect(nn.Module):
 def test_figures_by_hand():
     _, held_out = cut()
     model = Perfect(held_out, off=0.5)
-    found = quality.evaluate(model, "tft-tiny", held_out, batch=1)
+    figures = quality.evaluate(model, "tft-tiny", held_out, batch=1)
     scale, naive = held_out.scale_S.item(), held_out.naive_S.item()
-    assert found["rmse"].value == pytest.approx(0.5, rel=1e-4)
-    assert found["mase"].value == pytest.approx(0.5 * scale / naive, rel=1e-4)
+    assert figures["rmse"].value == pytest.approx(0.5, rel=1e-4)
+    assert figures["mase"].value == pytest.approx(0.5 * scale / naive, rel=1e-4)
     # Sorted, the quantiles are off by -0.5 (too low, 0.1), 0.5 and 1.5 (too high).
-    assert found["quantile_loss"].value == pytest.approx((0.1 * 0.5 + 0.5 * 0.5 + 0.1 * 1.5) / 3, rel=1e-4)
+    assert figures["quantile_loss"].value == pytest.approx((0.1 * 0.5 + 0.5 * 0.5 + 0.1 * 1.5) / 3, rel=1e-4)
     truth = held_out.unscaled(torch.arange(5), held_out.batch(torch.arange(5))[1]).numpy()
     off = 0.5 * scale
-    assert found["smape"].value == pytest.approx((200 * off / (2 * truth + off)).mean(), rel=1e-3)
+    assert figures["smape"].value == pytest.approx((200 * off / (2 * truth + off)).mean(), rel=1e-3)
     assert quality.evaluate(Perfect(held_out, 0.0), "tft-tiny", held_out, batch=1)["mase"].value < 1e-4
 
 
@@ -122,11 +122,11 @@ def test_scores_are_gluonts():
 
 def test_monthly_series_and_a_preset_that_fits_them():
     pytest.importorskip("statsmodels", reason="statsmodels is not installed")
-    found = {each.name: each for each in series.monthly()}
-    assert {name: len(each.values) for name, each in found.items()} == {"co2": 526, "elnino": 732, "elec_equip": 257}
-    march = found["elnino"].known[2, :2]
-    assert found["co2"].known[0, :2] == pytest.approx(march)  # it begins in March
-    assert found["elec_equip"].known[:12, :2] == pytest.approx(found["elnino"].known[:12, :2])
+    by_name = {each.name: each for each in series.monthly()}
+    assert {name: len(each.values) for name, each in by_name.items()} == {"co2": 526, "elnino": 732, "elec_equip": 257}
+    march = by_name["elnino"].known[2, :2]
+    assert by_name["co2"].known[0, :2] == pytest.approx(march)  # it begins in March
+    assert by_name["elec_equip"].known[:12, :2] == pytest.approx(by_name["elnino"].known[:12, :2])
     model = models.create("tft-monthly", attention="softmax:sdpa")
     forecast = quality.evaluate(model, "tft-monthly", limit=3)
     assert len(forecast["mase"].items) == 3
@@ -136,13 +136,13 @@ def test_monthly_series_and_a_preset_that_fits_them():
 
 
 @pytest.mark.parametrize(("call", "line"), [
-    (lambda: cut(made(values=[1.0] * 40 + [np.nan] + [2.0] * 59)),
+    (lambda: cut(make(values=[1.0] * 40 + [np.nan] + [2.0] * 59)),
      "series wave: step 40 of 100 is not a finite number; fill or cut it first"),
     (lambda: cut(context=80), "series wave: 100 steps, 80 of them for training, are too short for a context of 80"),
     (lambda: cut(horizon=25), "series wave: 100 steps, 80 of them for training, are too short for a context of 12 "
                               "and a horizon of 25 in training and 25 steps held out"),
     (lambda: cut(season=24), "a context of 12 steps is shorter than the season of 24"),
-    (lambda: cut(made(values=np.ones(T))), "series wave does not change in its first 80 steps"),
+    (lambda: cut(make(values=np.ones(T))), "series wave does not change in its first 80 steps"),
     (lambda: split("tft-tiny"), "tft-tiny: the monthly series have static=(3,), the preset (5, 3); use tft-monthly"),
     (lambda: metrics.seasonal_scale(np.ones(3), 3), "a series of 3 steps has no season of 3 to compare with"),
 ])

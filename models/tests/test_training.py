@@ -53,15 +53,15 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone():
 
 
 def test_dropout_and_augmentation_differ_from_step_to_step(monkeypatch):
-    seen = []
+    draws = []
 
     def loss(model, preset, inputs, *_):
-        seen.append((inputs["pixel_values"].sum().item(), torch.rand(()).item()))
+        draws.append((inputs["pixel_values"].sum().item(), torch.rand(()).item()))
         return next(model.parameters()).sum()
 
     monkeypatch.setattr(training, "loss", loss)
     run(data=digits.load().take(torch.zeros(16, dtype=torch.long)))  # every item is the same image
-    assert len({pixels for pixels, _ in seen}) == len({dropout for _, dropout in seen}) == 12
+    assert len({pixels for pixels, _ in draws}) == len({dropout for _, dropout in draws}) == 12
 
 
 def test_killed_and_resumed_gives_bit_equal_weights(tmp_path):
@@ -69,9 +69,9 @@ def test_killed_and_resumed_gives_bit_equal_weights(tmp_path):
     with pytest.raises(Killed):
         run(checkpoint=file, every=4, progress=kill_at(10))
     assert checkpoints.read(file, ("step",))["step"] == 8
-    seen = []
-    resumed = run(checkpoint=file, progress=lambda step, *_: seen.append(step))
-    assert seen == [10, 12]
+    steps = []
+    resumed = run(checkpoint=file, progress=lambda step, *_: steps.append(step))
+    assert steps == [10, 12]
     assert same(resumed, run())
     assert same(resumed, run(checkpoint=file))  # done already: nothing is trained any more
 
@@ -80,9 +80,9 @@ def test_killed_and_resumed_gives_bit_equal_weights(tmp_path):
 def test_a_process_killed_while_it_trains_is_resumed_exactly(tmp_path):
     code = ("import os, signal; from models.tests.test_training import run; "
             "run(checkpoint='run.pt', every=2, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={
         **os.environ, "PYTHONPATH": str(Path(models.__file__).parents[1])})
-    assert done.returncode == -9
+    assert process.returncode == -9
     assert same(run(checkpoint=tmp_path / "run.pt"), run())
 
 
@@ -187,9 +187,10 @@ def test_out_of_fold_every_item_is_judged_once_by_a_model_that_has_not_seen_it(m
 
     monkeypatch.setattr(folds, "train", train)
     for model, held_out in folds.out_of_fold(TINY, 2, how=SHORT):
-        seen, unseen = ({image.numpy().tobytes() for image in part.images_NHW} for part in (trained_on[-1], held_out))
+        train_set, test_set = ({image.numpy().tobytes() for image in part.images_NHW}
+                               for part in (trained_on[-1], held_out))
         assert len(held_out) + len(trained_on[-1]) == 1797
-        assert not seen & unseen
+        assert not train_set & test_set
         parts.append(quality.evaluate(model, TINY, held_out))
     assert len(quality.join(parts)["top1"].items) == 1797
 
@@ -234,9 +235,9 @@ def test_a_training_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "vit-tiny", replace(SHORT, steps=104, batch=2))
     with pytest.raises(Killed):
         trained.trained("vit-tiny", folder=tmp_path, progress=kill_at(104))
-    seen = []
-    trained.trained("vit-tiny", folder=tmp_path, progress=lambda step, *_: seen.append(step))
-    assert seen == [104]
+    steps = []
+    trained.trained("vit-tiny", folder=tmp_path, progress=lambda step, *_: steps.append(step))
+    assert steps == [104]
 
 
 @pytest.mark.slow
@@ -249,16 +250,16 @@ def test_digits_are_learned_to_97_points_with_room_to_fall(tmp_path):
 def test_gpt2_learns_far_more_than_how_often_a_token_is(tmp_path):
     train, held_out = data.split("gpt2-docstrings")
     model = trained.trained("gpt2-docstrings", folder=tmp_path)
-    found = quality.evaluate(model, "gpt2-docstrings", limit=100, generate=True)
-    assert found["loss"].value < docstrings.unigram_entropy(train, held_out) - 1.2
-    assert found["rouge1"].value > 2
+    figures = quality.evaluate(model, "gpt2-docstrings", limit=100, generate=True)
+    assert figures["loss"].value < docstrings.unigram_entropy(train, held_out) - 1.2
+    assert figures["rouge1"].value > 2
 
 
 @pytest.mark.slow
 def test_the_tft_forecasts_better_than_the_last_season_repeated(tmp_path):
     pytest.importorskip("statsmodels", reason="statsmodels is not installed")
     model = trained.trained("tft-monthly", folder=tmp_path)
-    found = quality.evaluate(model, "tft-monthly")
+    figures = quality.evaluate(model, "tft-monthly")
     naive = quality.seasonal_naive(data.split("tft-monthly")[1])
-    assert found["mase"].value < 0.8 * naive["mase"].value
-    assert quality.compare(naive["mase"], found["mase"]).verdict == "better"
+    assert figures["mase"].value < 0.8 * naive["mase"].value
+    assert quality.compare(naive["mase"], figures["mase"]).verdict == "better"

@@ -24,7 +24,7 @@ def logits(model: Any, **x: Any) -> torch.Tensor:
 
 
 def stock(model: Any, **x: Any) -> torch.Tensor:
-    """The same weights on transformers' own eager attention."""
+    """Builds the model with the same weights and transformers' eager attention."""
     name = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -34,7 +34,7 @@ def stock(model: Any, **x: Any) -> torch.Tensor:
 
 
 def padding_error(model: Any) -> float:
-    """Largest relative difference to stock transformers, at the tokens of a left-padded batch."""
+    """Computes the largest relative difference from stock transformers at the tokens of a left-padded batch."""
     x = cases.left_padded(3, 17, model.config.vocab_size)
     real = x["attention_mask"].bool()
     expected = stock(model, **x)[real]
@@ -95,7 +95,7 @@ def test_a_bidirectional_call_equals_stock_transformers():
 
 
 def test_the_padding_test_notices_a_missing_mask_function(monkeypatch):
-    """Without one transformers passes no mask at all, and says nothing."""
+    """transformers passes no mask at all without a mask function, and says nothing."""
     model = cases.create(GPT2, "softmax:sdpa")
     mapping = dict(AttentionMaskInterface._global_mapping)
     del mapping[hf_name("softmax:sdpa")]

@@ -1,4 +1,4 @@
-"""Masks of transformers: static caches, and masks of queries by keys that say no more than padding and causality."""
+"""Masks of transformers: static caches, and masks of queries by keys that say only padding and causality."""
 from __future__ import annotations
 
 import pytest
@@ -64,7 +64,7 @@ def test_a_window_on_a_static_cache_is_refused():
 
 
 def queries_by_keys(attention_mask: torch.Tensor, kind: str) -> torch.Tensor:
-    """transformers' own: (B, 1, N, N) of True and False, or of 0 and the least float32."""
+    """Makes transformers' mask (B, 1, N, N) of True and False, or of 0 and the lowest float32."""
     batch, n = attention_mask.shape
     make = sdpa_mask if kind == "bool" else eager_mask
     mask = make(batch_size=batch, q_length=n, kv_length=n, q_offset=0, kv_offset=0, dtype=torch.float32,
