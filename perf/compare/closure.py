@@ -12,7 +12,8 @@ Registration would make everything depend on everything, so it is seen through:
 * of the backends that a function's file only lists in `register(backends=[...])`, the variant's own counts.
 
 What any other file does on import besides defining names, such as setting a flag of torch's, counts for all, and so
-does every file that is no Python. Comments, docstrings and layout don't. It errs by finding too much.
+does every file that is no Python. Comments, layout, names of local variables, annotations and the order of helpers
+don't (perf/compare/neutral.py). It errs by finding too much.
 """
 from __future__ import annotations
 

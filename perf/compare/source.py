@@ -9,16 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from perf.compare.neutral import neutral
+
 Origin = tuple[str, str | None]  # a module's dotted name, and the name taken from it; None for the module itself
 LEFT_OUT = {"tests", "__pycache__"}
 DYNAMIC = ("import_module", "__import__")
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True)
 class Source:
-    """`digest` is of the code: comments, docstrings and layout are no part of it. `listing` is the same without imports
-    and plain lists of names. `effects` is what importing the file does besides binding names of its own.
+    """`digest` is of the code, without what never changes a time (perf/compare/neutral.py). `listing` is the same
+    without imports and plain lists of names. `effects` is what importing the file does besides binding its own names.
 
     `bindings` is what each imported name stands for, `assigned` are names bound by a plain assignment; `used` are the
     names that are read, `whole` those of them read otherwise than as `name.attribute`, `attributes` these.
@@ -84,13 +85,13 @@ def _parsed(raw: bytes, module: str, relative: str) -> Source:
         digest = hashlib.sha256(raw).hexdigest()
         return Source(digest, digest, digest, relative, package, dynamic=True)
     nodes = list(ast.walk(tree))
-    _strip_docstrings(nodes)
     imports = list(_imports(nodes, module if package else module.rpartition(".")[0]))
     uses = _Uses()
     uses.visit(tree)
-    code = [(node, ast.dump(node)) for node in tree.body]
     named = [_constant(node) for node in nodes if isinstance(node, ast.Call) and _called(node) in DYNAMIC]
     assigned = [name for node in nodes if isinstance(node, ast.Assign) for name in _targets(node)]
+    exported = frozenset(name for node in tree.body for name in _exported(node))
+    code = neutral(tree)
     return Source(
         path=relative, package=package,
         digest=_digest(text for _, text in code),
@@ -99,7 +100,7 @@ def _parsed(raw: bytes, module: str, relative: str) -> Source:
         bindings={name: origin for name, origin in imports if name},
         bare=tuple(origin for name, origin in imports if not name),
         assigned=frozenset(name for name in assigned if name),
-        exported=frozenset(name for node in tree.body for name in _exported(node)),
+        exported=exported,
         registered=frozenset(uses.registered), used=frozenset(uses.used), whole=frozenset(uses.whole),
         attributes={name: frozenset(found) for name, found in uses.attributes.items()},
         named=tuple(name for name in named if name), dynamic=None in named)
@@ -177,16 +178,6 @@ def _called(node: ast.Call) -> str | None:
 def _constant(call: ast.Call) -> str | None:
     first = call.args[0] if call.args else None
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
-
-
-def _strip_docstrings(nodes: Iterable[ast.AST]) -> None:
-    for node in nodes:
-        if isinstance(node, DOCUMENTED) and node.body and _is_string(node.body[0]):
-            del node.body[0]
-
-
-def _is_string(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _exported(node: ast.stmt) -> Iterator[str]:

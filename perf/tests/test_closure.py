@@ -1,6 +1,7 @@
 """What a workload depends on: edits of copies of attention/ and models/, and whom they concern."""
 from __future__ import annotations
 
+import ast
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -189,3 +190,10 @@ def test_what_is_not_registered_here_is_never_unchanged(base: Path) -> None:
     assert sources("softmax:nowhere", base) == sources("no-model", base) == set()
     assert not unchanged(replace(SDPA, backend="nowhere"), base, base)
     assert not unchanged(replace(SDPA, model="no-model"), base, base)
+
+
+def test_a_tree_that_was_only_reformatted_is_unchanged(base: Path, head: Path) -> None:
+    """Every file written anew from its syntax: without comments, in other lines, with other quotes."""
+    for path in head.rglob("*.py"):
+        path.write_text(ast.unparse(ast.parse(path.read_text())))
+    assert changed(base, head) == set()

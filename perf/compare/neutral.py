@@ -1,0 +1,183 @@
+"""A syntax tree without what never changes a time: names of local variables, annotations, docstrings, the order of
+helpers.
+
+It errs by leaving too much. A function that looks at its own variables by name (`locals()`) keeps them; a decorated one
+keeps its annotations, since a decorator may read them (torch.library, triton); so does the body of a class, where they
+may be fields.
+"""
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+BY_NAME = {"locals", "vars", "eval", "exec", "dir", "globals", "currentframe", "_getframe"}
+FOR_TYPES = ("typing", "collections.abc", "__future__")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def neutral(tree: ast.Module) -> list[tuple[ast.stmt, str]]:
+    """The statements of a module and what each comes to, helpers last. Changes the tree."""
+    tree.body = [statement for statement in tree.body if not _only_for_types(statement)]
+    for node in list(ast.walk(tree)):
+        if isinstance(node, DOCUMENTED):
+            node.body = _without_idle(node.body)
+    _Annotations().visit(tree)
+    for node in _functions(tree):
+        if not _looks_by_name(node):
+            _rename(node, {}, 0)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            node.body = [statement for statement, _ in _ordered(node.body)]
+    return _ordered(tree.body)
+
+
+def _only_for_types(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module in FOR_TYPES and not node.level
+    return (isinstance(node, ast.If) and not node.orelse
+            and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"))
+
+
+def _without_idle(body: list[ast.stmt]) -> list[ast.stmt]:
+    """A body without its docstring, and without `pass` beside others."""
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) \
+            and isinstance(body[0].value.value, str):
+        body = body[1:]
+    return [statement for statement in body if not isinstance(statement, ast.Pass)]
+
+
+def _ordered(body: Iterable[ast.stmt]) -> list[tuple[ast.stmt, str]]:
+    """With what each statement comes to; those last, and sorted, whose place says nothing: functions that nothing
+    decorates, and whose defaults are constants. Of several of one name the last counts, so these keep theirs."""
+    code = [(statement, ast.dump(statement)) for statement in body]
+    names = [statement.name for statement, _ in code if isinstance(statement, Function)]
+    helpers = [one for one in code if isinstance(one[0], Function) and _movable(one[0])
+               and names.count(one[0].name) == 1]
+    return [one for one in code if one not in helpers] + sorted(helpers, key=lambda one: one[1])
+
+
+def _movable(node: Function) -> bool:
+    defaults = [*node.args.defaults, *(default for default in node.args.kw_defaults if default)]
+    return not node.decorator_list and all(isinstance(default, ast.Constant) for default in defaults)
+
+
+def _functions(tree: ast.AST) -> Iterator[Function]:
+    """The outermost functions: of the module, and of its classes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Function):
+            yield node
+        else:
+            yield from _functions(node)
+
+
+def _looks_by_name(function: Function) -> bool:
+    """Whether renaming might change it: it asks for names, or has a scope that is not followed."""
+    return any(isinstance(node, ast.ClassDef | ast.Match) or (isinstance(node, ast.Name) and node.id in BY_NAME)
+               or (isinstance(node, ast.Attribute) and node.attr in BY_NAME) for node in ast.walk(function))
+
+
+class _Annotations(ast.NodeTransformer):
+    """Takes annotations away, where nothing reads them."""
+
+    def visit_FunctionDef(self, node: Function) -> ast.AST:
+        if node.decorator_list:
+            return node
+        node.returns = None
+        for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg,
+                         node.args.kwarg):
+            if argument:
+                argument.annotation = None
+        return self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = [self.visit(one) if isinstance(one, Function | ast.ClassDef) else one for one in node.body]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return node
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+
+def _rename(scope: ast.AST, outer: Mapping[str, str], depth: int) -> None:
+    """Numbers the variables of a scope and of those within, in the order in which they are bound."""
+    kept, bound = _kept(scope), _bound(scope)
+    others = {name for node in _own(scope) if isinstance(node, ast.Nonlocal) for name in node.names}
+    mine = {name: f"{depth}.{i}" for i, name in enumerate(bound) if name not in kept | others}
+    names = {**{name: new for name, new in outer.items() if name not in kept}, **mine}
+    for node in _own(scope):
+        if isinstance(node, ast.Name):
+            node.id = names.get(node.id, node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            node.name = names.get(node.name, node.name)
+        elif isinstance(node, ast.Nonlocal):
+            node.names = [names.get(name, name) for name in node.names]
+        elif isinstance(node, SCOPES):
+            if isinstance(node, Function):
+                node.name = names.get(node.name, node.name)
+            _rename(node, names, depth + 1)
+
+
+def _kept(scope: ast.AST) -> set[str]:
+    """Names that stay: parameters, which callers may say, what is imported, and the module's."""
+    found: set[str] = set()
+    if isinstance(scope, Function | ast.Lambda):
+        arguments = scope.args
+        found |= {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg,
+                                      arguments.kwarg) if one}
+    for node in _own(scope):
+        if isinstance(node, ast.Global):
+            found.update(node.names)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+    return found
+
+
+def _bound(scope: ast.AST) -> list[str]:
+    """The names that a scope binds, in order; a walrus within a comprehension binds in the function around it."""
+    found: dict[str, None] = {}
+    walrus = {node.target for node in _own(scope) if isinstance(node, ast.NamedExpr)} if isinstance(
+        scope, Comprehension) else set()
+    for node in _own(scope):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del) and node not in walrus:
+            found[node.id] = None
+        elif (isinstance(node, ast.ExceptHandler) and node.name) or isinstance(node, Function):
+            found[str(node.name)] = None
+        elif isinstance(node, Comprehension):
+            found.update((inner.target.id, None) for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)
+                         and isinstance(inner.target, ast.Name))
+    return list(found)
+
+
+def _own(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a scope in source order, not those of scopes within, but for what is evaluated outside of these."""
+    if isinstance(scope, Comprehension):
+        first, *others = scope.generators
+        values = [scope.key, scope.value] if isinstance(scope, ast.DictComp) else [scope.elt]
+        roots: list[ast.AST] = [first.target, *first.ifs, *others, *values]
+    elif isinstance(scope, ast.Lambda):
+        roots = [scope.body]
+    else:
+        assert isinstance(scope, Function)
+        roots = list(scope.body)
+    for root in roots:
+        yield from _within(root)
+
+
+def _within(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    if isinstance(node, Comprehension):
+        inside: list[ast.AST] = [node.generators[0].iter]
+    elif isinstance(node, ast.Lambda):
+        inside = [node.args]
+    elif isinstance(node, Function):
+        inside = [*node.decorator_list, node.args, *([node.returns] if node.returns else [])]
+    else:
+        inside = list(ast.iter_child_nodes(node))
+    for child in inside:
+        yield from _within(child)
