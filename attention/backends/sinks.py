@@ -9,8 +9,8 @@ def with_sinks(out_BHND: torch.Tensor, lse_BHN: torch.Tensor, sinks_H: torch.Ten
 
     A sink is a logit of a head that joins each row's softmax without a value of its own.
     """
-    share = torch.sigmoid(lse_BHN - sinks_H.to(lse_BHN.dtype)[:, None])
-    return out_BHND * share.unsqueeze(-1).to(out_BHND.dtype)
+    share = torch.sigmoid(lse_BHN - sinks_H.to(lse_BHN.dtype)[:, None])  # rounded to bf16, it would tilt whole rows
+    return (out_BHND * share.unsqueeze(-1)).to(out_BHND.dtype)
 
 
 def wants_gradients(*tensors: torch.Tensor) -> bool:
