@@ -177,15 +177,3 @@ def _split(vocabulary: int, positions: int) -> tuple[Texts, Texts]:
     words = tokenizer(vocabulary)
     train, held_out = ([pair[1:] for pair in pairs() if _held_out(pair) == part] for part in (False, True))
     return texts(train, words, positions), texts(held_out, words, positions)
-
-
-def unigram_entropy(train: Texts, held_out: Texts) -> float:
-    """Computes the nats per held-out token of a model without context, which guesses by the counts in `train`."""
-    counts, test_counts = (_counts(texts) for texts in (train, held_out))
-    counts = counts + 1  # no token costs infinity
-    return -(test_counts * (counts / counts.sum()).log()).sum().item() / test_counts.sum().item()
-
-
-def _counts(texts: Texts) -> torch.Tensor:
-    _, targets = texts.batch(torch.arange(len(texts)))
-    return targets[targets != IGNORED].bincount(minlength=texts.tokenizer.get_vocab_size())

@@ -17,7 +17,6 @@ from models.data.series import Series, Windows, windows
 from models.data.wrong import wrong
 from models.packages import needs
 
-QUARTERS = 4
 SEASON = 24
 FORMAT = "%Y-%m-%d %H:%M:%S"
 

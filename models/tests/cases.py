@@ -12,6 +12,7 @@ import models
 from attention.registry import functions
 from attention.registry import variant as find
 from attention.testing import FLOOR, K
+from models.data import docstrings
 from models.registry import Preset
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -86,3 +87,15 @@ def left_padded(batch: int, n: int, vocabulary: int) -> dict[str, torch.Tensor]:
     for sequence in range(1, batch):
         mask[sequence, :2 * sequence + 1] = 0
     return {"input_ids": tokens, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+
+
+def unigram_entropy(train: docstrings.Texts, held_out: docstrings.Texts) -> float:
+    """Computes the nats per held-out token of a model without context, which guesses by the counts in `train`."""
+    counts, test_counts = (_counts(texts) for texts in (train, held_out))
+    counts = counts + 1  # no token costs infinity
+    return -(test_counts * (counts / counts.sum()).log()).sum().item() / test_counts.sum().item()
+
+
+def _counts(texts: docstrings.Texts) -> torch.Tensor:
+    _, targets = texts.batch(torch.arange(len(texts)))
+    return targets[targets != docstrings.IGNORED].bincount(minlength=texts.tokenizer.get_vocab_size())

@@ -13,7 +13,8 @@ import torch
 
 import models
 from models import checkpoints, data, folds, quality, recipes, trained, training
-from models.data import digits, docstrings
+from models.data import digits
+from models.tests import cases
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
@@ -251,7 +252,7 @@ def test_gpt2_learns_far_more_than_how_often_a_token_is(tmp_path):
     train, held_out = data.split("gpt2-docstrings")
     model = trained.trained("gpt2-docstrings", folder=tmp_path)
     figures = quality.evaluate(model, "gpt2-docstrings", limit=100, generate=True)
-    assert figures["loss"].value < docstrings.unigram_entropy(train, held_out) - 1.2
+    assert figures["loss"].value < cases.unigram_entropy(train, held_out) - 1.2
     assert figures["rouge1"].value > 2
 
 
