@@ -91,19 +91,19 @@ def classes(module: str) -> dict[str, type[Benchmark]]:
             for series in current().series if series.module == module}
 
 
-def descriptions(found: Iterable[Series]) -> dict[str, dict[str, Any]]:
+def descriptions(all_series: Iterable[Series]) -> dict[str, dict[str, Any]]:
     """Describes the figures of some series as asv's discovery does, by asv's name: the entries of its
     benchmarks.json."""
     from asv_runner.benchmarks.time import TimeBenchmark
     from asv_runner.benchmarks.track import TrackBenchmark
 
     described = {}
-    for series in found:
+    for series in all_series:
         instance = _class(series, ())()
         for figure in FIGURES:
             kind, name = TimeBenchmark if figure.startswith("time_") else TrackBenchmark, f"{series.benchmark}.{figure}"
-            told = vars(kind(name, getattr(instance, figure), [getattr(instance, figure), instance]))
-            described[name] = {key: value for key, value in told.items()
+            attributes = vars(kind(name, getattr(instance, figure), [getattr(instance, figure), instance]))
+            described[name] = {key: value for key, value in attributes.items()
                                if isinstance(value, str | int | float | list | dict) and not key.startswith("_")}
     return described
 

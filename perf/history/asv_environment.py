@@ -51,8 +51,8 @@ class Machine(asv_machine.Machine):
     @classmethod
     def load(cls, machine_name: str | None = None, **kwargs: Any) -> Machine:
         """Reads the machine; `machine_name` is asv's --machine. Raises as `harness_matrix`."""
-        found, self = harness_matrix(), cls()
-        self.__dict__.update(place.machine(found.fingerprint, found.device.partition(":")[0]))
+        harness, self = harness_matrix(), cls()
+        self.__dict__.update(place.machine(harness.fingerprint, harness.device.partition(":")[0]))
         self.machine = machine_name or self.machine
         return self
 
@@ -111,9 +111,9 @@ class Links(environment.Environment):
         self.checkout_project(repo, commit_hash)
         self._links.mkdir(parents=True)
         (self._links / "perf").symlink_to(checkout.ROOT / "perf")
-        found = Path(self._figures, commit_hash)
-        found.mkdir(exist_ok=True)
-        (self._links / ".figures").symlink_to(found)
+        figures_here = Path(self._figures, commit_hash)
+        figures_here.mkdir(exist_ok=True)
+        (self._links / ".figures").symlink_to(figures_here)
         for package in checkout.PACKAGES:
             source = Path(self._build_root, package)
             if (source / "__init__.py").exists():

@@ -59,10 +59,10 @@ class MergedResults(Results):
                         getattr(self, column)[name] = getattr(there, column)[name]
             elif there.benchmark_version.get(name) == self.benchmark_version.get(name):
                 mine, before = cells(self, name), self.loaded.get(name, {})
-                changed = {cell: told for cell, told in mine.items() if before.get(cell) != told}
-                found = {**mine, **cells(there, name), **changed}
+                changed = {cell: content for cell, content in mine.items() if before.get(cell) != content}
+                merged = {**mine, **cells(there, name), **changed}
                 params = widen(there.get_result_params(name), self.get_result_params(name))
-                chosen = [found.get(cell, (math.nan, None, None)) for cell in itertools.product(*params)]
+                chosen = [merged.get(cell, (math.nan, None, None)) for cell in itertools.product(*params)]
                 for column, values in zip(COLUMNS, zip(*chosen, strict=True), strict=True):
                     getattr(self, column)[name] = list(values)
                 self._benchmark_params[name] = params

@@ -24,11 +24,11 @@ class SelectedBenchmarks(benchmarks.Benchmarks):
     @classmethod
     def discover(cls, conf: Any, repo: Any, environments: list[Any], *args: Any, **kwargs: Any) -> Any:
         """Finds the benchmarks as asv does, and narrows them."""
-        found = super().discover(conf, repo, environments, *args, **kwargs)
+        benchmarks_of_all = super().discover(conf, repo, environments, *args, **kwargs)
         for environment in environments:
             if matrix := getattr(environment, "matrix", None):
-                found.narrow(matrix)
-        return found
+                benchmarks_of_all.narrow(matrix)
+        return benchmarks_of_all
 
     def narrow(self, matrix: Matrix) -> None:
         """Keeps the selected cells of the matrix's series; benchmarks of no series keep all theirs."""

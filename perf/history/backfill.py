@@ -47,13 +47,13 @@ def commits(root: Path, revisions: str, most: int) -> list[str]:
     Raises ValueError, in one line, for what is no range of this repository.
     """
     try:
-        found = git.commits(root, revisions, *PACKAGES)
+        names = git.commits(root, revisions, *PACKAGES)
     except ValueError:
-        found = []
-    if not found:
+        names = []
+    if not names:
         raise ValueError(f"no commits in {revisions!r} of {root} that change what is measured; give a range such as "
                          "HEAD~10..HEAD")
-    return spread(found, most)
+    return spread(names, most)
 
 
 def spread(items: Sequence[str], most: int) -> list[str]:
@@ -77,12 +77,12 @@ def backfill(plan: Schedule, root: Path, folder: Path, *, measure: Measure | Non
                 yield f"{plan.seconds:g} s are spent: the rest is not measured"
                 return
             try:
-                written = _visit(root, commit, folder, Path(scratch), plan.options, number > 0, measure or run)
-                said = "; ".join([f"{written.numbers} numbers", *written.notes])
+                receipt = _visit(root, commit, folder, Path(scratch), plan.options, number > 0, measure or run)
+                text = "; ".join([f"{receipt.numbers} numbers", *receipt.notes])
             except ValueError as error:  # blank at this commit
-                said = f"nothing: {error}"
+                text = f"nothing: {error}"
             longest = max(longest, clock() - begun)
-            yield f"{commit[:8]} round {number + 1}: {said} ({clock() - begun:.0f} s)"
+            yield f"{commit[:8]} round {number + 1}: {text} ({clock() - begun:.0f} s)"
 
 
 def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequence[str], append: bool,

@@ -41,16 +41,16 @@ def pull(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
 
 def prune(root: Path, remote: str | None = "origin", *, days: float, sample_days: float) -> tuple[int, int, list[str]]:
     """Does as `merge.prune` on the branch, which becomes one commit without a past. Raises as `push`."""
-    told: tuple[int, int, list[str]] = (0, 0, [])
+    counts: tuple[int, int, list[str]] = (0, 0, [])
 
     def change(tree: Path) -> list[str]:
-        nonlocal told
+        nonlocal counts
         (tree / RESULTS).mkdir(exist_ok=True)
-        told = merge.prune(tree / RESULTS, days=days, sample_days=sample_days)
-        return told[2]
+        counts = merge.prune(tree / RESULTS, days=days, sample_days=sample_days)
+        return counts[2]
 
     _changed(root, remote, f"History of the last {days:g} days", change, past=False)
-    return told
+    return counts
 
 
 def _changed(root: Path, remote: str | None, message: str, change: Callable[[Path], list[str]], *,
@@ -100,8 +100,8 @@ def _checked_out(root: Path, commit: str | None) -> Iterator[Path]:
 
 def _commit(root: Path, tree: Path, message: str, parent: str | None) -> str:
     _git(root, f"--work-tree={tree}", "add", "--all", "--force", "--", ":/", ":(exclude,glob)**/.lock", index=tree)
-    made = _git(root, "write-tree", index=tree)
-    return _git(root, "commit-tree", made, "-m", message, *(["-p", parent] if parent else []))
+    tree_name = _git(root, "write-tree", index=tree)
+    return _git(root, "commit-tree", tree_name, "-m", message, *(["-p", parent] if parent else []))
 
 
 def _git(root: Path, *words: str, index: Path | None = None) -> str:

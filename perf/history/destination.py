@@ -24,15 +24,15 @@ def folder(named: Path | None, root: Path, *, dirty: bool = False) -> Path:
 
     Raises ValueError, in one line, for a folder of something else, and where what is measured is of no commit.
     """
-    found = results_dir(root) if named is None else named
-    if found.exists() and not found.is_dir():
-        raise ValueError(f"{found} is a file; name a folder")
-    if found.is_dir() and any(found.iterdir()) and not (found / "benchmarks.json").exists():
-        raise ValueError(f"{found} is no folder of asv results; name one, as in --perf-history=FOLDER, or give the "
+    path = results_dir(root) if named is None else named
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; name a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / "benchmarks.json").exists():
+        raise ValueError(f"{path} is no folder of asv results; name one, as in --perf-history=FOLDER, or give the "
                          "option last for the default")
     revision = machine.revision()
     if revision is None:
         raise ValueError("what is measured is of no commit: this is no git repository; measure in a clone")
     if revision.endswith("+dirty") and not dirty:
         raise ValueError(f"uncommitted changes: what is measured is of no commit; commit them, or {ASK}")
-    return found
+    return path

@@ -58,12 +58,12 @@ def build(grid: str, device: str | None) -> Matrix:
         device = str(devices.device(device))
     except ValueError as error:
         raise ValueError(f"{DEVICE}: {error}") from None
-    found = all_series()
-    selected: dict[str, list[int]] = {one.benchmark: [] for one in found.values()}
+    every_series = all_series()
+    selected: dict[str, list[int]] = {one.benchmark: [] for one in every_series.values()}
     for w in workloads.grid(grid, device.partition(":")[0]):
-        one = found[common(w)]
+        one = every_series[common(w)]
         selected[one.benchmark].append(one.index(w))
-    return Matrix(grid, device, list(found.values()), selected)
+    return Matrix(grid, device, list(every_series.values()), selected)
 
 
 def all_series() -> dict[Workload, Series]:

@@ -62,8 +62,8 @@ def _merge_file(path: Path, target: Path, to: Path) -> None:
             results = merge(results, there)
     machine = to.parent / "machine.json"
     if not machine.exists():
-        told = util.load_json(str(path.parent / "machine.json"), Machine.api_version)
-        save_json(machine, told, Machine.api_version)
+        record = util.load_json(str(path.parent / "machine.json"), Machine.api_version)
+        save_json(machine, record, Machine.api_version)
     save(results, target)
 
 
@@ -83,8 +83,8 @@ def merge(one: Results, other: Results) -> Results:
 def _merge_cells(first: Results, second: Results, name: str, into: Results) -> None:
     """Takes the cells of `first`, and where it has none those of `second`."""
     params = widen(second.get_result_params(name), first.get_result_params(name))
-    found = [cells(results, name) for results in (first, second)]
-    chosen = [next((of[cell] for of in found if cell in of), (math.nan, None, None))
+    both = [cells(results, name) for results in (first, second)]
+    chosen = [next((of[cell] for of in both if cell in of), (math.nan, None, None))
               for cell in itertools.product(*params)]
     for column, values in zip(COLUMNS, zip(*chosen, strict=True), strict=True):
         getattr(into, column)[name] = list(values)
@@ -97,8 +97,8 @@ def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, 
     """Maps parameters to value, samples and statistics, but for cells that were not measured."""
     places = list(itertools.product(*results.get_result_params(name)))
     columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(places) for column in COLUMNS]
-    return {place: tuple(told) for place, *told in zip(places, *columns, strict=True)
-            if not (isinstance(told[0], float) and math.isnan(told[0]))}
+    return {place: tuple(content) for place, *content in zip(places, *columns, strict=True)
+            if not (isinstance(content[0], float) and math.isnan(content[0]))}
 
 
 def _started(results: Results, name: str) -> float:
@@ -115,11 +115,11 @@ def _merge_benchmarks(source: Path, target: Path) -> None:
     paths = [Path(Benchmarks.get_benchmark_file_path(str(folder))) for folder in (source, target)]
     if not paths[0].exists():
         return
-    told, there = (util.load_json(str(path), Benchmarks.api_version) if path.exists() else {} for path in paths)
-    for name, benchmark in told.items():
+    theirs, there = (util.load_json(str(path), Benchmarks.api_version) if path.exists() else {} for path in paths)
+    for name, benchmark in theirs.items():
         if there.get(name, {}).get("version") == benchmark["version"]:
             benchmark["params"] = widen(there[name]["params"], benchmark["params"])
-    if (merged := {**there, **told}) != there:
+    if (merged := {**there, **theirs}) != there:
         save_json(paths[1], merged, Benchmarks.api_version)
 
 

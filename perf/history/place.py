@@ -31,13 +31,13 @@ def machine(fingerprint: Fingerprint, device_type: str) -> dict[str, str]:
     Its name says what it is, and ends in digits that differ where any of it does: "nvidia-h200-5b3f9a". A CPU that
     is measured beside a GPU is a machine of its own.
     """
-    told = {"arch": "x86_64", "os": "Linux", **_system(fingerprint)}
-    told |= {name: _word(fingerprint.get(key)) for name, key in HARDWARE.items()}
+    record = {"arch": "x86_64", "os": "Linux", **_system(fingerprint)}
+    record |= {name: _word(fingerprint.get(key)) for name, key in HARDWARE.items()}
     if device_type == "cuda":
-        told["gpu"] = ", ".join(sorted(set(fingerprint.get("gpus") or ())))
-        told |= {name: _word(fingerprint.get(key)) for name, key in GPU.items()}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
-    return {"machine": f"{_slug(told.get('gpu') or told['cpu'] or 'unknown')}-{digest}", **told}
+        record["gpu"] = ", ".join(sorted(set(fingerprint.get("gpus") or ())))
+        record |= {name: _word(fingerprint.get(key)) for name, key in GPU.items()}
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
+    return {"machine": f"{_slug(record.get('gpu') or record['cpu'] or 'unknown')}-{digest}", **record}
 
 
 def requirements(fingerprint: Fingerprint, device_type: str) -> dict[str, str]:

@@ -79,7 +79,7 @@ def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapp
     those that the commit has. Runs that write at the same time wait for one another. Raises ValueError, in one line,
     for a commit that the repository lacks.
     """
-    rows, written = list(rows), Receipt()
+    rows, receipt = list(rows), Receipt()
     timed = next(filter(None, map(_device_type, rows)), None)
     groups: dict[Key, list[Evidence]] = {}
     for row in rows:
@@ -87,20 +87,20 @@ def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapp
             continue
         commit, _, changed = (row.revision or "").partition("+")
         if reason := _refused(row, commit, bool(changed), dirty, machines):
-            written.left_out[reason] += 1
+            receipt.left_out[reason] += 1
             continue
         device_type = _device_type(row) or timed or ("cuda" if machines[row.machine].get("gpus") else "cpu")
         groups.setdefault(Key(row.machine, commit, bool(changed), device_type), []).append(row)
     dates = {key.commit: _date(root, key.commit) for key in groups}
     if groups:
-        known = all_series()
+        index = all_series()
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             measured = {common(row.workload) for of_key in groups.values() for row in of_key}
-            listed = _listed(folder, [known[shared] for shared in measured if shared in known])
+            listed = _listed(folder, [index[shared] for shared in measured if shared in index])
             for key, of_key in sorted(groups.items()):
-                _one_file(folder, key, of_key, machines[key.machine], dates[key.commit], known, listed, written, append)
-    return written
+                _one_file(folder, key, of_key, machines[key.machine], dates[key.commit], index, listed, receipt, append)
+    return receipt
 
 
 def _refused(row: Evidence, commit: str, changed: bool, dirty: bool, machines: Mapping[str, Any]) -> str | None:
@@ -126,7 +126,7 @@ def _date(root: Path, commit: str) -> int:
 
 
 def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping[str, Any], date: int,
-              known: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], written: Receipt,
+              index: Mapping[Any, Series], listed: Mapping[str, dict[str, Any]], receipt: Receipt,
               append: bool) -> None:
     machine = place.machine(fingerprint, key.device_type)
     versions, python = place.requirements(fingerprint, key.device_type), place.python(fingerprint)
@@ -139,32 +139,32 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
     except (util.UserError, KeyError, TypeError, ValueError, AttributeError) as error:
         aside = path.with_suffix(".json.broken")
         path.replace(aside)
-        written.broken.append(f"{path} could not be read ({str(error).splitlines()[0]}): it is {aside.name} now")
-    for name, cells in _cells(rows, known, written).items():
-        written.numbers += sum(value is not None or samples is not None for value, samples, _ in cells.values())
+        receipt.broken.append(f"{path} could not be read ({str(error).splitlines()[0]}): it is {aside.name} now")
+    for name, cells in _cells(rows, index, receipt).items():
+        receipt.numbers += sum(value is not None or samples is not None for value, samples, _ in cells.values())
         measured = datetime.fromtimestamp(max(row.time for row in rows), UTC)
         _add(results, listed[name], cells, measured, append)
     if results.get_all_result_keys():
         save_json(folder / machine["machine"] / "machine.json", machine, Machine.api_version)
         save(results, folder)
-        written.files.append(path)
+        receipt.files.append(path)
 
 
-def _cells(rows: Iterable[Evidence], known: Mapping[Any, Series],
-           written: Receipt) -> dict[str, dict[tuple[str, ...], Number]]:
+def _cells(rows: Iterable[Evidence], index: Mapping[Any, Series],
+           receipt: Receipt) -> dict[str, dict[tuple[str, ...], Number]]:
     """Maps benchmarks to their cells: parameters, as asv writes them, to a number."""
-    found: dict[str, dict[tuple[str, ...], Number]] = {}
+    by_benchmark: dict[str, dict[tuple[str, ...], Number]] = {}
     for row in rows:
-        series = known.get(common(row.workload))
+        series = index.get(common(row.workload))
         if row.outcome == "ok" and row.reason:
-            written.left_out["measured on an unfit machine: what was counted is in the history, no time"] += 1
+            receipt.left_out["measured on an unfit machine: what was counted is in the history, no time"] += 1
         values = series.values(row.workload) if series else ()
         if series is None or any(value not in axis for value, axis in zip(values, series.axes.values(), strict=True)):
-            written.left_out["of shapes that are on none of asv's axes, the full grid's: not in the history"] += 1
+            receipt.left_out["of shapes that are on none of asv's axes, the full grid's: not in the history"] += 1
             continue
         for figure, number in _numbers(row):
-            found.setdefault(f"{series.benchmark}.{figure}", {})[tuple(map(repr, values))] = number
-    return found
+            by_benchmark.setdefault(f"{series.benchmark}.{figure}", {})[tuple(map(repr, values))] = number
+    return by_benchmark
 
 
 def _numbers(row: Evidence) -> Iterator[tuple[str, Number]]:
@@ -209,14 +209,14 @@ def widen(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[li
     return [list(dict.fromkeys((*values, *before))) for before, values in zip(old, new, strict=True)]
 
 
-def _listed(folder: Path, known: Iterable[Series]) -> dict[str, dict[str, Any]]:
-    """Updates asv's benchmarks.json to the series `known` as they are today: what it had besides stays."""
+def _listed(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, Any]]:
+    """Updates asv's benchmarks.json to the series `index` as they are today: what it had besides stays."""
     path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
     try:
         before = util.load_json(str(path), Benchmarks.api_version)
     except (OSError, util.UserError, ValueError, TypeError, KeyError):
         before = {}  # made anew
-    now = dict(descriptions(known))
+    now = dict(descriptions(index))
     for name, benchmark in now.items():
         if before.get(name, {}).get("version") == benchmark["version"]:
             benchmark["params"] = widen(before[name]["params"], benchmark["params"])

@@ -41,9 +41,9 @@ class Statistics:
     repeat: int  # samples
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Statistics:
+    def of(cls, record: Mapping[str, Any]) -> Statistics:
         """Reads what asv keeps."""
-        return cls(*(told[name] for name in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat")))
+        return cls(*(record[name] for name in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat")))
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class History:
     def lines(self) -> dict[Line, list[Entry]]:
         """Groups the rows by the lines of asv's graphs, in order: only those of one line may be compared over
         commits."""
-        found: dict[Line, list[Entry]] = {}
+        by_line: dict[Line, list[Entry]] = {}
         for row in self.rows:
             if not row.dirty:
-                found.setdefault((row.machine, row.environment, row.workload, row.figure), []).append(row)
-        return found
+                by_line.setdefault((row.machine, row.environment, row.workload, row.figure), []).append(row)
+        return by_line
 
 
 def load(folder: Path) -> History:
@@ -123,7 +123,7 @@ def load(folder: Path) -> History:
 def _names_of_axes(folder: Path, problems: dict[Problem, None]) -> dict[str, Sequence[str]]:
     path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
     try:
-        return {name: told["param_names"] for name, told in util.load_json(str(path), Benchmarks.api_version).items()}
+        return {name: one["param_names"] for name, one in util.load_json(str(path), Benchmarks.api_version).items()}
     except UNREADABLE as error:
         problems[Problem(path, f"{_line(error)}; only series with the usual axes can be read")] = None
         return {}
@@ -168,12 +168,12 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
     samples = _column(results._samples[benchmark], cells)
     statistics = _column(results._stats[benchmark], cells)
     started = results.started_at.get(benchmark)
-    for cell, value, of_time, told in zip(cells, values, samples, statistics, strict=True):
+    for cell, value, of_time, record in zip(cells, values, samples, statistics, strict=True):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue
         yield Entry(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
                   None if started is None else started / 1000, series.workload(cell), figure, _number(value),
-                  tuple(map(_number, of_time or ())), Statistics.of(told) if told else None,
+                  tuple(map(_number, of_time or ())), Statistics.of(record) if record else None,
                   DIRTY.items() <= results.env_vars.items())
 
 

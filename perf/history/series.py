@@ -88,13 +88,13 @@ def series(workloads: Iterable[Workload]) -> dict[Workload, Series]:
     groups: dict[Workload, list[Workload]] = {}
     for w in workloads:
         groups.setdefault(common(w), []).append(w)
-    found = {shared: _series(shared, cells) for shared, cells in groups.items()}
+    by_share = {shared: _series(shared, cells) for shared, cells in groups.items()}
     named: dict[str, Workload] = {}
-    for shared, one in found.items():
+    for shared, one in by_share.items():
         if named.setdefault(one.benchmark, shared) != shared:
             raise ValueError(f"{shared} and {named[one.benchmark]} have the same name in asv, {one.benchmark}; "
                              "give the model or function another name")
-    return found
+    return by_share
 
 
 def _series(shared: Workload, cells: Sequence[Workload]) -> Series:

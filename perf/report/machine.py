@@ -28,10 +28,10 @@ def report(device: torch.device) -> tuple[str, str | None]:
     watch.begin()
     _for_seconds(work, watch.sample)
     states = watch.end()
-    told, state = fingerprint(), summary(states)
-    why = unfit(states) or unlocked(told, state)
-    text = json.dumps({"id": identity(), **told, "clocks": clocks(told, state), "state": state, "unfit": why}, indent=2)
-    return text, why
+    facts, state = fingerprint(), summary(states)
+    why = unfit(states) or unlocked(facts, state)
+    record = {"id": identity(), **facts, "clocks": clocks(facts, state), "state": state, "unfit": why}
+    return json.dumps(record, indent=2), why
 
 
 def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:

@@ -38,8 +38,8 @@ def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str
         if not row.workload.bare and row.outcome != "skipped":
             sections.setdefault(_section(row.workload), []).append(row)
     timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
-    return [line for section, found in sections.items() for line in (*_speed(section, found, timed, width),
-                                                                     *_spread(found, called), "")]
+    return [line for section, members in sections.items() for line in (*_speed(section, members, timed, width),
+                                                                     *_spread(members, called), "")]
 
 
 def _section(w: Workload) -> Workload:
@@ -62,18 +62,18 @@ def reference(w: Workload, timed: Mapping[Workload, Evidence]) -> Evidence | Non
 
 def against(row: Evidence, base: Evidence | None) -> str:
     """Writes "3.9x smaller, 3.1x slower, compile 41.2/3.1 s"."""
-    said = []
+    phrases = []
     if base and row.workload.quantization != UNQUANTISED and base.kept_bytes and row.kept_bytes:
-        said.append(_times(base.kept_bytes / row.kept_bytes, "smaller", "larger", "the same size"))
+        phrases.append(_times(base.kept_bytes / row.kept_bytes, "smaller", "larger", "the same size"))
     if base and base.median and row.median:
         unlike = row.workload.quantization != UNQUANTISED and row.workload.compiled != base.workload.compiled
-        said.append(_times(base.median / row.median, "faster", "slower", "the same speed") + " (eager)" * unlike)
+        phrases.append(_times(base.median / row.median, "faster", "slower", "the same speed") + " (eager)" * unlike)
     elif row.workload.treatment and row.outcome == "ok":
-        said.append("the plain model was not timed")
+        phrases.append("the plain model was not timed")
     if row.workload.compiled and row.compiled:
         cold, warm = (number(row.compiled.get(kind), ".1f") for kind in ("cold", "warm"))
-        said.append(f"compile {cold}/{warm} s")
-    return ", ".join(said)
+        phrases.append(f"compile {cold}/{warm} s")
+    return ", ".join(phrases)
 
 
 def _times(ratio: float, better: str, worse: str, same: str) -> str:
@@ -90,15 +90,15 @@ def items(w: Workload) -> int:
 
 def quality(row: Evidence) -> str:
     """Writes "97.2 -0.28 [-1.1, +0.6]", or that there is none, where it was asked for and can't be had."""
-    found = row.quality
-    if not found:
+    figures = row.quality
+    if not figures:
         return "not measured"
-    if "new" not in found:
+    if "new" not in figures:
         return "none: see below"
-    said = number(found["new"], "#.4g")
-    if "base" in found:
-        said += f" {found['new'] - found['base']:+.2g} [{found['low']:+.2g}, {found['high']:+.2g}]"
-    return said + ("?" if found.get("doubt") else "")
+    text = number(figures["new"], "#.4g")
+    if "base" in figures:
+        text += f" {figures['new'] - figures['base']:+.2g} [{figures['low']:+.2g}, {figures['high']:+.2g}]"
+    return text + ("?" if figures.get("doubt") else "")
 
 
 def percentile(samples: Sequence[float], part: float) -> float | None:
@@ -113,21 +113,21 @@ def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload,
     w = section
     keys = f", {w.m} keys" if w.m != w.n else ""
     title = f" {w.model}: {w.function} {w.phase}, n {w.n}{keys}: speed, size and quality "
-    found = [title.center(width, "-"), _line("model", {key: key for key in SPEED}, SPEED) + "  against the plain model"]
+    lines = [title.center(width, "-"), _line("model", {key: key for key in SPEED}, SPEED) + "  against the plain model"]
     for row in rows:
         cells = {"b": row.workload.batch, "time ": row.outcome.upper() + " ", "weights": size(row.kept_bytes)}
         if row.outcome == "ok" and row.median:
             cells |= {"time ": seconds(row.median) + ("!" if doubt(row) else " "),
                       "items/s": number(items(row.workload) / row.median)}
         start = f"{_line(name(row.workload), cells, SPEED)}  "
-        said = textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
+        wrapped_lines = textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
                              subsequent_indent=" " * len(start))
-        found += said or [start.rstrip()]
-    return found
+        lines += wrapped_lines or [start.rstrip()]
+    return lines
 
 
 def _spread(rows: Sequence[Evidence], called: str) -> list[str]:
-    found = [_line("model", {**{key: key for key in SPREAD}, "launches": called}, SPREAD) + "  quality"]
+    lines = [_line("model", {**{key: key for key in SPREAD}, "launches": called}, SPREAD) + "  quality"]
     for row in rows:
         over = None if row.peak_bytes is None or row.kept_bytes is None else row.peak_bytes - row.kept_bytes
         cells = {"b": row.workload.batch, "over weights": size(over), "launches": number(calls(row), "d"),
@@ -135,8 +135,8 @@ def _spread(rows: Sequence[Evidence], called: str) -> list[str]:
         if row.outcome == "ok" and row.samples:
             cells |= {"mean": seconds(statistics.fmean(row.samples)), "p95": _seconds(percentile(row.samples, 0.95)),
                       "p99": _seconds(percentile(row.samples, 0.99))}
-        found.append(f"{_line(name(row.workload), cells, SPREAD)}  {quality(row)}")
-    return found
+        lines.append(f"{_line(name(row.workload), cells, SPREAD)}  {quality(row)}")
+    return lines
 
 
 def notes(rows: Sequence[Evidence]) -> list[str]:

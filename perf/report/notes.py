@@ -36,9 +36,9 @@ def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidenc
 
 def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
     """Returns a line for each reason that rows have this outcome: "skipped: fa2, fa3: need a CUDA GPU, 24 rows"."""
-    given = [(_alone(row), row) for row in rows if row.outcome == outcome]
+    texts = [(_alone(row), row) for row in rows if row.outcome == outcome]
     lines = []
-    for kind in alike(given):
+    for kind in alike(texts):
         backends = ", ".join(dict.fromkeys(row.workload.backend for _, row in kind))
         lines.append(f"{outcome}: {backends}: {kind[0][0]}, {len(kind)} row{'s' * (len(kind) > 1)}")
     return lines
@@ -53,13 +53,13 @@ def _alone(row: Evidence) -> str:
 
 def compilations(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
     """Collects what compiling took, by variant and phase, a record a row."""
-    found: dict[str, list[dict[str, float]]] = {}
+    records: dict[str, list[dict[str, float]]] = {}
     for row in rows:
         if row.compiled:
             model = "" if row.workload.bare else f"{row.workload.model}: "
             name = " ".join((f"{model}{row.workload.variant}", row.workload.phase, *row.workload.treatment))
-            found.setdefault(name, []).append(row.compiled)
-    return found
+            records.setdefault(name, []).append(row.compiled)
+    return records
 
 
 def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
@@ -113,11 +113,11 @@ def warnings(rows: Sequence[Evidence]) -> list[str]:
     """Says what makes times doubtful or is missing beside them, a line each."""
     timed = [row for row in rows if row.outcome == "ok" and row.median]
     doubts = [(why, row) for row in timed if (why := doubt(row))]
-    found = [f"! {len(kind)} of {len(timed)} are doubtful: {kind[0][0]}" for kind in alike(doubts)]
+    lines = [f"! {len(kind)} of {len(timed)} are doubtful: {kind[0][0]}" for kind in alike(doubts)]
     if late := sum(row.ended == "budget" for row in timed):
-        found.append(f"{late} of {len(timed)} ended by the time budget, before their ± was as narrow as asked for.")
+        lines.append(f"{late} of {len(timed)} ended by the time budget, before their ± was as narrow as asked for.")
     for kind in alike((row.no_graph, row) for row in timed if row.no_graph):
-        found.append(f"{len(kind)} rows timed by events: no graph: {kind[0][0]}")
+        lines.append(f"{len(kind)} rows timed by events: no graph: {kind[0][0]}")
     if timed and all(row.floor is None for row in timed):
-        found.append("limit is -: this machine's copy and matmul ceilings were not measured.")
-    return found
+        lines.append("limit is -: this machine's copy and matmul ceilings were not measured.")
+    return lines

@@ -24,27 +24,27 @@ def shapes(rows: Iterable[Evidence]) -> dict[Workload, Lines]:
     Shapes with one length are left out. At each n all backends have the same batch: the one that most
     of them were measured at, of several the largest. What was measured twice counts as the last time.
     """
-    found: dict[Workload, dict[int, dict[int, dict[str, Evidence]]]] = {}
+    by_shape: dict[Workload, dict[int, dict[int, dict[str, Evidence]]]] = {}
     for row in rows:
         w = row.workload
         if row.outcome == "ok" and row.median and row.flops and w.n == w.m:
             shape = replace(w, backend="", n=0, m=0, batch=0)
-            found.setdefault(shape, {}).setdefault(w.n, {}).setdefault(w.batch, {})[w.backend] = row
-    shown: dict[Workload, Lines] = {}
-    for shape, by_length in found.items():
+            by_shape.setdefault(shape, {}).setdefault(w.n, {}).setdefault(w.batch, {})[w.backend] = row
+    lines_by_shape: dict[Workload, Lines] = {}
+    for shape, by_length in by_shape.items():
         for _, batches in sorted(by_length.items()):
             _, points = max(batches.items(), key=lambda batch: (len(batch[1]), batch[0]))
             for backend, row in points.items():
-                shown.setdefault(shape, {}).setdefault(backend, []).append(row)
-    return {shape: lines for shape, lines in shown.items() if len(lengths(lines)) > 1}
+                lines_by_shape.setdefault(shape, {}).setdefault(backend, []).append(row)
+    return {shape: lines for shape, lines in lines_by_shape.items() if len(lengths(lines)) > 1}
 
 
 def panels(rows: Iterable[Evidence], functions: Sequence[str], phase: str) -> dict[Workload, Lines]:
     """Returns the `shapes` of bare kernels that compute one of `functions` in this phase, in the order of
     `functions`."""
-    shown = shapes(row for row in rows if row.workload.bare and row.workload.phase == phase
+    chosen = shapes(row for row in rows if row.workload.bare and row.workload.phase == phase
                    and row.workload.function in functions)
-    return {w: shown[w] for w in sorted(shown, key=lambda w: (functions.index(w.function), w.head_dim, not w.causal,
+    return {w: chosen[w] for w in sorted(chosen, key=lambda w: (functions.index(w.function), w.head_dim, not w.causal,
                                                               w.heads))}
 
 
@@ -67,7 +67,7 @@ def load_of(rows: Sequence[Evidence]) -> str:
     return f"batch {min(batches)}" + (f" to {max(batches)}" if len(batches) > 1 else "")
 
 
-def write(shown: Mapping[Workload, Lines], note: str, path: Path) -> None:
+def write(panels: Mapping[Workload, Lines], note: str, path: Path) -> None:
     """Draws into `path` with the endings .png and .svg; the same evidence gives the same bytes."""
     try:
         import matplotlib
@@ -75,7 +75,7 @@ def write(shown: Mapping[Workload, Lines], note: str, path: Path) -> None:
         raise ValueError("matplotlib is missing; pip install 'attention-perf[site]'") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        figure = draw(shown, note)
+        figure = draw(panels, note)
         figure.savefig(path.with_suffix(".png"), dpi=160)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     print(f"{path.with_suffix('.png')} and {path.with_suffix('.svg')}")

@@ -37,24 +37,24 @@ def lengths(lines: Lines) -> list[int]:
     return sorted({row.workload.n for points in lines.values() for row in points})
 
 
-def draw(shown: Mapping[Workload, Lines], note: str) -> Figure:
+def draw(panels: Mapping[Workload, Lines], note: str) -> Figure:
     """Draws the panels, one legend, and `note` below them. Call it under `STYLE`."""
     from matplotlib.figure import Figure
 
-    columns = min(2, len(shown))
-    height = -(-len(shown) // columns)
+    columns = min(2, len(panels))
+    height = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns + 1.4, 2.9 * height + 0.5), layout="constrained", facecolor="white")
-    comparable = len({w.function for w in shown}) == 1
+    comparable = len({w.function for w in panels}) == 1
     axes = figure.subplots(height, columns, squeeze=False, sharey="row" if comparable else False).flatten()
-    styles = backend_styles({backend for lines in shown.values() for backend in lines})
+    styles = backend_styles({backend for lines in panels.values() for backend in lines})
     handles: dict[str, Any] = {}
-    for ax, (shape, lines) in zip(axes, shown.items(), strict=False):
+    for ax, (shape, lines) in zip(axes, panels.items(), strict=False):
         _panel(ax, shape, lines, styles, handles)
     for ax in axes:
         ax.set_ylim(0, 1.06 * ax.get_ylim()[1])  # after all panels of a row have had their say
-    for ax in axes[len(shown):]:
+    for ax in axes[len(panels):]:
         ax.remove()
-    for ax in axes[:len(shown):columns]:
+    for ax in axes[:len(panels):columns]:
         ax.set_ylabel("TFLOP/s")
     names = [name for name in (*styles, "limit") if name in handles]
     figure.legend([handles[name] for name in names], names, loc="outside right center", handlelength=2.6)

@@ -30,8 +30,8 @@ def lines(rows: Sequence[Evidence]) -> list[str]:
     sections: dict[str, list[str]] = {}
     for group in groups(row for row in rows if row.outcome != "skipped"):
         sections.setdefault(_section(group[0].workload), []).extend(_comparison(group, timed))
-    return [line for name, found in sections.items() for line in (
-        _line({column: column for column in COLUMNS}, name) + OTHERS, *found, "")]
+    return [line for name, section_lines in sections.items() for line in (
+        _line({column: column for column in COLUMNS}, name) + OTHERS, *section_lines, "")]
 
 
 def _section(w: Workload) -> str:
@@ -53,11 +53,11 @@ def _comparison(group: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -
     cells |= {"  fastest": f"  {best.workload.backend}", "time ": seconds(best.median or 0) + (_mark(best) or " "),
               "±": percent(best.interval), "limit ": f"{percent(share(best))} {LIMITS.get(best.limit or '', ' ')}",
               "attn": "" if w.bare else percent(best.attention_share), "  largest kernel": f"  {largest_kernel(best)}"}
-    said = ", ".join([*others, *failed, *([models_table.against(best, base)] if w.treatment else [])])
+    text = ", ".join([*others, *failed, *([models_table.against(best, base)] if w.treatment else [])])
     start = f"{_line(cells, _name(w))}  "
-    if len(start + said) <= WIDTH:
-        return [(start + said).rstrip()]
-    return [start.rstrip(), *textwrap.wrap(said, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)]
+    if len(start + text) <= WIDTH:
+        return [(start + text).rstrip()]
+    return [start.rstrip(), *textwrap.wrap(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)]
 
 
 def _mark(row: Evidence) -> str:

@@ -53,12 +53,12 @@ def treatment_styles(names: Collection[str]) -> dict[str, Style]:
     """Returns the style of each treatment ("bf16", "bnb-int8 compiled"), in a fixed order: a compiled model is filled,
     an uncompiled one hollow."""
     ordered = [name for method in METHODS for name in (method, method + COMPILED) if name in names]
-    known = {name: METHODS[name.removesuffix(COMPILED)] for name in ordered}
-    known |= dict.fromkeys(sorted(set(names) - set(known)), OTHERS[-1])
-    return {name: replace(style, line="-" if name.endswith(COMPILED) else ":") for name, style in known.items()}
+    styles = {name: METHODS[name.removesuffix(COMPILED)] for name in ordered}
+    styles |= dict.fromkeys(sorted(set(names) - set(styles)), OTHERS[-1])
+    return {name: replace(style, line="-" if name.endswith(COMPILED) else ":") for name, style in styles.items()}
 
 
 def backend_styles(backends: Collection[str]) -> dict[str, Style]:
     """Returns the style of each backend, in a fixed order."""
-    known = {name: style for name, style in STYLES.items() if name in backends}
-    return known | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(sorted(set(backends) - set(STYLES)))}
+    styles = {name: style for name, style in STYLES.items() if name in backends}
+    return styles | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(sorted(set(backends) - set(STYLES)))}

@@ -48,8 +48,8 @@ def percent(value: float | None) -> str:
 def change_in_percent(ratio: float) -> str:
     """Writes "+7.2", "-0.4", "+900" for a ratio of 1.072, 0.996, 10."""
     amount = 100 * (ratio - 1)
-    said = f"{amount:+.1f}" if abs(amount) < 99.95 else f"{amount:+.0f}" if abs(amount) < 1e6 else f"{amount:+.0e}"
-    return "0.0" if said in ("+0.0", "-0.0") else said
+    text = f"{amount:+.1f}" if abs(amount) < 99.95 else f"{amount:+.0f}" if abs(amount) < 1e6 else f"{amount:+.0e}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def length(n: int) -> str:
@@ -95,5 +95,5 @@ def largest_kernel(row: Evidence, width: int = 16) -> str:
     if top is None:
         return UNKNOWN
     name = brief(top[0]).rpartition("::")[2].removeprefix("_scaled_dot_product_").lstrip("_")
-    shown = name if len(name) <= width else f"{name[:width - 1]}…"
-    return f"{shown} {percent(top[1])}{NO_PRODUCT if stands_out(row.kernel_shares) else ''}"
+    short = name if len(name) <= width else f"{name[:width - 1]}…"
+    return f"{short} {percent(top[1])}{NO_PRODUCT if stands_out(row.kernel_shares) else ''}"

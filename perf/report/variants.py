@@ -34,13 +34,13 @@ def wins(rows: Sequence[Evidence]) -> dict[str, str]:
         if row.outcome == "ok" and row.median and w.bare and w.phase == "forward":
             key = w.function, w.causal, w.n, w.m, w.batch, w.heads, w.head_dim, w.dtype
             best[key] = min(row.median, best.get(key, row.median))
-    found: dict[str, dict[int, float]] = {}
+    gains: dict[str, dict[int, float]] = {}
     for (function, *shape), seconds in best.items():
         softmax = best.get(("softmax", *shape))
         if softmax and function != "softmax":
             m = shape[2]
-            found.setdefault(function, {})[m] = max(softmax / seconds, found.get(function, {}).get(m, 0.0))
-    return {function: _from(ratios) for function, ratios in found.items()}
+            gains.setdefault(function, {})[m] = max(softmax / seconds, gains.get(function, {}).get(m, 0.0))
+    return {function: _from(ratios) for function, ratios in gains.items()}
 
 
 def _from(ratios: Mapping[int, float]) -> str:

@@ -73,10 +73,10 @@ def _hanging(row: str, why: str) -> list[str]:
 
 
 def _unchanged(rows: Iterable[Row]) -> Iterator[str]:
-    found = Counter(row.workload.variant for row in rows if row.word == "unchanged")
-    if found:
+    counts = Counter(row.workload.variant for row in rows if row.word == "unchanged")
+    if counts:
         yield ("ok, unchanged (the same sources on both sides: not timed; --perf-all times them too): "
-               + ", ".join(f"{variant} {count}" for variant, count in found.items()))
+               + ", ".join(f"{variant} {count}" for variant, count in counts.items()))
 
 
 def _skipped(rows: Iterable[Row]) -> Iterator[str]:

@@ -81,21 +81,21 @@ def _by_datasheet(session: Session) -> tuple[Least | None, list[str]]:
 
 def _not_products(rows: Sequence[Evidence]) -> Iterator[str]:
     """Names the row of which a kernel that is no matrix product takes the most, above half."""
-    found = [row for row in rows if row.outcome == "ok" and stands_out(row.kernel_shares)]
-    if found:
-        worst = max(found, key=lambda row: max(row.kernel_shares.values()))
-        others = f", and so in {len(found) - 1} more rows" if len(found) > 1 else ""
+    rows_that_stand_out = [row for row in rows if row.outcome == "ok" and stands_out(row.kernel_shares)]
+    if rows_that_stand_out:
+        worst = max(rows_that_stand_out, key=lambda row: max(row.kernel_shares.values()))
+        others = f", and so in {len(rows_that_stand_out) - 1} more rows" if len(rows_that_stand_out) > 1 else ""
         yield (f"{worst.workload.id}: {largest_kernel(worst, width=60)}: a kernel that is no matrix product takes more "
                f"than half of the time{others}")
 
 
 def _slow(session: Session) -> Iterator[str]:
     """How to profile the rows that take longer than what they are compared with, the worst first."""
-    found = []
+    slow = []
     for group in groups(session.rows):
         base = baseline(group)
-        found += [(ratio, row.workload) for row in group if (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
-    for ratio, w in sorted(found, key=lambda pair: pair[0]):
+        slow += [(ratio, row.workload) for row in group if (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
+    for ratio, w in sorted(slow, key=lambda pair: pair[0]):
         try:
             yield f"{1 / ratio:.1f}x its baseline's time; {COMMAND}{command(w, device=session.settings.device)}"
         except ValueError as error:

@@ -35,7 +35,7 @@ class Spending:
         """"253 s: timing 120 s, checks 80 s, ...; 62 % of it measured"."""
         total = self.total
         parts = {**self.seconds, "the rest": total - sum(self.seconds.values())}
-        told = ", ".join(f"{purpose} {seconds:.1f} s" for purpose, seconds
+        text = ", ".join(f"{purpose} {seconds:.1f} s" for purpose, seconds
                          in sorted(parts.items(), key=lambda part: -part[1]) if seconds >= 0.05)
         measured = sum(self.seconds.get(purpose, 0.0) for purpose in MEASURED) / total
-        return f"{total:.1f} s: {told}; {measured:.0%} of it measured"
+        return f"{total:.1f} s: {text}; {measured:.0%} of it measured"

@@ -9,9 +9,10 @@ import pytest
 from attention.registry import functions
 from perf.__main__ import main
 from perf.measure.evidence import Writer
+from perf.report.table import latest
 from perf.tests.html_page import Page
 from perf.tests.page_rows import GPU, ROWS, STATE, TREATED, row
-from perf.web.page import latest, page, write
+from perf.web.page import page, write
 from perf.web.page.charts import decades
 from perf.web.page.document import digest
 from perf.web.page.header import header, state_ranges

@@ -34,16 +34,16 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
         raise ValueError("nothing to report: no evidence; run pytest perf/ --benchmark-only first")
     shown = latest(rows)
     backends = backend_styles({row.workload.backend for row in shown})
-    known = {**backends, **treatment_styles(treated.names(shown))}  # a class of colour each
+    styles = {**backends, **treatment_styles(treated.names(shown))}  # a class of colour each
     numbers = {row.workload: i for i, row in enumerate(shown)}
     problems = reasons.problems(shown, numbers)
     main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), fitness, title, command),
-            summary.summary(shown, known), problems, sweeps.sweeps(shown, backends, numbers),
-            treated.section(shown, known, numbers),
-            rows_table.section(shown, known, datasheet), reasons.skips(shown), reasons.compiled(shown),
+            summary.summary(shown, styles), problems, sweeps.sweeps(shown, backends, numbers),
+            treated.section(shown, styles, numbers),
+            rows_table.section(shown, styles, datasheet), reasons.skips(shown), reasons.compiled(shown),
             reasons.kernels(shown))
-    return document(title, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
-                    style=file("page.css") + colours(known), script=file("page.js"))
+    return document(title, charts.symbols(styles), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
+                    style=file("page.css") + colours(styles), script=file("page.js"))
 
 
 def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
@@ -61,6 +61,6 @@ def file(name: str) -> str:
     return (files(__name__) / name).read_text(encoding="utf-8")
 
 
-def colours(known: Mapping[str, Style]) -> str:
+def colours(styles: Mapping[str, Style]) -> str:
     """Returns the style of the backends' colours."""
-    return "".join(f".k{i}{{--k:light-dark({style.light},{style.dark})}}\n" for i, style in enumerate(known.values()))
+    return "".join(f".k{i}{{--k:light-dark({style.light},{style.dark})}}\n" for i, style in enumerate(styles.values()))

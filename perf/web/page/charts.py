@@ -53,8 +53,8 @@ class Axis:
 def decades(values: Iterable[float], title: str) -> Axis:
     """Makes an axis over all `values` (above 0), with ticks at 1, 10, 100, or at 1, 2, 5 if that leaves fewer than
     three."""
-    known = list(values)
-    low, high = min(known) / 1.25, max(known) * 1.25
+    numbers = list(values)
+    low, high = min(numbers) / 1.25, max(numbers) * 1.25
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 2, 5)):
         ticks = [step * 10.0 ** e for e in exponents for step in steps if low <= step * 10.0 ** e <= high]

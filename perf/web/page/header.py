@@ -31,16 +31,16 @@ def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, 
            title: str, command: str | None) -> Markup:
     """Shows title, machine and fitness of `rows`, all of one machine; `left_out` counts the file's other rows."""
     where = _text(machine.get("gpus")) or _text(machine.get("cpu")) or f"machine {rows[-1].machine}"
-    made = {"measured": _when(rows), "revision": _counted(_short(row.revision) for row in rows),
+    run = {"measured": _when(rows), "revision": _counted(_short(row.revision) for row in rows),
             "clock": _counted(row.clock for row in rows if row.clock), "command": command,
             "left out": f"{left_out} rows of other machines, or measured again later" if left_out else None}
     settings = {key: value for key, value in machine.items() if key not in NOT_SHOWN}
-    settings["clocks"] = _counted(told for row in rows if (told := clocks(dict(machine), row.state)))
+    settings["clocks"] = _counted(text for row in rows if (text := clocks(dict(machine), row.state)))
     return tag(
         "header",
         tag("div", tag("h1", title), tag("button", "Theme", type="button", id="theme"), class_="bar"),
         tag("p", where, class_="where"),
-        tag("div", _list("Run", made), _list("Machine", settings),
+        tag("div", _list("Run", run), _list("Machine", settings),
             _list("While it was timed", {**(fitness or {}), **state_ranges(rows)}), class_="facts"))
 
 
@@ -49,13 +49,13 @@ def state_ranges(rows: Iterable[Evidence]) -> dict[str, str]:
 
     "x_min" and "x_max" of a state are ends of its "x".
     """
-    found: dict[str, list[Any]] = {}
+    by_name: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.state.items():
-            found.setdefault(name, []).append(value)
-    ends = {f"{name}{end}" for name in found for end in ("_min", "_max")}
-    return {name: _range(values, [*values, *found.get(f"{name}_min", ()), *found.get(f"{name}_max", ())],
-                         _named(name)[2]) for name, values in found.items() if name not in ends}
+            by_name.setdefault(name, []).append(value)
+    ends = {f"{name}{end}" for name in by_name for end in ("_min", "_max")}
+    return {name: _range(values, [*values, *by_name.get(f"{name}_min", ()), *by_name.get(f"{name}_max", ())],
+                         _named(name)[2]) for name, values in by_name.items() if name not in ends}
 
 
 def _range(values: Sequence[Any], extremes: Sequence[Any], factor: float) -> str:

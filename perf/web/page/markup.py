@@ -27,8 +27,8 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
     A child of None is left out, and so is an attribute of None or False; one of True has no value. In an
     attribute's name "_" stands for "-", and one at its end for nothing (`class_`).
     """
-    given = "".join(
+    written_attributes = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(value)}"')
         for key, value in attributes.items() if value is not None and value is not False)
     inside = join(child for child in children if child is not None)
-    return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{inside}</{name}>")
+    return Markup(f"<{name}{written_attributes}>" if name in VOID else f"<{name}{written_attributes}>{inside}</{name}>")

@@ -17,16 +17,16 @@ def problems(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> Marku
     """Lists the rows that are wrong, failed or invalid, by reason; None if there are none."""
     parts: list[Markup] = []
     for outcome, means in PROBLEMS.items():
-        found = [row for row in rows if row.outcome == outcome]
-        if found:
-            parts += [tag("h3", f"{len(found)} {outcome}: {means}"), *_grouped(found, numbers)]
+        alike_rows = [row for row in rows if row.outcome == outcome]
+        if alike_rows:
+            parts += [tag("h3", f"{len(alike_rows)} {outcome}: {means}"), *_grouped(alike_rows, numbers)]
     return tag("section", tag("h2", "Problems"), *parts, id="problems", class_="problems") if parts else None
 
 
 def skips(rows: Sequence[Evidence]) -> Markup | None:
     """Lists every skipped workload under its reason; None if there are none."""
-    found = [row for row in rows if row.outcome == "skipped"]
-    return tag("section", tag("h2", f"{len(found)} skipped"), *_grouped(found, {}), id="skipped") if found else None
+    misses = [row for row in rows if row.outcome == "skipped"]
+    return tag("section", tag("h2", f"{len(misses)} skipped"), *_grouped(misses, {}), id="skipped") if misses else None
 
 
 def _grouped(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> list[Markup]:
@@ -58,15 +58,15 @@ def compiled(rows: Sequence[Evidence]) -> Markup | None:
 def kernels(rows: Sequence[Evidence]) -> Markup | None:
     """Lists the device kernels or operators that the rows of each variant and phase ran, with their largest share of
     the time; None if they weren't recorded."""
-    found: dict[str, dict[str, list[Evidence]]] = {}
+    by_name: dict[str, dict[str, list[Evidence]]] = {}
     for row in rows:
         w = row.workload
         name = f"{'' if w.bare else w.model + ': '}{w.variant} {w.phase}"
         for kernel in row.kernels:
-            found.setdefault(name, {}).setdefault(kernel, []).append(row)
+            by_name.setdefault(name, {}).setdefault(kernel, []).append(row)
     parts = [tag("details", tag("summary", name), tag("ul", *(
         tag("li", tag("code", kernel), f" {_use(kernel, ran)}") for kernel, ran in sorted(each.items()))))
-        for name, each in found.items()]
+        for name, each in by_name.items()]
     return tag("section", tag("h2", "The kernels that ran"), *parts, id="kernels") if parts else None
 
 

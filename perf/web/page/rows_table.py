@@ -104,7 +104,7 @@ def _median(row: Evidence) -> float | None:
     return row.median if row.outcome == "ok" else None
 
 
-def section(rows: Sequence[Evidence], known: Mapping[str, Style], datasheet: Datasheet | None) -> Markup | None:
+def section(rows: Sequence[Evidence], styles: Mapping[str, Style], datasheet: Datasheet | None) -> Markup | None:
     """Shows all rows that weren't skipped; what all have in common stands above the table, not in it."""
     tried = [row for row in rows if row.outcome != "skipped"]
     if not tried:
@@ -118,7 +118,7 @@ def section(rows: Sequence[Evidence], known: Mapping[str, Style], datasheet: Dat
         return {"id": f"r{numbers[row.workload]}", "class_": " ".join(words) or None}
 
     def backend(row: Evidence, text: str) -> Markup:
-        return join([tag("i", class_=f"dot {key(row.workload.backend, known)}"), text])
+        return join([tag("i", class_=f"dot {key(row.workload.backend, styles)}"), text])
 
     first, *others = columns(tried, datasheet)
     return sortable("All rows", [by_workload[w] for w in ordered], [replace(first, markup=backend), *others],

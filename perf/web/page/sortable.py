@@ -60,7 +60,7 @@ def _cell(row: Item, column: Column[Item], side: str, is_head: bool) -> Markup:
     text = UNKNOWN if value is None else column.text(value)
     plain = value is None or isinstance(value, str)
     sorts_by = None if plain or text == str(value) else f"{value:.6g}"
-    shown = column.markup(row, text) if column.markup else text
+    content = column.markup(row, text) if column.markup else text
     if is_head:
-        return tag("th", shown, scope="row")
-    return tag("td", shown, class_=side or None, data_v=sorts_by)
+        return tag("th", content, scope="row")
+    return tag("td", content, class_=side or None, data_v=sorts_by)

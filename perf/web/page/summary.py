@@ -17,7 +17,7 @@ FASTEST = ("Fastest backend of each phase at the longest sequence (then the larg
            "batch). Only backends of the same workload are compared.")
 
 
-def summary(rows: Sequence[Evidence], known: Mapping[str, Style]) -> Markup:
+def summary(rows: Sequence[Evidence], styles: Mapping[str, Style]) -> Markup:
     """Counts the outcomes, then shows a card a function or model."""
     cards: dict[str, list[list[Evidence]]] = {}
     for group in sorted(_largest(rows), key=lambda group: not group[0].workload.bare):
@@ -25,7 +25,7 @@ def summary(rows: Sequence[Evidence], known: Mapping[str, Style]) -> Markup:
         cards.setdefault(w.function if w.bare else w.model, []).append(group)
     return tag("section", tag("h2", "Summary"), tag("div", *_tiles(rows), class_="tiles"),
                tag("p", FASTEST, class_="note") if cards else None,
-               tag("div", *(_card(name, found, known) for name, found in cards.items()), class_="cards"), id="summary")
+               tag("div", *(_card(name, lines, styles) for name, lines in cards.items()), class_="cards"), id="summary")
 
 
 def _tiles(rows: Sequence[Evidence]) -> list[Markup]:
@@ -49,36 +49,36 @@ def tile(figure: object, text: str, kind: str, href: str) -> Markup:
 
 def _largest(rows: Sequence[Evidence]) -> list[list[Evidence]]:
     """Returns the group that stands for each model, function and phase in the summary."""
-    found: dict[tuple[str, str, str], list[Evidence]] = {}
+    largest: dict[tuple[str, str, str], list[Evidence]] = {}
     for group in groups(row for row in rows if row.outcome == "ok" and row.median and not row.workload.treatment):
         w = group[0].workload
         name = (w.model, w.function, w.phase)
-        if name not in found or _rank(w) > _rank(found[name][0].workload):
-            found[name] = group
-    return list(found.values())
+        if name not in largest or _rank(w) > _rank(largest[name][0].workload):
+            largest[name] = group
+    return list(largest.values())
 
 
 def _rank(w: Workload) -> tuple[int, int, int, bool, int]:
     return w.n, w.m, w.head_dim, w.causal, w.batch
 
 
-def _card(name: str, found: Sequence[Sequence[Evidence]], known: Mapping[str, Style]) -> Markup:
-    w = found[0][0].workload
+def _card(name: str, lines: Sequence[Sequence[Evidence]], styles: Mapping[str, Style]) -> Markup:
+    w = lines[0][0].workload
     keys = "" if w.n == w.m else f", {length(w.m)} keys"
     shape = f"n = {length(w.n)}{keys}, batch {w.batch}, {w.heads} heads x {w.head_dim}, {mask(w)}, {w.dtype}"
-    same = all(_rank(group[0].workload) == _rank(w) for group in found)
+    same = all(_rank(group[0].workload) == _rank(w) for group in lines)
     head = tag("tr", *(tag("th", text, scope="col", class_="num" if i > 1 else None) for i, text in enumerate(
         ("phase", "fastest", "TFLOP/s" if w.bare else "time", "limit", "speed-up"))))
     return tag("section", tag("h3", name), tag("p", shape if same else "each phase at its own longest sequence",
                                                class_="note"),
-               tag("table", tag("thead", head), tag("tbody", *(_line(group, known) for group in found))),
+               tag("table", tag("thead", head), tag("tbody", *(_line(group, styles) for group in lines))),
                class_="card best")
 
 
-def _line(group: Sequence[Evidence], known: Mapping[str, Style]) -> Markup:
+def _line(group: Sequence[Evidence], styles: Mapping[str, Style]) -> Markup:
     best, base = min(group, key=lambda row: row.median or 0), baseline(group)
     figure = number(tflops(best)) if best.workload.bare else seconds(best.median or 0)
-    compared = f"{number(speed_up(best, base), '.1f')}x {base.workload.backend}" if base and base is not best else "-"
+    factor = f"{number(speed_up(best, base), '.1f')}x {base.workload.backend}" if base and base is not best else "-"
     return tag("tr", tag("th", best.workload.phase, scope="row"),
-               tag("td", tag("i", class_=f"dot {key(best.workload.backend, known)}"), best.workload.backend),
-               *(tag("td", text, class_="num") for text in (figure, percent(share(best)), compared)))
+               tag("td", tag("i", class_=f"dot {key(best.workload.backend, styles)}"), best.workload.backend),
+               *(tag("td", text, class_="num") for text in (figure, percent(share(best)), factor)))

@@ -15,42 +15,42 @@ from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
 
 
-def sweeps(rows: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
+def sweeps(rows: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
     """Makes the section of all charts; None if nothing was measured at two lengths."""
-    parts, drawn = blocks(rows, known, numbers)
+    parts, drawn = blocks(rows, styles, numbers)
     if not parts:
         return None
     limited = any(row.floor for row in rows)
-    return tag("section", tag("h2", "Over the sequence length"), legend(drawn, known, limited), *parts, id="sweeps")
+    return tag("section", tag("h2", "Over the sequence length"), legend(drawn, styles, limited), *parts, id="sweeps")
 
 
-def blocks(rows: Sequence[Evidence], known: Mapping[str, Style],
+def blocks(rows: Sequence[Evidence], styles: Mapping[str, Style],
            numbers: Mapping[Workload, int]) -> tuple[list[Markup], set[str]]:
     """Makes a block of panels a function or model, all with the same axes; names the backends that are drawn."""
-    shown: dict[str, dict[Workload, Lines]] = {}
+    by_name: dict[str, dict[Workload, Lines]] = {}
     for w, lines in shapes(row for row in rows if not row.workload.treatment).items():
-        shown.setdefault(w.function if w.bare else f"{w.model}: {w.function}", {})[w] = lines
+        by_name.setdefault(w.function if w.bare else f"{w.model}: {w.function}", {})[w] = lines
     approximate = _approximate(rows)
-    drawn = {backend for panels in shown.values() for lines in panels.values() for backend in lines}
+    drawn = {backend for panels in by_name.values() for lines in panels.values() for backend in lines}
     drawn |= {row.workload.backend for group in approximate for row in group}
-    parts = [_block(name, panels, known, numbers) for name, panels in shown.items()]
+    parts = [_block(name, panels, styles, numbers) for name, panels in by_name.items()]
     if approximate:
         parts.append(tag("section", tag("h3", "Speed against error"), tag(
-            "div", *(_against_error(group, known, numbers) for group in approximate), class_="panels"), id="error"))
+            "div", *(_against_error(group, styles, numbers) for group in approximate), class_="panels"), id="error"))
     return parts, drawn
 
 
-def legend(drawn: Collection[str], known: Mapping[str, Style], limited: bool) -> Markup:
+def legend(drawn: Collection[str], styles: Mapping[str, Style], limited: bool) -> Markup:
     """Makes a button a backend that hides its lines; `limited` adds what the limit looks like."""
-    chips = [tag("button", swatch(backend, known), backend, type="button", class_="chip", aria_pressed="true",
-                 data_k=f"k{i}") for i, backend in enumerate(known) if backend in drawn]
+    chips = [tag("button", swatch(backend, styles), backend, type="button", class_="chip", aria_pressed="true",
+                 data_k=f"k{i}") for i, backend in enumerate(styles) if backend in drawn]
     limit = tag("span", tag("svg", tag("polyline", points="1,7 29,7", class_="limit"), viewBox="0 0 30 14",
                             class_="swatch", aria_hidden="true"), "limit by the measured ceilings", class_="chip")
     return tag("div", *chips, limit if limited else None, class_="legend", role="group",
                aria_label="backends shown")
 
 
-def _block(name: str, panels: Mapping[Workload, Lines], known: Mapping[str, Style],
+def _block(name: str, panels: Mapping[Workload, Lines], styles: Mapping[str, Style],
            numbers: Mapping[Workload, int]) -> Markup:
     rows = [row for lines in panels.values() for points in lines.values() for row in points]
     heights = [rate for row in rows for rate in (tflops(row), ceiling(row)) if rate]
@@ -58,31 +58,31 @@ def _block(name: str, panels: Mapping[Workload, Lines], known: Mapping[str, Styl
     phases = list(dict.fromkeys(w.phase for w in panels))
     ordered = sorted(panels, key=lambda w: (w.head_dim, w.heads, w.kv_heads, w.dtype, not w.causal, w.m,
                                             phases.index(w.phase)))
-    figures = [_panel(w, panels[w], y, known, numbers, phases.index(w.phase)) for w in ordered]
+    figures = [_panel(w, panels[w], y, styles, numbers, phases.index(w.phase)) for w in ordered]
     return tag("section", tag("h3", name), tag("div", *figures, class_=f"panels of{min(len(phases), 3)}"))
 
 
-def _panel(w: Workload, lines: Lines, y: Axis, known: Mapping[str, Style], numbers: Mapping[Workload, int],
+def _panel(w: Workload, lines: Lines, y: Axis, styles: Mapping[str, Style], numbers: Mapping[Workload, int],
            column: int) -> Markup:
     ticks = lengths(lines)
     x = Axis(ticks[0] / 1.12, ticks[-1] * 1.12, [(n, length(n)) for n in ticks], "n")
     rows = [row for points in lines.values() for row in points]
-    points = {backend: [_point(row, numbers) for row in lines[backend]] for backend in known if backend in lines}
+    points = {backend: [_point(row, numbers) for row in lines[backend]] for backend in styles if backend in lines}
     limits = {row.workload.n: rate for row in rows if (rate := ceiling(row))}
-    drawn = chart(points, known, x, y, label=f"TFLOP/s over n: {title(w)}", limit=sorted(limits.items()))
+    svg = chart(points, styles, x, y, label=f"TFLOP/s over n: {title(w)}", limit=sorted(limits.items()))
     best = max((row for row in rows if row.workload.n == ticks[-1]), key=lambda row: tflops(row) or 0)
     reached = f", {percent(share(best))} of the limit" if share(best) else ""
     heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
     return tag("figure", tag("figcaption", tag("b", f"{w.phase}, {mask(w)}"),
-                             f" {heads} x {w.head_dim}, {w.dtype}, {load_of(rows)}"), drawn,
-               tag("p", swatch(best.workload.backend, known),
+                             f" {heads} x {w.head_dim}, {w.dtype}, {load_of(rows)}"), svg,
+               tag("p", swatch(best.workload.backend, styles),
                    f"{best.workload.backend} leads at {length(ticks[-1])}: {number(tflops(best))} TFLOP/s{reached}"),
                class_=f"column{column % 3}")
 
 
 def _point(row: Evidence, numbers: Mapping[Workload, int]) -> Point:
-    said = f"n {row.workload.n}, {number(tflops(row))} TFLOP/s, {seconds(row.median or 0)}"
-    return Point(row.workload.n, tflops(row) or 0, said, numbers[row.workload])
+    label = f"n {row.workload.n}, {number(tflops(row))} TFLOP/s, {seconds(row.median or 0)}"
+    return Point(row.workload.n, tflops(row) or 0, label, numbers[row.workload])
 
 
 def _approximate(rows: Sequence[Evidence]) -> list[list[Evidence]]:
@@ -92,10 +92,10 @@ def _approximate(rows: Sequence[Evidence]) -> list[list[Evidence]]:
     return [group for group in groups(timed) if len(group) > 1]
 
 
-def _against_error(group: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup:
+def _against_error(group: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup:
     w = group[0].workload
     x, y = decades([row.error or 0 for row in group], "error"), decades([row.median or 0 for row in group], "seconds")
     points = {row.workload.backend: [Point(row.error or 0, row.median or 0, f"error {row.error:.1e}, "
                                            f"{seconds(row.median or 0)}", numbers[row.workload])] for row in group}
     return tag("figure", tag("figcaption", tag("b", title(w)), f" n = {length(w.n)}, batch {w.batch}"),
-               chart(points, known, x, y, label=f"seconds over error: {title(w)}"))
+               chart(points, styles, x, y, label=f"seconds over error: {title(w)}"))

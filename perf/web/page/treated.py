@@ -28,48 +28,48 @@ def names(rows: Sequence[Evidence]) -> set[str]:
 
 def groups(rows: Sequence[Evidence]) -> list[list[Evidence]]:
     """Groups the timed rows of one model, backend, phase, length and batch, where something was done to one of them."""
-    found: dict[Workload, dict[str, Evidence]] = {}
+    by_model: dict[Workload, dict[str, Evidence]] = {}
     for row in rows:
         if not row.workload.bare and row.outcome == "ok" and row.median and row.kept_bytes:
-            found.setdefault(replace(row.workload.plain, dtype=""), {})[name(row.workload)] = row
-    shown = (list(group.values()) for group in found.values())
-    return [group for group in shown if len(group) > 1 and any(row.workload.treatment for row in group)]
+            by_model.setdefault(replace(row.workload.plain, dtype=""), {})[name(row.workload)] = row
+    lists = (list(group.values()) for group in by_model.values())
+    return [group for group in lists if len(group) > 1 and any(row.workload.treatment for row in group)]
 
 
-def section(rows: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
+def section(rows: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
     """Makes the charts with their legend; None where no model was treated."""
-    shown = groups(rows)
-    if not shown:
+    panels = groups(rows)
+    if not panels:
         return None
     timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
     drawn = names(rows)
-    chips = [tag("button", swatch(one, known), one, type="button", class_="chip", aria_pressed="true", data_k=f"k{i}")
-             for i, one in enumerate(known) if one in drawn]
+    chips = [tag("button", swatch(one, styles), one, type="button", class_="chip", aria_pressed="true", data_k=f"k{i}")
+             for i, one in enumerate(styles) if one in drawn]
     return tag("section", tag("h2", "Speed against size"), tag("p", NOTE, class_="note"),
                tag("div", *chips, class_="legend", role="group", aria_label="treatments shown"),
-               tag("div", *(_panel(group, known, numbers, timed) for group in shown), class_="panels"), id="treated")
+               tag("div", *(_panel(group, styles, numbers, timed) for group in panels), class_="panels"), id="treated")
 
 
-def _panel(group: Sequence[Evidence], known: Mapping[str, Style], numbers: Mapping[Workload, int],
+def _panel(group: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapping[Workload, int],
            timed: Mapping[Workload, Evidence]) -> Markup:
     w = group[0].workload
     x = decades([(row.kept_bytes or 0) / 1e6 for row in group], "weights in MB")
     y = decades([items(row.workload) / (row.median or 1) for row in group], f"{_unit(w)} a second")
     points = {name(row.workload): [_point(row, numbers, timed)] for row in group}
-    ordered = {one: points[one] for one in known if one in points}
+    ordered = {one: points[one] for one in styles if one in points}
     keys = f", {w.m} keys" if w.m != w.n else ""
     title = f"{w.model}, {w.phase}, batch {w.batch}"
     best = max(group, key=lambda row: items(row.workload) / (row.median or 1))
     return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys}, {w.variant}"),
-               chart(ordered, known, x, y, label=f"{_unit(w)} a second over MB of weights: {title}"),
-               tag("p", swatch(name(best.workload), known), f"{name(best.workload)} is the fastest: "
+               chart(ordered, styles, x, y, label=f"{_unit(w)} a second over MB of weights: {title}"),
+               tag("p", swatch(name(best.workload), styles), f"{name(best.workload)} is the fastest: "
                    f"{seconds(best.median or 0)}, {_said(best, timed)}"))
 
 
 def _point(row: Evidence, numbers: Mapping[Workload, int], timed: Mapping[Workload, Evidence]) -> Point:
     rate = items(row.workload) / (row.median or 1)
-    said = f"{size(row.kept_bytes)}, {number(rate)} {_unit(row.workload)} a second, {_said(row, timed)}"
-    return Point((row.kept_bytes or 0) / 1e6, rate, said, numbers[row.workload])
+    label = f"{size(row.kept_bytes)}, {number(rate)} {_unit(row.workload)} a second, {_said(row, timed)}"
+    return Point((row.kept_bytes or 0) / 1e6, rate, label, numbers[row.workload])
 
 
 def _said(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:

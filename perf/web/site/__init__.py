@@ -34,12 +34,12 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
         except ValueError as error:
             problems.append(str(error))
             shutil.rmtree(site / "asv", ignore_errors=True)
-        shown = contents.gather(config, root, results, nights, site / "asv", problems)
-        (site / "index.html").write_text(front.page(shown), encoding="utf-8", errors="replace")
+        content = contents.gather(config, root, results, nights, site / "asv", problems)
+        (site / "index.html").write_text(front.page(content), encoding="utf-8", errors="replace")
         (site / MARK).write_text(MARKED, encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(site, out)
-    return list(shown.problems), bool(shown.graphs)
+    return list(content.problems), bool(content.graphs)
 
 
 def _ours(out: Path) -> None:

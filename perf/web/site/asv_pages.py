@@ -35,14 +35,14 @@ def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scr
     link, repo = config.get("show_commit_url", "#"), config.get("repo", ".")
     here = (root / repo).resolve()
     left_out = stage(results, scratch / "results", here if here.exists() else root)
-    given = {**config, "results_dir": str(scratch / "results"), "html_dir": str(out), "plugins": [],
+    conf = {**config, "results_dir": str(scratch / "results"), "html_dir": str(out), "plugins": [],
              "repo": str(here) if here.exists() else repo, "show_commit_url": COMMIT if link == "#" else link}
-    (scratch / "asv.conf.json").write_text(json.dumps(given), encoding="utf-8")
+    (scratch / "asv.conf.json").write_text(json.dumps(conf), encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "asv", "publish", "--no-pull", "--config",
                            str(scratch / "asv.conf.json")], cwd=root, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1].strip()
-        raise ValueError(f"asv publish failed, so its graphs are left out: {said}")
+        last_line = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1].strip()
+        raise ValueError(f"asv publish failed, so its graphs are left out: {last_line}")
     _drop_unmeasured(out)
     _tell_graphs(out)
     contain(out)
@@ -107,7 +107,7 @@ def rewrite(html: str) -> str:
     back = join([tag("li", tag("a", "Overview", href="../index.html"))])
     html = html.replace("<html>", '<html lang="en">', 1).replace("<head>", f"<head>\n    {head}", 1)
     html = html.replace("</head>", ours, 1)
-    return re.sub(r'(<li id="nav-li-" )', lambda found: f"{back}\n        {found[1]}", html, count=1)
+    return re.sub(r'(<li id="nav-li-" )', lambda match: f"{back}\n        {match[1]}", html, count=1)
 
 
 def external(name: str, text: str) -> list[str]:

@@ -68,20 +68,20 @@ def states(commits: Sequence[Commit], history: History, results: Path, nights: S
         of_place[row.machine, row.environment] = of_place.get((row.machine, row.environment), 0) + 1
     tried = {path.name[:8] for path in results.glob("*/*.json")} - {commit[:8] for commit in unclean}
     tried |= {commit[:8] for commit in figures}
-    told = {failed.what: failed.reason for night in nights for failed in night.failed}
-    failed = tried | {what[:8] for what in told}
+    reasons = {failed.what: failed.reason for night in nights for failed in night.failed}
+    failed = tried | {what[:8] for what in reasons}
 
     def state(commit: Commit) -> State:
         if commit.hash in figures or commit.hash[:8] not in failed:
             return State(commit, figures.get(commit.hash, {}))
-        return State(commit, {}, _reason(commit, told, repository))
+        return State(commit, {}, _reason(commit, reasons, repository))
 
     first = max((i for i, commit in enumerate(commits) if commit.hash[:8] in tried), default=-1)
     return [state(commit) for commit in commits[:min(first + 1, MOST)]]
 
 
-def _reason(commit: Commit, told: Mapping[str, str], repository: Path) -> str:
-    for what, reason in told.items():
+def _reason(commit: Commit, reasons: Mapping[str, str], repository: Path) -> str:
+    for what, reason in reasons.items():
         if len(what) >= 8 and commit.hash.startswith(what[:40]):
             return reason
     if not git.has(repository, commit.hash, "attention/__init__.py"):
@@ -89,12 +89,12 @@ def _reason(commit: Commit, told: Mapping[str, str], repository: Path) -> str:
     return "nothing could be measured; the log of its run says why"
 
 
-def section(found: Sequence[State], places: Mapping[tuple[str, str], Place]) -> Markup | None:
+def section(all_states: Sequence[State], places: Mapping[tuple[str, str], Place]) -> Markup | None:
     """Makes the table of commits, each with the anchor that asv's pages and ours lead to."""
-    if not found:
+    if not all_states:
         return None
     return tag("section", tag("h2", "Commits"), table("Commits", ("commit", "date", "state", "author", "subject"), (
-        _row(state, places) for state in found), tall=True), id="commits")
+        _row(state, places) for state in all_states), tall=True), id="commits")
 
 
 def _row(state: State, places: Mapping[tuple[str, str], Place]) -> Markup:
@@ -103,9 +103,9 @@ def _row(state: State, places: Mapping[tuple[str, str], Place]) -> Markup:
     for key, count in state.figures.items():
         name = places[key].hardware if key in places else key[0]
         hardware[name] = hardware.get(name, 0) + count
-    said = ", ".join(f"{count} figures on {name}" for name, count in hardware.items()) or (
+    text = ", ".join(f"{count} figures on {name}" for name, count in hardware.items()) or (
         f"failed: {state.reason}" if state.reason else state.word)
     date = datetime.fromtimestamp(commit.time, UTC).strftime("%Y-%m-%d %H:%M")
     return tag("tr", tag("th", tag("code", commit.hash[:8]), scope="row"), tag("td", moment(commit.time, date)),
-               tag("td", said), tag("td", commit.author), tag("td", commit.subject, class_="subject"),
+               tag("td", text), tag("td", commit.author), tag("td", commit.subject, class_="subject"),
                id=commit.anchor, class_={"failed": "bad", "not measured": "soft"}.get(state.word))

@@ -16,21 +16,21 @@ def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_night
            problems: Sequence[str]) -> Contents:
     """Gathers what there is; what can't be read is added to the `problems`, a line each."""
     recorded, unreadable = nights.read(folder_of_nights)
-    graphs, said = Graphs(published), [*problems, *unreadable]
+    graphs, lines = Graphs(published), [*problems, *unreadable]
     project = str(config.get("project", "this project"))
     if find_spec("asv") is None or not results.is_dir():
-        return Contents(project, graphs, nights=recorded, problems=said)
+        return Contents(project, graphs, nights=recorded, problems=lines)
     from perf.history.rows import load
 
     history = load(results)
-    named = " ".join(said)
-    said += [str(problem) for problem in history.problems if str(problem.path) not in named]
-    found: dict[tuple[str, str], Place] = places(results, history)
+    named = " ".join(lines)
+    lines += [str(problem) for problem in history.problems if str(problem.path) not in named]
+    all_places: dict[tuple[str, str], Place] = places(results, history)
     states: list[commits.State] = []
     try:
         repository = root / config.get("repo", ".")
         states = commits.states(commits.log(repository), history, results, recorded, repository)
     except (ValueError, OSError) as error:
-        said.append(str(error))
-    rows = latest(history, found)
-    return Contents(project, graphs, rows, found, states, steps.steps(rows), recorded, said)
+        lines.append(str(error))
+    rows = latest(history, all_places)
+    return Contents(project, graphs, rows, all_places, states, steps.steps(rows), recorded, lines)

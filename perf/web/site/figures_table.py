@@ -30,7 +30,7 @@ LEGEND = (
 )
 
 
-def section(rows: Sequence[Latest], known: Mapping[str, Style], graphs: Graphs,
+def section(rows: Sequence[Latest], styles: Mapping[str, Style], graphs: Graphs,
             commits: Collection[str]) -> Markup | None:
     """Makes the table; None if there is no row. `commits` are on the page, by eight digits."""
     if not rows:
@@ -38,7 +38,7 @@ def section(rows: Sequence[Latest], known: Mapping[str, Style], graphs: Graphs,
 
     def backend(row: Latest, text: str) -> Markup:
         link = graphs.link(row.workload, "time_call", row.place.properties)
-        return join([tag("i", class_=f"dot {key(row.workload.backend, known)}"),
+        return join([tag("i", class_=f"dot {key(row.workload.backend, styles)}"),
                      tag("a", text, href=link) if link else text])
 
     numbers = {id(row): i for i, row in enumerate(rows)}

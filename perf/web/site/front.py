@@ -40,50 +40,50 @@ class Contents:
     problems: Sequence[str] = ()
 
 
-def page(shown: Contents) -> str:
+def page(content: Contents) -> str:
     """Returns the page as text."""
-    known = backend_styles({row.workload.backend for row in shown.rows})
-    style = file("page.css") + _file("site.css") + colours(known)
-    name = f"{TITLE} of {shown.project}"
-    on_page = {state.commit.hash[:8] for state in shown.states}
-    main = (_header(name, shown), _tiles(shown), _problems(shown.problems),
-            nights.section(shown.nights, _named(shown), on_page),
-            steps.section(shown.steps, shown.graphs, on_page),
-            figures_table.picks(list(shown.places.values())) if shown.rows else None,
-            _over_length(shown, known), figures_table.section(shown.rows, known, shown.graphs, on_page),
-            commits.section(shown.states, shown.places))
-    return document(name, charts.symbols(known), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
+    styles = backend_styles({row.workload.backend for row in content.rows})
+    style = file("page.css") + _file("site.css") + colours(styles)
+    name = f"{TITLE} of {content.project}"
+    on_page = {state.commit.hash[:8] for state in content.states}
+    main = (_header(name, content), _tiles(content), _problems(content.problems),
+            nights.section(content.nights, _named(content), on_page),
+            steps.section(content.steps, content.graphs, on_page),
+            figures_table.picks(list(content.places.values())) if content.rows else None,
+            _over_length(content, styles), figures_table.section(content.rows, styles, content.graphs, on_page),
+            commits.section(content.states, content.places))
+    return document(name, charts.symbols(styles), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
                     style=style, script=file("page.js") + _file("site.js"))
 
 
-def _header(name: str, shown: Contents) -> Markup:
+def _header(name: str, content: Contents) -> Markup:
     ways = tag("nav", *(tag("a", text, href=links.page(name)) for name, text in PAGES.items()), class_="ways",
-               aria_label="asv's pages") if shown.graphs else None
+               aria_label="asv's pages") if content.graphs else None
     theme = tag("button", "Theme", type="button", id="theme")
     return tag("header", tag("div", tag("h1", name), theme, class_="bar"), ways)
 
 
-def _tiles(shown: Contents) -> Markup:
+def _tiles(content: Contents) -> Markup:
     """Shows how the last night went, how old the history is, how much of it there is."""
-    regressed = sum(found.word in ALARMS for night in shown.nights for found in night.findings)
+    regressed = sum(finding.word in ALARMS for night in content.nights for finding in night.findings)
     tiles = [tile(regressed, "regressed or wrong last night", "bad" if regressed else "good", "#night")
-             if shown.nights else tile("-", "no night recorded", "", "#night")]
-    if shown.steps:
-        many = "" if len(shown.steps) == 1 else "s"
-        tiles.append(tile(len(shown.steps), f"step{many} up in the history", "", "#steps"))
-    if shown.rows:
-        newest = max(shown.rows, key=lambda row: row.evidence.time).evidence
+             if content.nights else tile("-", "no night recorded", "", "#night")]
+    if content.steps:
+        many = "" if len(content.steps) == 1 else "s"
+        tiles.append(tile(len(content.steps), f"step{many} up in the history", "", "#steps"))
+    if content.rows:
+        newest = max(content.rows, key=lambda row: row.evidence.time).evidence
         when, name = datetime.fromtimestamp(newest.time, UTC).strftime("%Y-%m-%d"), (newest.revision or "")[:8]
-        known = any(state.commit.hash == newest.revision for state in shown.states)
+        on_page = any(state.commit.hash == newest.revision for state in content.states)
         tiles.append(tile(moment(newest.time, when), f"last measured, at {name}", "fresh",
-                          f"#commit-{name}" if known else "#rows"))
-    if shown.states:
-        failed = sum(state.word == "failed" for state in shown.states)
-        measured = sum(state.word == "measured" for state in shown.states)
-        text = f"of {len(shown.states)} commits measured" + (f", {failed} failed" if failed else "")
+                          f"#commit-{name}" if on_page else "#rows"))
+    if content.states:
+        failed = sum(state.word == "failed" for state in content.states)
+        measured = sum(state.word == "measured" for state in content.states)
+        text = f"of {len(content.states)} commits measured" + (f", {failed} failed" if failed else "")
         tiles.append(tile(measured, text, "bad" if failed else "", "#commits"))
-    if shown.rows:
-        tiles.append(tile(len({row.workload for row in shown.rows}), "workloads tracked", "", "#rows"))
+    if content.rows:
+        tiles.append(tile(len({row.workload for row in content.rows}), "workloads tracked", "", "#rows"))
     return tag("section", tag("h2", "Summary", class_="unseen"), tag("div", *tiles, class_="tiles"), id="summary")
 
 
@@ -92,42 +92,42 @@ def _problems(problems: Sequence[str]) -> Markup | None:
                id="problems", class_="problems") if problems else None
 
 
-def _over_length(shown: Contents, known: Mapping[str, Style]) -> Markup | None:
+def _over_length(content: Contents, styles: Mapping[str, Style]) -> Markup | None:
     """Draws the last TFLOP/s over the sequence length, a block a place."""
     parts, drawn = [], set()
-    for place in shown.places.values():
-        of_place = {row.workload: i for i, row in enumerate(shown.rows) if row.place == place}
-        figures, backends = blocks([shown.rows[i].evidence for i in of_place.values()], known, of_place)
+    for place in content.places.values():
+        of_place = {row.workload: i for i, row in enumerate(content.rows) if row.place == place}
+        figures, backends = blocks([content.rows[i].evidence for i in of_place.values()], styles, of_place)
         drawn |= backends
         if figures:
             parts.append(tag("div", tag("p", f"{place.hardware}, {place.versions}", class_="where"), *figures,
-                             _ways(of_place, shown.graphs, place), data_hardware=place.hardware,
+                             _ways(of_place, content.graphs, place), data_hardware=place.hardware,
                              data_versions=place.versions))
     return tag("section", tag("h2", "Over the sequence length"),
                tag("p", "From the last time of every workload. Both axes are logarithmic; higher is better.",
-                   class_="note"), legend(drawn, known, False), *parts, id="sweeps") if parts else None
+                   class_="note"), legend(drawn, styles, False), *parts, id="sweeps") if parts else None
 
 
 def _ways(drawn: Mapping[Workload, int], graphs: Graphs, place: Place) -> Markup | None:
     """Links to asv's graphs of the same series over n."""
-    found = {link: w for w in drawn if (link := graphs.link(w, "time_call", place.properties, over_length=True))}
-    shown = [tag("li", tag("a", f"{title(w)}, batch {w.batch}", href=link)) for link, w in found.items()]
-    return tag("details", tag("summary", "The same in asv, any commit"), tag("ul", *shown)) if shown else None
+    links_to = {link: w for w in drawn if (link := graphs.link(w, "time_call", place.properties, over_length=True))}
+    entries = [tag("li", tag("a", f"{title(w)}, batch {w.batch}", href=link)) for link, w in links_to.items()]
+    return tag("details", tag("summary", "The same in asv, any commit"), tag("ul", *entries)) if entries else None
 
 
-def _named(shown: Contents) -> nights.Named:
+def _named(content: Contents) -> nights.Named:
     """Returns a function that names findings by their workloads, as far as the history has those."""
     by_id: dict[str, list[Latest]] = {}
-    for row in shown.rows:
+    for row in content.rows:
         by_id.setdefault(row.workload.id, []).append(row)
 
-    def named(night: Comparison, found: Finding) -> tuple[str, str | None]:
-        rows = sorted(by_id.get(found.benchmark, ()), key=lambda row: row.place.environment != night.environment)
+    def named(night: Comparison, finding: Finding) -> tuple[str, str | None]:
+        rows = sorted(by_id.get(finding.benchmark, ()), key=lambda row: row.place.environment != night.environment)
         if not rows:
-            return found.benchmark, None
-        figure = "time_call" if found.figure == "time" else f"track_{found.figure}"
-        w, commit = rows[0].workload, [found.since] if found.since else []
-        return full_title(w), shown.graphs.link(w, figure, rows[0].place.properties, commits=commit)
+            return finding.benchmark, None
+        figure = "time_call" if finding.figure == "time" else f"track_{finding.figure}"
+        w, commit = rows[0].workload, [finding.since] if finding.since else []
+        return full_title(w), content.graphs.link(w, figure, rows[0].place.properties, commits=commit)
 
     return named
 

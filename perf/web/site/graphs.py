@@ -16,9 +16,9 @@ class Graphs:
 
     def __init__(self, folder: Path) -> None:
         index = folder / "index.json"
-        told: dict[str, Any] = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-        self.benchmarks: Mapping[str, Any] = told.get("benchmarks", {})
-        self._told_apart = [name for name, values in told.get("params", {}).items()
+        published: dict[str, Any] = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+        self.benchmarks: Mapping[str, Any] = published.get("benchmarks", {})
+        self._told_apart = [name for name, values in published.get("params", {}).items()
                             if len(values) > 1 and name != "branch"]
 
     def __bool__(self) -> bool:

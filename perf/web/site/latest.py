@@ -53,20 +53,20 @@ class Latest:
 
 def latest(history: History, places: Mapping[tuple[str, str], Place]) -> list[Latest]:
     """Reads the last figures of each workload that was timed, at each machine and environment in `places`."""
-    found: dict[tuple[str, str, Workload], dict[str, Sequence[Entry]]] = {}
+    lines_by_workload: dict[tuple[str, str, Workload], dict[str, Sequence[Entry]]] = {}
     for (machine, environment, workload, figure), line in history.lines.items():
         if (machine, environment) in places:
-            found.setdefault((machine, environment, workload), {})[figure] = line
+            lines_by_workload.setdefault((machine, environment, workload), {})[figure] = line
     return [Latest(places[machine, environment], _evidence(workload, lines["time_call"][-1], lines), lines)
-            for (machine, environment, workload), lines in found.items() if "time_call" in lines]
+            for (machine, environment, workload), lines in lines_by_workload.items() if "time_call" in lines]
 
 
 def _evidence(w: Workload, timed: Entry, lines: Mapping[str, Sequence[Entry]]) -> Evidence:
     def figure(name: str) -> float | None:
         return next((row.value for row in lines.get(name, ()) if row.commit == timed.commit), None)
 
-    told = timed.statistics
-    wide = None if told is None else (told.high - told.low) / 2 / timed.value
+    statistics = timed.statistics
+    wide = None if statistics is None else (statistics.high - statistics.low) / 2 / timed.value
     peak, launches = figure("track_peak_bytes"), figure("track_launches")
     return Evidence(w, "ok", median=timed.value, interval=wide if wide is not None and wide < 1 else None,
                     peak_bytes=None if peak is None else int(peak), flops=flops(w), host=figure("track_host_time"),
@@ -99,13 +99,13 @@ def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, st
     for row in history.rows:
         if not row.dirty:
             newest[row.machine, row.environment] = row
-    found: dict[tuple[str, str], Place] = {}
+    newest_places: dict[tuple[str, str], Place] = {}
     count: dict[str, int] = {}
     for key, row in sorted(newest.items(), key=lambda item: item[1].measured or item[1].date, reverse=True):
         count[row.machine] = count.get(row.machine, 0) + 1
         if count[row.machine] <= most:
-            found[key] = _place(results, row)
-    return found
+            newest_places[key] = _place(results, row)
+    return newest_places
 
 
 def _place(results: Path, row: Entry) -> Place:
@@ -127,6 +127,6 @@ def _record(folder: Path, row: Entry) -> dict:
 
 def _versions(properties: Mapping[str, str]) -> str:
     """Writes "torch 2.11.0, python 3.12"; torch is first."""
-    told: Iterable[str] = sorted((name for name in properties if name not in NOT_VERSIONS),
+    names: Iterable[str] = sorted((name for name in properties if name not in NOT_VERSIONS),
                                  key=lambda name: (name != "torch", name == "python", name))
-    return ", ".join(f"{name} {properties[name]}".strip() for name in told if properties[name])
+    return ", ".join(f"{name} {properties[name]}".strip() for name in names if properties[name])

@@ -23,7 +23,7 @@ Named = Callable[[Comparison, Finding], tuple[str, str | None]]  # a benchmark i
 def read(folder: Path) -> tuple[list[Comparison], list[str]]:
     """Reads the newest night of each machine and environment, the newest first, and a line for each file that is
     none."""
-    found: dict[tuple[str, str], Comparison] = {}
+    newest: dict[tuple[str, str], Comparison] = {}
     problems = []
     for path in sorted(folder.glob("**/*.json")):
         try:
@@ -32,9 +32,9 @@ def read(folder: Path) -> tuple[list[Comparison], list[str]]:
             problems.append(str(error))
             continue
         key = (night.machine, night.environment)
-        if key not in found or night.time > found[key].time:
-            found[key] = night
-    return sorted(found.values(), key=lambda night: night.time, reverse=True), problems
+        if key not in newest or night.time > newest[key].time:
+            newest[key] = night
+    return sorted(newest.values(), key=lambda night: night.time, reverse=True), problems
 
 
 def section(nights: Sequence[Comparison], named: Named, commits: Collection[str]) -> Markup:
@@ -46,9 +46,9 @@ def section(nights: Sequence[Comparison], named: Named, commits: Collection[str]
 
 
 def _night(night: Comparison, named: Named, commits: Collection[str]) -> Markup:
-    shown = sorted(night.findings, key=lambda found: (PRESSING.index(found.word), -(found.ratio or 1)))
-    loud = [found for found in shown if found.word not in FOLDED]
-    quiet = [found for found in shown if found.word in FOLDED]
+    findings = sorted(night.findings, key=lambda finding: (PRESSING.index(finding.word), -(finding.ratio or 1)))
+    loud = [finding for finding in findings if finding.word not in FOLDED]
+    quiet = [finding for finding in findings if finding.word in FOLDED]
     broken = [step for step in night.steps if step.outcome != "ok"]
     versions = ", ".join(f"{name} {night.fingerprint[name]}" for name in ("torch", "cuda", "driver")
                          if night.fingerprint.get(name))
@@ -78,8 +78,9 @@ def _list(name: str, lines: Sequence[str]) -> Markup | None:
     return join([tag("p", tag("b", name)), tag("ul", *(tag("li", line) for line in lines))]) if lines else None
 
 
-def _table(night: Comparison, found: Sequence[Finding], named: Named, commits: Collection[str], label: str) -> Markup:
-    return table(label, HEADS, (_row(night, one, named, commits) for one in found), numbers=NUMBERS)
+def _table(night: Comparison, findings: Sequence[Finding], named: Named, commits: Collection[str],
+           label: str) -> Markup:
+    return table(label, HEADS, (_row(night, one, named, commits) for one in findings), numbers=NUMBERS)
 
 
 def _row(night: Comparison, one: Finding, named: Named, commits: Collection[str]) -> Markup:

@@ -11,11 +11,11 @@ def moment(seconds: float, text: str) -> Markup:
     return tag("time", text, data_t=f"{seconds:.0f}")
 
 
-def commit(revision: str, shown: Collection[str]) -> Markup:
-    """Writes a commit by its first digits, as a link if it is among the commits `shown` (by eight digits) on the
+def commit(revision: str, on_page: Collection[str]) -> Markup:
+    """Writes a commit by its first digits, as a link if it is among the commits `on_page` (by eight digits) on the
     page."""
     name = revision[:8]
-    return tag("a", name, href=f"#commit-{name}") if name in shown else join([name])
+    return tag("a", name, href=f"#commit-{name}") if name in on_page else join([name])
 
 
 def table(label: str, heads: Sequence[str], rows: Iterable[Markup], *, numbers: Collection[str] = (),

@@ -13,14 +13,14 @@ CALM = 0.1  # of the median: a range that is smaller is drawn as small as it is
 
 def sparkline(values: Sequence[float]) -> Markup | None:
     """Draws the last values, the oldest first; None for fewer than two."""
-    shown = values[-MOST:]
-    if len(shown) < 2:
+    last = values[-MOST:]
+    if len(last) < 2:
         return None
-    middle = statistics.median(shown)
-    low, high = min(*shown, middle * (1 - CALM)), max(*shown, middle * (1 + CALM))
-    across, up, span = (WIDTH - 2 * EDGE) / (len(shown) - 1), HEIGHT - 2 * EDGE, (high - low) or 1
+    middle = statistics.median(last)
+    low, high = min(*last, middle * (1 - CALM)), max(*last, middle * (1 + CALM))
+    across, up, span = (WIDTH - 2 * EDGE) / (len(last) - 1), HEIGHT - 2 * EDGE, (high - low) or 1
     points = [(f"{EDGE + across * i:.0f}", f"{HEIGHT - EDGE - up * ((value - low) / span):.1f}")
-              for i, value in enumerate(shown)]
+              for i, value in enumerate(last)]
     x, y = points[-1]
     return tag("svg", tag("polyline", points=" ".join(map(",".join, points))), tag("circle", cx=x, cy=y, r="2.4"),
                viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="spark", aria_hidden="true")

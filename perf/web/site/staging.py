@@ -28,7 +28,7 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
 
     Raises ValueError, in one line, if nothing is left.
     """
-    known = _benchmarks(results)
+    benchmarks = _benchmarks(results)
     commits = _commits(repository)
     left_out: dict[Path, str] = {}
     measured: dict[str, Cells] = {}
@@ -40,7 +40,7 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
             continue
         for path in sorted(path for path in folder.glob("*.json") if path.name not in RECORDS):
             try:
-                _add_measured(_read(path, machine, commits), known, measured)
+                _add_measured(_read(path, machine, commits), benchmarks, measured)
             except BROKEN as error:
                 left_out[path] = _first_line(error)
                 continue
@@ -50,8 +50,9 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
     if not measured:
         raise ValueError(f"{results}: nothing that asv could draw; run asv run, or pytest perf/ --benchmark-only "
                          "--perf-history")
-    kept = {name: known[name] | {"params": cut(known[name]["params"], cells)} for name, cells in measured.items()}
-    (to / "benchmarks.json").write_text(json.dumps({**kept, "version": known["version"]}), encoding="utf-8")
+    kept = {name: benchmarks[name] | {"params": cut(benchmarks[name]["params"], cells)}
+            for name, cells in measured.items()}
+    (to / "benchmarks.json").write_text(json.dumps({**kept, "version": benchmarks["version"]}), encoding="utf-8")
     return left_out
 
 
@@ -64,9 +65,9 @@ def cut(params: list[list[str]], cells: Collection[tuple[str, ...]]) -> list[lis
 def _benchmarks(results: Path) -> dict[str, Any]:
     path = results / "benchmarks.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        version = known.pop("version")
-        return {name: one for name, one in known.items() if one["params"]} | {"version": version}
+        benchmarks = json.loads(path.read_text(encoding="utf-8"))
+        version = benchmarks.pop("version")
+        return {name: one for name, one in benchmarks.items() if one["params"]} | {"version": version}
     except OSError:
         raise ValueError(f"{results}: no history yet (no benchmarks.json); run asv run, or pytest perf/ "
                          "--benchmark-only --perf-history") from None
@@ -89,20 +90,20 @@ def _read(path: Path, machine: str, commits: Collection[str]) -> Results:
     return results
 
 
-def _add_measured(results: Results, known: Mapping[str, Any], measured: dict[str, Cells]) -> None:
+def _add_measured(results: Results, benchmarks: Mapping[str, Any], measured: dict[str, Cells]) -> None:
     """Adds the cells that have a figure. All of a file or nothing: it may turn out to be broken."""
-    found: dict[str, Cells] = {}
-    for name in results.get_result_keys(known):
+    cells_by_name: dict[str, Cells] = {}
+    for name in results.get_result_keys(benchmarks):
         params = results.get_result_params(name)
-        given = results._results[name]  # as the file has it: asv would fill up what is too short
-        if given is not None and len(given) != len(list(product(*params))):
-            raise ValueError(f"{name} has {len(given)} figures, its axes have {len(list(product(*params)))}")
+        column = results._results[name]  # as the file has it: asv would fill up what is too short
+        if column is not None and len(column) != len(list(product(*params))):
+            raise ValueError(f"{name} has {len(column)} figures, its axes have {len(list(product(*params)))}")
         values = results.get_result_value(name, params)
         results.get_result_stats(name, params)
         cells = {cell for cell, value in zip(product(*params), values, strict=True) if not is_na(value)}
         if cells:
-            found[name] = cells
-    for name, cells in found.items():
+            cells_by_name[name] = cells
+    for name, cells in cells_by_name.items():
         measured.setdefault(name, set()).update(cells)
 
 

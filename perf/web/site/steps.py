@@ -42,8 +42,8 @@ class Step:
 
 def steps(rows: Sequence[Latest]) -> list[Step]:
     """Finds the steps of all figures of all rows, the largest first."""
-    found = (step for row in rows for figure, line in row.lines.items() for step in _of_line(row, figure, line))
-    return sorted(found, key=lambda step: step.ratio, reverse=True)
+    ups = (step for row in rows for figure, line in row.lines.items() for step in _of_line(row, figure, line))
+    return sorted(ups, key=lambda step: step.ratio, reverse=True)
 
 
 def _of_line(row: Latest, figure: str, line: Sequence[Entry]) -> Iterator[Step]:
@@ -60,14 +60,14 @@ def _of_line(row: Latest, figure: str, line: Sequence[Entry]) -> Iterator[Step]:
         yield Step(row, figure, crept.before, crept.after, nights=crept.nights)
 
 
-def section(found: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
+def section(ups: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
     """Makes the table; None if there is no step. `commits` are on the page, by eight digits."""
-    if not found:
+    if not ups:
         return None
     return tag("section", tag("h2", "Steps up in the history"),
                tag("p", f"Lasting changes of level within the last {RECENT} commits of a line, the largest first; what "
                         "has come back since is left out. Lower is better in every figure.", class_="note"),
-               table("Steps up", HEADS, (_row(step, graphs, commits) for step in found), numbers=HEADS[4:]), id="steps")
+               table("Steps up", HEADS, (_row(step, graphs, commits) for step in ups), numbers=HEADS[4:]), id="steps")
 
 
 def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:

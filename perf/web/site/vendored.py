@@ -83,9 +83,9 @@ def fetch(folder: Path = FOLDER) -> None:
             if done.returncode:
                 raise ValueError(f"npm pack {wanted}: {done.stderr.strip() or 'failed'}")
             archive = Path(place, done.stdout.split()[-1])
-            found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-            if found != package.integrity:
-                raise ValueError(f"{wanted}: its integrity is {found}, the lock says {package.integrity}")
+            integrity = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+            if integrity != package.integrity:
+                raise ValueError(f"{wanted}: its integrity is {integrity}, the lock says {package.integrity}")
             with tarfile.open(archive) as content:
                 for file in package.files:
                     member = content.extractfile(f"package/{file.path}")
