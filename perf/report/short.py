@@ -14,14 +14,13 @@ from perf.report.table import WIDTH, groups, mask
 from perf.report.units import largest_kernel, length, number, percent, seconds, share
 from perf.workloads.workload import Workload
 
-COLUMNS = {"": "<32", "n": ">5", "b": ">4", "  fastest": "<16", "time ": ">11", "±": ">5", "limit ": ">8",
-           "attn": ">5", "  largest kernel": "<22"}
-OTHERS = "  others"
-INDENT = " " * 43  # of the others, where they do not fit beside the fastest
+COLUMNS = {"": "<32", "n": ">7", "b": ">4", "  fastest": "<16", "time ": ">11", "±": ">5", "limit ": ">8",
+           "attn": ">6", "  largest kernel": "<25"}
+INDENT = " " * 45  # of the others, below the fastest
 
-LEGEND = ("Time is the median, ± half of its 95 % interval; the others take so many times as long. Limit is how near "
-          "it comes to the least time that this machine's memory (b) or arithmetic (F) allows; attn is attention's "
-          f"share of a model's step. {KERNEL_NOTE}")
+LEGEND = ("Time is the median, ± half of its 95 % interval; below stand the others, which take so many times "
+          "as long. Limit is how near it comes to the least time that this machine's memory (b) or arithmetic (F) "
+          f"allows; attn is attention's share of a model's step; 24/192 is n / keys. {KERNEL_NOTE}")
 
 
 def lines(rows: Sequence[Evidence]) -> list[str]:
@@ -31,7 +30,7 @@ def lines(rows: Sequence[Evidence]) -> list[str]:
     for group in groups(row for row in rows if row.outcome != "skipped"):
         sections.setdefault(_section(group[0].workload), []).extend(_comparison(group, timed))
     return [line for name, section_lines in sections.items() for line in (
-        _line({column: column for column in COLUMNS}, name) + OTHERS, *section_lines, "")]
+        _line({column: column for column in COLUMNS}, name).rstrip(), *section_lines, "")]
 
 
 def _section(w: Workload) -> str:
@@ -43,21 +42,19 @@ def _comparison(group: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -
     w = group[0].workload
     ranked = sorted((row for row in group if row.workload in timed), key=lambda row: row.median or 0)
     failed = [f"{row.workload.backend} {row.outcome.upper()}" for row in group if row.workload not in timed]
-    cells: dict[str, object] = {"n": length(w.n), "b": w.batch}
+    cells: dict[str, object] = {"n": length(w.n) + ("" if w.m == w.n else f"/{length(w.m)}"), "b": w.batch}
     if not ranked:
-        return [_line(cells, _name(w)) + ", ".join(failed)]
+        return [f"{_line(cells, _name(w)).rstrip()}  {', '.join(failed)}"]
     best = ranked[0]
-    base = models_table.reference(w if len(group) > 1 else best.workload, timed)
+    base = models_table.reference(best.workload, timed)
     others = [f"{row.workload.backend} {number((row.median or 0) / (best.median or 1), '.2f')}{_mark(row)}"
               for row in ranked[1:]]
     cells |= {"  fastest": f"  {best.workload.backend}", "time ": seconds(best.median or 0) + (_mark(best) or " "),
               "±": percent(best.interval), "limit ": f"{percent(share(best))} {LIMITS.get(best.limit or '', ' ')}",
               "attn": "" if w.bare else percent(best.attention_share), "  largest kernel": f"  {largest_kernel(best)}"}
     text = ", ".join([*others, *failed, *([models_table.against(best, base)] if w.treatment else [])])
-    start = f"{_line(cells, _name(w))}  "
-    if len(start + text) <= WIDTH:
-        return [(start + text).rstrip()]
-    return [start.rstrip(), *textwrap.wrap(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)]
+    return [_line(cells, _name(w)).rstrip(), *textwrap.wrap(text, WIDTH, initial_indent=INDENT,
+                                                            subsequent_indent=INDENT)]
 
 
 def _mark(row: Evidence) -> str:
@@ -67,11 +64,10 @@ def _mark(row: Evidence) -> str:
 def _name(w: Workload) -> str:
     """Writes "alibi forward, causal", or "distilgpt2 prefill, bnb-int8" for a model, whose attention is softmax unless
     named."""
-    keys = "" if w.m == w.n else f", {length(w.m)} keys"
     if w.bare:
-        return f"{w.function} {w.phase}, {mask(w)}{keys}"
+        return f"{w.function} {w.phase}, {mask(w)}"
     function = "" if w.function == "softmax" else f" {w.function}"
-    return f"{w.model}{function} {w.phase}{keys}" + "".join(f", {word}" for word in w.treatment)
+    return f"{w.model}{function} {w.phase}" + "".join(f", {word}" for word in w.treatment)
 
 
 def _line(cells: Mapping[str, object], name: str) -> str:

@@ -40,7 +40,7 @@ def ending(session: Session, arguments: Sequence[str], here: Path, *, verbose: b
     measured = sum(row.outcome == "ok" for row in rows)
     yield from wrap([f"{measured} workloads measured in {session.spending.line()}", *sheet, *session.notes,
                         *([session.watch.unwatched] if session.watch.unwatched else [])])
-    hints = itertools.chain([] if whole else warnings(rows), _not_products(rows), _slow(session))
+    hints = itertools.chain([] if whole else warnings(rows)[:1], _not_products(rows), _slow(session))
     for hint in itertools.islice(hints, None if verbose else HINTS):
         yield from [hint] if COMMAND in hint else wrap([hint])  # a command stays in one piece
     yield from _report(session, least, arguments, here)
