@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -52,9 +53,11 @@ class Session:
     @functools.cached_property
     def ceilings(self) -> roofline.Ceilings:
         """The machine's rates in the dtypes of this run."""
-        with self.spending.on("ceilings"):
+        with self.spending.on("ceilings"), warnings.catch_warnings(record=True) as doubts:
             dtypes = sorted({w.dtype for w in self.settings.workloads})
-            return roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)
+            rates = roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)
+        self.notes += [str(doubt.message) for doubt in doubts]
+        return rates
 
     def _compile_ahead(self) -> None:
         """Compiles before the first workload: nothing is timed while workers compile."""
