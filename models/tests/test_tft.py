@@ -105,6 +105,31 @@ def test_an_interpolation_is_as_exact_in_float64_when_the_model_was_in_bfloat16(
     assert torch.equal(layer.matrix, tft_layers.ResampleNorm(8, 12).double().matrix)
 
 
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10**6), variables=st.integers(1, 4), size=st.integers(1, 9), width=st.integers(2, 12),
+       slope=st.sampled_from([0.0, 1e-9, 1.0, 30.0]), parallel=st.booleans())
+def test_a_resampled_line_is_the_line_resampled(seed, variables, size, width, slope, parallel):
+    """In flat lines, steep ones, and where offsets and slopes are in one direction, so that all is 0 at one x."""
+    torch.manual_seed(seed)
+    layers = [tft_layers.ResampleNorm(size, width).double() for _ in range(variables)]
+    for layer in layers:
+        for weight in layer.parameters():
+            torch.nn.init.normal_(weight)
+    x = torch.randn(7, variables, dtype=torch.float64)
+    weight, bias = slope * torch.randn(variables, size, dtype=torch.float64), torch.randn(variables, size).double()
+    bias = 0.3 * weight if parallel else bias
+    leaves = [weight.requires_grad_(), bias.detach().requires_grad_()]
+    lines = tft_layers.resample_lines(layers, x, *leaves)
+    apart = torch.stack([layer(x[:, i, None] * weight + bias) for i, (layer, weight, bias) in
+                         enumerate(zip(layers, *leaves, strict=True))])
+    assert torch.allclose(lines, apart, rtol=1e-6, atol=1e-6)
+    sent = torch.randn_like(lines)
+    learned = [*leaves, *(weight for layer in layers for weight in layer.parameters())]
+    for ours, plain in zip(torch.autograd.grad(lines, learned, sent), torch.autograd.grad(apart, learned, sent),
+                           strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-4, atol=1e-5 * max(1.0, plain.abs().max().item()))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"),
                          [(torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 0.02)])
 def test_a_narrow_layer_norm_is_pytorchs(dtype, tolerance):
