@@ -76,18 +76,18 @@ def fit(model: nn.Module, preset: Preset, data: Data, how: Recipe, *, seed: int 
     data = data.to(device)
     optimizer = _optimizer(weights, how)
     first = checkpoints.resume(checkpoint, what, model, optimizer) if checkpoint else 0
-    started = time.monotonic()
+    start = time.monotonic()
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(first, how.steps):
-            spent = time.monotonic() - started
+            spent = time.monotonic() - start
             done = max(step / how.steps, spent / seconds if seconds else 0.0)
             if done >= 1:
                 break
             value = _step(model, preset, data, how, optimizer, weights, seed, step, done, dtype)
             last = step + 1 == how.steps
             if progress and (last or (step + 1) % 10 == 0):
-                progress(step + 1, how.steps, value.item(), time.monotonic() - started)
+                progress(step + 1, how.steps, value.item(), time.monotonic() - start)
             if checkpoint and (last or (step + 1) % every == 0):
                 checkpoints.save(checkpoint, what, model, optimizer, step + 1)
     optimizer.zero_grad(set_to_none=True)

@@ -22,9 +22,9 @@ from models.registry import Preset
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 END, SUMMARY = "<|endoftext|>", "<|summary|>"
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings",
+EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings",
             "pydoc_data", "distutils"}
 SHORTEST = 80  # letters of the shortest body that is worth a summary
 SUMMARY_TOKENS = 32
@@ -104,7 +104,7 @@ def pairs() -> tuple[Pair, ...]:
     unique: dict[tuple[str, str], Pair] = {}
     for file in sorted(root.rglob("*.py")):
         relative = file.relative_to(root)
-        if not LEFT_OUT & set(relative.parts):
+        if not EXCLUDED & set(relative.parts):
             for body, first_line in _docstrings(file):
                 unique.setdefault((body, first_line), Pair(relative.as_posix(), body, first_line))
     return tuple(unique.values())
@@ -115,18 +115,18 @@ def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
         tree = ast.parse(file.read_text("utf-8"))
     except (SyntaxError, UnicodeDecodeError):  # some files of the library are broken on purpose
         return
-    for node in _documented(tree):
+    for node in _definitions(tree):
         first_line, _, body = (ast.get_docstring(node) or "").partition("\n\n")
         if "\n" not in first_line and len(body) >= SHORTEST:
             yield " ".join(body.split()), " ".join(first_line.split())
 
 
-def _documented(node: Documented) -> Iterator[Documented]:
+def _definitions(node: Definition) -> Iterator[Definition]:
     """Yields the module, its classes and functions, and those inside them, but none inside other statements."""
     yield node
     for child in node.body:
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from _documented(child)
+            yield from _definitions(child)
 
 
 def fingerprint() -> str:

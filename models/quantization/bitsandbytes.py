@@ -85,12 +85,12 @@ class Int8(Method):
     threshold: float = 6.0
     package = "bitsandbytes"
 
-    def uncaptured(self, *, compiled: bool) -> str | None:
+    def refuses_capture(self, *, compiled: bool) -> str | None:
         if self.threshold:
             return "the host waits for the number of outlier columns (threshold=0 looks for none)"
         return None
 
-    def quantized(self, layer: Any) -> nn.Module:
+    def twin(self, layer: Any) -> nn.Module:
         import bitsandbytes as bnb
 
         twin = _layers()[0](layer.in_features, layer.out_features, bias=layer.bias is not None,
@@ -113,7 +113,7 @@ class FourBit(Method):
     package = "bitsandbytes"
     code: ClassVar[str]
 
-    def quantized(self, layer: Any) -> nn.Module:
+    def twin(self, layer: Any) -> nn.Module:
         import bitsandbytes as bnb
 
         twin = _layers()[1](layer.in_features, layer.out_features, bias=layer.bias is not None,

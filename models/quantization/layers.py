@@ -50,7 +50,7 @@ def matches(name: str, pattern: str) -> bool:
 def replace(model: nn.Module, name: str, method: Method) -> None:
     """Replaces a layer by its quantised twin in all its places."""
     old = model.get_submodule(name)
-    new = method.quantized(as_linear(old))
+    new = method.twin(as_linear(old))
     new.quantized_by = method  # type: ignore[assignment]
     new.feeds_attention = name.rpartition(".")[2] in ATTENTION_INPUTS  # type: ignore[assignment]
     for place, module in list(model.named_modules(remove_duplicate=False)):

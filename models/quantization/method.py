@@ -43,11 +43,11 @@ class Method:
         """Gives the reason why a layer with both sides >= MIN_SIDE must stay as it is; else None."""
         return None
 
-    def uncaptured(self, *, compiled: bool) -> str | None:
+    def refuses_capture(self, *, compiled: bool) -> str | None:
         """Gives the reason why a CUDA graph can't capture the model's forward, eager or compiled; None if it can."""
         return None
 
-    def quantized(self, layer: Any) -> nn.Module:
+    def twin(self, layer: Any) -> nn.Module:
         """Builds the quantised twin of a layer that is in `dtype`, on the same device."""
         raise NotImplementedError
 

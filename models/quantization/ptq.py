@@ -36,7 +36,7 @@ class DynamicInt8(Method):
             return "an LSTM without biases, bidirectional or with projections"
         return None
 
-    def quantized(self, layer: Any) -> nn.Module:
+    def twin(self, layer: Any) -> nn.Module:
         from torch.ao.nn.quantized import dynamic
         from torch.ao.quantization import default_dynamic_qconfig
 

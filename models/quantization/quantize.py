@@ -102,7 +102,7 @@ def why_not(method: str | Method, *, device: str | torch.device, model: nn.Modul
 def why_not_captured(method: str | Method, *, compiled: bool = False) -> str | None:
     """Gives the reason, in one line, why a CUDA graph can't capture a model quantised like this; None if it can."""
     method = get(method)
-    reason = method.uncaptured(compiled=compiled)
+    reason = method.refuses_capture(compiled=compiled)
     return f"{method.name}: {reason}" if reason else None
 
 

@@ -123,7 +123,7 @@ def _quantized(model: nn.Module, plan: Quantized) -> dict[str, torch.Tensor]:
         layer = layers.as_linear(model.get_submodule(name))
         kind = (type(layer), *shape, layer.bias is not None)
         if kind not in kinds:
-            kinds[kind] = plan.method.tensors(plan.method.quantized(copy.deepcopy(layer).to(plan.method.dtype)))
+            kinds[kind] = plan.method.tensors(plan.method.twin(copy.deepcopy(layer).to(plan.method.dtype)))
         tensors |= {f"{name}.{key}": x for key, x in kinds[kind].items()}
     return tensors
 

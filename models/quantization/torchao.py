@@ -34,7 +34,7 @@ class TorchAO(Method):
         """Gives torchao's description of the method."""
         raise NotImplementedError
 
-    def quantized(self, layer: Any) -> nn.Module:
+    def twin(self, layer: Any) -> nn.Module:
         twin = self.layer_class(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         twin.weight, twin.bias = nn.Parameter(layer.weight.detach(), requires_grad=False), layer.bias
         self.encode(twin)
@@ -114,7 +114,7 @@ class Int8Dynamic(TorchAO):
             return "int8 products on a GPU want sides that are multiples of 8"
         return None
 
-    def uncaptured(self, *, compiled: bool) -> str | None:
+    def refuses_capture(self, *, compiled: bool) -> str | None:
         return None if compiled else "eager, torchao prints every input to see whether it is fake, which waits for it"
 
     def config(self) -> Any:

@@ -251,7 +251,7 @@ def test_zeros_are_zeros_in_float8_and_all_else_is_torchaos_product(compiled, fe
     layer = nn.Linear(64, 48, device=device).bfloat16()
     with torch.no_grad():
         layer.weight[3] = 0
-        after: Any = Float8Dynamic().quantized(layer)
+        after: Any = Float8Dynamic().twin(layer)
         after.feeds_attention = feeds_attention
         x = torch.randn(5, 64, device=device).bfloat16()
         x[2] = 0
