@@ -73,6 +73,7 @@ class Subject:
                  compiles: Callable[[], AbstractContextManager[Compiled]] = compiling,
                  part: Part = lambda name: nullcontext()) -> None:
         self.workload, self.device, self.part = workload, preparer.device, part
+        self.launches: list[dict[str, Any]] = []  # of its device kernels, once it is checked
         if reason := preparer.why_not(workload):
             raise Missing(reason)
         with available(workload), compiles() as compiled:
@@ -111,6 +112,7 @@ class Subject:
         w = self.workload
         counted = counters.count(self.call, self.device, model=not w.bare and not w.compiled)
         self.facts.counters, self.facts.kernels = counted.counters, counted.kernels
+        self.launches = counted.launches
         self.facts.kernel_shares, self.facts.attention_share = counted.shares.kernels, counted.shares.attention
         if reason := fallback(counted, w, self.device):
             raise Wrong(reason, self.facts)

@@ -167,4 +167,5 @@ def _side(answer: Answer, failed: str) -> Side:
     if reason := answer.get("failed"):
         reasons[failed] = reason
     return Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
-                kernels=answer.get("kernels", {}), compile_seconds=answer.get("compile_seconds"))
+                kernels=answer.get("kernels", {}), launches=tuple(answer.get("launches", ())),
+                compile_seconds=answer.get("compile_seconds"))

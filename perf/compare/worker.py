@@ -4,8 +4,8 @@
 forked there (perf/compare/nursery.py). A request is a line of JSON on stdin, its answer a line on stdout:
 
     {"prepare": workload's fields, "check": bool}
-        {"ready": true, and if checked "counters", "kernels", "error", "bound", "peak_bytes", and of a compiled model
-        "compile_seconds", cold}
+        {"ready": true, and if checked "counters", "kernels", "launches", "error", "bound", "peak_bytes", and of a
+        compiled model "compile_seconds", cold}
         {"missing": reason}   it can't be done here: no such variant, no such package, no memory
         {"wrong": reason}     the oracle says otherwise, or the kernel that ran is not the one declared
         {"failed": reason}    anything else that was raised
@@ -163,7 +163,8 @@ def _checked(subject: Subject) -> Answer:
     facts, w = subject.check(), subject.workload
     sizes = {"kept_bytes": facts.kept_bytes, "flops": w.flops, "bytes": w.bytes}
     answer = {"ready": True, "counters": {**facts.counters, **{x: n for x, n in sizes.items() if n is not None}},
-              "kernels": facts.kernels, "error": facts.error, "bound": facts.bound, "peak_bytes": facts.peak_bytes}
+              "kernels": facts.kernels, "launches": subject.launches, "error": facts.error, "bound": facts.bound,
+              "peak_bytes": facts.peak_bytes}
     return answer | ({"compile_seconds": sum(facts.compiled.get(x, 0) for x in ("cold", "warm"))} if w.compiled else {})
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
+from perf.measure.launches import launches, with_code
 from perf.measure.shares import NODE, Event, Shares, annotated, shares
 
 EXACT = ("launches", "memcpys", "memsets", "host_syncs", "operators", "autograd_nodes", "compiled_regions",
@@ -50,6 +51,7 @@ class Counted:
     counters: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares, compare=False)  # of the time, which is not exact
+    launches: list[dict[str, Any]] = field(default_factory=list)  # of a GPU's kernels (perf/measure/launches.py)
 
 
 def count(call: Callable[[], Any], device: torch.device, *, model: bool = False) -> Counted:
@@ -68,7 +70,7 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
         while not on_gpu and len(times) < CALLS and times[0].nanoseconds < SHORT:
             times.append(shares(_profiled(call, device)[0], named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
-    found = replace(tally(events, on_gpu), shares=quickest)
+    found = replace(tally(events, on_gpu), shares=quickest, launches=with_code(launches(events)))
     if on_gpu:
         found.counters["host_syncs"] -= own
     found.counters["autograd_nodes"] = found.counters["autograd_nodes"] or nodes(result)

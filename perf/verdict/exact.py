@@ -9,6 +9,7 @@
 | peak_bytes, kept_bytes, flops, bytes | from `Thresholds.memory` on: an allocator's rounding is real and no matter |
 | error | from `Thresholds.error_factor` on: atomics add in any order |
 | compile_seconds | from `Thresholds.compile_factor` times and `compile_seconds` more on: cold, measured once |
+| launches' grids, registers, shared memory, code | never: told, for they say why a time moved |
 | autograd_nodes, operators of a GPU | never: told. What they make the device do is counted as launches, or timed |
 
 A rise is worse. More work for the device (the first two rows) is forgiven where the time is certain to have
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from perf.verdict.words import compile_change, counted, error_change, size_change
+from perf.verdict.words import compile_change, counted, error_change, relaunched, relaunched_alike, size_change
 
 DEVICE = ("launches", "memcpys", "memsets")
 ANY = ("host_syncs", "graph_breaks", "recompiles")
@@ -49,7 +51,7 @@ class Side:
     """One side of a comparison: what it counted, or why it has no time.
 
     `missing`: it can't do this; `invalid`: its machine was unfit; `wrong`: its result is. `kernels` are the names of
-    device kernels (operators on a CPU) with their launches.
+    device kernels (operators on a CPU) with how often they ran.
     """
 
     counters: Mapping[str, int]
@@ -60,6 +62,7 @@ class Side:
     wrong: str | None = None
     kernels: Mapping[str, int] = field(default_factory=dict)
     compile_seconds: float | None = None  # of a compiled model, cold
+    launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/launches.py)
 
     @property
     def figures(self) -> dict[str, int]:
@@ -82,7 +85,7 @@ def changes(base: Side, head: Side, *, memory: float, error_factor: float, compi
     old, new = base.figures, head.figures
     both = {name: (old[name], new[name]) for name in old if name in new}
     found = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
-             *_compiling(base, head, compile_factor, compile_seconds)]
+             *_compiling(base, head, compile_factor, compile_seconds), *_launches(base, head)]
     return sorted(found, key=lambda change: (1, -1, 0).index(change.sign))
 
 
@@ -158,6 +161,27 @@ def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[
         yield Change(compile_change(old, new), 1)
     elif old >= factor * new and old - new >= least:
         yield Change(compile_change(old, new), -1)
+
+
+def _launches(base: Side, head: Side) -> Iterator[Change]:
+    """How the kernels differ that ran on both sides, or that they don't; by which nothing gates."""
+    if not (base.launches and head.launches):
+        return
+    if list(map(dict, base.launches)) == list(map(dict, head.launches)):
+        yield Change(relaunched_alike(all("code" in launch for launch in base.launches)), 0)
+        return
+    old, new = _by_kernel(base.launches), _by_kernel(head.launches)
+    for kernel in [name for name in new if name in old]:
+        moved = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False) if was != now), None)
+        if moved and (words := relaunched(kernel, *moved)):
+            yield Change(words, 0)
+
+
+def _by_kernel(launches: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for launch in launches:
+        found.setdefault(launch["kernel"], []).append(launch)
+    return found
 
 
 def _sign(difference: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 SHOWN = 3  # names
 NAMES = {
@@ -15,6 +16,8 @@ NAMES = {
     "autograd_nodes": ("autograd node", "autograd nodes"),
     "peak_bytes": "peak memory", "kept_bytes": "memory kept between calls", "flops": "FLOPs", "bytes": "bytes to move",
 }
+LAUNCHED = {"spills": "spilled registers", "registers": "registers", "stages": "stages", "warps": "warps",
+            "shared": "shared bytes", "tile": "tile", "grid": "grid", "block": "block"}
 
 # Names of the inner operation of PyTorch's elementwise and reduction templates: "direct_copy_kernel_cuda".
 _GENERIC = re.compile(r"elementwise_kernel|reduce_kernel")
@@ -66,6 +69,27 @@ def error_change(old: float, new: float) -> str:
 def compile_change(old: float, new: float) -> str:
     """"compiles in 41.2 s, was 19.6 s (2.10x)"."""
     return f"compiles in {new:.1f} s, was {old:.1f} s ({new / old:.2f}x)" if old else f"compiles in {new:.1f} s"
+
+
+def relaunched(kernel: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """"flex_attention: registers 255 (was 168), stages 1 (was 3)": how two launches of a kernel differ; "" where it is
+    nothing that is told."""
+    told = [f"{label} {_plain(after[name])} (was {_plain(before[name])})" for name, label in LAUNCHED.items()
+            if name in before and name in after and before[name] != after[name]]
+    if not told and before.get("code") != after.get("code"):
+        told = ["other code"]
+    return f"{short(kernel)}: {', '.join(told)}" if told else ""
+
+
+def relaunched_alike(code: bool) -> str:
+    """"the same kernels": `code` says whether their code was compared, and not their names alone."""
+    return f"{'the same kernels' if code else 'kernels of the same names'}, launched alike"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={one}" for name, one in sorted(value.items()))
+    return " x ".join(map(str, value)) if isinstance(value, list | tuple) else f"{value}"
 
 
 def many(count: int, what: str) -> str:

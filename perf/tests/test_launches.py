@@ -1,0 +1,116 @@
+"""How kernels were launched and what code they are, from made-up records: no GPU is needed."""
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch.autograd import DeviceType
+
+from perf.measure.launches import launches, with_code
+from perf.tests.sides import SIDE, around, decided
+from perf.verdict.exact import changes
+
+FLASH = {"kernel": "flash_fwd_kernel<64>", "grid": [64, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 49152}
+FLEX = {"kernel": "triton_tem_fused_0", "grid": [32, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 65536,
+        "code": "aa", "spills": 0, "stages": 3, "warps": 4, "tile": {"BLOCK_M": 128, "BLOCK_N": 64}}
+METADATA = {"registers per thread": 168, "shared memory": 49152, "grid": [64, 8, 1], "block": [128, 1, 1],
+            "stream": 7, "correlation": 42, "est. achieved occupancy %": 25}
+
+
+def event(name: str, at: int, told: str | None = None, on: DeviceType = DeviceType.CUDA,
+          annotation: bool = False) -> Any:
+    def metadata() -> str:
+        return json.dumps(METADATA) if told is None else told
+
+    return SimpleNamespace(name=lambda: name, start_ns=lambda: at, device_type=lambda: on, metadata_json=metadata,
+                           is_user_annotation=lambda: annotation)
+
+
+def test_kernels_are_read_in_the_order_in_which_they_ran() -> None:
+    bare = json.dumps(METADATA)[1:-1]
+    record = [event("void second", 20, bare), event("void flash_fwd_kernel<64>", 10), event("Memcpy DtoD", 1),
+              event("aten::mm", 2, on=DeviceType.CPU), event("a step", 3, annotation=True), event("unknown", 4, ""),
+              event("broken", 5, "{")]
+    assert launches(record) == [FLASH, {**FLASH, "kernel": "second"}]
+    del record[1].metadata_json  # another version of torch tells nothing
+    assert len(launches(record)) == 1
+
+
+class CompiledKernel:
+    """As Triton's."""
+
+    def __init__(self, name: str, code: str, **facts: Any) -> None:
+        self.name, self.hash, self.n_regs, self.n_spills = name, code, facts.get("registers"), facts.get("spills")
+        self.metadata = SimpleNamespace(name=name, num_stages=2, num_warps=8)
+
+
+class TritonCompileResult:
+    """As inductor's tuner's."""
+
+    def __init__(self, kernel: CompiledKernel, **tile: int) -> None:
+        self.kernel, self.config = kernel, SimpleNamespace(num_stages=3, num_warps=4, kwargs=tile)
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace())
+
+
+def test_the_code_of_a_kernel_is_found_by_its_name_and_its_registers(triton: None) -> None:
+    alive = [TritonCompileResult(CompiledKernel("triton_tem_fused_0", "aa", registers=168, spills=0), BLOCK_M=128,
+                                 BLOCK_N=64),
+             TritonCompileResult(CompiledKernel("triton_tem_fused_0", "bb", registers=255, spills=12), BLOCK_M=128,
+                                 BLOCK_N=128)]
+    bare = {name: FLEX[name] for name in ("kernel", "grid", "block", "registers", "shared")}
+    found = with_code([bare, FLASH])
+    assert {**found[0], "tile": FLEX["tile"], "stages": 3, "warps": 4} == FLEX
+    assert found[1] == FLASH
+    assert alive
+
+
+def test_two_codes_that_look_alike_are_not_told_apart(triton: None) -> None:
+    alive = [CompiledKernel("fused", code, registers=168) for code in ("aa", "bb")]
+    assert with_code([{"kernel": "fused", "registers": 168}]) == [{"kernel": "fused", "registers": 168}]
+    assert alive
+
+
+def test_without_triton_nothing_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    assert with_code([FLASH]) == [FLASH]
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({}, "kernels of the same names, launched alike"),
+    ({"stages": 1, "code": "bb"}, "triton_tem_fused_0: stages 1 (was 3)"),
+    ({"spills": 12, "registers": 255, "code": "bb"},
+     "triton_tem_fused_0: spilled registers 12 (was 0), registers 255 (was 168)"),
+    ({"tile": {"BLOCK_M": 64, "BLOCK_N": 64}, "grid": [64, 8, 1], "code": "bb"},
+     "triton_tem_fused_0: tile BLOCK_M=64 BLOCK_N=64 (was BLOCK_M=128 BLOCK_N=64), grid 64 x 8 x 1 (was 32 x 8 x 1)"),
+    ({"warps": 8, "block": [256, 1, 1], "code": "bb"},
+     "triton_tem_fused_0: warps 8 (was 4), block 256 x 1 x 1 (was 128 x 1 x 1)"),
+    ({"shared": 131072, "code": "bb"}, "triton_tem_fused_0: shared bytes 131072 (was 65536)"),
+    ({"code": "bb"}, "triton_tem_fused_0: other code")])
+def test_how_two_launches_differ_is_told_and_does_not_gate(change: dict[str, Any], words: str) -> None:
+    base, head = replace(SIDE, launches=(FLASH, FLEX)), replace(SIDE, launches=(FLASH, {**FLEX, **change}))
+    [found] = changes(base, head, memory=0.01, error_factor=1.5)
+    assert (found.words, found.sign) == (words, 0)
+    assert decided(head, around(0, 0.001), base).word == "ok"
+    slower = decided(head, around(0.2), base)
+    assert slower.word == "regressed"
+    assert slower.why.endswith(words)
+
+
+def test_only_kernels_whose_code_was_compared_are_the_same() -> None:
+    side = replace(SIDE, launches=(FLEX,))
+    assert [one.words for one in changes(side, side, memory=0.01, error_factor=1.5)] == [
+        "the same kernels, launched alike"]
+
+
+def test_what_came_and_went_is_told_by_name_alone() -> None:
+    base, head = replace(SIDE, launches=(FLASH,)), replace(SIDE, launches=(FLEX,))
+    assert changes(base, head, memory=0.01, error_factor=1.5) == []
+    assert changes(SIDE, head, memory=0.01, error_factor=1.5) == []  # one of them told nothing
