@@ -9,32 +9,45 @@ import torch
 import attention
 from attention.testing import Reference, Report, inputs
 from perf.bench.prepare import Prepared, needs_grad
+from perf.bench.trial import Trial
+from perf.bench.values import Values
 from perf.workloads.workload import Workload
 
 
 class Kernels:
-    """Bare attention kernels of one shape."""
+    """The variants of one shape, with what they share: inputs, the oracle's results, and the reports on each."""
 
     def __init__(self, w: Workload, device: torch.device) -> None:
         q, k, v = inputs(batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
                          head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], device=device)
         self.device = device
         self.reference = Reference(w.function, q, k, v, causal=w.causal)
+        self.qkv, self.grad_out = Values((q, k, v)), Values((self.reference.grad_out,))
         self.modules: dict[str, attention.Attention] = {}
         self.reports: dict[tuple[str, bool], Report] = {}
+        self.trials: dict[str, Trial] = {}
 
     def prepare(self, w: Workload) -> Prepared:
+        """Builds the variant, if no workload before did, on the values that the reference was computed from."""
+        self.qkv.restore()
+        self.grad_out.restore()
         if w.variant not in self.modules:
-            self.modules[w.variant] = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads,
-                                                       head_dim=w.head_dim, seq_len=w.m, causal=w.causal,
-                                                       device=self.device, dtype=attention.DTYPES[w.dtype])
+            self.modules[w.variant] = self._built(w)
         if w.phase == "backward":
             keep_buffers()
         return Prepared(self._call(w), lambda: self._report(w), lambda: self._reference(w),
-                        self.modules[w.variant].kept_bytes)
+                        self.modules[w.variant].kept_bytes, lambda: self._renew(w), lambda: self._trial(w))
+
+    def _built(self, w: Workload) -> attention.Attention:
+        module = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, seq_len=w.m,
+                                  causal=w.causal, device=self.device, dtype=attention.DTYPES[w.dtype])
+        with torch.no_grad():  # what is timed has the parameters that are checked
+            for name, value in zip(self.reference.learned, self.reference.inputs[3:], strict=True):
+                module.get_parameter(name).copy_(value)
+        return module
 
     def _reference(self, w: Workload) -> None:
-        """Kept by the shape for all of its variants."""
+        """Computes, once for all variants of the shape, what the phase must give."""
         assert self.reference.bounds
         assert not needs_grad(w) or self.reference.gradient_bounds
 
@@ -43,6 +56,25 @@ class Kernels:
         if key not in self.reports:
             self.reports[key] = self.reference.check(self.modules[w.variant], grad=needs_grad(w))
         return self.reports[key]
+
+    def _renew(self, w: Workload) -> None:
+        """Writes new values into what the call reads; the backward pass alone reads the forward pass's inputs as well,
+        which it may not see changed."""
+        if w.phase != "backward":
+            self.qkv.renew()
+        if needs_grad(w):
+            self.grad_out.renew()
+
+    def _trial(self, w: Workload) -> Trial:
+        """Writes the trial's values, whose exact results are computed once for all variants of the shape."""
+        if w.phase == "backward":
+            self.qkv.restore()
+        else:
+            self.qkv.trial()
+        if w.phase not in self.trials:
+            self.trials[w.phase] = Trial(w, self.qkv.tensors, self.reference.names)
+        self.trials[w.phase].write(self.grad_out)
+        return self.trials[w.phase]
 
     def _call(self, w: Workload) -> Callable[[], Any]:
         module, grad_out = self.modules[w.variant], self.reference.grad_out
@@ -68,7 +100,7 @@ class _Backward:
 
 
 def keep_buffers() -> None:
-    """Compiled code may give saved tensors away during its backward pass; a graph that is kept forbids it."""
+    """Keeps the tensors that compiled code saved for its backward pass, which it may otherwise give away."""
     import torch._functorch.config as compiler
 
     compiler.donated_buffer = False

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,8 @@ import models
 from attention.testing import FLOOR, K, Report
 from perf.bench import treatments
 from perf.bench.prepare import Prepared
+from perf.bench.values import Values
+from perf.measure.counters import tensors
 from perf.policy.budgets import budget
 from perf.workloads.workload import ITEM_BYTES, UNQUANTISED, Workload
 
@@ -50,26 +52,39 @@ class Models:
         self.inputs = self.family.inputs(self.preset, batch=w.batch, device=device, dtype=self.dtype, **length)
         self.compiled: tuple[nn.Module, Any] | None = None
         self.state: tuple[nn.Module, dict[str, Any]] | None = None
-        self.references: dict[str, tuple[Tensors, dict[str, float]]] = {}
+        self.references: dict[tuple[str, bool], tuple[Tensors, dict[str, float]]] = {}
+        self.values = Values(x for x in self.inputs.values() if isinstance(x, torch.Tensor))
 
     def prepare(self, w: Workload) -> Prepared:
+        """Builds the model on the values that the references are computed from."""
+        self.values.restore()
         model = treatments.treated(self._plain(w), w)
-        call, check = treatments.refusing(self._call(model, w), w), lambda: self._report(w, model)
-        return Prepared(call, check, lambda: self._kept_reference(w), lambda: treatments.model_bytes(model, w))
+        call, read = self._call(model, w)
+        return Prepared(treatments.refusing(call, w), lambda: self._report(w, model), lambda: self._kept_reference(w),
+                        lambda: treatments.model_bytes(model, w), read.renew, lambda: self._trial(w, model, read))
+
+    def _trial(self, w: Workload, model: nn.Module, read: Values) -> Trial:
+        """Writes the trial's values, whose exact result is computed once for all backends."""
+        read.trial()
+        if w.quantization == UNQUANTISED:
+            return Trial(w, model, read.tensors, *self._kept_reference(w, read.tensors[0]))
+        plain = self._outputs(self._plain(w), w.plain, self.inputs, read.tensors[0])
+        return Trial(w, model, read.tensors, plain, {"logits": budget(w.quantization).logits})
 
     def _plain(self, w: Workload) -> nn.Module:
         return _switched(_built(w.model, w.function, self.dtype, self.device), w)
 
-    def _call(self, model: nn.Module, w: Workload) -> Callable[[], Any]:
+    def _call(self, model: nn.Module, w: Workload) -> tuple[Callable[[], Any], Values]:
+        """The call, and what it reads that changes: of a step of decoding the token, while its cache stays."""
         model.train(w.phase == "train-step")
         if w.phase == "train-step":
-            return functools.partial(_train_step, self.family, self._runnable(model, w), self.inputs)
+            return functools.partial(_train_step, self.family, self._runnable(model, w), self.inputs), self.values
         if w.phase == "decode":
             state = self._state(model, w)
             decoding = self._runnable(model, w)
-            return torch.no_grad()(lambda: self.family.decode(decoding, state))
+            return torch.no_grad()(lambda: self.family.decode(decoding, state)), Values([state["input_ids"]])
         run = self._runnable(model, w)
-        return torch.no_grad()(lambda: run(**self.inputs))
+        return torch.no_grad()(lambda: run(**self.inputs)), self.values
 
     def _state(self, model: nn.Module, w: Workload) -> dict[str, Any]:
         """One for what is timed and what is checked of a treated model: filling a cache between two calls of compiled
@@ -94,12 +109,16 @@ class Models:
             return self.compiled[1]
         return model
 
-    def _kept_reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
-        """By phase, for all backends; computing it leaves the model on the eager backend, so switch afterwards."""
-        if w.phase not in self.references:
-            self.references[w.phase] = self._reference(w.plain)
+    def _kept_reference(self, w: Workload, trial: torch.Tensor | None = None) -> tuple[Tensors, dict[str, float]]:
+        """The phase's, for all backends; computing it leaves the model on the eager backend, so switch afterwards.
+
+        `trial` is the first tensor of the trial's values, which stand in the inputs: the token of a step of decoding.
+        """
+        key = w.phase, trial is not None
+        if key not in self.references:
+            self.references[key] = self._reference(w.plain, trial)
             self._plain(w)
-        return self.references[w.phase]
+        return self.references[key]
 
     def _report(self, w: Workload, model: nn.Module) -> Report:
         if w.quantization != UNQUANTISED:
@@ -129,37 +148,62 @@ class Models:
                        f"layer {worst}".rstrip(): layers.get(worst, math.inf)},  # nothing was quantised
                       {"logits": allowed.logits, f"layer {worst}".rstrip(): allowed.layer})
 
-    def _reference(self, w: Workload) -> tuple[Tensors, dict[str, float]]:
+    def _reference(self, w: Workload, token: torch.Tensor | None = None) -> tuple[Tensors, dict[str, float]]:
         """What the phase must give, in float64, and what the rule allows."""
         eager = _switched(_built(w.model, w.function, self.dtype, self.device), w, backend="eager")
-        same = self._outputs(eager, w, self.inputs)
+        same = self._outputs(eager, w, self.inputs, token)
         wide_inputs = {name: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
                        for name, x in self.inputs.items()}
-        exact = self._outputs(_wide(w.model, w.function, self.dtype, self.device), w, wide_inputs)
+        exact = self._outputs(_wide(w.model, w.function, self.dtype, self.device), w, wide_inputs, token)
         floor = FLOOR[self.dtype] * torch.finfo(self.dtype).eps
         return exact, {x: K * _error(same[x], exact[x]) + floor for x in exact}
 
-    def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any]) -> Tensors:
+    def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any],
+                 token: torch.Tensor | None = None) -> Tensors:
         """The logits, or of a training step the loss and the gradients of all weights, as float64."""
         run = self._runnable(model, w)
         if w.phase == "train-step":
             model.train()
-            loss = _train_step(self.family, run, inputs)
-            gradients = _gradients(model)
-            model.zero_grad(set_to_none=True)
-            return {"loss": loss.detach().double(), **gradients}
+            return _named(w, model, _train_step(self.family, run, inputs))
         model.eval()
         with torch.no_grad():
             if w.phase == "decode":
                 state = self._state(model, w)
-                return {"logits": self.family.decode(run, state).double()}
-            out = run(**inputs)
-        return {"logits": getattr(out, "logits", out).double()}
+                token = state["input_ids"] if token is None else token
+                return _named(w, model, self.family.decode(run, {**state, "input_ids": token}))
+            return _named(w, model, run(**inputs))
 
 
 def _record(w: Workload) -> AbstractContextManager[Any]:
     """Records the attention layers of a model that is not compiled; None stands for those that can't be recorded."""
     return nullcontext() if w.compiled or attention_layers is None else attention_layers.record()
+
+
+class Trial:
+    """What a phase must give on the values that stand in `read`, and how far it may be off."""
+
+    def __init__(self, w: Workload, model: nn.Module, read: Sequence[torch.Tensor], exact: Tensors,
+                 bounds: dict[str, float]) -> None:
+        self.w, self.model, self.read, self.exact, self.bounds = w, model, read, exact, bounds
+
+    def judge(self, result: Any) -> Report:
+        """Holds a result of the timed call against the exact one."""
+        found = _named(self.w, self.model, result)
+        error = _error if self.w.quantization == UNQUANTISED else treatments.relative_error
+        return Report(f"{self.w.model} on {self.w.variant}", {x: error(found[x], self.exact[x]) for x in self.bounds},
+                      self.bounds)
+
+
+def _named(w: Workload, model: nn.Module, result: Any) -> Tensors:
+    """Names what the call of a phase returned, as float64: logits, or the loss and the gradients by part."""
+    if w.phase != "train-step":
+        return {"logits": next(tensors(result)).double()}
+    loss, *gradients = result
+    for weight, gradient in zip(_learning(model), gradients, strict=True):
+        weight.grad = gradient
+    named = {"loss": loss.detach().double(), **_gradients(model)}
+    model.zero_grad(set_to_none=True)
+    return named
 
 
 def _gradients(model: nn.Module) -> Tensors:
@@ -169,12 +213,17 @@ def _gradients(model: nn.Module) -> Tensors:
     return {f"gradients of {part}": gradient for part, gradient in parts.gradients(model).items()}
 
 
-def _train_step(family: Any, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-    """Forward, loss and backward; no optimizer, so that every step is the same one."""
+def _learning(model: nn.Module) -> Iterator[nn.Parameter]:
+    return (weight for weight in model.parameters() if weight.requires_grad)
+
+
+def _train_step(family: Any, model: nn.Module, inputs: dict[str, Any]) -> list[torch.Tensor | None]:
+    """Forward, loss and backward; no optimizer, so that every step is the same one. Gives the loss, and the gradients
+    of all weights that learn."""
     model.zero_grad(set_to_none=True)
     loss = family.loss(model, inputs)
     loss.backward()
-    return loss
+    return [loss, *(weight.grad for weight in _learning(model))]
 
 
 def _decode_inputs(family: Any, preset: models.Preset, model: nn.Module, w: Workload) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,12 +25,26 @@ SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works o
 
 @dataclass(frozen=True)
 class Prepared:
-    """`call()` is what is timed, `check()` says whether it is right by what `reference()` worked out before."""
+    """`call()` is what is timed, `check()` says whether it is right by what `reference()` worked out before.
+
+    `renew()` writes new values into what the call reads, `trial()` values whose exact result it returns a judge of.
+    """
 
     call: Callable[[], Any]
     check: Callable[[], Report]
     reference: Callable[[], Any]
-    kept: Callable[[], int] = lambda: 0  # bytes held between calls that are the variant's: a dense mask
+    kept: Callable[[], int]  # bytes held between calls that are the variant's: a dense mask
+    renew: Callable[[], None]
+    trial: Callable[[], Judge]
+
+
+class Judge(Protocol):
+    """Judges results of the call on the values that stand in `read`."""
+
+    @property
+    def read(self) -> Sequence[torch.Tensor]: ...
+
+    def judge(self, result: Any) -> Report: ...
 
 
 class Shared(Protocol):
@@ -96,14 +110,14 @@ def needs_grad(workload: Workload) -> bool:
 
 
 def predicted_bytes(w: Workload, device_type: str) -> int:
-    """What measuring and checking `w` holds at its peak: inputs, float64 reference, and the larger of the
-    call and the reference's scratch."""
+    """Predicts what measuring and checking `w` holds at its peak: inputs and float64 reference, both a second time for
+    the trial, and the larger of the call and the reference's scratch."""
     grad = needs_grad(w)
     call = attention.peak_bytes(w.variant, batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
                                 head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], grad=grad)
     scores = min(w.batch * w.heads * w.n * w.m, SCRATCH[device_type])
     tensors = w.batch * w.head_dim * (2 * w.heads * w.n + 2 * w.kv_heads * w.m)  # q, out; k, v
-    held = tensors * (ITEM_BYTES["fp64"] + ITEM_BYTES[w.dtype]) * (2 if grad else 1)
+    held = 2 * tensors * (ITEM_BYTES["fp64"] + ITEM_BYTES[w.dtype]) * (2 if grad else 1)
     if w.bare:
         return held + max(call, 5 * ITEM_BYTES["fp64"] * scores)
     from perf.bench.models import model_bytes

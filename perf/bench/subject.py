@@ -4,6 +4,7 @@
     facts = subject.check()                 # it is right, by the kernel it declares, weighed and counted; raises Wrong
     plan = subject.plan(clock)              # it is warm; the plan's call is what is timed
     samples, states = subject.sample(clock, plan, watch, precision)
+    subject.prove(plan, samples.median, ceilings)  # the timed call computes its result; raises Wrong
 """
 from __future__ import annotations
 
@@ -20,12 +21,14 @@ import attention
 from attention.testing import Report
 from perf.bench import NO_MEMORY
 from perf.bench.prepare import Preparer
+from perf.bench.proof import Caught, prove, too_fast
 from perf.bench.treatments import not_compiled
-from perf.measure import counters, memory
+from perf.measure import counters, memory, switches
 from perf.measure.clocks import Clock, Plan
 from perf.measure.compiling import Compiled, compiling
 from perf.measure.fitness import State, Watch
 from perf.measure.kernels import wrong_kernel
+from perf.measure.roofline import Ceilings
 from perf.measure.sampling import Samples, sample
 from perf.workloads.workload import Workload
 
@@ -74,6 +77,7 @@ class Subject:
                  part: Part = lambda name: nullcontext()) -> None:
         self.workload, self.device, self.part = workload, preparer.device, part
         self.launches: list[dict[str, Any]] = []  # of its device kernels, once it is checked
+        self.switches = switches.positions()
         if reason := preparer.why_not(workload):
             raise Missing(reason)
         with available(workload), compiles() as compiled:
@@ -85,8 +89,9 @@ class Subject:
             self.call = around(self.prepared.call)
             with part("first calls"):  # compilers and libraries make their plans
                 started = time.monotonic()
-                self.call()
+                result = self.call()
                 self.first_seconds = time.monotonic() - started
+            self.like = [torch.empty_like(x, device="meta") for x in counters.tensors(result)]
         self.facts = Facts(compiled=compiled.figures())
 
     def check(self) -> Facts:
@@ -126,13 +131,32 @@ class Subject:
     def plan(self, clock: Clock, *, graph: bool = True) -> Plan:
         """Warms the call up and chooses its rounds; without `graph` a GPU's call is launched, not replayed."""
         with available(self.workload):
-            return clock.prepare(self.call, graph=graph)
+            return clock.prepare(self.call, graph=graph, renew=self.prepared.renew)
 
     def sample(self, clock: Clock, plan: Plan, watch: Watch, precision: float) -> tuple[Samples, tuple[State, ...]]:
         """Times the plan's call until its median is known to `precision`, and looks at the machine meanwhile."""
         with available(self.workload):
             watch.begin()
             return sample(clock, plan, precision=precision, watch=watch.sample), watch.end()
+
+    def prove(self, plan: Plan, seconds: float = math.inf, ceilings: Ceilings | None = None) -> None:
+        """Holds what the timed call leaves, on inputs that it has not seen, against the rule.
+
+        Raises Wrong where it does not compute its result each time, where it moved a switch of the whole process, and
+        where it took `seconds`, which nothing can by the `ceilings`.
+        """
+        name = f"{self.workload.variant} ({self.workload.phase})"
+        with self.part("proof"), available(self.workload):
+            try:
+                prove(self.prepared, plan, self.device, self.like)
+            except Caught as caught:
+                raise Wrong(f"{name} {caught}", self.facts) from caught
+            finally:
+                moved = switches.moved(self.switches)
+        if moved:
+            raise Wrong(f"{name} {moved}", self.facts)
+        if ceilings is not None and (sentence := too_fast(seconds, self.workload, ceilings)):
+            raise Wrong(f"{name} {sentence}", self.facts)
 
 
 def worst(report: Report) -> tuple[float, float]:

@@ -125,13 +125,31 @@ class Pair:
                 found[process.side] = _told(process, ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
             self.times.base += found["base"]
             self.times.head += found["head"]
-            ratios.append(math.log(statistics.median(found["head"]) / statistics.median(found["base"])))
-        states = [_told(process, ANSWERING, state=True) for process in order]
+            ratios.append(_log_ratio(found))
+        states = self._states(order, ANSWERING + 20 * seconds)
         self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
         self.imports = tuple(states[0]["imports"])
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
         return statistics.median(ratios)
+
+
+    def _states(self, order: Sequence[Process], limit: float) -> list[Answer]:
+        """The machine as both sides saw it. Raises Died where what was timed is wrong, the head's first."""
+        states = {process.side: _told(process, limit, state=True) for process in order}
+        for side in ("head", "base"):
+            if reason := states[side].get("wrong"):
+                raise Died(side, reason)
+        return [states[process.side] for process in order]
+
+
+def _log_ratio(found: Mapping[str, Sequence[float]]) -> float:
+    """The log of the head's time over the base's. Raises Died where no time passed."""
+    median = {side: statistics.median(found[side]) for side in ("head", "base")}
+    for side, seconds in median.items():
+        if seconds <= 0:
+            raise Died(side, "no time passed between the clock's two readings: the call works elsewhere or not at all")
+    return math.log(median["head"] / median["base"])
 
 
 def _told(process: Process, limit: float, **request: Any) -> Answer:

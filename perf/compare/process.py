@@ -125,7 +125,8 @@ class Process:
 
 def variables(side: str, folder: Path, device: str) -> dict[str, str]:
     """The environment of a side's worker. A fault is put into the head only."""
-    found = {**environment(folder), "TORCHINDUCTOR_COMPILE_THREADS": "1", FAMILY: str(os.getpid())}
+    found = {worker.STATE: str(Path(".perf").absolute()), **environment(folder), "TORCHINDUCTOR_COMPILE_THREADS": "1",
+             FAMILY: str(os.getpid())}
     if device == "cpu":
         found |= ONE_THREAD | KEEP_MEMORY
     if side == "base":

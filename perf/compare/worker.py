@@ -14,7 +14,8 @@ forked there (perf/compare/nursery.py). A request is a line of JSON on stdin, it
     {"release": true}       {}: gives back the memory of what was prepared, for the other side
     {"rounds": k}           {"seconds": [of one call, in each round]}: all work is done when it answers
     {"state": true}         {"unfit": reason or null, "state": of the machine since the plan, "imports": [module]}: what
-                            it had to import of installed packages
+                            it had to import of installed packages; or {"wrong": reason}, where it was checked and
+                            what was timed computes no result, or took a time that nothing can
     {"quit": true}
 
 A plan and rounds may be "missing" too, where there is no memory for both sides at once, or "failed".
@@ -27,6 +28,7 @@ import gc
 import importlib
 import json
 import os
+import statistics
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from perf.measure.fitness import Watch
 
 Answer = dict[str, Any]
+STATE = "PERF_STATE"  # of the environment: the folder of what is measured once a machine
 INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/compare/inject.py)
 
 OURS = ("attention", "models", "perf")
@@ -67,6 +70,7 @@ class Worker:
         self.cores = _cores()
         self.subject: Subject | None = None
         self.made: Plan | None = None
+        self.checked, self.seconds = False, list[float]()
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
         """Raises what the workload raises, unless that is a lack of memory."""
@@ -92,7 +96,9 @@ class Worker:
             return self.plan(request["plan"], graph=request.get("graph", True))
         if "rounds" in request:
             assert self.made is not None, "rounds before a plan"
-            return {"seconds": rounds(self.timer, self.made, request["rounds"], self.watch)}
+            seconds = rounds(self.timer, self.made, request["rounds"], self.watch)
+            self.seconds += seconds
+            return {"seconds": seconds}
         return self.state()
 
     def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
@@ -103,6 +109,7 @@ class Worker:
         from perf.workloads.workload import Workload
 
         self.subject = self.made = None
+        self.checked = check
         gc.enable()
         _stay_on(self.cores)
         w = Workload(**fields)
@@ -132,16 +139,34 @@ class Worker:
         gc.disable()
         self.made = self.subject.plan(self.clock, graph=graph)
         self.watch.begin()
+        self.seconds.clear()
         return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
 
     def state(self) -> Answer:
         """On the CPU without the company of other processes: the sibling is one, and whoever started both knows."""
         from perf.measure.fitness import summary, unfit
 
+        if reason := self._disproved():
+            return {"wrong": reason}
         states = tuple(replace(state, host=state.host and replace(state.host, foreign_cores=0.0))
                        for state in self.watch.end())
         return {"unfit": unfit(states), "state": summary(states),
                 "imports": sorted(name for name in set(sys.modules) - self.at_first if _installed(name))}
+
+
+    def _disproved(self) -> str | None:
+        """Says what is wrong with the call that was timed, if it was checked: later pairs have the same code."""
+        from perf.bench.subject import Wrong
+        from perf.measure.roofline import FASTEST, ceilings
+
+        if not (self.checked and self.subject and self.made and self.seconds):
+            return None
+        try:
+            self.subject.prove(self.made, statistics.median(self.seconds),
+                               ceilings(self.device, FASTEST, folder=Path(os.environ.get(STATE, ".perf"))))
+        except Wrong as wrong:
+            return str(wrong)
+        return None
 
 
 def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> list[float]:

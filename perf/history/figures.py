@@ -97,6 +97,20 @@ class Cell:
             raise RuntimeError(self.figures.wrong)
         return self._subject.plan(self.clock)
 
+    @property
+    def timed(self) -> bool:
+        """Tells whether its time was asked for in this process."""
+        return "plan" in vars(self)
+
+    def prove(self) -> None:
+        """Raises RuntimeError where the call that was timed does not compute its result."""
+        from perf.bench.subject import Wrong
+
+        try:
+            self._subject.prove(self.plan)
+        except Wrong as wrong:
+            raise RuntimeError(str(wrong)) from wrong
+
     @functools.cached_property
     def _subject(self) -> Subject:
         import torch

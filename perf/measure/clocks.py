@@ -1,7 +1,8 @@
-"""What turns a call into seconds: CUDA-graph replay, CUDA events, or the CPU's monotonic clock.
+"""Clocks turn a call into seconds: by replay of its CUDA graph, by CUDA events, or by the CPU's monotonic clock.
 
 A clock is `prepare(fn)`, which warms up and says what to call, how often and what to do before each
 round, and a `timer`, a callable object that pytest-benchmark's `pedantic` and asv's `timer` take alike.
+`renew` writes new values into what the call reads: before each call that warms up, and before each round.
 """
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ SHORTEST_ROUND = 200e-6  # on the CPU: 4000 times what its clock resolves
 
 @dataclass(frozen=True)
 class Plan:
-    """How to time a call: `rounds` readings of `iterations` calls, `setup` before each round.
+    """Says how to time a call: `rounds` readings of `iterations` calls, `setup` before each round.
 
     `call` stands for the call given: itself, or the replay of its graph; `no_graph` says why not that.
     `seconds` is what a round takes, setup included, `host` what the host takes to launch the call.
@@ -43,7 +44,7 @@ class Plan:
 
 
 class CpuTimer:
-    """Seconds of the monotonic clock."""
+    """Reads the monotonic clock, in seconds."""
 
     __name__ = "perf_counter"
 
@@ -52,7 +53,7 @@ class CpuTimer:
 
 
 class CpuClock:
-    """Wall-clock time on the CPU, with the threads torch was given."""
+    """Measures wall-clock time on the CPU, with the threads that torch was given."""
 
     budget = 0.4  # seconds a cell
     most = 100  # rounds
@@ -64,16 +65,16 @@ class CpuClock:
     def name(self) -> str:
         return f"perf_counter, {torch.get_num_threads()} threads"
 
-    def prepare(self, fn: Call, *, graph: bool = True) -> Plan:
-        """There is no graph to take here, whatever `graph` allows."""
-        seconds = _warm_up(fn, lambda: None)
+    def prepare(self, fn: Call, *, graph: bool = True, renew: Call | None = None) -> Plan:
+        """Warms `fn` up and chooses its rounds. There is no graph to take here, whatever `graph` allows."""
+        seconds = _warm_up(fn, lambda: None, renew)
         iterations = max(1, math.ceil(SHORTEST_ROUND / seconds))
-        return Plan(fn, _rounds(self.budget, seconds * iterations, self.most), iterations, None,
-                    seconds * iterations, self.name)
+        whole = seconds * iterations + (_host_seconds(renew, lambda: None) if renew else 0.0)
+        return Plan(fn, _rounds(self.budget, whole, self.most), iterations, renew, whole, self.name)
 
 
 class Reading:
-    """A moment on the GPU, recorded as an event; a difference of two waits for the later one."""
+    """Is a moment on the GPU, recorded as an event; the difference of two waits for the later one."""
 
     __slots__ = ("event", "overhead")
 
@@ -88,7 +89,7 @@ class Reading:
 
 
 class CudaTimer:
-    """Lazy readings: recording one neither waits for the GPU nor makes it wait.
+    """Records readings lazily: one neither waits for the GPU nor makes it wait.
 
     `overhead` is what a pair of readings shows of itself: the seconds between the first event and a
     kernel's start, and between its end and the second. It is measured (`CudaClock.calibrate`) and taken off.
@@ -102,7 +103,7 @@ class CudaTimer:
 
 
 class CudaClock:
-    """GPU time of a call from a cold L2 cache, by replaying its CUDA graph between two events.
+    """Measures the GPU time of a call from a cold L2 cache, by replaying its CUDA graph between two events.
 
     A call that can't be captured is launched between the events. Before each round a buffer twice the
     size of the L2 is written, as often as it takes to keep the GPU busy while the host launches what
@@ -132,9 +133,9 @@ class CudaClock:
     def _synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
 
-    def prepare(self, fn: Call, *, graph: bool = True) -> Plan:
-        """Without `graph` the call is launched between the events, captured or not."""
-        seconds = _warm_up(fn, self._synchronize)
+    def prepare(self, fn: Call, *, graph: bool = True, renew: Call | None = None) -> Plan:
+        """Warms `fn` up, captures it and chooses its rounds; without `graph` it is launched between the events."""
+        seconds = _warm_up(fn, self._synchronize, renew)
         host = _host_seconds(fn, self._synchronize) if seconds < self.slow else None
         call, reason = fn, None if graph else "it was asked for without one"
         if graph:
@@ -149,7 +150,14 @@ class CudaClock:
             launch = host or 0.0 if reason else _host_seconds(call, self._synchronize)
             times = max(1, math.ceil(min(1.5 * launch, self.longest_flush) / self._flush_seconds))
             seconds = self._gpu_seconds(lambda: self._flush(times), call) + launch + times * self._flush_seconds
-        return Plan(call, _rounds(self.budget, seconds, self.most), 1, lambda: self._flush(times), seconds,
+        before = renew or (lambda: None)
+        seconds += self._gpu_seconds(lambda: self._flush(1), before) if renew else 0.0
+
+        def setup() -> None:
+            before()
+            self._flush(times)
+
+        return Plan(call, _rounds(self.budget, seconds, self.most), 1, setup, seconds,
                     self.by_events if reason else self.name, host, reason)
 
     @functools.cached_property
@@ -165,7 +173,7 @@ class CudaClock:
         return self._overhead(capture)
 
     def _overhead(self, made: Callable[[Call], Call]) -> float:
-        """What readings around a call show of themselves: twice that of one empty kernel, less that of two."""
+        """Measures what readings around a call show of themselves: twice that of one empty kernel, less that of two."""
         one = torch.zeros(1, device=self.device)
 
         def kernels(count: int) -> Call:
@@ -175,7 +183,7 @@ class CudaClock:
         return max(0.0, 2 * single - double)
 
     def _gpu_seconds(self, before: Call, fn: Call, times: int = 3) -> float:
-        """Median GPU time of `fn` after `before`, its readings as they are."""
+        """Measures the median GPU time of `fn` after `before`, its readings as they are."""
         plain, seconds = CudaTimer(), []
         for _ in range(times):
             before()
@@ -190,15 +198,18 @@ Clock = CpuClock | CudaClock
 
 @functools.cache
 def clock(device: torch.device) -> Clock:
-    """The clock of a device. Creating it touches no GPU."""
+    """Gives the clock of a device. Creating it touches no GPU."""
     return CudaClock(device) if device.type == "cuda" else CpuClock()
 
 
-def _warm_up(fn: Call, synchronize: Call) -> float:
-    """Calls `fn` until three calls in a row agree or the time for it is spent; seconds a call."""
+def _warm_up(fn: Call, synchronize: Call, renew: Call | None = None) -> float:
+    """Calls `fn`, on new inputs each time, until three calls agree or the time is spent; gives their seconds."""
     seconds: list[float] = []
     end = time.perf_counter() + WARM_UP_SECONDS
     while len(seconds) < 2 or time.perf_counter() < end:
+        if renew:
+            renew()
+            synchronize()
         start = time.perf_counter()
         fn()
         synchronize()
@@ -210,7 +221,7 @@ def _warm_up(fn: Call, synchronize: Call) -> float:
 
 
 def _host_seconds(fn: Call, synchronize: Call) -> float:
-    """How long the host takes to launch `fn`."""
+    """Measures how long the host takes to launch `fn`, in seconds."""
     seconds = []
     for _ in range(3):
         synchronize()

@@ -1,4 +1,4 @@
-"""What a call does, counted rather than timed: kernel launches, copies, operators, autograd nodes, compilations.
+"""Counters say what a call does without a clock: kernel launches, copies, operators, autograd nodes, compilations.
 
 Counts carry no noise: two runs of the same code on the same machine and versions give the same, so any
 change of a figure in `EXACT` is real and may gate by itself. What varies from run to run may not: a time,
@@ -46,7 +46,7 @@ _GRAPH = "## Call CompiledFxGraph"  # and the hash of its code
 
 @dataclass(frozen=True)
 class Counted:
-    """Of one call: its counters, and the names of its device kernels (operators on a CPU) with their launches."""
+    """Holds one call's counters, and the names of its device kernels (operators on a CPU) with their launches."""
 
     counters: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def tally(events: Iterable[Event], on_gpu: bool) -> Counted:
 
 
 def _kernel(event: Event, on_gpu: bool) -> str | None:
-    """The name under which an event has a share of the time: a GPU's kernel or copy, an operator on a CPU."""
+    """Gives the name under which an event has a share of the time: a GPU's kernel or copy, an operator on a CPU."""
     if event.is_user_annotation() or on_gpu != (event.device_type() == DeviceType.CUDA):
         return None
     return _short(event.name()) if on_gpu else _operator(event.name())
@@ -125,7 +125,7 @@ def _short(kernel: str) -> str:
 
 
 def compilations() -> dict[str, int]:
-    """Graph breaks, and graphs compiled, since the process began; 0 while nothing was compiled.
+    """Counts graph breaks, and graphs compiled, since the process began.
 
     A cell that compiles can be given its own: the difference between before it was built and after.
     """
@@ -137,8 +137,8 @@ def compilations() -> dict[str, int]:
 
 
 def nodes(result: Any) -> int:
-    """The nodes of the autograd graphs that the tensors in `result` hang on."""
-    ahead = [x.grad_fn for x in _tensors(result) if x.grad_fn is not None]
+    """Counts the nodes of the autograd graphs that the tensors in `result` hang on."""
+    ahead = [x.grad_fn for x in tensors(result) if x.grad_fn is not None]
     seen = set(ahead)
     while ahead:
         for node, _ in ahead.pop().next_functions:
@@ -148,18 +148,19 @@ def nodes(result: Any) -> int:
     return len(seen)
 
 
-def _tensors(result: Any) -> Iterator[torch.Tensor]:
+def tensors(result: Any) -> Iterator[torch.Tensor]:
+    """Yields the tensors in what a call returned: itself, or those of its lists and mappings, in order."""
     if isinstance(result, torch.Tensor):
         yield result
     elif isinstance(result, Mapping):
-        yield from _tensors(list(result.values()))
+        yield from tensors(list(result.values()))
     elif isinstance(result, list | tuple):
         for item in result:
-            yield from _tensors(item)
+            yield from tensors(item)
 
 
 def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[list[Event], Any]:
-    """The profiler's raw record of `call`, and what it returned. torch.profiler would import the compiler."""
+    """Gives the profiler's raw record of `call`, and what it returned. torch.profiler would import the compiler."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(device)
@@ -170,6 +171,6 @@ def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[list[Event
 
 @functools.cache
 def _own_syncs(device: torch.device) -> int:
-    """Times that the profiler itself waits for the GPU, seen where nothing is called."""
+    """Counts how often the profiler itself waits for the GPU, seen where nothing is called."""
     events, _ = _profiled(lambda: None, device)
     return tally(events, on_gpu=True).counters["host_syncs"]

@@ -1,4 +1,4 @@
-"""A call, captured as a CUDA graph: its kernels in their order, launched at once, without the host."""
+"""A CUDA graph launches a call's kernels in their order at once, without the host."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import torch
 
 
 class Uncapturable(ValueError):
-    """Why a call can't be captured, in one line."""
+    """Says why a call can't be captured, in one line."""
 
 
 def capture(fn: Callable[[], Any]) -> Callable[[], Any]:
-    """A callable that replays the kernels of one `fn()`; `fn` has run before.
+    """Makes a callable that replays the kernels of one `fn()`; `fn` has run before.
 
     It is captured on the current stream: gradients flow on the stream of their forward pass, so that
     stream can't be the default one, which refuses to be captured. Raises Uncapturable, e.g. for a call

@@ -1,4 +1,4 @@
-"""The roofline: what this machine's memory and matrix units were seen to reach, and the floor they set.
+"""The roofline says what this machine's memory and matrix units were seen to reach, and the floor they set.
 
 Williams, Waterman, Patterson: Roofline, CACM 52(4), 2009. A call that moves b bytes and computes f FLOPs
 takes at least max(b / copy rate, f / matmul rate) seconds; its share is that floor over its time.
@@ -26,30 +26,32 @@ from perf.system import files
 from perf.workloads.workload import Workload
 
 SCHEMA = 1
+FASTEST = ("fp32", "bf16", "fp16")  # one of these is the fastest dtype of a machine
+BEYOND = 2.0  # times the highest ceiling: what nothing computes at
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """`copy` in bytes/s, read and written; `matmul` in FLOP/s by the labels of `rates.labels`."""
+    """Holds `copy` in bytes/s, read and written, and `matmul` in FLOP/s by the labels of `rates.labels`."""
 
     copy: float
     matmul: dict[str, float]
 
     def flops(self, dtype: str) -> float | None:
-        """The highest FLOP/s known for a dtype, in IEEE arithmetic or what torch is set to."""
+        """Gives the highest FLOP/s of a dtype, in IEEE arithmetic or as torch is set; None if none was measured."""
         return max((rate for label, rate in self.matmul.items() if label.partition("-")[0] == dtype), default=None)
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The least `seconds` of a call, and the `limit` that sets them: "bytes" or "FLOPs"."""
+    """Holds the least `seconds` of a call, and the `limit` that sets them: "bytes" or "FLOPs"."""
 
     seconds: float
     limit: str
 
 
 def floor(w: Workload, ceilings: Ceilings) -> Floor | None:
-    """What the roofline allows `w`, by those of its bytes and FLOPs that are known; None if neither is.
+    """Gives the least time of `w` by those of its bytes and FLOPs that are known; None if neither is.
 
     The exponentials of softmax are left out. Their unit can bind: an H100's makes 3.9 T/s beside 989 TFLOP/s,
     so at head_dim 64 they take as long as the products (FlashAttention-3, arXiv 2407.08608, section 3.1).
@@ -64,23 +66,29 @@ def floor(w: Workload, ceilings: Ceilings) -> Floor | None:
     return max(floors, key=lambda floor: floor.seconds, default=None)
 
 
+def least(w: Workload, ceilings: Ceilings) -> Floor | None:
+    """Gives the time below which no call of `w` is believed, by its FLOPs: at `BEYOND` times the most of any dtype.
+
+    A call may compute in a dtype that is faster here than its own (on some CPUs float32 is several times as fast as
+    bf16), in eight bits, or leave out what it can prove to be nothing. Bytes are no limit: caches hold some of them.
+    None where the FLOPs are not known.
+    """
+    rate = max(ceilings.matmul.values(), default=None)
+    return None if w.flops is None or rate is None else Floor(w.flops / (BEYOND * rate), "FLOPs")
+
+
 def share(floor: Floor | None, seconds: float | None) -> float | None:
-    """How much of its limit a call of `seconds` reaches: 1 on the roofline, more where it beats it."""
+    """Tells how much of its limit a call of `seconds` reaches: 1 on the roofline, more where it beats it."""
     return floor.seconds / seconds if floor and seconds else None
 
 
 def intensity(w: Workload) -> float | None:
-    """FLOPs a byte: where `w` stands on the axis of a roofline. None where either is unknown."""
+    """Counts FLOPs a byte: where `w` stands on the axis of a roofline. None where either is unknown."""
     return w.flops / w.bytes if w.flops is not None and w.bytes else None
 
 
-def attainable(ceilings: Ceilings, dtype: str, intensity: float) -> float:
-    """FLOP/s that the roofline allows at so many FLOPs a byte. Raises ValueError as `ridge`."""
-    return min(_known(ceilings, dtype), intensity * ceilings.copy)
-
-
 def ridge(ceilings: Ceilings, dtype: str) -> float:
-    """FLOPs a byte from which on FLOPs are the limit. Raises ValueError for a dtype without a ceiling."""
+    """Gives the FLOPs a byte from which on FLOPs are the limit. Raises ValueError for a dtype without a ceiling."""
     return _known(ceilings, dtype) / ceilings.copy
 
 
@@ -93,7 +101,7 @@ def _known(ceilings: Ceilings, dtype: str) -> float:
 
 
 def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ceilings:
-    """This machine's ceilings of `dtypes`: those kept in `folder`; what they lack is measured, and kept.
+    """Gives this machine's ceilings of `dtypes`: those in `folder`; what they lack is measured, and written there.
 
     The first time takes 1 or 2 seconds. What is measured on an unfit machine is returned, with a warning that
     says why, but not kept.
@@ -115,7 +123,7 @@ def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ce
 
 
 def _measured(device: torch.device, missing: Iterable[str], kept: Ceilings | None) -> Ceilings:
-    """`kept` and the products that it lacks; nothing is measured twice."""
+    """Adds to the ceilings the products that they lack; nothing is measured twice."""
     made = clock(device)
     copy, matmul = (kept.copy, kept.matmul) if kept else (rates.copy(device, made), {})
     found = Ceilings(copy, matmul | {label: rates.matmul(device, label, made) for label in missing})
@@ -132,7 +140,7 @@ def _name(device: torch.device) -> str:
 
 
 def _load(path: Path, identity: str) -> Ceilings | None:
-    """The ceilings kept in a file; None if there is none, and with a warning if it holds something else."""
+    """Reads the ceilings in a file; None if there is none, and with a warning if it holds something else."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if (record["schema"], record["machine"]) != (SCHEMA, identity):

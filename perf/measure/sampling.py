@@ -27,7 +27,7 @@ CHUNK = 0.025  # seconds of rounds between two looks at the interval and the mac
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds a call, one a round. `interval` is half the width of the median's interval, relative to it."""
+    """Holds seconds of a call, one a round. `interval` is half the width of the median's interval, relative to it."""
 
     seconds: tuple[float, ...]
     interval: float
@@ -35,18 +35,18 @@ class Samples:
 
     @property
     def median(self) -> float:
-        """The middle one, in seconds."""
+        """Gives the middle one, in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def iqr(self) -> float:
-        """The seconds between the quartiles."""
+        """Gives the seconds between the quartiles."""
         ordered, quarter = sorted(self.seconds), len(self.seconds) // 4
         return ordered[-1 - quarter] - ordered[quarter]
 
 
 def sample(clock: Clock, plan: Plan, *, precision: float, watch: Callable[[], Any] | None = None) -> Samples:
-    """Rounds of `plan` until the median's interval is within `precision`, or the clock's budget is spent.
+    """Times rounds of `plan` until the median's interval is within `precision`, or the clock's budget is spent.
 
     GPU readings are lazy: a chunk's rounds are queued, `watch()` looks at the machine while the GPU
     works on them, then the readings are read; nothing runs beside the timing.
@@ -68,7 +68,7 @@ def sample(clock: Clock, plan: Plan, *, precision: float, watch: Callable[[], An
 
 
 def one_round(clock: Clock, plan: Plan) -> tuple[Any, Any]:
-    """Two readings of the clock, with the plan's calls between them."""
+    """Reads the clock twice, with the plan's calls in between."""
     if plan.setup:
         plan.setup()
     start = clock.timer()
@@ -78,21 +78,22 @@ def one_round(clock: Clock, plan: Plan) -> tuple[Any, Any]:
 
 
 def median_interval(seconds: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of the median, relative to the median; 0 < it <= inf.
+    """Gives half the width of the 95 % interval of the median, relative to the median; 0 < it <= inf.
 
-    Of fewer than `FEWEST` samples it is that between the smallest and the largest, or infinite of one.
+    Of fewer than `FEWEST` samples it is that between the smallest and the largest, or infinite of one, and of samples
+    in which no time passed.
     """
     if len(seconds) < 2:
         return math.inf
     ordered = sorted(seconds)
     rank = _rank(len(ordered))
-    width = ordered[-1 - rank] - ordered[rank]
-    return width / 2 / statistics.median(ordered)
+    width, median = ordered[-1 - rank] - ordered[rank], statistics.median(ordered)
+    return width / 2 / median if median else math.inf
 
 
 @functools.cache
 def _rank(n: int) -> int:
-    """The most samples that may be left out at either end of n."""
+    """Counts the most samples that may be left out at either end of n."""
     tail, term, rank = 0.0, 0.5 ** n, 0
     for left_out in range(n // 2):
         tail += term  # P(fewer than left_out + 1 of n samples lie below the median)

@@ -54,7 +54,7 @@ class Session:
     def ceilings(self) -> roofline.Ceilings:
         """The machine's rates in the dtypes of this run."""
         with self.spending.on("ceilings"), warnings.catch_warnings(record=True) as doubts:
-            dtypes = sorted({w.dtype for w in self.settings.workloads})
+            dtypes = sorted({*roofline.FASTEST, *(w.dtype for w in self.settings.workloads)})
             rates = roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)
         self.notes += [str(doubt.message) for doubt in doubts]
         return rates
@@ -106,6 +106,7 @@ class Session:
         with self.spending.on("timing"):
             plan = subject.plan(self.clock)
             samples, states = self._timed(subject, plan)
+        subject.prove(plan, samples.median, self.ceilings)
         if limit := roofline.floor(w, self.ceilings):
             facts |= {"floor": limit.seconds, "limit": limit.limit}
         facts |= {"clock": plan.clock, "no_graph": plan.no_graph, "host": plan.host, "state": summary(states),

@@ -2,6 +2,7 @@
 records."""
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import time
@@ -16,7 +17,7 @@ import torch
 from perf.bench.precompile import precompile
 from perf.bench.prepare import Preparer
 from perf.bench.subject import Subject
-from perf.measure import machine
+from perf.measure import machine, roofline
 from perf.measure.clocks import clock
 from perf.measure.fitness import Watch, unfit
 from perf.measure.sampling import median_interval
@@ -68,6 +69,11 @@ class Study:
         self.started, self.seconds = time.monotonic(), seconds
         out.parent.mkdir(parents=True, exist_ok=True)
         self.write("machine", {"id": machine.identity(), "revision": machine.revision(), **machine.fingerprint()})
+
+    @functools.cached_property
+    def ceilings(self) -> roofline.Ceilings:
+        """The machine's highest rates, which a time may not pass by much."""
+        return roofline.ceilings(self.device, roofline.FASTEST, folder=self.out.parent)
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
         """Appends a record to the file."""
@@ -124,6 +130,7 @@ class Study:
         ticking = clock(self.device)
         plan = subject.plan(ticking)
         samples, states = subject.sample(ticking, plan, self.watch, PRECISION)
+        subject.prove(plan, samples.median, self.ceilings)
         graph = self.device.type == "cuda" and not plan.no_graph
         replay, replay_interval = stopwatch(plan.call, self.device) if graph else (None, 0.0)
         return Measurement(w, samples.median, samples.interval, plan.clock, eager, replay, plan.host, plan.no_graph,

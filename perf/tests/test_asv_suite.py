@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, m
     events: list[str] = []
 
     class Clock:
-        def prepare(self, call, *, graph):
+        def prepare(self, call, *, graph, renew):
             events.clear()
             return Plan(call, 4, 1, lambda: events.append("flush"), 1e-3, "script")
 
@@ -118,9 +119,11 @@ def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, m
     monkeypatch.setattr(Subject, "__init__", lambda self, *_: setattr(self, "workload", CELL))
     monkeypatch.setattr(Subject, "call", staticmethod(lambda: events.append("call")), raising=False)
     monkeypatch.setattr(Cell, "figures", Figures())
+    monkeypatch.setattr(Cell, "prove", lambda self: events.append("proof"))
+    monkeypatch.setattr(Subject, "prepared", SimpleNamespace(renew=None), raising=False)
     timed = measured(benchmark_class, "time_call")
     assert len(timed["samples"]) == 4
-    uncounted, counted = ["read", "call", "read"], ["flush", "read", "call", "read"]
+    uncounted, counted = ["read", "call", "read", "proof"], ["flush", "read", "call", "read"]
     assert events == uncounted + 4 * counted
 
 

@@ -101,7 +101,7 @@ def refuses(fn):
 def cuda(monkeypatch):
     """A CUDA clock without a GPU: launching takes 3 ms, a flush and a call 1 ms each."""
     made = CudaClock(torch.device("cuda"))
-    monkeypatch.setattr(clocks, "_warm_up", lambda fn, synchronize: 1e-3)
+    monkeypatch.setattr(clocks, "_warm_up", lambda fn, synchronize, renew: 1e-3)
     monkeypatch.setattr(clocks, "_host_seconds", lambda fn, synchronize: 3e-3)
     monkeypatch.setattr(made, "_gpu_seconds", lambda before, fn, times=3: 1e-3)
     vars(made).update(_overhead_by_events=4e-6, _overhead_by_graph=3e-6, _flush_seconds=1e-3)
@@ -121,6 +121,27 @@ def test_the_flush_hides_the_launch(cuda, captured, monkeypatch):
     assert plan.iterations == 1
     assert plan.rounds == int(cuda.budget / (1e-3 + 3e-3 + 5 * 1e-3))
     assert plan.host == 3e-3
+
+
+def test_new_inputs_are_written_before_each_round_and_the_flush(cuda, monkeypatch):
+    order: list[str] = []
+    monkeypatch.setattr(cuda, "_flush", lambda times: order.append("flush"))
+    monkeypatch.setattr(clocks, "capture", lambda fn: fn)
+    plan = cuda.prepare(lambda: None, renew=lambda: order.append("renew"))
+    assert plan.setup is not None
+    order.clear()
+    plan.setup()
+    assert order == ["renew", "flush"]
+
+
+def test_every_call_that_warms_up_and_every_round_finds_new_inputs():
+    order: list[str] = []
+    plan = CpuClock().prepare(lambda: order.append("call"), renew=lambda: order.append("renew"))
+    assert order[:4] == ["renew", "call"] * 2
+    assert plan.setup is not None
+    order.clear()
+    plan.setup()
+    assert order == ["renew"]
 
 
 def test_gpu_time_is_that_of_the_graph_or_says_why_not(cuda, monkeypatch):

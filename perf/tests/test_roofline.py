@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perf.measure import machine, rates, roofline
 from perf.measure.fitness import Watch
-from perf.measure.roofline import Ceilings, Floor, attainable, ceilings, floor, intensity, ridge, share
+from perf.measure.roofline import Ceilings, Floor, ceilings, floor, intensity, least, ridge, share
 from perf.workloads.workload import Workload
 
 CPU = torch.device("cpu")
@@ -89,18 +89,19 @@ def test_no_call_within_the_ceilings_has_a_share_above_one(copy, matmul, slower,
     assert share(found, found.seconds / 2) == 2  # a row that beats a ceiling says so
 
 
-@given(rates_of_a_machine, rates_of_a_machine, shapes)
-def test_the_drawn_roofline_is_the_floor(copy, matmul, w):
-    made = Ceilings(copy, {"bf16": matmul})
-    assert w.flops / attainable(made, "bf16", intensity(w) or 0) == pytest.approx(known(w, made).seconds, rel=1e-9)
+@given(rates_of_a_machine, rates_of_a_machine, rates_of_a_machine, shapes)
+def test_nothing_is_refused_that_the_fastest_dtype_allows(copy, half, full, w):
+    """Nor what leaves out a half of the products."""
+    refused = least(w, Ceilings(copy, {"bf16": half, "fp32": full}))
+    assert refused is not None
+    assert refused.limit == "FLOPs"
+    assert refused.seconds == pytest.approx(w.flops / max(half, full) / 2)
+    assert least(w, Ceilings(copy, {})) is None
 
 
 def test_the_ridge_is_where_the_limit_changes():
     top = ridge(H200, "bf16")
     assert top == pytest.approx(183.7, abs=0.1)
-    assert attainable(H200, "bf16", top) == pytest.approx(790e12)
-    assert attainable(H200, "bf16", 1.0) == 4.3e12
-    assert attainable(H200, "bf16", 1e6) == 790e12
     assert intensity(FULL) == pytest.approx(FULL_FLOPS / WINDOW_BYTES)
     assert (intensity(WINDOW) or 0) < top < (intensity(FULL) or 0)
     assert intensity(replace(FULL, model="distilgpt2", heads=12, kv_heads=12)) is None

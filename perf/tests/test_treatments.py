@@ -94,8 +94,8 @@ def test_wrong_attention_inside_a_quantised_model_is_wrong(monkeypatch):
     would be as wrong: so that one is held to the error-ratio rule."""
     reference = prepare_models.Models._reference
 
-    def other(self, w):
-        exact, bounds = reference(self, w)
+    def other(self, w, token=None):
+        exact, bounds = reference(self, w, token)
         return {name: 1.01 * x for name, x in exact.items()}, bounds
 
     monkeypatch.setattr(prepare_models.Models, "_reference", other)
