@@ -10,6 +10,7 @@ from perf.commands import (
     bisect,
     fastest,
     history,
+    invariance,
     machine,
     nightly,
     plot,
@@ -24,7 +25,7 @@ from perf.system.exit_codes import REFUSED
 
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (
     machine, variants, plot, report, repeatability, bisect, selftest, site, alert, accept, nightly, history,
-    fastest)}
+    fastest, invariance)}
 
 
 def parser() -> Parser:

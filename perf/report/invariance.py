@@ -1,0 +1,47 @@
+"""The table of races and invariance in docs/invariance.md, from a record that `python -m perf invariance` wrote."""
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from perf.bench.invariance import CHECKS, Finding
+
+Record = dict[str, Any]
+
+
+def load(path: Path) -> tuple[Record, list[Finding]]:
+    """Reads a record: the machine and the case it was made of, and the findings. Raises ValueError for another file."""
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    head, *rows = [json.loads(line) for line in text.splitlines()]
+    if head.get("kind") != "invariance":
+        raise ValueError(f"{path} is no record of python -m perf invariance")
+    return head, [Finding(**row) for row in rows]
+
+
+def table(findings: Iterable[Finding]) -> str:
+    """Writes a line a variant and phase in Markdown; variants that can't run there are left out."""
+    lines = [f"| variant | phase | {' | '.join(CHECKS)} |", "|---" * (2 + len(CHECKS)) + "|"]
+    for finding in findings:
+        if finding.reason is None:
+            cells = (shown(finding.differences[check]) for check in CHECKS)
+            lines.append(f"| {finding.variant} | {finding.phase} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def shown(difference: float | None) -> str:
+    """Writes a difference as "same", "6e-08", or "-" where the check has no meaning."""
+    return "-" if difference is None else f"{difference:.0e}" if difference else "same"
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """Counts, in a sentence, how many variants and phases give the same bits in each check."""
+    examined = [finding for finding in findings if finding.reason is None]
+    parts = []
+    for check in CHECKS:
+        seen = [finding.differences[check] for finding in examined if finding.differences[check] is not None]
+        if seen:
+            parts.append(f"{check} {sum(not difference for difference in seen)} of {len(seen)}")
+    return f"{len(examined)} variants and phases; the same bits: {', '.join(parts)}."
