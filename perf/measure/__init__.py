@@ -1,1 +1,1 @@
-"""Clocks, memory, the machine, and the evidence a measured workload leaves: one thing a file."""
+"""The sensors: each file measures or records one thing."""

@@ -1,4 +1,4 @@
-"""Seconds that torch.compile took, apart from run time: cold, and warm where its caches on disk had the code.
+"""Compile seconds are told apart from run time: cold, and warm where torch.compile's caches on disk had the code.
 
 Every process compiles anew; what an earlier one left in the caches makes that a matter of tracing. Both
 are figures of a compiled row: a 3 x speed-up that costs 90 s at each start is another product.
@@ -21,14 +21,14 @@ MISSES = (("inductor", "fxgraph_cache_miss"), ("inductor", "fxgraph_cache_bypass
 
 @dataclass
 class Compiled:
-    """What was compiled while one workload was prepared and called first."""
+    """Counts what was compiled while one workload was prepared and called first."""
 
     seconds: float = 0.0
     graphs: int = 0
     cold: bool = False  # some of it was not in the caches
 
     def figures(self) -> dict[str, float]:
-        """As evidence keeps it; empty if nothing was compiled."""
+        """Gives the seconds and graphs as evidence keeps them; empty if nothing was compiled."""
         if not self.graphs:
             return {}
         return {"cold" if self.cold else "warm": self.seconds, "graphs": self.graphs}
@@ -38,7 +38,7 @@ _forgotten = 0  # times
 
 
 def forget() -> None:
-    """Has torch.compile forget all that it compiled, and its seconds.
+    """Makes torch.compile forget all that it compiled, and its seconds.
 
     Code compiled for one shape would be made dynamic for the next; and past a number of recompilations of one
     function it is run eagerly without a word, where all models of a family are one function.
@@ -65,7 +65,7 @@ def compiling() -> Iterator[Compiled]:
 
 @contextmanager
 def cold() -> Iterator[Compiled]:
-    """As `compiling`, in disk caches of its own, so that it is cold whatever was compiled before or is meanwhile."""
+    """Does the same in disk caches of its own, so that it is cold whatever was compiled before or is meanwhile."""
     from torch._inductor.utils import fresh_cache
 
     with fresh_cache(), compiling() as found:
@@ -92,7 +92,7 @@ def _so_far() -> _SoFar:
 
 @dataclass
 class Ledger:
-    """The cold and warm seconds of this machine's workloads, by id, kept from run to run in one file."""
+    """Keeps the cold and warm seconds of this machine's workloads, by id, from run to run in one file."""
 
     folder: Path
     known: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Ledger:
         return self.folder / f"compiled-{machine.identity()}.json"
 
     def add(self, workload: str, figures: dict[str, float]) -> dict[str, float]:
-        """What is known of the workload now."""
+        """Adds figures of a workload, and gives all that the ledger has of it."""
         if figures:
             self.known[workload] = {**self.known.get(workload, {}), **figures}
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Seconds that one thread needed on a CPU, without those in which the core was others'.
+"""A timer for one thread on a CPU leaves out the seconds in which others had the core.
 
 As long as a thread doesn't wait for anything, what it takes beyond the CPU time of its process was taken by others:
 processes that the kernel ran in its place, or the host of a virtual machine. A round that waited (for another thread,
@@ -27,7 +27,7 @@ class Moment:
 
 
 class CoreTimer:
-    """As a clock's timer: the difference of two readings is in seconds."""
+    """Reads moments as a clock's timer does: the difference of two is in seconds."""
 
     __name__ = "core_time"
 

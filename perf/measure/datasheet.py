@@ -1,4 +1,4 @@
-"""What the vendors print of well-known GPUs: the peaks of their matrix units and their memory's bandwidth.
+"""Datasheets print the peaks of well-known GPUs: those of their matrix units, and their memory's bandwidth.
 
 Dense peaks: where a datasheet prints a tensor core's peak with 2:4 sparsity, twice the dense one, the
 table has the printed number and halves it. GPUs are known by the exact name that the driver gives
@@ -14,7 +14,7 @@ from perf.measure.roofline import Ceilings
 
 @dataclass(frozen=True)
 class Datasheet:
-    """TFLOP/s and TB/s as printed in `source`. None is not printed there.
+    """Holds TFLOP/s and TB/s as printed in `source`. None is not printed there.
 
     `fp64` is the tensor cores' where they have it, `fp32` the ordinary units', `half` fp16 and bf16 accumulated
     in fp32. `sparse`: `tf32` and `half` are printed with sparsity.
@@ -51,12 +51,12 @@ DATASHEETS = {  # name of the device: source, TB/s, fp64, fp32, tf32, half
 
 
 def datasheet(gpu_name: str) -> Datasheet | None:
-    """The datasheet of a GPU by `torch.cuda.get_device_name()`; None where the table has none."""
+    """Finds the datasheet of a GPU by `torch.cuda.get_device_name()`; None where the table has none."""
     return DATASHEETS.get(gpu_name.removeprefix("NVIDIA "))
 
 
 def peak(gpu_name: str, dtype: str) -> float | None:
-    """Dense FLOP/s of a dtype, or of a label of `rates.labels` such as "fp32-tf32"; None where not known."""
+    """Gives the dense FLOP/s of a dtype, or of a label of `rates.labels` such as "fp32-tf32"; None where not known."""
     sheet = datasheet(gpu_name)
     if sheet is None:
         return None
@@ -68,7 +68,7 @@ def peak(gpu_name: str, dtype: str) -> float | None:
 
 
 def ceilings(gpu_name: str, labels: Iterable[str]) -> Ceilings | None:
-    """The roofline that the datasheet draws, of those `labels` that it prints; None where the table has none.
+    """Gives the roofline that the datasheet draws, of those `labels` that it prints; None where the table has none.
 
     `share(floor(w, ceilings(gpu_name, measured.matmul)), seconds)` is a row's share of the datasheet's peak:
     of its bandwidth where bytes bind, of its FLOP/s where FLOPs do.
@@ -81,7 +81,7 @@ def ceilings(gpu_name: str, labels: Iterable[str]) -> Ceilings | None:
 
 
 def describe(gpu_name: str) -> str:
-    """One line for a report: whose numbers they are, or that there are none."""
+    """Writes one line for a report: whose numbers they are, or that there are none."""
     sheet = datasheet(gpu_name)
     if sheet is None:
         return f"no datasheet for {gpu_name}"

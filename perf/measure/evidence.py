@@ -1,4 +1,4 @@
-"""The record that a measured workload leaves, and the file of JSON lines that holds the records.
+"""Evidence is the record that a measured workload leaves; a file of JSON lines holds the records.
 
 The first line of a run describes the machine, every further one is a measured workload, written as
 soon as it is known: a run that is killed loses nothing.
@@ -23,7 +23,7 @@ OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
 
 @dataclass(frozen=True)
 class Evidence:
-    """One workload measured once. Times are seconds of one call, memory is bytes.
+    """Records one workload that was measured once. Times are seconds of one call, memory is bytes.
 
     Only an outcome of "ok" has samples; "invalid" was measured on an unfit machine, its reason says how.
     """
@@ -73,7 +73,7 @@ class Evidence:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Evidence:
-        """Raises KeyError, TypeError or ValueError for what is no evidence of this schema."""
+        """Reads a record. Raises KeyError, TypeError or ValueError for what is no evidence of this schema."""
         if record["schema"] not in (*BEFORE, SCHEMA):
             raise ValueError(f"schema {record['schema']}, this version reads 1 to {SCHEMA}")
         known = {f.name: record[f.name] for f in fields(cls) if f.name in record or record["schema"] == SCHEMA}
@@ -117,12 +117,12 @@ def open_text(path: Path) -> IO[str]:
 
 
 def load(path: Path) -> list[Evidence]:
-    """The evidence in a file. Raises ValueError naming file and line of what is not evidence."""
+    """Reads the evidence in a file. Raises ValueError naming file and line of what is not evidence."""
     return [Evidence.from_dict(record) for record in _checked(path) if record["kind"] == "evidence"]
 
 
 def machines(path: Path) -> dict[str, dict[str, Any]]:
-    """The machines that a file's evidence names, by id. Raises as `load`."""
+    """Reads the machines that a file's evidence names, by id. Raises as `load`."""
     return {record["id"]: record for record in _checked(path) if record["kind"] == "machine"}
 
 

@@ -1,4 +1,4 @@
-"""The fitness of the machine: watched beside a timing, and how often an unfit measurement is made again.
+"""The machine's fitness is watched beside a timing, and an unfit measurement is made again.
 
     watch.begin(); ... watch.sample() between rounds ...; states = watch.end()
     unfit(states)    # one line, or None
@@ -61,7 +61,7 @@ class Watch:
             self._host.sample()
 
     def end(self) -> tuple[State, ...]:
-        """All that was seen, and the host over all of it."""
+        """Gives all states since the beginning, and the host over all of them."""
         last = State(self.device.type, time.monotonic() - self._started, gpu=self._read(True) if self._read else None,
                      host=self._host.read(), busy=False, unwatched=self.unwatched)
         return *self._states, last
@@ -69,7 +69,7 @@ class Watch:
 
 @dataclass
 class Patience:
-    """Whether an unfit measurement is made again, and when a session gives up.
+    """Decides whether an unfit measurement is made again, and when a session gives up.
 
     `retries` a workload and `most` a session; after `stop` workloads that stayed unfit, where none ever was
     fit, `hopeless` says so in one line. `pause` seconds before a retry let a disturbance end, or a GPU cool.
@@ -85,7 +85,7 @@ class Patience:
     reason: str | None = field(default=None, init=False)
 
     def again(self, reason: str | None, attempt: int) -> bool:
-        """Whether to measure again after attempt `attempt`, from 0, was unfit for `reason` (None: it was fit)."""
+        """Decides whether to measure again: attempt `attempt`, from 0, was unfit for `reason` (None: it was fit)."""
         if reason is None:
             self.ever_fit = True
             return False

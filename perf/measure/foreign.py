@@ -1,4 +1,4 @@
-"""How much of the CPU other processes used during a measurement.
+"""Other processes take part of the CPU during a measurement: how much, in cores.
 
 Threads that wait for one another by spinning lose far more to a neighbour than its share: on 2 busy
 cores the same forward pass took 13 ms and 2300 ms. So a row measured in company is marked.
@@ -16,7 +16,7 @@ BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
 
 class Foreign:
-    """Cores that other processes kept busy, on average, since this was made; of those this one may run on."""
+    """Counts the cores that other processes kept busy on average since this was made; of those this one may run on."""
 
     def __init__(self) -> None:
         self._cores = _allowed()
@@ -35,21 +35,21 @@ class Foreign:
 
 
 def spare_cores(threads: int) -> float:
-    """Cores that `threads` busy threads leave to others; two hardware threads share one core."""
+    """Counts the cores that `threads` busy threads leave to others; two hardware threads share one core."""
     logical = psutil.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
     return max(0.0, len(_allowed()) * physical / logical - threads)
 
 
 def _allowed() -> frozenset[int]:
-    """The CPUs that this process may run on: `taskset` keeps it away from the others' work."""
+    """Gives the CPUs that this process may run on: `taskset` keeps it away from the others' work."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(psutil.cpu_count() or 1))
 
 
 def _seconds(cores: frozenset[int]) -> tuple[float, float]:
-    """CPU seconds since boot: of all processes on these cores, and of this process."""
+    """Reads the CPU seconds since boot, of all processes on these cores and of this process."""
     every = psutil.cpu_times(percpu=True)
     some = every if len(cores) >= len(every) else [times for core, times in enumerate(every) if core in cores]
     busy = sum(getattr(times, name, 0.0) for times in some for name in BUSY)

@@ -1,4 +1,4 @@
-"""What the host says of itself during a measurement: company, load, frequency, heat, memory."""
+"""The host tells of itself during a measurement: company, load, frequency, heat, memory."""
 from __future__ import annotations
 
 import statistics
@@ -18,7 +18,7 @@ SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # those of CPUs
 
 @dataclass(frozen=True)
 class Host:
-    """One look at the host, `seconds` after the measurement began; the first three count from there."""
+    """Is one look at the host, `seconds` after the measurement began; the first three count from there."""
 
     seconds: float
     foreign_cores: float  # that other processes kept busy, on average
@@ -29,12 +29,12 @@ class Host:
     cpu_mhz: float | None = None  # median of the samples
     cpu_temperature: float | None = None  # degrees Celsius
 
-    def told(self) -> dict[str, Any]:
-        """JSON scalars, without what is not known."""
-        told = {"foreign_cores": round(self.foreign_cores, 3), "load": round(self.load, 2),
+    def to_json(self) -> dict[str, Any]:
+        """Gives JSON scalars, and leaves out what could not be read."""
+        scalars = {"foreign_cores": round(self.foreign_cores, 3), "load": round(self.load, 2),
                 "free_bytes": self.free_bytes, "pages_read_back": self.pages_read_back,
                 "cpu_mhz": self.cpu_mhz, "cpu_temperature": self.cpu_temperature}
-        return {name: value for name, value in told.items() if value is not None}
+        return {name: value for name, value in scalars.items() if value is not None}
 
 
 class HostReader:
@@ -46,13 +46,13 @@ class HostReader:
         self._mhz: list[float] = []
 
     def sample(self) -> None:
-        """The frequency: all that changes within a measurement, in some 20 us."""
+        """Reads the frequency, all that changes within a measurement, in some 20 us."""
         mhz = _mhz()
         if mhz is not None:
             self._mhz.append(mhz)
 
     def read(self) -> Host:
-        """Takes about a millisecond, more where there are many sensors."""
+        """Reads everything, in about a millisecond, more where there are many sensors."""
         return Host(seconds=self._foreign.seconds, foreign_cores=self._foreign.cores,
                     pages_read_back=_major_faults() - self._faults, spare_cores=spare_cores(torch.get_num_threads()),
                     load=psutil.getloadavg()[0], free_bytes=free_bytes(torch.device("cpu")),
@@ -60,7 +60,7 @@ class HostReader:
 
 
 def vnni() -> bool:
-    """Whether the CPU multiplies int8 in one instruction; without it int8 is tens of times slower."""
+    """Tells whether the CPU multiplies int8 in one instruction; without it int8 is tens of times slower."""
     return bool(torch.cpu._is_vnni_supported())
 
 
@@ -73,7 +73,7 @@ def _major_faults() -> int:
 
 
 def _mhz() -> float | None:
-    """The first core's: the frequency of each would cost a file a core."""
+    """Reads the first core's frequency: that of each would cost a file a core."""
     try:
         return int(FREQUENCY.read_text()) / 1e3
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The kernel that ran, held against what the backend declares: a fallback is an error, not a slow row.
+"""The kernel that ran is held against what the backend declares: a fallback is an error, not a slow row.
 
 Seen: `torch.compile` of FlexAttention past its recompile limit runs the dense path without a word; an
 SDPA call lands on another of PyTorch's kernels.
@@ -21,7 +21,7 @@ _TELLING = re.compile(r"softmax|attention|flash|fmha|gemm|nvjet|cutlass|triton|:
 
 
 def wrong_kernel(found: Iterable[str], w: Workload, device_type: str) -> str | None:
-    """In one line, how the names that a call of `w` showed (`Counted.kernels`) differ from what its backend
+    """Says, in one line, how the names that a call of `w` showed (`Counted.kernels`) differ from what its backend
     declares; None where they don't.
 
     What a backend never runs is asked of bare kernels only, of exact and structured functions: a model and
@@ -45,7 +45,7 @@ def _changed(function: Function) -> bool:
 
 
 def mismatch(found: set[str], declared: Kernels, phase: str, *, alone: bool) -> str | None:
-    """What is missing of the names that `declared` asks for, or what is there against it."""
+    """Says which of the names that `declared` asks for is missing, or which is there against it."""
     asked = [declared.backward] if phase == "backward" else [declared.forward]
     if phase in BACKWARD_TOO:
         asked.append(declared.backward)
@@ -62,7 +62,7 @@ def _matching(found: set[str], patterns: Iterable[str]) -> set[str]:
 
 
 def _shown(found: set[str]) -> str:
-    """A few names, those that tell most, without template arguments and parameters."""
+    """Lists a few names, those that tell most, without template arguments and parameters."""
     if not found:
         return "nothing that the profiler saw"
     short = set(map(brief, found))

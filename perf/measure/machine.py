@@ -28,7 +28,7 @@ CONTAINERS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", 
 
 @functools.cache
 def fingerprint() -> dict[str, Any]:
-    """What a time depends on, and where it was taken, as JSON scalars and lists. Of several GPUs the first
+    """Describes what a time depends on, and where it was taken, as JSON scalars and lists. Of several GPUs the first
     one's settings are told: "ecc", "persistence", "power_limit" (watts), "clocks_locked_mhz".
 
     Raises ValueError, in one line, for an environment variable `LOCKED` that is no clock.
@@ -50,7 +50,7 @@ def fingerprint() -> dict[str, Any]:
 
 
 def identity(machine: dict[str, Any] | None = None) -> str:
-    """Twelve hexadecimal digits that differ where a time may: not with the kernel's build, nor with how many
+    """Gives twelve hexadecimal digits that differ where a time may: not with the kernel's build, nor with how many
     equal GPUs are visible."""
     told = {name: value for name, value in (machine or fingerprint()).items() if name not in TOLD_ONLY}
     told["gpus"] = sorted(set(told.get("gpus", ())))
@@ -59,7 +59,7 @@ def identity(machine: dict[str, Any] | None = None) -> str:
 
 @functools.cache
 def revision() -> str | None:
-    """The git commit of the working directory, "+dirty" if it has changes; None outside git."""
+    """Reads the git commit of the working directory, "+dirty" if it has changes; None outside git."""
     here = Path.cwd()
     try:
         commit = git.text(here, "rev-parse", "HEAD")
@@ -75,7 +75,7 @@ def _gpus() -> list[str]:
 
 
 def _gpu_settings() -> dict[str, Any]:
-    """By NVML; without it nvidia-smi tells the same, only not of clocks."""
+    """Reads the settings by NVML; without it nvidia-smi tells the same, only not of clocks."""
     settings: dict[str, Any] = dict.fromkeys(("driver", "ecc", "persistence", "power_limit", "clocks_locked_mhz"))
     if not torch.cuda.is_available():
         return settings
@@ -89,7 +89,7 @@ def _gpu_settings() -> dict[str, Any]:
 
 
 def _said_locked() -> int | None:
-    """By whoever locked the clocks; the harness never does."""
+    """Reads what whoever locked the clocks said of it; the harness never locks them."""
     word = os.environ.get(LOCKED, "").strip()
     if word and not (word.isascii() and word.isdigit() and int(word)):
         raise ValueError(f"{LOCKED}={word}: no clock; set it to the MHz that `nvidia-smi -lgc` was given, or unset it")
@@ -109,12 +109,12 @@ def _asked_of_nvidia_smi() -> dict[str, Any]:
 
 
 def _governor() -> str | None:
-    """How the kernel chooses the CPU's frequency; None in most virtual machines."""
+    """Reads how the kernel chooses the CPU's frequency; None in most virtual machines."""
     return _read(CPUS / "cpu0" / "cpufreq" / "scaling_governor")
 
 
 def _container() -> str | None:
-    """The kind of container this runs in, as far as it shows: by a file, or in the name of its cgroup."""
+    """Names the kind of container this runs in, as far as it shows: by a file, or in the name of its cgroup."""
     for file, kind in (("run/.containerenv", "podman"), (".dockerenv", "docker")):
         if (ROOT / file).exists():
             return kind
@@ -143,7 +143,7 @@ def _version(package: str) -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints, None if it is missing or fails."""
+    """Gives what a command prints, None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Bytes: what one call takes at its peak, what is kept between calls, and what is free before it is made."""
+"""Memory is counted in bytes: what a call takes at its peak, what stays between calls, and what is free before."""
 from __future__ import annotations
 
 import ctypes
@@ -17,7 +17,7 @@ RESET_PEAK = "5"  # to clear_refs: the peak resident size starts anew (man 5 pro
 
 @dataclass(frozen=True)
 class Peak:
-    """What a call took, in bytes, whatever was measured before it in this process.
+    """Holds what a call took, in bytes, whatever was measured before it in this process.
 
     `allocated` and `reserved` count from what stood before the call, weights and inputs among it: they are
     activations, workspaces and results. `reserved` is what the CUDA allocator took from the GPU, None on the
@@ -40,12 +40,12 @@ def peak(call: Callable[[], Any], device: torch.device) -> Peak:
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """The most bytes allocated at one time during `call`, beyond what was allocated before it."""
+    """Measures the most bytes allocated at one time during `call`, beyond what was allocated before it."""
     return _cuda_peak(call, device).allocated if device.type == "cuda" else _cpu_peak(call)
 
 
 def kept_bytes(module: torch.nn.Module) -> int:
-    """Weights and buffers, each storage once: tied weights are one."""
+    """Counts the bytes of weights and buffers, each storage once: tied weights are one."""
     storages = [x.untyped_storage() for x in (*module.parameters(), *module.buffers())]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -91,7 +91,7 @@ def _status(name: str) -> int | None:
 
 
 def _cpu_peak(call: Callable[[], Any]) -> int:
-    """From the profiler's record of torch's CPU allocator, which keeps no statistics of its own."""
+    """Reads the profiler's record of torch's CPU allocator, which keeps no statistics of its own."""
     # torch.profiler would do, but imports the compiler, which takes two seconds.
     with torch.autograd.profiler.profile(use_kineto=True, profile_memory=True) as profile:
         result = call()
@@ -107,7 +107,7 @@ def _cpu_peak(call: Callable[[], Any]) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a call may still allocate on `device`."""
+    """Counts the bytes that a call may still allocate on `device`."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -117,7 +117,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def shortage(error: torch.OutOfMemoryError) -> str:
-    """PyTorch's paragraph in a few words: what was asked for, and what was free."""
+    """Puts PyTorch's paragraph in a few words: what was asked for, and what was free."""
     said = str(error)
     found = re.search(r"Tried to allocate ([\d.]+ \w+).*?total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free",
                       said, re.DOTALL)
@@ -125,7 +125,7 @@ def shortage(error: torch.OutOfMemoryError) -> str:
 
 
 def _cgroup_free() -> int | float:
-    """What the container's limit leaves; infinite where there is none (cgroup v2)."""
+    """Reads what the container's limit leaves; infinite where there is none (cgroup v2)."""
     try:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
     except OSError:
@@ -134,7 +134,7 @@ def _cgroup_free() -> int | float:
 
 
 def _file_cache() -> int:
-    """The part of a cgroup's use that the kernel gives back when asked."""
+    """Reads the part of a cgroup's use that the kernel gives back when asked."""
     for line in (CGROUP / "memory.stat").read_text().splitlines():
         name, _, value = line.partition(" ")
         if name == "inactive_file":

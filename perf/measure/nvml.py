@@ -1,4 +1,4 @@
-"""What a GPU says of itself through NVML: clocks, what holds them down, heat, power, who else uses it.
+"""A GPU tells of itself through NVML: clocks, what holds them down, heat, power, who else uses it.
 
 A thin reader over nvidia-ml-py (https://docs.nvidia.com/deploy/nvml-api). It only reads: clocks and
 power are never changed. What a driver or device does not tell is None.
@@ -32,12 +32,12 @@ FAMILY = "PERF_FAMILY"  # environment variable: the process whose descendants al
 
 
 class Unwatched(RuntimeError):
-    """Why NVML can't be read, in one line."""
+    """Says why NVML can't be read, in one line."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a GPU: clocks in MHz, temperature in degrees Celsius, power in watts.
+    """Is one look at a GPU: clocks in MHz, temperature in degrees Celsius, power in watts.
 
     `foreign` are the processes that compute on the GPU and are not this one, its ancestors, its
     descendants or those of its `FAMILY`. NVML lists none in some containers, and in others the host's
@@ -59,7 +59,7 @@ class Reading:
 
 
 class Gpu:
-    """One GPU in NVML. Raises Unwatched where there is no NVML, or it does not know the GPU."""
+    """Is one GPU in NVML. Raises Unwatched where there is no NVML, or it does not know the GPU."""
 
     def __init__(self, device: torch.device, nvml: ModuleType | Any = None) -> None:
         self._nvml = nvml or _nvml()
@@ -79,7 +79,7 @@ class Gpu:
             **(self._rest() if everything else {}))
 
     def settings(self) -> dict[str, Any]:
-        """What an administrator sets and a time depends on; nothing that changes by itself.
+        """Reads what an administrator sets and a time depends on; nothing that changes by itself.
 
         `clocks_locked_mhz` is the SM clock set by `nvidia-smi -ac`; None where none is set or the driver
         does not tell, and NVML never tells of `nvidia-smi -lgc`: that shows in readings that all agree.
@@ -102,7 +102,7 @@ class Gpu:
             return None
 
     def _find(self, properties: Any) -> Any:
-        """By UUID, else by PCI address: an index of torch's counts only CUDA_VISIBLE_DEVICES."""
+        """Finds it by UUID, else by PCI address: an index of torch's counts only CUDA_VISIBLE_DEVICES."""
         try:
             return self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
         except (AttributeError, self._nvml.NVMLError):
@@ -115,7 +115,7 @@ class Gpu:
                             f"({error}); a MIG slice has no clocks of its own: measure on a whole GPU") from error
 
     def _ask(self, query: str, *arguments: Any) -> Any:
-        """The answer, None if the driver, the device or an old pynvml has none."""
+        """Gives the answer, None if the driver, the device or an old pynvml has none."""
         try:
             return getattr(self._nvml, query)(self._handle, *arguments)
         except (AttributeError, self._nvml.NVMLError):
@@ -142,7 +142,7 @@ class Gpu:
 
 
 def reasons(bits: int) -> tuple[str, ...]:
-    """The names of the bits that are set; a bit without a name is told by its value."""
+    """Names the bits that are set; a bit without a name is told by its value."""
     return tuple(REASONS.get(1 << i, f"{1 << i:#x}") for i in range(bits.bit_length()) if bits >> i & 1)
 
 
@@ -165,7 +165,7 @@ def _watts(milliwatts: int | None) -> float | None:
 
 
 def _ours(pid: int) -> bool:
-    """Whether a process is this one, an ancestor or a descendant, or a descendant of `FAMILY`'s."""
+    """Tells whether a process is this one, an ancestor or a descendant, or a descendant of `FAMILY`'s."""
     import psutil
 
     head = {os.getpid(), int(os.environ.get(FAMILY, os.getpid()))}

@@ -1,4 +1,4 @@
-"""The rates that a machine's memory and matrix units are seen to reach: the best of some rounds and sizes.
+"""Rates are what a machine's memory and matrix units are seen to reach: the best of some rounds and sizes.
 
 A copy counts the bytes it reads and those it writes; tensors are far larger than the last-level cache.
 A product of n x n matrices counts 2 n^3 FLOPs. Both take the project's own clock.
@@ -30,7 +30,7 @@ UNKNOWN_CACHE = 2 ** 25  # bytes, where the system doesn't say
 
 
 def copy(device: torch.device, clock: Clock) -> float:
-    """Bytes/s, read and written, of copying what no cache holds; at most a half of the free memory is used."""
+    """Measures bytes/s, read and written, of copying what no cache holds; at most a half of the free memory is used."""
     best = 0.0
     for caches in CACHES[device.type]:
         size = min(caches * cache_bytes(device), LARGEST[device.type], free_bytes(device) // 4)
@@ -43,7 +43,7 @@ def copy(device: torch.device, clock: Clock) -> float:
 
 
 def matmul(device: torch.device, label: str, clock: Clock) -> float:
-    """FLOP/s of the square product that reaches most; `label` is one of `labels`."""
+    """Measures FLOP/s of the square product that reaches most; `label` is one of `labels`."""
     dtype, _, as_set = label.partition("-")
     best = 0.0
     for n in SIZES[device.type]:
@@ -58,7 +58,7 @@ def matmul(device: torch.device, label: str, clock: Clock) -> float:
 
 
 def labels(dtypes: Iterable[str], device: torch.device) -> list[str]:
-    """`dtypes`, "fp32" being IEEE arithmetic; after it, where torch is set to multiply fp32 in a faster format,
+    """Lists `dtypes`, "fp32" being IEEE arithmetic; after it, where torch is set to multiply fp32 in a faster format,
     "fp32-tf32" or "fp32-bf16"."""
     faster = [f"fp32-{precision}" for precision in [_module(device).fp32_precision]
               if precision not in ("none", "ieee")]
@@ -66,7 +66,7 @@ def labels(dtypes: Iterable[str], device: torch.device) -> list[str]:
 
 
 def _fastest(fn: Callable[[], Any], clock: Clock) -> float:
-    """The fewest seconds that one call took."""
+    """Measures the fewest seconds that one call took."""
     plan, timer = clock.prepare(fn), _timer(clock)
     best, end = math.inf, time.perf_counter() + SECONDS
     for done in range(plan.rounds):
@@ -86,19 +86,19 @@ def _timer(clock: Clock) -> Callable[[], Any]:
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Normal numbers: on zeros a GPU draws less power and runs at a higher clock. torch's seed stays as it was."""
+    """Draws normal numbers: on zeros a GPU takes less power and has a higher clock. torch's seed stays as it was."""
     return torch.randn(shape, dtype=dtype, device=device, generator=torch.Generator(device).manual_seed(0))
 
 
 def _module(device: torch.device) -> Any:
-    """Where torch keeps the format of fp32 products."""
+    """Gives the module in which torch keeps the format of fp32 products."""
     backends: Any = torch.backends
     return backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul
 
 
 @contextlib.contextmanager
 def _ieee() -> Iterator[None]:
-    """fp32 products in fp32, whatever torch is set to."""
+    """Computes fp32 products in fp32 meanwhile, whatever torch is set to."""
     modules = [_module(torch.device(name)) for name in ("cuda", "cpu")]
     before = [module.fp32_precision for module in modules]
     try:
@@ -111,7 +111,7 @@ def _ieee() -> Iterator[None]:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """The last-level cache; of a CPU that has several, all of them."""
+    """Counts the bytes of the last-level cache; of a CPU that has several, of all of them."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
     levels: dict[int, dict[str, int]] = {}  # level -> the cores that share a cache -> its bytes

@@ -1,4 +1,4 @@
-"""The state of the machine while something was timed: what was seen, and what evidence keeps of it."""
+"""The state of the machine is looked at while something is timed; evidence keeps a summary."""
 from __future__ import annotations
 
 import statistics
@@ -14,7 +14,7 @@ FEWEST = 6  # readings from which on a drift is told from a flicker
 
 @dataclass(frozen=True)
 class State:
-    """One look at the machine, `seconds` after the measurement on `device` ("cpu" or "cuda") began."""
+    """Is one look at the machine, `seconds` after the measurement on `device` ("cpu" or "cuda") began."""
 
     device: str
     seconds: float
@@ -25,34 +25,34 @@ class State:
 
 
 def readings(states: Iterable[State], busy: bool = False) -> list[Reading]:
-    """Of the GPU; only while it was busy, if asked: the clocks of an idle GPU say nothing."""
+    """Gives the readings of the GPU; only while it was busy, if asked: the clocks of an idle GPU say nothing."""
     return [state.gpu for state in states
             if state.gpu and not (busy and (not state.busy or "gpu_idle" in (state.gpu.reasons or ())))]
 
 
 def known(read: Iterable[Reading], name: str) -> list[Any]:
-    """One figure of each reading that has it."""
+    """Gives one figure of each reading that has it."""
     return [value for one in read if (value := getattr(one, name)) is not None]
 
 
 def words(read: Iterable[Reading]) -> list[str]:
-    """Every reason that held the clocks at any time, each once."""
+    """Lists every reason that held the clocks at any time, each once."""
     return list(dict.fromkeys(word for one in read for word in one.reasons or ()))
 
 
 def thirds(values: Sequence[float]) -> tuple[float, float] | None:
-    """Medians of the first and of the last third; None of too few values."""
+    """Gives the medians of the first and of the last third; None of too few values."""
     third = len(values) // 3
     return (statistics.median(values[:third]), statistics.median(values[-third:])) if len(values) >= FEWEST else None
 
 
 def last_host(states: Sequence[State]) -> Host | None:
-    """What was seen of the host over all of the measurement."""
+    """Gives the host over all of the measurement."""
     return next((state.host for state in reversed(states) if state.host), None)
 
 
 def summary(states: Sequence[State]) -> dict[str, Any]:
-    """What evidence keeps: JSON scalars, without what is not known.
+    """Gives what evidence keeps: JSON scalars, without what could not be read.
 
     Clocks in MHz, temperature in degrees Celsius, power in watts. Of the busy readings, "sm_mhz" is the
     median, "sm_drift" the last third's median over the first's, less 1, and "throttle" every reason that
@@ -81,5 +81,5 @@ def summary(states: Sequence[State]) -> dict[str, Any]:
         if state.unwatched:
             told["unwatched"] = state.unwatched
     if host := last_host(states):
-        told |= host.told()
+        told |= host.to_json()
     return told

@@ -1,4 +1,4 @@
-"""Why a measurement is not to be trusted: states of the machine in, one line out. Pure functions."""
+"""The rules that say why a measurement is not to be trusted: states of the machine in, one line out."""
 from __future__ import annotations
 
 import statistics
@@ -30,7 +30,7 @@ LOW_MEMORY = 2 ** 28  # bytes
 
 
 def unfit(states: Sequence[State]) -> str | None:
-    """What, why and what to do, in one line; None for a machine that was fit, or of which nothing is known.
+    """Says what is wrong, why and what to do, in one line; None for a machine that was fit, or that tells nothing.
 
     On a GPU its clocks, heat and company count; on the CPU, the host's company and memory.
     """

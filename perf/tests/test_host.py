@@ -18,7 +18,7 @@ def test_the_frequency_is_the_median_of_the_samples(tmp_path, monkeypatch):
     for kilohertz in (2_400_000, 3_000_000, 3_100_000):
         host.FREQUENCY.write_text(f"{kilohertz}\n")
         reader.sample()
-    assert reader.read().told()["cpu_mhz"] == 3000.0
+    assert reader.read().to_json()["cpu_mhz"] == 3000.0
 
 
 def test_foreign_processes_are_told_from_this_one(monkeypatch):
