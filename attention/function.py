@@ -49,6 +49,7 @@ class Function:
     values: bool = False  # it takes values of another width than the keys; the output then has that width
     apart: bool = True  # the output of a head depends on no other key/value head
     static_cache: bool = False  # hidden keys behind the query change nothing: no position counts from the last key
+    skips: bool = False  # a backend may leave out pairs that weigh nothing: their FLOPs set no least time
     convex: bool = True  # each output is a weighted mean of values
     flash: bool = True  # it is softmax(...) v, whose backward pass may use the stored output
     queries: int | None = None  # the one number of queries it is for; None: any

@@ -57,7 +57,7 @@ def bias(heads: int, device: torch.device, causal: bool) -> Alibi:
 
 
 @register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs, values=True, static_cache=True,
-          core=True)
+          core=True, skips=True)
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Computes softmax attention with -slope |i - j| added to the scores; not causal, the bias is symmetric."""
