@@ -52,23 +52,23 @@ class Models:
         self.inputs = self.family.inputs(self.preset, batch=w.batch, device=device, dtype=self.dtype, **length)
         self.compiled: tuple[nn.Module, Any] | None = None
         self.state: tuple[nn.Module, dict[str, Any]] | None = None
-        self.references: dict[tuple[str, bool], tuple[Tensors, dict[str, float]]] = {}
+        self.references: dict[str, tuple[Tensors, dict[str, float]]] = {}
         self.values = Values(x for x in self.inputs.values() if isinstance(x, torch.Tensor))
 
     def prepare(self, w: Workload) -> Prepared:
-        """Builds the model on the values that the references are computed from."""
+        """Builds the model. Its check and its trial have the same values, which its first call has not."""
         self.values.restore()
         model = treatments.treated(self._plain(w), w)
         call, read = self._call(model, w)
-        return Prepared(treatments.refusing(call, w), lambda: self._report(w, model), lambda: self._kept_reference(w),
-                        lambda: treatments.model_bytes(model, w), read.renew, lambda: self._trial(w, model, read))
+        return Prepared(treatments.refusing(call, w), lambda: self._report(w, model, _written(read)),
+                        lambda: self._kept_reference(w, _written(read)), lambda: treatments.model_bytes(model, w),
+                        read.renew, lambda: self._trial(w, model, read))
 
     def _trial(self, w: Workload, model: nn.Module, read: Values) -> Trial:
-        """Writes the trial's values, whose exact result is computed once for all backends."""
-        read.trial()
+        token = _written(read)
         if w.quantization == UNQUANTISED:
-            return Trial(w, model, read.tensors, *self._kept_reference(w, read.tensors[0]))
-        plain = self._outputs(self._plain(w), w.plain, self.inputs, read.tensors[0])
+            return Trial(w, model, read.tensors, *self._kept_reference(w, token))
+        plain = self._outputs(self._plain(w), w.plain, self.inputs, token)
         return Trial(w, model, read.tensors, plain, {"logits": budget(w.quantization).logits})
 
     def _plain(self, w: Workload) -> nn.Module:
@@ -109,25 +109,21 @@ class Models:
             return self.compiled[1]
         return model
 
-    def _kept_reference(self, w: Workload, trial: torch.Tensor | None = None) -> tuple[Tensors, dict[str, float]]:
-        """The phase's, for all backends; computing it leaves the model on the eager backend, so switch afterwards.
-
-        `trial` is the first tensor of the trial's values, which stand in the inputs: the token of a step of decoding.
-        """
-        key = w.phase, trial is not None
-        if key not in self.references:
-            self.references[key] = self._reference(w.plain, trial)
+    def _kept_reference(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
+        """The phase's, for all backends; computing it leaves the model on the eager backend, so switch afterwards."""
+        if w.phase not in self.references:
+            self.references[w.phase] = self._reference(w.plain, token)
             self._plain(w)
-        return self.references[key]
+        return self.references[w.phase]
 
-    def _report(self, w: Workload, model: nn.Module) -> Report:
+    def _report(self, w: Workload, model: nn.Module, token: torch.Tensor) -> Report:
         if w.quantization != UNQUANTISED:
-            plain = self._report(w.plain, self._plain(w))
-            return self._within_budget(w, model) if plain.ok else plain
-        exact, bounds = self._kept_reference(w)
+            plain = self._report(w.plain, self._plain(w), token)
+            return self._within_budget(w, model, token) if plain.ok else plain
+        exact, bounds = self._kept_reference(w, token)
         model = model if w.treatment else self._plain(w)
         with _record(w) as calls:
-            found = self._outputs(model, w, self.inputs)
+            found = self._outputs(model, w, self.inputs, token)
         errors = {x: _error(found[x], exact[x]) for x in exact}
         if calls is None:
             return Report(f"{w.model} on {w.variant}", errors, bounds)
@@ -136,19 +132,19 @@ class Models:
         return replace(layers, name=f"{w.model} on {w.variant}", errors=errors | layers.errors,
                        bounds=bounds | layers.bounds)
 
-    def _within_budget(self, w: Workload, model: nn.Module) -> Report:
+    def _within_budget(self, w: Workload, model: nn.Module, token: torch.Tensor) -> Report:
         """A quantised model against the unquantised one on the same backend."""
         allowed, plain = budget(w.quantization), self._plain(w)
         with treatments.layer_errors(plain, model) as layers:
-            exact = self._outputs(plain, w.plain, self.inputs)["logits"]
+            exact = self._outputs(plain, w.plain, self.inputs, token)["logits"]
         worst = max(layers, key=lambda name: (layers[name] != layers[name], layers[name]), default="")
-        found = self._outputs(model, w, self.inputs)["logits"]
+        found = self._outputs(model, w, self.inputs, token)["logits"]
         return Report(f"{w.model} on {w.variant} in {w.quantization}",
                       {"logits": treatments.relative_error(found, exact),
                        f"layer {worst}".rstrip(): layers.get(worst, math.inf)},  # nothing was quantised
                       {"logits": allowed.logits, f"layer {worst}".rstrip(): allowed.layer})
 
-    def _reference(self, w: Workload, token: torch.Tensor | None = None) -> tuple[Tensors, dict[str, float]]:
+    def _reference(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
         """What the phase must give, in float64, and what the rule allows."""
         eager = _switched(_built(w.model, w.function, self.dtype, self.device), w, backend="eager")
         same = self._outputs(eager, w, self.inputs, token)
@@ -160,7 +156,8 @@ class Models:
 
     def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any],
                  token: torch.Tensor | None = None) -> Tensors:
-        """The logits, or of a training step the loss and the gradients of all weights, as float64."""
+        """The logits, or of a training step the loss and the gradients of all weights, as float64. A step of decoding
+        reads `token`, or its own."""
         run = self._runnable(model, w)
         if w.phase == "train-step":
             model.train()
@@ -172,6 +169,12 @@ class Models:
                 token = state["input_ids"] if token is None else token
                 return _named(w, model, self.family.decode(run, {**state, "input_ids": token}))
             return _named(w, model, run(**inputs))
+
+
+def _written(read: Values) -> torch.Tensor:
+    """Writes the values that check and trial share; the first tensor is the token of a step of decoding."""
+    read.trial()
+    return read.tensors[0]
 
 
 def _record(w: Workload) -> AbstractContextManager[Any]:

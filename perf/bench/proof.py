@@ -43,7 +43,10 @@ def prove(prepared: Prepared, plan: Plan, device: torch.device, like: Sequence[t
     short = plan.seconds / plan.iterations < SHORT
     memory = plan.call.result if isinstance(plan.call, Replay) else like
     for _ in range(TRIALS if short else 1):
-        _try(prepared, plan.call, device, memory)
+        other = _copy(_new(prepared, plan.call)) if short else None
+        early = _try(prepared, plan.call, device, memory)
+        if other is not None and all(torch.equal(x, y) for x, y in zip(tensors(early), tensors(other), strict=True)):
+            raise Caught("gave the same result when its inputs were new")
     if short:
         _forgets(prepared, plan.call, device)
 
@@ -59,7 +62,13 @@ def too_fast(seconds: float, w: Workload, ceilings: Ceilings) -> str | None:
             "the most that any dtype was seen to reach here, so it works elsewhere or not at all")
 
 
-def _try(prepared: Prepared, call: Call, device: torch.device, memory: Any) -> None:
+def _new(prepared: Prepared, call: Call) -> Any:
+    prepared.renew()
+    return call()
+
+
+def _try(prepared: Prepared, call: Call, device: torch.device, memory: Any) -> Any:
+    """Gives what the call had done when it ended."""
     prepared.trial()  # computes the exact results
     _spoil(memory, device)
     prepared.renew()  # what does not wait for the stream finds these inputs
@@ -76,7 +85,7 @@ def _try(prepared: Prepared, call: Call, device: torch.device, memory: Any) -> N
     if not _same(judge.read, expected):
         raise Caught("changed its inputs")
     if reason is None:
-        return
+        return early
     time.sleep(PAUSE)
     _wait(device)
     if not _same(tensors(result), tensors(early)):

@@ -94,7 +94,7 @@ def test_wrong_attention_inside_a_quantised_model_is_wrong(monkeypatch):
     would be as wrong: so that one is held to the error-ratio rule."""
     reference = prepare_models.Models._reference
 
-    def other(self, w, token=None):
+    def other(self, w, token):
         exact, bounds = reference(self, w, token)
         return {name: 1.01 * x for name, x in exact.items()}, bounds
 
