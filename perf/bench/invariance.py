@@ -1,4 +1,4 @@
-"""Races and invariance: does an attention variant give the same bits, whatever stands beside a row and however it runs?
+"""Races and invariance: an attention variant may give the same bits whatever stands beside a row, or may not.
 
 Each check compares the results of calls that must agree mathematically. A difference is given relative to the largest
 value; 0 means the same bits.
@@ -45,7 +45,7 @@ Difference = float | None  # None: the check has no meaning here
 
 @dataclass(frozen=True)
 class Case:
-    """The shape that is examined, and where."""
+    """Holds the shape that is examined, and the device."""
 
     device: torch.device
     dtype: torch.dtype
@@ -57,7 +57,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """The differences of one variant in one phase, by check; or the `reason` why it can't be examined."""
+    """Holds the differences of one variant in one phase, by check; or the `reason` why it can't be examined."""
 
     variant: str
     phase: str
@@ -66,7 +66,7 @@ class Finding:
 
     @property
     def faults(self) -> list[str]:
-        """The checks that may not show any difference, and do."""
+        """Lists the checks that may not show any difference, and do."""
         promised = self.phase == "forward" or variant(self.variant).backend.deterministic_backward
         return [check for check in ("repeats", "producer")
                 if self.differences.get(check) and (promised or check == "producer")]
@@ -89,7 +89,7 @@ def examine(name: str, phase: str, case: Case, runs: int = RUNS) -> Finding:
 
 
 def _own_stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Another stream than the default one, which no CUDA graph can capture."""
+    """Enters another stream than the default one, which no CUDA graph can capture."""
     return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
@@ -98,7 +98,7 @@ def _queries(name: str, case: Case) -> int:
 
 
 class _Examination:
-    """One variant in one phase on fixed inputs."""
+    """Examines one variant in one phase on fixed inputs."""
 
     def __init__(self, name: str, phase: str, case: Case, runs: int) -> None:
         self.name, self.phase, self.case, self.runs = name, phase, case, runs
@@ -110,7 +110,7 @@ class _Examination:
                                dtype=case.dtype, device=case.device, seed=1)[0]
 
     def differences(self) -> Iterator[tuple[str, Difference]]:
-        """Each check and what it shows."""
+        """Yields each check and what it shows."""
         checks: dict[str, Callable[[], Difference]] = {
             "repeats": self.repeats, "alone": self.alone, "neighbours": self.neighbours, "padding": self.padding,
             "longer": self.longer, "graph": self.graph, "producer": self.producer}
@@ -119,7 +119,7 @@ class _Examination:
 
     @functools.cached_property
     def whole(self) -> Tensors:
-        """The result on all inputs."""
+        """Gives the result on all inputs."""
         return self._call(self.q, self.k, self.v, self.grad_out)
 
     def repeats(self) -> Difference:
@@ -135,14 +135,14 @@ class _Examination:
         return _difference([x[:1] for x in self.whole], [x[:1] for x in self._call(*changed)])
 
     def padding(self) -> Difference:
-        """Masked keys stand before the others, so that a causal query sees the same ones."""
+        """Puts masked keys before the others, so that a causal query sees the same ones."""
         if self.function.kind == "approximate" or not self.function.padding or self._refuses(key_mask=True):
             return None
         one, other = (self._padded(count) for count in PADDINGS)
         return _difference(one, other)
 
     def longer(self) -> Difference:
-        """Tokens behind are hidden from those before by the causal mask, and send them no gradient."""
+        """Adds tokens behind, which the causal mask hides from those before, and which send them no gradient."""
         if not self.function.causal or self.function.kind == "approximate" or self.function.queries:
             return None
         n = self.case.n
@@ -164,7 +164,7 @@ class _Examination:
         return _difference(self.whole, replay())
 
     def producer(self) -> Difference:
-        """The inputs are written on the call's stream by kernels that start late; nothing waits for them but it."""
+        """Writes the inputs on the call's stream by kernels that start late; nothing waits for them but the stream."""
         if self.case.device.type != "cuda":
             return None
         last, worst = [x.clone() for x in (self.q, self.k, self.v, self.grad_out)], 0.0
@@ -174,9 +174,9 @@ class _Examination:
             torch.cuda._sleep(BUSY)
             for x, value in zip(fed, last, strict=True):
                 x.copy_(value)
-            found = [x.clone() for x in self._call(*fed)]  # in the stream, right behind the call
+            copies = [x.clone() for x in self._call(*fed)]  # in the stream, right behind the call
             torch.cuda.synchronize(self.case.device)
-            worst = max(worst, _difference(self.whole, found))
+            worst = max(worst, _difference(self.whole, copies))
         return worst
 
     def _padded(self, count: int) -> Tensors:
@@ -194,7 +194,7 @@ class _Examination:
 
     def _call(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grad_out: torch.Tensor,
               key_mask: torch.Tensor | None = None) -> Tensors:
-        """The output, or the gradients of q, k and v."""
+        """Gives the output, or the gradients of q, k and v."""
         if k.shape[2] not in self.modules:
             self.modules[k.shape[2]] = attention.create(
                 self.name, heads=self.case.heads, head_dim=self.case.head_dim, seq_len=k.shape[2],
@@ -208,7 +208,7 @@ class _Examination:
         return torch.autograd.grad(module(*leaves, **masked), leaves, grad_out, materialize_grads=True)
 
 def _difference(one: Tensors, other: Tensors) -> float:
-    """The largest difference of two results relative to the largest value; infinite where one is no number."""
+    """Gives the largest difference of two results relative to the largest value; infinite where one is no number."""
     worst = 0.0
     for x, y in zip(one, other, strict=True):
         if torch.equal(x, y):

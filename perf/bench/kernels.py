@@ -1,4 +1,4 @@
-"""Bare attention kernels, made ready: all variants of one shape on the same inputs, held against one oracle."""
+"""Bare attention kernels are made ready: all variants of one shape on the same inputs, held against one oracle."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from perf.workloads.workload import Workload
 
 
 class Kernels:
-    """The variants of one shape, with what they share: inputs, the oracle's results, and the reports on each."""
+    """Holds the variants of one shape, with what they share: inputs, the oracle's results, and the reports on each."""
 
     def __init__(self, w: Workload, device: torch.device) -> None:
         q, k, v = inputs(batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
@@ -89,7 +89,7 @@ class Kernels:
 
 
 class _Backward:
-    """The backward pass alone, again and again over the graph of one forward pass."""
+    """Calls the backward pass alone, again and again over the graph of one forward pass."""
 
     def __init__(self, module: torch.nn.Module, leaves: list[torch.Tensor], grad_out: torch.Tensor) -> None:
         self.out, self.grad_out = module(*leaves), grad_out

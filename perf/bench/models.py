@@ -1,4 +1,4 @@
-"""A model's workload, made ready: its phases, and its check against the same weights in float64.
+"""A model's workload is made ready, and checked against the same weights in float64.
 
 Correctness is the rule of `attention.testing`, on what the phase computes: with E the model whose
 attention is the function's eager backend,
@@ -43,7 +43,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Models:
-    """One model at one shape, on any backend of one function."""
+    """Holds one model at one shape, on any backend of one function."""
 
     def __init__(self, w: Workload, device: torch.device) -> None:
         self.preset, self.family = models.get(w.model), models.family(w.model)
@@ -75,7 +75,7 @@ class Models:
         return _switched(_built(w.model, w.function, self.dtype, self.device), w)
 
     def _call(self, model: nn.Module, w: Workload) -> tuple[Callable[[], Any], Values]:
-        """The call, and what it reads that changes: of a step of decoding the token, while its cache stays."""
+        """Gives the call, and what it reads that changes: of a step of decoding the token, while its cache stays."""
         model.train(w.phase == "train-step")
         if w.phase == "train-step":
             return functools.partial(_train_step, self.family, self._runnable(model, w), self.inputs), self.values
@@ -87,8 +87,8 @@ class Models:
         return torch.no_grad()(lambda: run(**self.inputs)), self.values
 
     def _state(self, model: nn.Module, w: Workload) -> dict[str, Any]:
-        """One for what is timed and what is checked of a treated model: filling a cache between two calls of compiled
-        code changes the masks that attention keeps, for which it would be compiled anew."""
+        """Gives one state for what is timed and what is checked of a treated model: filling a cache between two calls
+        of compiled code changes the masks that attention keeps, for which it would be compiled anew."""
         if not w.treatment:
             return _decode_inputs(self.family, self.preset, model, w)
         if self.state is None or self.state[0] is not model:
@@ -97,7 +97,7 @@ class Models:
         return self.state[1]
 
     def _runnable(self, model: nn.Module, w: Workload) -> Any:
-        """One for what is timed and what is checked."""
+        """Gives one model for what is timed and what is checked."""
         if w.compiled:
             if self.compiled is None or self.compiled[0] is not model:
                 with torch.no_grad():  # attention is built, and its mask kept, when it is first called so
@@ -110,7 +110,8 @@ class Models:
         return model
 
     def _kept_reference(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
-        """The phase's, for all backends; computing it leaves the model on the eager backend, so switch afterwards."""
+        """Gives the reference of the phase, for all backends; computing it leaves the model on the eager backend, so
+        switch afterwards."""
         if w.phase not in self.references:
             self.references[w.phase] = self._reference(w.plain, token)
             self._plain(w)
@@ -133,7 +134,7 @@ class Models:
                        bounds=bounds | layers.bounds)
 
     def _within_budget(self, w: Workload, model: nn.Module, token: torch.Tensor) -> Report:
-        """A quantised model against the unquantised one on the same backend."""
+        """Holds a quantised model against the unquantised one on the same backend."""
         allowed, plain = budget(w.quantization), self._plain(w)
         with treatments.layer_errors(plain, model) as layers:
             exact = self._outputs(plain, w.plain, self.inputs, token)["logits"]
@@ -145,7 +146,7 @@ class Models:
                       {"logits": allowed.logits, f"layer {worst}".rstrip(): allowed.layer})
 
     def _reference(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
-        """What the phase must give, in float64, and what the rule allows."""
+        """Computes what the phase must give, in float64, and what the rule allows."""
         eager = _switched(_built(w.model, w.function, self.dtype, self.device), w, backend="eager")
         same = self._outputs(eager, w, self.inputs, token)
         wide_inputs = {name: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
@@ -156,8 +157,8 @@ class Models:
 
     def _outputs(self, model: nn.Module, w: Workload, inputs: dict[str, Any],
                  token: torch.Tensor | None = None) -> Tensors:
-        """The logits, or of a training step the loss and the gradients of all weights, as float64. A step of decoding
-        reads `token`, or its own."""
+        """Gives the logits, or of a training step the loss and the gradients of all weights, as float64. A step of
+        decoding reads `token`, or its own."""
         run = self._runnable(model, w)
         if w.phase == "train-step":
             model.train()
@@ -183,7 +184,7 @@ def _record(w: Workload) -> AbstractContextManager[Any]:
 
 
 class Trial:
-    """What a phase must give on the values that stand in `read`, and how far it may be off."""
+    """Holds what a phase must give on the values that stand in `read`, and how far it may be off."""
 
     def __init__(self, w: Workload, model: nn.Module, read: Sequence[torch.Tensor], exact: Tensors,
                  bounds: dict[str, float]) -> None:
@@ -210,7 +211,7 @@ def _named(w: Workload, model: nn.Module, result: Any) -> Tensors:
 
 
 def _gradients(model: nn.Module) -> Tensors:
-    """The gradients of each part of the model, or of all of it in a revision that knows no parts."""
+    """Gives the gradients of each part of the model, or of all of it in a revision that knows no parts."""
     if parts is None:
         return {"gradients": torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])}
     return {f"gradients of {part}": gradient for part, gradient in parts.gradients(model).items()}
@@ -221,8 +222,8 @@ def _learning(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _train_step(family: Any, model: nn.Module, inputs: dict[str, Any]) -> list[torch.Tensor | None]:
-    """Forward, loss and backward; no optimizer, so that every step is the same one. Gives the loss, and the gradients
-    of all weights that learn."""
+    """Makes forward, loss and backward; no optimizer, so that every step is the same one. Gives the loss, and the
+    gradients of all weights that learn."""
     model.zero_grad(set_to_none=True)
     loss = family.loss(model, inputs)
     loss.backward()
@@ -230,19 +231,19 @@ def _train_step(family: Any, model: nn.Module, inputs: dict[str, Any]) -> list[t
 
 
 def _decode_inputs(family: Any, preset: models.Preset, model: nn.Module, w: Workload) -> dict[str, Any]:
-    """One token, whose own key joins the cache of those before it: m keys in all."""
+    """Makes one token, whose own key joins the cache of those before it: m keys in all."""
     return family.decode_inputs(model, preset, batch=w.batch, m=w.m - 1)
 
 
 @functools.lru_cache(maxsize=1)
 def _built(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The model on the function's eager backend, kept while the shapes and backends change."""
+    """Builds the model on the function's eager backend, kept while the shapes and backends change."""
     _wide.cache_clear()
     return _create(model, f"{function}:eager", dtype, device)
 
 
 def _create(model: str, variant: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A model without dropout: a training step is checked and repeated, so nothing in it is random."""
+    """Builds a model without dropout: a training step is checked and repeated, so nothing in it is random."""
     built = models.create(model, attention=variant, dtype=dtype, device=device)
     for module in built.modules():
         if isinstance(module, nn.Dropout):
@@ -254,17 +255,17 @@ def _create(model: str, variant: str, dtype: torch.dtype, device: torch.device) 
 
 @functools.lru_cache(maxsize=1)
 def _wide(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The same weights in float64."""
+    """Gives the same weights in float64."""
     return copy.deepcopy(_built(model, function, dtype, device)).double()
 
 
 def keeps_model() -> bool:
-    """Whether a model is held for the next shape."""
+    """Tells whether a model is held for the next shape."""
     return _built.cache_info().currsize > 0
 
 
 def _switched(model: Any, w: Workload, backend: str | None = None) -> nn.Module:
-    """`model` with the workload's variant of attention."""
+    """Gives `model` the workload's variant of attention."""
     variant = f"{w.function}:{backend or w.backend}"
     if hasattr(model, "set_attn_implementation"):
         from models.transformers_attention import register
@@ -282,7 +283,7 @@ def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def model_bytes(w: Workload) -> int:
-    """A prediction of weights in T and float64, and of the activations that the reference keeps."""
+    """Predicts the bytes of weights in T and float64, and of the activations that the reference keeps."""
     preset = models.get(w.model)
     weights = 12 * preset.layers * preset.hidden ** 2 + preset.sizes.get("vocabulary", 0) * preset.hidden
     kept = preset.layers if w.phase == "train-step" else 2

@@ -20,7 +20,7 @@ MOST = 14  # workers; each takes a CPU core and half a GB of the GPU
 
 
 def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Seconds of compilation by workload id, and a line for each worker that failed.
+    """Gives seconds of compilation by workload id, and a line for each worker that failed.
 
     Does nothing on a CPU, whose cores it would share, nor for fewer than two shapes.
     """
@@ -54,7 +54,7 @@ def _start(workloads: Sequence[Workload], device: torch.device) -> subprocess.Po
 
 
 def main(arguments: Sequence[str]) -> int:
-    """What a worker does: DEVICE WORKLOADS, as JSON; prints a line of JSON a workload."""
+    """Is a worker: takes DEVICE WORKLOADS, as JSON, and prints a line of JSON a workload."""
     import attention
     from perf.bench.prepare import Preparer
     from perf.measure.compiling import compiling

@@ -1,4 +1,4 @@
-"""A workload, made ready to be timed: its inputs, its callable, its check against the oracle.
+"""A workload is made ready to be timed: its inputs, its callable, its check against the oracle.
 
 Cells of one shape share their inputs, the float64 reference, the built variants and what the check
 found; the grid keeps them next to one another, and only the last shape is held.
@@ -25,7 +25,8 @@ SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works o
 
 @dataclass(frozen=True)
 class Prepared:
-    """`call()` is what is timed, `check()` says whether it is right by what `reference()` worked out before.
+    """Is a workload, ready: `call()` is what is timed, `check()` says whether it is right by what `reference()` worked
+    out before.
 
     `renew()` writes new values into what the call reads, `trial()` values whose exact result it returns a judge of.
     """
@@ -48,7 +49,7 @@ class Judge(Protocol):
 
 
 class Shared(Protocol):
-    """What the cells of one shape have in common."""
+    """Holds what the cells of one shape have in common."""
 
     def prepare(self, workload: Workload) -> Prepared: ...
 
@@ -68,7 +69,7 @@ class Preparer:
         self._imported = 0  # modules, of which the garbage collector knows no more
 
     def why_not(self, workload: Workload) -> str | None:
-        """Why the workload can't be measured here, in one line, decided before anything is allocated."""
+        """Says why the workload can't be measured here, in one line, decided before anything is allocated."""
         w = workload
         try:
             reason = attention.why_not(w.variant, device=self.device, dtype=attention.DTYPES[w.dtype],
@@ -87,7 +88,8 @@ class Preparer:
         return None
 
     def prepare(self, workload: Workload) -> Prepared:
-        """Raises ValueError or ImportError, in one line, for what the variant or model can't do here."""
+        """Makes a workload ready. Raises ValueError or ImportError, in one line, for what the variant or model can't
+        do here."""
         if workload.shape != self._shape:
             self.release()
             self._shared = _share(workload, self.device)
@@ -136,6 +138,6 @@ def _share(workload: Workload, device: torch.device) -> Shared:
 
 
 def _keeps_model() -> bool:
-    """Whether a model, which is to be collected one day, outlives its shape."""
+    """Tells whether a model, which is to be collected one day, outlives its shape."""
     models = sys.modules.get("perf.bench.models")
     return models is not None and models.keeps_model()

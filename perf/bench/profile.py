@@ -1,4 +1,4 @@
-"""`--perf-profile torch|ncu|nsys`: one call of one workload, warm, seen by a profiler.
+"""`--perf-profile torch|ncu|nsys` shows one warm call of one workload to a profiler.
 
 torch's profiler runs in the process that asks for it. Nsight Compute and Nsight Systems must start the process
 that they look at: they start this module, which prepares the workload, warms it up, and opens the profiled
@@ -62,7 +62,7 @@ def check(tool: str, device: torch.device, ids: Sequence[str]) -> None:
 
 
 def find(tool: str) -> str | None:
-    """Where a tool is: on the PATH, else with CUDA, else the newest that is installed by itself."""
+    """Finds a tool: on the PATH, else with CUDA, else the newest that is installed by itself."""
     own = sorted(glob.glob(INSTALLED[tool]), key=lambda name: [int(x) for x in re.findall(r"\d+", name)], reverse=True)
     cuda = [str(Path(os.environ[name], "bin")) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     return shutil.which(tool) or shutil.which(tool, path=os.pathsep.join([*cuda, CUDA, *own]))
@@ -86,7 +86,7 @@ def profile(w: Workload, tool: str, device: torch.device, *, folder: Path) -> Pa
 
 
 def _warm(w: Workload, device: torch.device) -> Callable[[], Any]:
-    """The call of `w`, which ends when the device has done it, warmed up."""
+    """Makes the call of `w`, which ends when the device has done it, warmed up."""
     preparer = Preparer(device)
     if reason := preparer.why_not(w):
         raise ValueError(reason)
@@ -103,7 +103,7 @@ def _warm(w: Workload, device: torch.device) -> Callable[[], Any]:
 
 
 def _trace(call: Callable[[], Any], device: torch.device, path: Path) -> None:
-    """A Chrome trace of one call; one before it, not in the trace, warms the profiler up."""
+    """Writes a Chrome trace of one call; one before it, not in the trace, warms the profiler up."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -129,13 +129,13 @@ def _launch(w: Workload, tool: str, device: torch.device, path: Path) -> None:
 
 
 def _reason(output: str) -> str:
-    """The first line that tells an error, the tool's, the child's or Python's; else the last."""
+    """Gives the first line that tells an error, the tool's, the child's or Python's; else the last."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next(filter(TELLS_AN_ERROR.match, lines), lines[-1] if lines else "no word of why")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """What a tool starts: `python -m perf.bench.profile DEVICE WORKLOAD`, the workload's fields as JSON."""
+    """Is what a tool starts: `python -m perf.bench.profile DEVICE WORKLOAD`, the workload's fields as JSON."""
     device, w = torch.device(arguments[0]), Workload(**json.loads(arguments[1]))
     try:
         call = _warm(w, device)

@@ -32,7 +32,7 @@ Call = Callable[[], Any]
 
 
 class Caught(Exception):
-    """A call was seen to do something other than compute; the message says what, after the call's name."""
+    """Tells that a call did something other than compute; the message says what, after the call's name."""
 
 
 def prove(prepared: Prepared, plan: Plan, device: torch.device, like: Sequence[torch.Tensor]) -> None:
@@ -94,7 +94,7 @@ def _try(prepared: Prepared, call: Call, device: torch.device, memory: Any) -> A
 
 
 def _wrong(judge: Callable[[Any], Any], early: Any) -> str | None:
-    """What is wrong with a result: memory that was not written, else what the rule says."""
+    """Says what is wrong with a result: memory that was not written, else what the rule says."""
     spoilt = max((x.isnan().double().mean().item() for x in tensors(early) if x.is_floating_point()), default=0.0)
     if spoilt:
         return f"left {max(spoilt, 1e-4):.2%} of its result as it was before, when its inputs were new"
@@ -118,7 +118,7 @@ def _forgets(prepared: Prepared, call: Call, device: torch.device) -> None:
 
 
 def _reading(call: Call, device: torch.device) -> float:
-    """Seconds of a call: on a CPU those that this process worked, for others may have the core meanwhile."""
+    """Measures seconds of a call: on a CPU those that this process worked, for others may have the core meanwhile."""
     now = time.process_time if device.type == "cpu" else time.perf_counter
     _wait(device)
     start = now()
@@ -145,7 +145,7 @@ def _plain(result: Any) -> None:
 
 
 def _copy(result: Any) -> Any:
-    """The result as it is now, in the call's own stream."""
+    """Copies the result as it is now, in the call's own stream."""
     if isinstance(result, torch.Tensor):
         return result.detach().clone()
     if isinstance(result, list | tuple):

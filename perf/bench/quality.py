@@ -1,4 +1,5 @@
-"""Quality of a model and what quantising it costs: on trained presets, measured only where it is asked for.
+"""Quality says how good a model is and what quantising it costs: on trained presets, measured only where it is asked
+for.
 
 The models that are timed have random weights, of which no answer is better than another. So each family has a small
 preset that is trained on data at hand (models/trained.py: once, then kept), treated the same way: attention, dtype and
@@ -23,7 +24,7 @@ TRAINED = {"vit": ("vit-digits", "top1"), "gpt2": ("gpt2-docstrings", "perplexit
 
 @dataclass(frozen=True)
 class Quality:
-    """As evidence keeps it: what was `found`, empty where there is none and `reason` says why; `lost` says that it is
+    """Is what evidence keeps: what was `found`, empty where there is none and `reason` says why; `lost` says that it is
     more than the budget allows."""
 
     found: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class Judge:
         self._plain: dict[tuple[str, ...], Any] = {}
 
     def of(self, w: Workload) -> Quality:
-        """Of a model's workload; raises nothing for what can't be had: that is a reason."""
+        """Judges a model's workload; raises nothing for what can't be had: that is a reason."""
         key = (_family(w), w.variant, w.dtype, w.quantization)
         if key not in self._known:
             try:

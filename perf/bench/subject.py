@@ -1,4 +1,5 @@
-"""A workload, measured: the one path that a pytest run, a comparison, `asv run` and the studies all take.
+"""A subject is a workload that is measured, by the one path that a pytest run, a comparison, `asv run` and the studies
+all take.
 
     subject = Subject(preparer, workload)   # made ready and called once; raises Missing
     facts = subject.check()                 # it is right, by the kernel it declares, weighed and counted; raises Wrong
@@ -37,11 +38,12 @@ Part = Callable[[str], AbstractContextManager[Any]]  # is entered for each part 
 
 
 class Missing(ValueError):
-    """The workload can't be measured here; the message says why, in one line."""
+    """Says that the workload can't be measured here; the message says why, in one line."""
 
 
 class Wrong(ValueError):
-    """The workload gets no time, for the reason that the message gives; `facts` holds what was measured before."""
+    """Says that the workload gets no time, for the reason that the message gives; `facts` holds what was measured
+    before."""
 
     def __init__(self, reason: str, facts: Facts) -> None:
         super().__init__(reason)
@@ -50,7 +52,7 @@ class Wrong(ValueError):
 
 @dataclass
 class Facts:
-    """A workload's measurements beside its time; the names are those of `Evidence`'s fields."""
+    """Holds a workload's measurements beside its time; the names are those of `Evidence`'s fields."""
 
     error: float | None = None
     bound: float | None = None
@@ -66,7 +68,7 @@ class Facts:
 
 
 class Subject:
-    """One workload on one device, made ready and called once, in `first_seconds`, the compiler's among them.
+    """Is one workload on one device, made ready and called once, in `first_seconds`, the compiler's among them.
 
     `around` changes the call before anything is measured (an injected fault); `compiles` is the context that collects
     the compiler's seconds. Every method raises Missing where memory is short or the compiler has no kernel.

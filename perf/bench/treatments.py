@@ -1,4 +1,4 @@
-"""What is done to a model before it is measured, quantised, compiled or both, and what it may cost in error.
+"""A treatment quantises a model, compiles it or both before it is measured, at a cost in error that is bounded.
 
 A quantised model computes something else, so the error-ratio rule does not bind it. It is held against the same
 model unquantised, on the same backend and inputs, by the budgets of its method (perf/policy/budgets.toml):
@@ -26,7 +26,7 @@ from perf.workloads.workload import UNQUANTISED, Workload
 
 
 def why_not(w: Workload, device: torch.device) -> str | None:
-    """Why a workload's treatment can't be had here, in one line."""
+    """Says why a workload's treatment can't be had here, in one line."""
     if w.quantization == UNQUANTISED:
         return None
     try:
@@ -38,7 +38,8 @@ def why_not(w: Workload, device: torch.device) -> str | None:
 
 
 def treated(model: nn.Module, w: Workload) -> nn.Module:
-    """A copy that is quantised as the workload says, and ready to be compiled; `model` itself if it stays plain."""
+    """Makes a copy that is quantised as the workload says, and ready to be compiled; `model` itself if it stays
+    plain."""
     if not w.treatment:
         return model
     made = copy.deepcopy(model)
@@ -50,7 +51,8 @@ def treated(model: nn.Module, w: Workload) -> nn.Module:
 
 
 def runnable(model: nn.Module, w: Workload) -> Any:
-    """The model under torch.compile, with what its method asks of the compiler; itself where it is not compiled."""
+    """Gives the model under torch.compile, with what its method asks of the compiler; itself where it is not
+    compiled."""
     if not w.compiled:
         return model
     import torch._dynamo
@@ -66,7 +68,7 @@ def runnable(model: nn.Module, w: Workload) -> Any:
 
 
 def refusing(call: Callable[[], Any], w: Workload) -> Callable[[], Any]:
-    """The call of a compiled model; where the compiler gives up it raises attention.Unsupported, in one line."""
+    """Wraps the call of a compiled model; where the compiler gives up it raises attention.Unsupported, in one line."""
     if not w.compiled:
         return call
     import torch._dynamo
@@ -83,7 +85,7 @@ def refusing(call: Callable[[], Any], w: Workload) -> Callable[[], Any]:
 
 
 def model_bytes(model: nn.Module, w: Workload) -> int:
-    """Of weights and buffers, scales included."""
+    """Counts the bytes of weights and buffers, scales included."""
     if w.quantization == UNQUANTISED:
         from perf.measure.memory import kept_bytes
 
@@ -94,7 +96,7 @@ def model_bytes(model: nn.Module, w: Workload) -> int:
 
 
 def not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
-    """In one line, that a compiled workload's call ran no compiled code; None where it did."""
+    """Says, in one line, that a compiled workload's call ran no compiled code; None where it did."""
     if w.compiled and not counters.get("compiled_regions"):
         return f"{w.model} ({w.phase}): torch.compile ran nothing compiled; the time would be that of eager code"
     return None
@@ -102,7 +104,8 @@ def not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
 
 @contextmanager
 def layer_errors(plain: nn.Module, treated: nn.Module) -> Iterator[dict[str, float]]:
-    """The error of each quantised layer by name, while `plain` is called: both get what reaches the plain one."""
+    """Collects the error of each quantised layer by name, while `plain` is called: both get what reaches the plain
+    one."""
     found: dict[str, float] = {}
     twins = dict(treated.named_modules())
     handles = [module.register_forward_hook(_comparing(name, twins[name], found), with_kwargs=True)
@@ -115,7 +118,8 @@ def layer_errors(plain: nn.Module, treated: nn.Module) -> Iterator[dict[str, flo
 
 
 def relative_error(found: Any, exact: Any) -> float:
-    """Root mean square of the difference over that of `exact`; of a layer with several outputs the first counts."""
+    """Gives the root mean square of the difference over that of `exact`; of a layer with several outputs the first
+    counts."""
     got, want = _tensor(found).double(), _tensor(exact).double()
     off, size = (got - want).norm().item(), want.norm().item()
     return off / size if size else off and math.inf
@@ -130,7 +134,8 @@ def _comparing(name: str, twin: nn.Module, found: dict[str, float]) -> Callable[
 
 
 def _differ(plain: nn.Module, twin: nn.Module) -> bool:
-    """Whether a leaf stores its weights in another way than its twin: another class, or another kind of tensor."""
+    """Tells whether a leaf stores its weights in another way than its twin: another class, or another kind of
+    tensor."""
     if next(plain.children(), None) is not None:
         return False
     weights = zip(plain.parameters(), twin.parameters(), strict=False)
@@ -138,7 +143,7 @@ def _differ(plain: nn.Module, twin: nn.Module) -> bool:
 
 
 def _tensor(output: Any) -> torch.Tensor:
-    """The tensor in what a layer returns: itself, the first of several, the data of a packed sequence."""
+    """Gives the tensor in what a layer returns: itself, the first of several, the data of a packed sequence."""
     while not isinstance(output, torch.Tensor):
         output = output.data if hasattr(output, "batch_sizes") else output[0]
     return output

@@ -1,4 +1,4 @@
-"""The trial of a bare kernel: exact results of inputs that the call has not seen, of some rows where all cost much.
+"""The trial of a bare kernel has exact results of inputs that the call has not seen, of some rows where all cost much.
 
 Rows are taken from the start, the end and between, each with all the keys that it sees; a gradient reaches the last of
 them only, so that the gradients of q elsewhere are zero, and those of k and v are the last rows' alone.
@@ -24,7 +24,7 @@ BLOCKS = 4
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows of all heads, and what they must be."""
+    """Holds some rows of all heads, and what they must be."""
 
     start: int
     stop: int
@@ -32,7 +32,7 @@ class Block:
 
 
 class Trial:
-    """The exact results of a phase on the inputs that stand in q, k, v when this is made."""
+    """Computes the exact results of a phase on the inputs that stand in q, k, v when this is made."""
 
     def __init__(self, w: Workload, qkv: Sequence[torch.Tensor], names: Sequence[str]) -> None:
         self.w, self.names = w, names
@@ -81,7 +81,8 @@ class Trial:
 
 
 def _rows(w: Workload) -> list[tuple[int, int]]:
-    """Start and stop of the rows to judge, in order: all, unless a row of the function depends on no other query."""
+    """Gives start and stop of the rows to judge, in order: all, unless a row of the function depends on no other
+    query."""
     alone = registry.function(w.function).core and (w.causal or w.function == "softmax")
     if w.n <= WHOLE or not alone:
         return [(0, w.n)]

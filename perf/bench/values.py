@@ -1,4 +1,4 @@
-"""The values that a timed call reads: the tensors stay where they are, and every round finds new numbers in them.
+"""Values are what a timed call reads: the tensors stay where they are, and every round finds new numbers in them.
 
 A result that is remembered by address, by shape or by an earlier value is then wrong, or costs as much as computing.
 New numbers are the first ones, moved along the sequence and with other signs: as random, and written in one pass.
@@ -16,8 +16,8 @@ TRIAL = 7919  # the seed of the trial's values
 
 
 class Values:
-    """Tensors at fixed addresses, whose values change: `restore` writes the first ones, `renew` others each time, and
-    `trial` ones that are always the same."""
+    """Holds tensors at fixed addresses, whose values change: `restore` writes the first ones, `renew` others each
+    time, and `trial` ones that are always the same."""
 
     def __init__(self, tensors: Iterable[torch.Tensor], seed: int = 0) -> None:
         self.tensors = tuple(tensors)
@@ -49,7 +49,7 @@ class Values:
 
 
 class _Floats:
-    """The numbers of one floating-point tensor, and more of them to move along its last dimension but one."""
+    """Holds the numbers of one floating-point tensor, and more of them to move along its last dimension but one."""
 
     def __init__(self, x: torch.Tensor) -> None:
         self.along = x.dim() - 2 if x.dim() > 1 else 0
@@ -70,7 +70,7 @@ class _Floats:
 
 
 class _Integers:
-    """The numbers of one tensor of classes or tokens: new ones lie between 0 and the largest of their column."""
+    """Holds the numbers of one tensor of classes or tokens: new ones lie between 0 and the largest of their column."""
 
     def __init__(self, x: torch.Tensor) -> None:
         self.first = x.clone()

@@ -1,1 +1,1 @@
-"""One pytest run: its options, its session and its end."""
+"""This room runs one pytest run: its options, its session and its end."""

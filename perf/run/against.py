@@ -36,7 +36,7 @@ COLOURS = {word: {"yellow": True} for word in OPEN}
 
 
 def install(config: pytest.Config, settings: Settings) -> Settings:
-    """Registers the comparison; the settings with what only the revision measures added.
+    """Registers the comparison; gives the settings, with what only the revision measures added.
 
     Raises pytest.UsageError, in one line, for a revision that can't be compared with.
     """
@@ -57,7 +57,7 @@ def install(config: pytest.Config, settings: Settings) -> Settings:
 
 
 class PairedRun:
-    """Hooks: a variant's benchmarks are decided together, before the first of them is run as a test."""
+    """Hooks into pytest: a variant's benchmarks are decided together, before the first of them is run as a test."""
 
     def __init__(self, config: pytest.Config, settings: Settings, against: Against) -> None:
         self.config, self.settings, self.against = config, settings, against
@@ -70,7 +70,7 @@ class PairedRun:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """A variant's tests one after the other."""
+        """Puts a variant's tests one after the other."""
         together: dict[str, list[pytest.Item]] = {}
         for item in items:
             w = _workload(item)
@@ -107,7 +107,7 @@ class PairedRun:
             reporter.write_line(f"  {line}")
 
     def report(self, w: Workload, benchmark: Any, script: Script, item: pytest.Item) -> None:
-        """Plays the head's samples to pytest-benchmark; a skip, a failure with the sentence, or nothing."""
+        """Plays the head's samples to pytest-benchmark; skips, or fails with the sentence."""
         row = self.rows[w.id]
         said = properties(row)
         item.user_properties += said.items()
@@ -129,7 +129,7 @@ class PairedRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:
-        """A benchmark's word in the progress is its verdict."""
+        """Makes a benchmark's word in the progress its verdict."""
         word = self.words.get(report.nodeid)
         if report.when != "call" or not report.passed or word is None:
             return None
@@ -189,7 +189,7 @@ class PairedRun:
 
 
 def properties(row: Row) -> dict[str, Any]:
-    """What junit and JSON keep of a verdict: base and head in seconds, ratio and interval of head over base."""
+    """Gives what junit and JSON keep of a verdict: base and head in seconds, ratio and interval of head over base."""
     v = row.verdict
     interval = None if v.low is None or v.high is None or v.high == math.inf else f"[{v.low:.4g}, {v.high:.4g}]"
     found = {"base": row.base, "head": row.head, "ratio": v.ratio, "interval": interval, "verdict": row.label,

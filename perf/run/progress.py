@@ -1,4 +1,5 @@
-"""The progress of a run that measures: one line, which a terminal writes over, instead of a line a workload."""
+"""The progress of a run that measures is shown: one line, which a terminal writes over, instead of a line a
+workload."""
 from __future__ import annotations
 
 from collections.abc import Collection

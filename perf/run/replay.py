@@ -1,4 +1,4 @@
-"""Samples that the project's own sampling took, played to pytest-benchmark, whose table and JSON then show them."""
+"""Samples that the project's own sampling took are played to pytest-benchmark, whose table and JSON then show them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Script:
-    """A timer for pytest-benchmark: the difference of two readings is the next sample."""
+    """Is a timer for pytest-benchmark: the difference of two readings is the next sample."""
 
     __name__ = "script"
 
@@ -22,7 +22,8 @@ class Script:
         return self.now
 
     def play(self, samples: Sequence[float], benchmark: Any, call: Callable[[], Any]) -> None:
-        """One round a sample. `call` is made where pytest-benchmark makes a call of its own (--benchmark-cprofile)."""
+        """Plays one round a sample. `call` is made where pytest-benchmark makes a call of its own
+        (--benchmark-cprofile)."""
         self.samples, self.now, self._running = list(samples), 0.0, False
 
         def target() -> None:

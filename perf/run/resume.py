@@ -1,4 +1,4 @@
-"""What an earlier run, interrupted, has measured already: `--perf-resume`."""
+"""`--perf-resume` leaves out what an earlier run, interrupted, has measured already."""
 from __future__ import annotations
 
 from perf.measure import machine
@@ -7,7 +7,7 @@ from perf.run.options import Settings
 
 
 def measured_before(settings: Settings) -> dict[str, Evidence]:
-    """The good rows of the evidence file, by workload id: those of this machine and this very commit.
+    """Reads the good rows of the evidence file, by workload id: those of this machine and this very commit.
 
     Raises ValueError, in one line, where there is no telling: uncommitted changes, no git, a broken file.
     """

@@ -1,4 +1,4 @@
-"""The working tree against a revision: which benchmarks changed, and the verdict on each.
+"""The working tree is compared with a revision: which benchmarks changed, and the verdict on each.
 
     against = Against(settings)                        # ValueError, in one line, for what is no revision to measure
     rows = against.untimed(workloads)                  # of all that need no timing
@@ -35,7 +35,7 @@ SAME = Verdict("ok", None, None, None, 0, "the same sources on both sides, not t
 
 
 class Against:
-    """The working tree of the repository at `root` and a folder that holds the revision, until it is closed.
+    """Holds the working tree of the repository at `root` and a folder that holds the revision, until it is closed.
 
     `settings.against` is the revision. Raises ValueError, in one line, where it can't be compared with.
     """
@@ -60,7 +60,7 @@ class Against:
         self._open.close()
 
     def only_base(self) -> list[Workload]:
-        """What the revision would measure under the same options, and the working tree would not."""
+        """Lists what the revision would measure under the same options, and the working tree would not."""
         if all(_tree(self.base / package) == _tree(self.head / package) for package in PACKAGES):
             return []
         here, asked = set(self.settings.workloads), self.settings
@@ -73,7 +73,7 @@ class Against:
         return [w for w in there if w not in here]
 
     def untimed(self, workloads: Sequence[Workload]) -> list[Row]:
-        """What runs the same code on both sides: skipped where neither can, else ok without timing, unless
+        """Yields what runs the same code on both sides: skipped where neither can, else ok without timing, unless
         `settings.all` asks for it.
 
         `workloads` are all of the run's: how many are timed sets how sure an alarm has to be.
@@ -89,7 +89,7 @@ class Against:
         return rows
 
     def compare(self, workloads: Sequence[Workload], say: Callable[[str], None]) -> Iterator[Row]:
-        """Each as soon as it is decided. `say` is told a line after each launch pair."""
+        """Yields each as soon as it is decided. `say` is told a line after each launch pair."""
         seconds = max(BUDGET[self.settings.device.type], BENCHMARK * len(workloads))
         cases: dict[str, pairs.Case] = {}
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
@@ -103,7 +103,7 @@ class Against:
 
 
 def why_not(w: Workload, device: torch.device) -> str | None:
-    """Why the working tree can't do it on this device, in one line; whether it fits is for the workers to see."""
+    """Says why the working tree can't do it on this device, in one line; whether it fits is for the workers to see."""
     try:
         return attention.why_not(w.variant, device=device, dtype=attention.DTYPES[w.dtype], heads=w.heads,
                                  kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m, causal=w.causal,
@@ -114,7 +114,7 @@ def why_not(w: Workload, device: torch.device) -> str | None:
 
 
 def row(verdict: Verdict, case: pairs.Case) -> Row:
-    """The verdict, with the medians of all rounds and the head's rounds themselves."""
+    """Makes a row of the verdict, with the medians of all rounds and the head's rounds themselves."""
     neither = verdict.word == "missing" and case.base.missing
     base, head = (statistics.median(seconds) if seconds else None
                   for seconds in (case.base_seconds, case.head_seconds))

@@ -1,4 +1,4 @@
-"""The command line that selects one workload and nothing else, and has it profiled."""
+"""A command line selects one workload and nothing else, and has it profiled."""
 from __future__ import annotations
 
 import functools
@@ -28,7 +28,7 @@ Given = tuple[tuple[str, Any], ...]
 
 
 def command(w: Workload, tool: str = "torch", *, device: torch.device | None = None) -> str:
-    """What a user types in the project's root to profile `w`: its item's id, and options with which that exists.
+    """Gives what a user types in the project's root to profile `w`: its item's id, and options with which that exists.
 
     `device` is the default one unless given. Raises ValueError if no options select the workload, as one of a
     package that isn't installed here.

@@ -1,4 +1,4 @@
-"""One pytest run's measuring: what happens to a workload between its fixture and its evidence."""
+"""A session measures the workloads of one pytest run, from fixture to evidence."""
 from __future__ import annotations
 
 import functools
@@ -34,7 +34,7 @@ LONGEST = 5.0  # seconds of a call; a row takes about ten calls
 
 
 class Session:
-    """The clock, the prepared shape and the evidence of a run."""
+    """Holds the clock, the prepared shape and the evidence of a run."""
 
     def __init__(self, settings: Settings, script: Script) -> None:
         self.settings, self.script = settings, script
@@ -52,7 +52,7 @@ class Session:
 
     @functools.cached_property
     def ceilings(self) -> roofline.Ceilings:
-        """The machine's rates in the dtypes of this run."""
+        """Gives the machine's rates in the dtypes of this run."""
         with self.spending.on("ceilings"), warnings.catch_warnings(record=True) as doubts:
             dtypes = sorted({*roofline.FASTEST, *(w.dtype for w in self.settings.workloads)})
             rates = roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)

@@ -1,4 +1,4 @@
-"""Where a run's time went."""
+"""Spending tells where a run's time went."""
 from __future__ import annotations
 
 import time
@@ -9,7 +9,7 @@ MEASURED = ("timing", "counting", "memory", "checks")  # the call itself runs: t
 
 
 class Spending:
-    """Seconds by purpose since this was made; what no purpose claims is "the rest"."""
+    """Sums seconds by purpose since this was made; what no purpose claims is "the rest"."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -32,7 +32,7 @@ class Spending:
         return time.monotonic() - self.started
 
     def line(self) -> str:
-        """"253 s: timing 120 s, checks 80 s, ...; 62 % of it measured"."""
+        """Writes "253 s: timing 120 s, checks 80 s, ...; 62 % of it measured"."""
         total = self.total
         parts = {**self.seconds, "the rest": total - sum(self.seconds.values())}
         text = ", ".join(f"{purpose} {seconds:.1f} s" for purpose, seconds

@@ -482,6 +482,6 @@ def another_stream_that_nobody_waits_for() -> Attend:
     return on_another_stream(True, False)
 
 
-@cheat(SWITCHED, GPU_CHEATS)
+@cheat("", GPU_CHEATS)
 def another_current_stream() -> Attend:
     return after(CALLS, switching(lambda: torch.cuda.set_stream(torch.cuda.Stream())))
