@@ -136,19 +136,22 @@ class _Examination:
 
     def padding(self) -> Difference:
         """Puts masked keys before the others, so that a causal query sees the same ones."""
-        if self.function.kind == "approximate" or not self.function.padding or self._refuses(key_mask=True):
+        if not self.function.padding or self._refuses(key_mask=True):
             return None
-        one, other = (self._padded(count) for count in PADDINGS)
-        return _difference(one, other)
+        exact = [self._exact(self.q, *self._with_padding(count)) for count in PADDINGS]
+        if not torch.allclose(*exact):
+            return None
+        return _difference(*(self._padded(count) for count in PADDINGS))
 
     def longer(self) -> Difference:
         """Adds tokens behind, which the causal mask hides from those before, and which send them no gradient."""
-        if not self.function.causal or self.function.kind == "approximate" or self.function.queries:
+        if not self.function.causal or self.function.queries:
             return None
         n = self.case.n
         more = [torch.cat([x, x[:, :, :MORE]], 2) for x in (self.q, self.k, self.v)]
         more.append(torch.cat([self.grad_out, torch.zeros_like(self.grad_out[:, :, :MORE])], 2))
-        if self._refuses(n=n + MORE):
+        if self._refuses(n=n + MORE) or not torch.allclose(self._exact(self.q, self.k, self.v),
+                                                           self._exact(*more[:3])[:, :, :n]):
             return None
         return _difference(self.whole, [x[:, :, :n] for x in self._call(*more)])
 
@@ -179,11 +182,21 @@ class _Examination:
             worst = max(worst, _difference(self.whole, copies))
         return worst
 
-    def _padded(self, count: int) -> Tensors:
-        garbage = [torch.full_like(x[:, :, :count], 2.0) for x in (self.k, self.v)]
-        k, v = (torch.cat([filling, x], 2) for filling, x in zip(garbage, (self.k, self.v), strict=True))
+    def _exact(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+               key_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Evaluates the formula, which may itself depend on the length or on masked keys."""
+        with torch.no_grad():
+            return attention.oracle(self.name, q, k, v, causal=self.function.causal, key_mask=key_mask)
+
+    def _with_padding(self, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gives keys, values and the mask of keys, of which the first `count` are masked."""
+        k, v = (torch.cat([torch.full_like(x[:, :, :count], 2.0), x], 2) for x in (self.k, self.v))
         mask = torch.arange(k.shape[2], device=k.device) >= count
-        first, *of_keys = self._call(self.q, k, v, self.grad_out, mask.expand(k.shape[0], -1))
+        return k, v, mask.expand(k.shape[0], -1)
+
+    def _padded(self, count: int) -> Tensors:
+        k, v, mask = self._with_padding(count)
+        first, *of_keys = self._call(self.q, k, v, self.grad_out, mask)
         return [first, *(x[:, :, count:] for x in of_keys)]  # out; or dq, and dk and dv of the real keys
 
     def _refuses(self, n: int | None = None, **case: Any) -> bool:

@@ -124,8 +124,8 @@ class Models:
         exact, bounds = self._kept_reference(w, token)
         model = model if w.treatment else self._plain(w)
         with _record(w) as calls:
-            found = self._outputs(model, w, self.inputs, token)
-        errors = {x: _error(found[x], exact[x]) for x in exact}
+            result = self._outputs(model, w, self.inputs, token)
+        errors = {x: _error(result[x], exact[x]) for x in exact}
         if calls is None:
             return Report(f"{w.model} on {w.variant}", errors, bounds)
         passes = 2 if w.phase == "decode" else 1  # the first fills the cache
@@ -139,9 +139,9 @@ class Models:
         with treatments.layer_errors(plain, model) as layers:
             exact = self._outputs(plain, w.plain, self.inputs, token)["logits"]
         worst = max(layers, key=lambda name: (layers[name] != layers[name], layers[name]), default="")
-        found = self._outputs(model, w, self.inputs, token)["logits"]
+        result = self._outputs(model, w, self.inputs, token)["logits"]
         return Report(f"{w.model} on {w.variant} in {w.quantization}",
-                      {"logits": treatments.relative_error(found, exact),
+                      {"logits": treatments.relative_error(result, exact),
                        f"layer {worst}".rstrip(): layers.get(worst, math.inf)},  # nothing was quantised
                       {"logits": allowed.logits, f"layer {worst}".rstrip(): allowed.layer})
 
@@ -192,9 +192,9 @@ class Trial:
 
     def judge(self, result: Any) -> Report:
         """Holds a result of the timed call against the exact one."""
-        found = _named(self.w, self.model, result)
+        result = _named(self.w, self.model, result)
         error = _error if self.w.quantization == UNQUANTISED else treatments.relative_error
-        return Report(f"{self.w.model} on {self.w.variant}", {x: error(found[x], self.exact[x]) for x in self.bounds},
+        return Report(f"{self.w.model} on {self.w.variant}", {x: error(result[x], self.exact[x]) for x in self.bounds},
                       self.bounds)
 
 
@@ -278,8 +278,8 @@ def _switched(model: Any, w: Workload, backend: str | None = None) -> nn.Module:
     return built
 
 
-def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
-    return ((found - exact).abs().max() / exact.abs().max()).item()
+def _error(result: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((result - exact).abs().max() / exact.abs().max()).item()
 
 
 def model_bytes(w: Workload) -> int:

@@ -33,17 +33,17 @@ def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dic
     # The longest sequences first, dealt out one by one.
     dealt = sorted(shapes.values(), key=lambda share: -share[0].n)
     workers = [_start([w for share in dealt[i::count] for w in share], device) for i in range(count)]
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     failed = []
     for worker in workers:
         out, errors = worker.communicate()
         for line in out.splitlines():
             if line.startswith("{"):
-                found.update(json.loads(line))
+                figures.update(json.loads(line))
         if worker.returncode:
             failed.append(f"a worker that compiles kernels ahead failed; the run compiles them itself: "
                           f"{errors.strip().splitlines()[-1] if errors.strip() else worker.returncode}")
-    return found, failed
+    return figures, failed
 
 
 def _start(workloads: Sequence[Workload], device: torch.device) -> subprocess.Popen[str]:

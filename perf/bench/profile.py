@@ -46,18 +46,18 @@ def check(tool: str, device: torch.device, ids: Sequence[str]) -> None:
     selected rows."""
     if tool not in TOOLS:
         raise ValueError(f"--perf-profile: unknown tool {tool!r}; choose from {', '.join(TOOLS)}")
-    said = f"--perf-profile {tool}"
+    option = f"--perf-profile {tool}"
     if len(ids) != 1:
         example = f", such as '{ids[0]}'" if ids else ""
         rows = f"{len(ids)} rows are" if ids else "no row is"
-        raise ValueError(f"{said}: {rows} selected; name one with -k or by its id{example}")
+        raise ValueError(f"{option}: {rows} selected; name one with -k or by its id{example}")
     if tool == "torch":
         return
     if device.type != "cuda":
-        raise ValueError(f"{said}: {PRODUCT[tool]} looks at GPU kernels, and the device is {device}; "
+        raise ValueError(f"{option}: {PRODUCT[tool]} looks at GPU kernels, and the device is {device}; "
                          "use --perf-profile torch")
     if find(tool) is None:
-        raise ValueError(f"{said}: {tool} is neither on the PATH nor in {CUDA} or {INSTALLED[tool]}; "
+        raise ValueError(f"{option}: {tool} is neither on the PATH nor in {CUDA} or {INSTALLED[tool]}; "
                          f"install {PRODUCT[tool]} or use --perf-profile torch")
 
 
@@ -117,11 +117,11 @@ def _trace(call: Callable[[], Any], device: torch.device, path: Path) -> None:
 
 def _launch(w: Workload, tool: str, device: torch.device, path: Path) -> None:
     """Runs this module under a tool. This process doesn't touch the GPU."""
-    found = find(tool) or tool
+    program = find(tool) or tool
     child = [sys.executable, "-m", __name__, str(device), json.dumps(asdict(w))]
     seen = {**os.environ, "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
-    ended = subprocess.run([found, *ARGUMENTS[tool], str(path).removesuffix(SUFFIX[tool]), *child], env=seen, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    ended = subprocess.run([program, *ARGUMENTS[tool], str(path).removesuffix(SUFFIX[tool]), *child], env=seen,
+                           text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if ended.returncode or not path.exists():
         log = Path(str(path).removesuffix(SUFFIX[tool]) + ".log")
         log.write_text(ended.stdout, encoding="utf-8")

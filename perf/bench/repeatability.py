@@ -67,14 +67,14 @@ def measured(make: Callable[[], Callable[[], Any]], device: torch.device) -> dic
     made = clock(device)
     calls = [make() for _ in range(PLACEMENTS)]
     plan = made.prepare(calls[0])
-    found = {"stopwatch": _stopwatch(calls[0], device), **_clocked(made, plan, ROUNDS[device.type])}
+    figures = {"stopwatch": _stopwatch(calls[0], device), **_clocked(made, plan, ROUNDS[device.type])}
     if device.type == "cuda":
-        found |= _kernels(plan, device)
-    placed = [found, *(_clocked(made, made.prepare(call), ROUNDS[device.type]) for call in calls[1:])]
+        figures |= _kernels(plan, device)
+    placed = [figures, *(_clocked(made, made.prepare(call), ROUNDS[device.type]) for call in calls[1:])]
     for figure in ("seconds", "cycles"):
-        if figure in found:
-            found[f"placed {figure}"] = statistics.mean(one[figure] for one in placed)
-    return found
+        if figure in figures:
+            figures[f"placed {figure}"] = statistics.mean(one[figure] for one in placed)
+    return figures
 
 
 def _clocked(made: Clock, plan: Plan, rounds: int) -> dict[str, float]:
@@ -91,11 +91,11 @@ def _clocked(made: Clock, plan: Plan, rounds: int) -> dict[str, float]:
             torch.cuda._sleep(PROBE_CYCLES)  # torch's own way to keep a GPU busy for so many cycles
             rates.append((stop, made.timer()))
     seconds = statistics.median((stop - start) / plan.iterations for start, stop in readings)  # type: ignore[operator]
-    found = {"seconds": seconds}
+    figures = {"seconds": seconds}
     if rates:
-        found["mhz"] = PROBE_CYCLES / statistics.median(stop - start for start, stop in rates) / 1e6  # type: ignore[operator]
-        found["cycles"] = seconds * found["mhz"] * 1e6
-    return found
+        figures["mhz"] = PROBE_CYCLES / statistics.median(stop - start for start, stop in rates) / 1e6  # type: ignore[operator]
+        figures["cycles"] = seconds * figures["mhz"] * 1e6
+    return figures
 
 
 def _stopwatch(fn: Callable[[], Any], device: torch.device) -> float:
@@ -153,22 +153,22 @@ def main(device: torch.device) -> None:
         print(json.dumps({name: measured(make, device) for name, make in calls.items()}))
 
 
-def table(found: Sequence[dict[str, dict[str, float]]]) -> str:
+def table(figures: Sequence[dict[str, dict[str, float]]]) -> str:
     """One row a call: its median, and standard deviations between processes, relative to their mean."""
     line = ("{:<24}{:>12}" + "{:>10}" * 5 + "{:>13}{:>16}").format
-    lines = [f"{len(found)} fresh processes; between their medians, the standard deviations of:",
+    lines = [f"{len(figures)} fresh processes; between their medians, the standard deviations of:",
              "  time; a stopwatch's; SM cycles; time and cycles, the mean of some placements in memory",
              line("call", "median", *SPREADS, "kernels", "more a launch")]
-    for name in found[0]:
-        rows = [process[name] for process in found]
+    for name in figures[0]:
+        rows = [process[name] for process in figures]
         middle = statistics.median(row["seconds"] for row in rows)
-        told = ["-", "-"]
+        cells = ["-", "-"]
         if "kernels" in rows[0]:
             kernels = statistics.median(row["kernels"] for row in rows)
             more = statistics.median((row["seconds"] - row["kernels"]) / row["launches"] for row in rows)
-            told = [f"{kernels * 1e6:.2f} us", f"{more * 1e6:+.2f} us {more / kernels:+.1%}"]
+            cells = [f"{kernels * 1e6:.2f} us", f"{more * 1e6:+.2f} us {more / kernels:+.1%}"]
         spreads = [_spread(rows, figure) for figure in SPREADS.values()]
-        lines.append(line(name, f"{middle * 1e6:.2f} us", *spreads, *told))
+        lines.append(line(name, f"{middle * 1e6:.2f} us", *spreads, *cells))
     return "\n".join(lines)
 
 

@@ -106,29 +106,29 @@ def not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
 def layer_errors(plain: nn.Module, treated: nn.Module) -> Iterator[dict[str, float]]:
     """Collects the error of each quantised layer by name, while `plain` is called: both get what reaches the plain
     one."""
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     twins = dict(treated.named_modules())
-    handles = [module.register_forward_hook(_comparing(name, twins[name], found), with_kwargs=True)
+    handles = [module.register_forward_hook(_comparing(name, twins[name], errors), with_kwargs=True)
                for name, module in plain.named_modules() if name in twins and _differ(module, twins[name])]
     try:
-        yield found
+        yield errors
     finally:
         for handle in handles:
             handle.remove()
 
 
-def relative_error(found: Any, exact: Any) -> float:
+def relative_error(output: Any, exact: Any) -> float:
     """Gives the root mean square of the difference over that of `exact`; of a layer with several outputs the first
     counts."""
-    got, want = _tensor(found).double(), _tensor(exact).double()
+    got, want = _tensor(output).double(), _tensor(exact).double()
     off, size = (got - want).norm().item(), want.norm().item()
     return off / size if size else off and math.inf
 
 
-def _comparing(name: str, twin: nn.Module, found: dict[str, float]) -> Callable[..., None]:
+def _comparing(name: str, twin: nn.Module, errors: dict[str, float]) -> Callable[..., None]:
     def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         # A layer that is used twice counts by its worse use.
-        found[name] = max(found.get(name, 0.0), relative_error(twin(*args, **kwargs), output))
+        errors[name] = max(errors.get(name, 0.0), relative_error(twin(*args, **kwargs), output))
 
     return compare
 

@@ -71,13 +71,13 @@ class Trial:
 
     def _judge_gradients(self, result: Sequence[torch.Tensor | None]) -> Report:
         block = self.blocks[-1]
-        found = {f"d{name}": torch.zeros_like(x) if gradient is None else gradient for name, x, gradient
+        gradients = {f"d{name}": torch.zeros_like(x) if gradient is None else gradient for name, x, gradient
                  in zip(self.names, block.reference.inputs, result, strict=True)}
-        elsewhere, found["dq"] = found["dq"][:, :, :block.start], found["dq"][:, :, block.start:]
+        elsewhere, gradients["dq"] = gradients["dq"][:, :, :block.start], gradients["dq"][:, :, block.start:]
         if elsewhere.any():
             return Report(self.w.variant, {"dq of rows without a gradient": elsewhere.abs().max().item()},
                           {"dq of rows without a gradient": 0.0})
-        return block.reference.judge(self.w.variant, found)
+        return block.reference.judge(self.w.variant, gradients)
 
 
 def _rows(w: Workload) -> list[tuple[int, int]]:

@@ -54,13 +54,13 @@ def forget() -> None:
 @contextmanager
 def compiling() -> Iterator[Compiled]:
     """Fills in what torch.compile did meanwhile, backward passes included."""
-    found, before, forgotten = Compiled(), _so_far(), _forgotten
-    yield found
+    compiled, before, forgotten = Compiled(), _so_far(), _forgotten
+    yield compiled
     after = _so_far()
     # Forgetting, done before anything is compiled, begins the seconds anew; the other counts go on.
-    found.seconds = after.seconds - (before.seconds if _forgotten == forgotten else 0.0)
-    found.graphs = after.graphs - before.graphs
-    found.cold = after.misses > before.misses
+    compiled.seconds = after.seconds - (before.seconds if _forgotten == forgotten else 0.0)
+    compiled.graphs = after.graphs - before.graphs
+    compiled.cold = after.misses > before.misses
 
 
 @contextmanager
@@ -68,8 +68,8 @@ def cold() -> Iterator[Compiled]:
     """Does the same in disk caches of its own, so that it is cold whatever was compiled before or is meanwhile."""
     from torch._inductor.utils import fresh_cache
 
-    with fresh_cache(), compiling() as found:
-        yield found
+    with fresh_cache(), compiling() as compiled:
+        yield compiled
 
 
 @dataclass

@@ -70,12 +70,12 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
         while not on_gpu and len(times) < CALLS and times[0].nanoseconds < SHORT:
             times.append(shares(_profiled(call, device)[0], named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
-    found = replace(tally(events, on_gpu), shares=quickest, launches=with_code(launches(events)))
+    counted = replace(tally(events, on_gpu), shares=quickest, launches=with_code(launches(events)))
     if on_gpu:
-        found.counters["host_syncs"] -= own
-    found.counters["autograd_nodes"] = found.counters["autograd_nodes"] or nodes(result)
-    found.counters.update({name: after[name] - before[name] for name in after})
-    return found
+        counted.counters["host_syncs"] -= own
+    counted.counters["autograd_nodes"] = counted.counters["autograd_nodes"] or nodes(result)
+    counted.counters.update({name: after[name] - before[name] for name in after})
+    return counted
 
 
 def tally(events: Iterable[Event], on_gpu: bool) -> Counted:

@@ -63,8 +63,8 @@ def peak(gpu_name: str, dtype: str) -> float | None:
     dense = 0.5 if sheet.sparse else 1.0
     peaks = {"fp64": sheet.fp64, "fp32": sheet.fp32, "fp32-tf32": dense * sheet.tf32,
              "bf16": dense * sheet.half, "fp16": dense * sheet.half}
-    found = peaks.get(dtype)
-    return None if found is None else found * 1e12
+    teraflops = peaks.get(dtype)
+    return None if teraflops is None else teraflops * 1e12
 
 
 def ceilings(gpu_name: str, labels: Iterable[str]) -> Ceilings | None:

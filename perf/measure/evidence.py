@@ -76,10 +76,10 @@ class Evidence:
         """Reads a record. Raises KeyError, TypeError or ValueError for what is no evidence of this schema."""
         if record["schema"] not in (*BEFORE, SCHEMA):
             raise ValueError(f"schema {record['schema']}, this version reads 1 to {SCHEMA}")
-        known = {f.name: record[f.name] for f in fields(cls) if f.name in record or record["schema"] == SCHEMA}
-        known["workload"] = Workload(**record["workload"])
-        known["samples"] = tuple(record["samples"])
-        return cls(**known)
+        values = {f.name: record[f.name] for f in fields(cls) if f.name in record or record["schema"] == SCHEMA}
+        values["workload"] = Workload(**record["workload"])
+        values["samples"] = tuple(record["samples"])
+        return cls(**values)
 
 
 class Writer:

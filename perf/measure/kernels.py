@@ -20,7 +20,7 @@ SHOWN = 5  # names in a message
 _TELLING = re.compile(r"softmax|attention|flash|fmha|gemm|nvjet|cutlass|triton|::\w*mm$|_fft|CompiledFxGraph", re.I)
 
 
-def wrong_kernel(found: Iterable[str], w: Workload, device_type: str) -> str | None:
+def wrong_kernel(names: Iterable[str], w: Workload, device_type: str) -> str | None:
     """Says, in one line, how the names that a call of `w` showed (`Counted.kernels`) differ from what its backend
     declares; None where they don't.
 
@@ -35,8 +35,8 @@ def wrong_kernel(found: Iterable[str], w: Workload, device_type: str) -> str | N
     if declared is None or (by_case and _changed(v.function)):  # that case is not what the kernel is called with
         return None
     alone = w.bare and v.function.kind != "approximate"
-    told = mismatch(set(found), declared, w.phase, alone=alone)
-    return f"{w.variant} ({w.phase}) {told}" if told else None
+    sentence = mismatch(set(names), declared, w.phase, alone=alone)
+    return f"{w.variant} ({w.phase}) {sentence}" if sentence else None
 
 
 def _changed(function: Function) -> bool:
@@ -44,28 +44,28 @@ def _changed(function: Function) -> bool:
     return function.kind == "approximate" or function.parameters is not None
 
 
-def mismatch(found: set[str], declared: Kernels, phase: str, *, alone: bool) -> str | None:
+def mismatch(names: set[str], declared: Kernels, phase: str, *, alone: bool) -> str | None:
     """Says which of the names that `declared` asks for is missing, or which is there against it."""
     asked = [declared.backward] if phase == "backward" else [declared.forward]
     if phase in BACKWARD_TOO:
         asked.append(declared.backward)
     for patterns in asked:
-        if patterns and not _matching(found, patterns):
-            return f"ran {_shown(found)}; expected a kernel matching {' or '.join(patterns)}"
-    if alone and (against := _matching(found, declared.never)):
+        if patterns and not _matching(names, patterns):
+            return f"ran {_shown(names)}; expected a kernel matching {' or '.join(patterns)}"
+    if alone and (against := _matching(names, declared.never)):
         return f"ran {_shown(against)}; expected none matching {' or '.join(declared.never)}"
     return None
 
 
-def _matching(found: set[str], patterns: Iterable[str]) -> set[str]:
-    return {name for name in found if any(re.search(pattern, name) for pattern in patterns)}
+def _matching(names: set[str], patterns: Iterable[str]) -> set[str]:
+    return {name for name in names if any(re.search(pattern, name) for pattern in patterns)}
 
 
-def _shown(found: set[str]) -> str:
+def _shown(names: set[str]) -> str:
     """Lists a few names, those that tell most, without template arguments and parameters."""
-    if not found:
+    if not names:
         return "nothing that the profiler saw"
-    short = set(map(brief, found))
+    short = set(map(brief, names))
     telling = sorted(name for name in short if _TELLING.search(name)) or sorted(short)
     more = len(short) - SHOWN if len(telling) > SHOWN else 0
     return ", ".join(telling[:SHOWN]) + (f" and {more} more" if more else "")

@@ -52,9 +52,9 @@ def fingerprint() -> dict[str, Any]:
 def identity(machine: dict[str, Any] | None = None) -> str:
     """Gives twelve hexadecimal digits that differ where a time may: not with the kernel's build, nor with how many
     equal GPUs are visible."""
-    told = {name: value for name, value in (machine or fingerprint()).items() if name not in TOLD_ONLY}
-    told["gpus"] = sorted(set(told.get("gpus", ())))
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    facts = {name: value for name, value in (machine or fingerprint()).items() if name not in TOLD_ONLY}
+    facts["gpus"] = sorted(set(facts.get("gpus", ())))
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @functools.cache

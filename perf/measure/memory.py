@@ -57,10 +57,10 @@ def _cuda_peak(call: Callable[[], Any], device: torch.device) -> Peak:
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     result = call()
     torch.cuda.synchronize(device)
-    found = Peak(torch.cuda.max_memory_allocated(device) - allocated,
-                 torch.cuda.max_memory_reserved(device) - reserved)
+    size = Peak(torch.cuda.max_memory_allocated(device) - allocated,
+                torch.cuda.max_memory_reserved(device) - reserved)
     del result  # counted: it stands while the peak is read
-    return found
+    return size
 
 
 def _peak_rss(call: Callable[[], Any]) -> int | None:
@@ -70,9 +70,9 @@ def _peak_rss(call: Callable[[], Any]) -> int | None:
     except OSError:  # no Linux, or not allowed in this container
         return None
     result = call()
-    found = _status("VmHWM")
+    resident = _status("VmHWM")
     del result
-    return found
+    return resident
 
 
 def _trim() -> None:
@@ -118,10 +118,10 @@ def free_bytes(device: torch.device) -> int:
 
 def shortage(error: torch.OutOfMemoryError) -> str:
     """Puts PyTorch's paragraph in a few words: what was asked for, and what was free."""
-    said = str(error)
-    found = re.search(r"Tried to allocate ([\d.]+ \w+).*?total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free",
-                      said, re.DOTALL)
-    return f"asked for {found[1]} more, {found[3]} of {found[2]} were free" if found else said.splitlines()[0]
+    text = str(error)
+    match = re.search(r"Tried to allocate ([\d.]+ \w+).*?total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free",
+                      text, re.DOTALL)
+    return f"asked for {match[1]} more, {match[3]} of {match[2]} were free" if match else text.splitlines()[0]
 
 
 def _cgroup_free() -> int | float:

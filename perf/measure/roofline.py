@@ -114,27 +114,27 @@ def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ce
     identity = machine.identity()
     path = folder / f"ceilings-{identity}-{_name(device)}.json"
     wanted = rates.labels(dtypes, device)
-    kept = _load(path, identity)
-    missing = [label for label in wanted if kept is None or label not in kept.matmul]
-    if kept is None or missing:
+    before = _load(path, identity)
+    missing = [label for label in wanted if before is None or label not in before.matmul]
+    if before is None or missing:
         watch = Watch(device)
         watch.begin()
-        kept = _measured(device, missing, kept)
+        before = _measured(device, missing, before)
         if reason := unfit(watch.end()):
             warnings.warn(f"perf: the ceilings may be too low, and are not kept: {reason}", stacklevel=2)
         else:
-            _save(path, identity, kept)
-    return Ceilings(kept.copy, {label: kept.matmul[label] for label in wanted})
+            _save(path, identity, before)
+    return Ceilings(before.copy, {label: before.matmul[label] for label in wanted})
 
 
-def _measured(device: torch.device, missing: Iterable[str], kept: Ceilings | None) -> Ceilings:
+def _measured(device: torch.device, missing: Iterable[str], before: Ceilings | None) -> Ceilings:
     """Adds to the ceilings the products that they lack; nothing is measured twice."""
     made = clock(device)
-    copy, matmul = (kept.copy, kept.matmul) if kept else (rates.copy(device, made), {})
-    found = Ceilings(copy, matmul | {label: rates.matmul(device, label, made) for label in missing})
+    copy, matmul = (before.copy, before.matmul) if before else (rates.copy(device, made), {})
+    after = Ceilings(copy, matmul | {label: rates.matmul(device, label, made) for label in missing})
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gigabytes that no row is to inherit
-    return found
+    return after
 
 
 def _name(device: torch.device) -> str:

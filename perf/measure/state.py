@@ -30,7 +30,7 @@ def readings(states: Iterable[State], busy: bool = False) -> list[Reading]:
             if state.gpu and not (busy and (not state.busy or "gpu_idle" in (state.gpu.reasons or ())))]
 
 
-def known(read: Iterable[Reading], name: str) -> list[Any]:
+def figures(read: Iterable[Reading], name: str) -> list[Any]:
     """Gives one figure of each reading that has it."""
     return [value for one in read if (value := getattr(one, name)) is not None]
 
@@ -59,27 +59,27 @@ def summary(states: Sequence[State]) -> dict[str, Any]:
     held the clocks; of the others the largest is told.
     """
     read, busy = readings(states), readings(states, busy=True)
-    told: dict[str, Any] = {"readings": len(busy)} if read else {}
-    if clocks := known(busy, "sm_mhz"):
-        told |= {"sm_mhz": statistics.median(clocks), "sm_mhz_min": min(clocks), "sm_mhz_max": max(clocks)}
-    if limits := known(read, "max_sm_mhz"):
-        told["sm_mhz_limit"] = max(limits)
+    scalars: dict[str, Any] = {"readings": len(busy)} if read else {}
+    if clocks := figures(busy, "sm_mhz"):
+        scalars |= {"sm_mhz": statistics.median(clocks), "sm_mhz_min": min(clocks), "sm_mhz_max": max(clocks)}
+    if limits := figures(read, "max_sm_mhz"):
+        scalars["sm_mhz_limit"] = max(limits)
     if parts := thirds(clocks):
-        told["sm_drift"] = round(parts[1] / parts[0] - 1, 4)
-    if memory := known(busy, "mem_mhz"):
-        told["mem_mhz"] = min(memory)
-    if known(read, "reasons"):
-        told["throttle"] = ", ".join(words(busy))
+        scalars["sm_drift"] = round(parts[1] / parts[0] - 1, 4)
+    if memory := figures(busy, "mem_mhz"):
+        scalars["mem_mhz"] = min(memory)
+    if figures(read, "reasons"):
+        scalars["throttle"] = ", ".join(words(busy))
     for name in ("temperature", "power", "power_limit", "utilisation", "ecc_errors"):
-        if values := known(read, name):
-            told[name] = max(values)
-    if free := known(read, "free_bytes"):
-        told["gpu_free_bytes"] = min(free)
-    if foreign := known(read, "foreign"):
-        told["foreign_processes"] = max(map(len, foreign))
+        if values := figures(read, name):
+            scalars[name] = max(values)
+    if free := figures(read, "free_bytes"):
+        scalars["gpu_free_bytes"] = min(free)
+    if foreign := figures(read, "foreign"):
+        scalars["foreign_processes"] = max(map(len, foreign))
     for state in states:
         if state.unwatched:
-            told["unwatched"] = state.unwatched
+            scalars["unwatched"] = state.unwatched
     if host := last_host(states):
-        told |= host.to_json()
-    return told
+        scalars |= host.to_json()
+    return scalars

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from perf.measure.host import Host
 from perf.measure.nvml import Reading
-from perf.measure.state import State, known, last_host, readings, thirds, words
+from perf.measure.state import State, figures, last_host, readings, thirds, words
 
 # What holds clocks down and is the machine's fault, with what to do. The power cap is not among them: a large
 # matmul reaches it by design on a healthy GPU, so it is told, and so are the clocks that it costs.
@@ -48,10 +48,10 @@ def _throttled(busy: Sequence[Reading]) -> str | None:
     slowed = [one for one in busy if THROTTLED.keys() & set(one.reasons or ())]
     if not slowed:
         return None
-    found = [word for word in THROTTLED if word in words(slowed)]
-    heat = max(known(slowed, "temperature"), default=None)
-    return (f"the GPU throttled in {len(slowed)} of {len(busy)} readings ({', '.join(found)}"
-            f"{'' if heat is None else f', {heat} C'}): {THROTTLED[found[0]]}")
+    causes = [word for word in THROTTLED if word in words(slowed)]
+    heat = max(figures(slowed, "temperature"), default=None)
+    return (f"the GPU throttled in {len(slowed)} of {len(busy)} readings ({', '.join(causes)}"
+            f"{'' if heat is None else f', {heat} C'}): {THROTTLED[causes[0]]}")
 
 
 def _shared(read: Sequence[Reading]) -> str | None:
@@ -64,7 +64,7 @@ def _shared(read: Sequence[Reading]) -> str | None:
 
 
 def _drifting(busy: Sequence[Reading]) -> str | None:
-    parts = thirds(known(busy, "sm_mhz"))
+    parts = thirds(figures(busy, "sm_mhz"))
     if parts is None or abs(parts[1] / parts[0] - 1) <= DRIFT or "sw_power_cap" in words(busy):
         return None  # under the power cap a clock settles while it is measured: that is told as its drift
     first, last = parts
@@ -74,7 +74,7 @@ def _drifting(busy: Sequence[Reading]) -> str | None:
 
 
 def _slow(busy: Sequence[Reading]) -> str | None:
-    clocks, most = known(busy, "sm_mhz"), max(known(busy, "max_sm_mhz"), default=None)
+    clocks, most = figures(busy, "sm_mhz"), max(figures(busy, "max_sm_mhz"), default=None)
     if not clocks or most is None or EXPLAINED & set(words(busy)):
         return None
     median = statistics.median(clocks)
@@ -85,7 +85,7 @@ def _slow(busy: Sequence[Reading]) -> str | None:
 
 
 def _slow_memory(busy: Sequence[Reading]) -> str | None:
-    clocks, most = known(busy, "mem_mhz"), max(known(busy, "max_mem_mhz"), default=None)
+    clocks, most = figures(busy, "mem_mhz"), max(figures(busy, "max_mem_mhz"), default=None)
     if not clocks or most is None or statistics.median(clocks) >= LEAST_MEMORY * most:
         return None
     return (f"the busy GPU's memory ran at {statistics.median(clocks):.0f} of its {most} MHz: see "
@@ -93,7 +93,7 @@ def _slow_memory(busy: Sequence[Reading]) -> str | None:
 
 
 def _damaged(read: Sequence[Reading]) -> str | None:
-    errors = known(read, "ecc_errors")
+    errors = figures(read, "ecc_errors")
     if not errors or errors[-1] == errors[0]:
         return None
     return (f"{errors[-1] - errors[0]} uncorrected memory errors (ECC) on the GPU while it was timed: its results "

@@ -109,9 +109,9 @@ class PairedRun:
     def report(self, w: Workload, benchmark: Any, script: Script, item: pytest.Item) -> None:
         """Plays the head's samples to pytest-benchmark; skips, or fails with the sentence."""
         row = self.rows[w.id]
-        said = properties(row)
-        item.user_properties += said.items()
-        benchmark.extra_info.update(said)
+        facts = properties(row)
+        item.user_properties += facts.items()
+        benchmark.extra_info.update(facts)
         self.words[item.nodeid] = row.short
         if row.samples:
             script.play(row.samples, benchmark, lambda: None)
@@ -192,9 +192,9 @@ def properties(row: Row) -> dict[str, Any]:
     """Gives what junit and JSON keep of a verdict: base and head in seconds, ratio and interval of head over base."""
     v = row.verdict
     interval = None if v.low is None or v.high is None or v.high == math.inf else f"[{v.low:.4g}, {v.high:.4g}]"
-    found = {"base": row.base, "head": row.head, "ratio": v.ratio, "interval": interval, "verdict": row.label,
+    facts = {"base": row.base, "head": row.head, "ratio": v.ratio, "interval": interval, "verdict": row.label,
              "why": v.why}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _workload(item: pytest.Item) -> Workload | None:

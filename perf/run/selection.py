@@ -53,9 +53,9 @@ def _options(w: Workload, device_type: str) -> list[str]:
     for name, axes_said, with_shapes in PLACES:
         given = {AXES[axis][0]: _value(w, AXES[axis][0]) for axis in axes_said}
         if w in _selected(name, device_type, tuple(given.items()), with_shapes):
-            said = [f"--perf-{axis.replace('_', '-')}={_word(axis, given[AXES[axis][0]])}" for axis in axes_said
+            arguments = [f"--perf-{axis.replace('_', '-')}={_word(axis, given[AXES[axis][0]])}" for axis in axes_said
                     if axis not in MODELS_ONLY or w.treatment]
-            return [f"--perf-grid={name}", *said, *(["--perf-shapes"] if with_shapes else [])]
+            return [f"--perf-grid={name}", *arguments, *(["--perf-shapes"] if with_shapes else [])]
     raise ValueError(f"no options select {w.id} on {device_type}: no sweep of its model is like it")
 
 
