@@ -138,8 +138,8 @@ class _Examination:
         """Puts masked keys before the others, so that a causal query sees the same ones."""
         if not self.function.padding or self._refuses(key_mask=True):
             return None
-        exact = [self._exact(self.q, *self._with_padding(count)) for count in PADDINGS]
-        if not torch.allclose(*exact):
+        one, other = (self._exact(self.q, *self._with_padding(count)) for count in PADDINGS)
+        if not torch.allclose(one, other):
             return None
         return _difference(*(self._padded(count) for count in PADDINGS))
 
