@@ -5,6 +5,7 @@ marker `workloads`, or a `--perf-` option is given.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,14 @@ import pytest
 
 from perf.run import options
 from perf.system import exit_codes
-from perf.workloads.workload import BARE, FIELDS, Workload
+from perf.workloads.families import family
+from perf.workloads.workload import FIELDS, Workload
 
 if TYPE_CHECKING:
     from perf.run.replay import Script
     from perf.run.session import Session
 
 HERE = Path(__file__).parent
-FAMILIES = (BARE, "gpt2", "vit", "tft")
 settings_key: pytest.StashKey[options.Settings] = pytest.StashKey()
 session_key: pytest.StashKey[Session] = pytest.StashKey()
 script_key: pytest.StashKey[Script] = pytest.StashKey()
@@ -40,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "workloads(family): parametrise with the workloads of a model family, "
-                                       '"attention" for bare kernels, "other" for families of other packages')
+                                       '"attention" for bare kernels, "other_models" for other packages')
     if options.any_given(config):
         settings = _settings(config)  # an impossible option stops the run before anything is collected
         if settings.against is not None:
@@ -60,12 +61,12 @@ def _settings(config: pytest.Config) -> options.Settings:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The harness's own tests are no benchmarks; a study is measured only if it is named."""
+    """Leaves out the harness's own tests, which are no benchmarks, and a study that is not named."""
     if collection_path == HERE / "tests" and _benchmark_only(config):
         return True
     if collection_path == HERE / "studies":
-        named = (config.invocation_params.dir / argument.partition("::")[0] for argument in config.args)
-        if not any(collection_path in (path, *path.parents) for path in named):
+        paths = (config.invocation_params.dir / argument.partition("::")[0] for argument in config.args)
+        if not any(collection_path in (path, *path.parents) for path in paths):
             return True
     return None
 
@@ -74,42 +75,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("workloads")
     if marker is None:
         return
-    chosen = [w for w in _settings(metafunc.config).workloads if _family(w) == marker.args[0]]
-    metafunc.parametrize(FIELDS, [tuple(getattr(w, field) for field in FIELDS) for w in chosen],
-                         ids=[w.id for w in chosen])
-
-
-def _family(w: Workload) -> str:
-    if w.bare:
-        return BARE
-    from models import presets
-
-    preset = presets().get(w.model)  # None: only the revision that is compared with has it
-    family = preset.family if preset else "other"
-    return family if family in FAMILIES else "other"
+    workloads = [w for w in _settings(metafunc.config).workloads if family(w.model).test == marker.args[0]]
+    metafunc.parametrize(FIELDS, [tuple(getattr(w, field) for field in FIELDS) for w in workloads],
+                         ids=[w.id for w in workloads])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives each workload the timer that plays its samples, and drops the families without workloads."""
-    measured = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
-    if not measured:
+    benchmarks = _benchmarks(items)
+    if not benchmarks:
         return
     from perf.run.replay import Script
 
     config.stash[script_key] = script = Script()
-    empty = [item for item in measured if not isinstance(item.callspec.params["n"], int)]
+    empty = [item for item in benchmarks if not isinstance(item.callspec.params["n"], int)]
     if _benchmark_only(config):
-        if len(empty) == len(measured):
+        if len(empty) == len(benchmarks):
             raise pytest.UsageError("perf: the options leave the tests named no workload; drop some options")
         if config.option.verbose == 0 and config.pluginmanager.has_plugin("perf_against"):
             config.option.verbose = 1  # a line a workload, with its verdict
         elif config.option.verbose == 0:
             from perf.run.progress import Progress
 
-            config.pluginmanager.register(Progress(config, {item.nodeid for item in measured} - {
-                item.nodeid for item in empty}), "perf_progress")
-    for item in measured:
+            config.pluginmanager.register(Progress(config, {item.nodeid for item in benchmarks if item not in empty}),
+                                          "perf_progress")
+    for item in benchmarks:
         item.add_marker(pytest.mark.benchmark(timer=script))
         for warning in QUIET:
             item.add_marker(pytest.mark.filterwarnings(warning))
@@ -117,10 +108,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=empty)
 
 
+def _benchmarks(items: Sequence[pytest.Item]) -> list[pytest.Function]:
+    return [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What a profiler is asked for is checked once it is known which rows are left."""
-    items = [item for item in session.items
-             if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
+    """Checks that the profiler can do what is asked of it, once it is known which rows are left."""
+    items = _benchmarks(session.items)
     if not items or (tool := _settings(session.config).profile) is None:
         return
     from perf.bench.profile import check
@@ -135,14 +129,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def workload(model: str, function: str, backend: str, phase: str, causal: bool, batch: int, heads: int,
              kv_heads: int, n: int, m: int, head_dim: int, dtype: str, quantization: str,
              compiled: bool) -> Workload:
-    """The workload of this item; its fields are the item's parameters, one by one."""
+    """Makes the workload of this item; its fields are the item's parameters, one by one."""
     return Workload(model, function, backend, phase, causal, batch, heads, kv_heads, n, m, head_dim, dtype,
                     quantization, compiled)
 
 
 @pytest.fixture
 def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) -> Any:
-    """Call it to check and time the workload: a skip, a failure, or evidence."""
+    """Returns what checks and times the workload when it is called: a skip, a failure, or evidence."""
     stash, settings = request.config.stash, _settings(request.config)
     if against := request.config.pluginmanager.get_plugin("perf_against"):
         return lambda: against.report(workload, benchmark, stash[script_key], request.node)
@@ -157,28 +151,28 @@ def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) 
             pytest.exit(f"perf: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     session = stash[session_key]
 
-    def measured() -> None:
+    def measure_once() -> None:
         try:
             session.measure(workload, benchmark)
         finally:
             if session.patience.hopeless:
                 request.session.shouldstop = f"perf: {session.patience.hopeless}"
 
-    return measured
+    return measure_once
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A machine that was never fit decides nothing: CI may try another."""
-    measured = session.config.stash.get(session_key, None)
-    if measured and measured.settings.history and not _kept(measured) and session.exitstatus == pytest.ExitCode.OK:
+    """Writes the history, and sets the exit code. A machine that was never fit decides nothing: CI may try another."""
+    run = session.config.stash.get(session_key, None)
+    if run and run.settings.history and not _write_history(run) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if measured and measured.patience.hopeless:
+    if run and run.patience.hopeless:
         session.exitstatus = exit_codes.UNFIT
 
 
-def _kept(session: Session) -> bool:
-    """Whether the history took the evidence; what there is to say of it ends the run."""
+def _write_history(session: Session) -> bool:
+    """Writes the evidence into the history, and notes what becomes of it; False if it could not."""
     from perf.history.rows import write
     from perf.measure import machine
 
@@ -219,12 +213,12 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_group_stats(config: pytest.Config) -> list | None:
-    """No groups, hence no table of pytest-benchmark's own, unless its options ask for it."""
-    asked = (config.option.benchmark_group_by != "group" or config.option.benchmark_sort != "min"
+    """Gives no groups, hence no table of pytest-benchmark's own, unless its options ask for it."""
+    table = (config.option.benchmark_group_by != "group" or config.option.benchmark_sort != "min"
              or config.option.benchmark_columns not in (None, ALL_COLUMNS)
              or any(config.getoption(f"benchmark_{name}", None) for name in TABLE_OPTIONS))
-    measured = session_key in config.stash or config.pluginmanager.has_plugin("perf_against")
-    return None if asked or not measured else []
+    ours = session_key in config.stash or config.pluginmanager.has_plugin("perf_against")
+    return None if table or not ours else []
 
 
 @pytest.hookimpl(optionalhook=True)

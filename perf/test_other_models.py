@@ -4,6 +4,6 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.workloads("other")
+@pytest.mark.workloads("other_models")
 def test_other_models(measure):
     measure()

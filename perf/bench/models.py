@@ -32,6 +32,7 @@ from perf.bench.prepare import Prepared
 from perf.bench.values import Values
 from perf.measure.counters import tensors
 from perf.policy.budgets import budget
+from perf.workloads.families import family
 from perf.workloads.workload import ITEM_BYTES, UNQUANTISED, Workload
 
 try:
@@ -48,7 +49,7 @@ class Models:
     def __init__(self, w: Workload, device: torch.device) -> None:
         self.preset, self.family = models.get(w.model), models.family(w.model)
         self.dtype, self.device = attention.DTYPES[w.dtype], device
-        length = {} if self.preset.family in ("vit", "tft") else {"n": max(w.n, w.m)}
+        length = {"n": max(w.n, w.m)} if family(w.model).takes_length else {}
         self.inputs = self.family.inputs(self.preset, batch=w.batch, device=device, dtype=self.dtype, **length)
         self.compiled: tuple[nn.Module, Any] | None = None
         self.state: tuple[nn.Module, dict[str, Any]] | None = None

@@ -15,11 +15,8 @@ import torch
 
 import attention
 from perf.policy.budgets import budget, doubt, lost
+from perf.workloads.families import family
 from perf.workloads.workload import UNQUANTISED, Workload
-
-# family -> its trained preset, and the figure of it that gates
-TRAINED = {"vit": ("vit-digits", "top1"), "gpt2": ("gpt2-docstrings", "perplexity"),
-           "tft": ("tft-monthly", "quantile_loss")}
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,9 @@ class Judge:
 
     def of(self, w: Workload) -> Quality:
         """Judges a model's workload; raises nothing for what can't be had: that is a reason."""
-        key = (_family(w), w.variant, w.dtype, w.quantization)
+        from models import get
+
+        key = (get(w.model).family, w.variant, w.dtype, w.quantization)
         if key not in self._known:
             try:
                 self._known[key] = self._measured(w)
@@ -53,9 +52,9 @@ class Judge:
     def _measured(self, w: Workload) -> Quality:
         from models import get, quality, quantization
 
-        if _family(w) not in TRAINED:
-            raise ValueError(f"no trained preset of the family {_family(w)}")
-        name, figure = TRAINED[_family(w)]
+        name, figure = family(w.model).trained, family(w.model).figure
+        if name is None or figure is None:
+            raise ValueError(f"no trained preset of the family {get(w.model).family}")
         get(name)  # raises
         model = self._trained(name, w)
         key = (name, w.variant, w.dtype)
@@ -75,9 +74,3 @@ class Judge:
 
         return trained(name, attention=w.variant, folder=self.folder, dtype=attention.DTYPES[w.dtype],
                        device=self.device)
-
-
-def _family(w: Workload) -> str:
-    from models import get
-
-    return get(w.model).family

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import functools
 import shlex
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ import attention
 from perf.run.options import AXES, FLAGS
 from perf.system import devices
 from perf.workloads import axes
+from perf.workloads.families import family
 from perf.workloads.grids import grid
-from perf.workloads.workload import BARE, Workload
-
-HERE = Path(__file__).parents[1]
+from perf.workloads.workload import Workload
 
 # Where a workload may be: a grid, the axes that must be said beside it, whether real models' shapes are added; the
 # shortest to type and quickest to collect first. The length of a shape is no option.
@@ -34,19 +32,18 @@ def command(w: Workload, tool: str = "torch", *, device: torch.device | None = N
     package that isn't installed here.
     """
     device = device or devices.device(None)
-    test = f"test_{_family(w)}"
+    test = f"test_{_test(w)}"
     return shlex.join(["pytest", f"perf/{test}.py::{test}[{w.id}]", "--benchmark-only", f"--perf-device={device}",
                        *_options(w, device.type), f"--perf-profile={tool}"])
 
 
-def _family(w: Workload) -> str:
-    """What the test that collects `w` is named after."""
+def _test(w: Workload) -> str:
+    """Names the test that collects `w`. Raises ValueError if none does."""
     from models import presets
 
     if w.variant not in attention.names() or not (w.bare or w.model in presets()):
         raise ValueError(f"no options select {w.id}: the package that adds it is not installed here")
-    family = BARE if w.bare else presets()[w.model].family
-    return family if (HERE / f"test_{family}.py").exists() else "other_models"
+    return family(w.model).test
 
 
 def _options(w: Workload, device_type: str) -> list[str]:

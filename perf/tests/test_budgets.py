@@ -14,13 +14,14 @@ import models
 from models import quality, quantization
 from models.figures import Figure, compare
 from models.recipes import RECIPES
-from perf.bench.quality import TRAINED, Judge, Quality
+from perf.bench.quality import Judge, Quality
 from perf.measure.evidence import load
 from perf.measure.roofline import Ceilings
 from perf.policy.budgets import Budget, budget, budgets, doubt, lost, parsed
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.session import Session
+from perf.workloads.families import FAMILIES
 from perf.workloads.grids import quantizations
 from perf.workloads.workload import Workload
 
@@ -133,9 +134,11 @@ def test_a_row_that_loses_quality_fails_and_gets_no_time(tmp_path, monkeypatch, 
     assert (of_quantised.outcome, of_quantised.median is None) == (("wrong", True) if fails else ("ok", False))
 
 
-@pytest.mark.parametrize("family", TRAINED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_gates_is_trained_and_has_its_figure(family):
-    name, figure = TRAINED[family]
+    name, figure = FAMILIES[family].trained, FAMILIES[family].figure
+    assert name is not None
+    assert figure is not None
     pytest.importorskip({"vit": "sklearn", "gpt2": "tokenizers", "tft": "statsmodels"}[family])
     assert name in RECIPES
     found = quality.evaluate(models.create(name), name, limit=3)[figure]
@@ -147,7 +150,7 @@ def test_quality_that_cannot_be_had_is_a_reason(tmp_path):
     judge._known[("gpt2", GPT2.variant, "fp32", "none")] = Quality(reason="no trained preset")
     assert judge.of(GPT2).reason == "no trained preset"  # each is asked for once
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("perf.bench.quality.TRAINED", {})
+        patch.setattr("perf.workloads.families.FAMILIES", {})
         assert judge.of(VIT).reason == "no trained preset of the family vit"
         assert judge.of(VIT).lost is None
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from perf.workloads.families import family
 from perf.workloads.grids import HIDDEN, TOKENS, TRAINING, backends, grid, ordered, shapes
 from perf.workloads.workload import BARE_PHASES, UNQUANTISED, Workload
 
@@ -69,11 +70,9 @@ def _with_functions(cells: Sequence[Workload], functions: Sequence[str] | None) 
 def _fixed(cell: Workload) -> tuple[str, ...]:
     if cell.bare:
         return BARE_AXES
-    from models import presets
-
     if _decodes(cell):
         return (*MODEL_AXES, "phase")  # its shape is no other phase's
-    return MODEL_AXES if presets()[cell.model].family == "gpt2" else (*MODEL_AXES, "n", "m")
+    return MODEL_AXES if family(cell.model).any_length else (*MODEL_AXES, "n", "m")
 
 
 def _has(w: Workload, axis: str, value: Any) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-BARE = "attention"  # the model of a workload that is an attention kernel alone
+from perf.workloads import families
+
+BARE = families.KERNELS.test  # the model of a workload that is an attention kernel alone
 GRIDS = ("quick", "default", "full")
 BARE_PHASES = ("forward", "backward", "forward-backward")
 UNQUANTISED = "none"  # of `Workload.quantization`
@@ -19,7 +21,6 @@ ATTENTION_COST = {"backward": 2.5, "forward-backward": 3.5, "train-step": 3.5}
 FORMULA = "FLOPs = 4 B H D x visible query-key pairs; backward 2.5x, forward-backward 3.5x"
 MODEL_FORMULA = ("of a model, per layer, + 24 B n d^2 (projections and MLP of width 4 d; heads and embeddings "
                  "not counted), of a TFT + 2 for each weight and row of its linear layers and LSTMs; train-step 3x")
-TRANSFORMERS = ("gpt2", "vit")  # families of that formula
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Workload:
         from models import presets
 
         preset = presets()[self.model]
-        if preset.family in TRANSFORMERS:
+        if families.family(self.model).transformer:
             matmuls = 24 * self.batch * self.n * (self.heads * self.head_dim) ** 2
         elif work := _work(self.model):
             matmuls = self.batch * work.flops
@@ -136,7 +137,7 @@ def _work(model: str) -> Any:
     """The work that a family counts (`models.tft.work`); None where it counts none or can't be imported."""
     import models
 
-    if models.get(model).family in TRANSFORMERS:
+    if families.family(model).transformer:
         return None
     try:
         count = getattr(models.family(model), "work", None)

@@ -77,7 +77,7 @@ def contain(out: Path) -> None:
     for name in (vendored.LICENCES, "lock.toml"):
         shutil.copy(vendored.FOLDER / name, out / "vendor")
     for name in ("asv_page.css", "asv_page.js"):
-        (out / name).write_text((files("perf.web.site") / name).read_text(encoding="utf-8"), encoding="utf-8")
+        (out / name).write_text((files(__package__) / name).read_text(encoding="utf-8"), encoding="utf-8")
     index = out / "index.html"
     index.write_text(rewrite(index.read_text(encoding="utf-8")), encoding="utf-8")
     (out / "error.html").unlink(missing_ok=True)  # it asks for the network, which nothing needs now

@@ -133,4 +133,4 @@ def _named(content: Contents) -> nights.Named:
 
 
 def _file(name: str) -> str:
-    return (files("perf.web.site") / name).read_text(encoding="utf-8")
+    return (files(__package__) / name).read_text(encoding="utf-8")

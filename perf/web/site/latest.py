@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.measure.evidence import Evidence
+from perf.workloads.families import family
 from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 NOT_VERSIONS = ("machine", "branch", "arch", "cpu", "num_cpu", "os", "ram", "gpu", "threads", "governor", "ecc",
                 "power_limit", "clocks_locked_mhz")
-ITEMS = {"vit": "images", "tft": "series"}  # what a family's batch counts; of all others tokens are counted
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,7 @@ def flops(w: Workload) -> int | None:
 
 def items(w: Workload) -> tuple[int, str]:
     """Counts what one call works through, and names it: sequences' tokens, images or time series."""
-    from models import presets
-
-    preset = None if w.bare else presets().get(w.model)
-    unit = ITEMS.get(preset.family, "tokens") if preset else "tokens"
+    unit = family(w.model).items
     return (w.batch * w.n if unit == "tokens" else w.batch), unit
 
 
