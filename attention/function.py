@@ -41,6 +41,7 @@ class Function:
     limits: Callable[[Case], str | None] | None = None  # why a kind of call is impossible, in one line
     few: Callable[..., dict[str, Any]] | None = None  # (options, m) -> options that suit a probe's few keys
     parameters: Callable[..., Parameters] | None = None  # see `initial`
+    undecided: Callable[..., torch.Tensor] | None = None  # (q, k, causal, ...) -> bool, the rows that rounding decides
     causal: bool = True  # it has a causal form
     full: bool = True  # it has a form that is not causal
     cross: bool = True  # it takes another number of queries than keys

@@ -7,6 +7,7 @@ import torch
 
 from attention import masks
 from attention.backends.base import PLAIN, Backend, Case, score_bytes
+from attention.backends.product import product
 
 
 class Eager(Backend):
@@ -25,12 +26,12 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, bias: Callable | None = None,
            key_mask: torch.Tensor | None = None, softcap: float | None = None,
            sinks_H: torch.Tensor | None = None) -> torch.Tensor:
-    """softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); the softmax in float32 or wider."""
+    """softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); scores and softmax in float32 or wider."""
     B, H, N, D = q_BHND.shape
     G, M = k_BGMD.shape[1:3]
     # Heads that share keys become rows of one product: no copy of k and v.
     q = q_BHND.reshape(B, G, H // G * N, D)
-    scores = ((q * scale) @ k_BGMD.transpose(-1, -2)).view(B, H, N, M)
+    scores = product(q, k_BGMD.mT, scale).view(B, H, N, M)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
@@ -39,15 +40,14 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
     mask = masks.dense(band, N, M, q.device, key_mask, visible, H)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    wide = torch.promote_types(q.dtype, torch.float32)
     if sinks_H is None:
-        weights = scores.softmax(-1, dtype=wide).to(q.dtype)
+        weights = scores.softmax(-1)
     else:  # one more column, that takes its share and gives no value
         sinks = sinks_H.to(scores.dtype)[:, None, None].expand(B, H, N, 1)
-        weights = torch.cat([scores, sinks], -1).softmax(-1, dtype=wide)[..., :M].to(q.dtype)
+        weights = torch.cat([scores, sinks], -1).softmax(-1)[..., :M]
     if mask is not None and may_be_blind(band, N, M, key_mask, visible):
         weights = torch.where(mask.any(-1, keepdim=True), weights, 0)
-    return (weights.view(B, G, H // G * N, M) @ v_BGMD).view(B, H, N, -1)
+    return product(weights.view(B, G, H // G * N, M), v_BGMD).view(B, H, N, -1).to(q.dtype)
 
 
 def may_be_blind(band: masks.Band, n: int, m: int, key_mask: torch.Tensor | None,

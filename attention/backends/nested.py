@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention import masks
+from attention.backends.base import Case
 from attention.backends.sdpa import SDPA, math
 
 
@@ -19,6 +20,12 @@ class Nested(SDPA):
     def __init__(self) -> None:
         super().__init__("nested")
         self.kernels = {**self.kernels, "cpu": math.kernels["cpu"]}
+
+    def refuses(self, case: Case) -> str | None:
+        if torch.device(case.device).type == "cpu" and case.dtype.itemsize < 4:
+            return (f"on a CPU PyTorch rounds the queries, keys and scores of nested tensors to {case.dtype}; "
+                    "use float32, or sdpa")
+        return super().refuses(case)
 
     def attend(self) -> Callable[..., torch.Tensor]:
         return attend

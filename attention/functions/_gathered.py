@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from attention.backends.product import product, wide
+
 
 class Plan:
     """A plan holds the indices and masks for queries at positions `start` ... `stop` - 1 on m keys.
@@ -61,26 +63,25 @@ class Gather(torch.autograd.Function):
 
 def attend(plan: Plan, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float,
            key_mask: torch.Tensor | None) -> torch.Tensor:
-    """Computes softmax(scale q kᵀ, masked) v -> (B, H, N, D); the softmax is in float32 or wider."""
+    """Computes softmax(scale q kᵀ, masked) v -> (B, H, N, D); scores and softmax are in float32 or wider."""
     (B, G, m, _), R, n = k.shape, q.shape[1] // k.shape[1], q.shape[2]
     block = plan.block
-    q_blocks = pad(q * scale, (0, 0, plan.front, plan.back)).view(B, G, R, -1, block, q.shape[3])
+    q_blocks = pad(wide(q), (0, 0, plan.front, plan.back)).view(B, G, R, -1, block, q.shape[3])
     q_BGTSD = q_blocks.transpose(2, 3).flatten(3, 4)
     blocks = (pad(x, (0, 0, 0, -m % block)).unflatten(2, (-1, block)) for x in (k, v))
     k_BGTKD, v_BGTKD = (Gather.apply(x, plan.table_TW).flatten(3, 4) for x in blocks)
     k_edge, v_edge = (x[:, :, plan.edge_keys] for x in (k, v))
     rows = q_BGTSD.shape[2:4]
-    on_edge = (q_BGTSD.flatten(2, 3) @ k_edge.transpose(-1, -2)).unflatten(2, rows)
-    scores = torch.cat([on_edge, q_BGTSD @ k_BGTKD.transpose(-1, -2)], -1).unflatten(3, (R, block))
+    on_edge = product(q_BGTSD.flatten(2, 3), k_edge.mT, scale).unflatten(2, rows)
+    scores = torch.cat([on_edge, product(q_BGTSD, k_BGTKD.mT, scale)], -1).unflatten(3, (R, block))
 
     hidden = plan.hidden_TbK[:, None]
     if key_mask is not None:
         hidden = hidden | ~key_mask[:, plan.key_TK][:, None, :, None, None]
-    wide = torch.promote_types(q.dtype, torch.float32)
-    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1, dtype=wide).to(q.dtype)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
     if key_mask is not None:
         weights = weights.masked_fill(hidden.all(-1, keepdim=True), 0)
     at_edge, at_blocks = weights.flatten(3, 4).split((k_edge.shape[2], k_BGTKD.shape[3]), -1)
-    out = (at_edge.flatten(2, 3) @ v_edge).unflatten(2, rows) + at_blocks @ v_BGTKD
+    out = product(at_edge.flatten(2, 3), v_edge).unflatten(2, rows) + product(at_blocks, v_BGTKD)
     out = out.unflatten(3, (R, block)).transpose(2, 3).reshape(B, G * R, -1, v.shape[3])
-    return out[:, :, plan.front:plan.front + n]
+    return out[:, :, plan.front:plan.front + n].to(q.dtype)

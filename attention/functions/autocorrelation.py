@@ -18,6 +18,7 @@ import torch
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.plain import fft
+from attention.backends.product import wide
 from attention.registry import register
 
 
@@ -86,12 +87,12 @@ def aggregate(correlation_BHN: torch.Tensor, v: torch.Tensor, scale: float, fact
     """Sums the values shifted by the delays of the largest correlation, with their weights -> (B, H, N, D)."""
     n, D = v.shape[2:]
     delays = correlation_BHN.detach().sort(dim=-1, descending=True, stable=True).indices[..., :count(n, factor)]
-    wide = torch.promote_types(v.dtype, torch.float32)
-    weights = (scale * D ** -0.5 * correlation_BHN.gather(-1, delays)).softmax(-1).to(wide)
+    values = wide(v)
+    weights = (scale * D ** -0.5 * correlation_BHN.gather(-1, delays)).softmax(-1).to(values.dtype)
     t = torch.arange(n, device=v.device)
-    out = torch.zeros_like(v, dtype=wide)
+    out = torch.zeros_like(values)
     for weight, delay in zip(weights.unbind(-1), delays.unbind(-1), strict=True):  # log n of them
-        later = v.gather(2, ((t + delay[..., None]) % n)[..., None].expand_as(v))
+        later = values.gather(2, ((t + delay[..., None]) % n)[..., None].expand_as(v))
         out = out + weight[..., None, None] * later
     return out.to(v.dtype)
 

@@ -19,6 +19,7 @@ from attention import blocks
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.plain import chunked
+from attention.backends.product import product, wide
 from attention.reference import softmax_attention
 from attention.registry import register
 
@@ -83,60 +84,58 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 
 
 def abstractions(q_BHTCD: torch.Tensor, k_BHTCD: torch.Tensor, v_BHTCD: torch.Tensor, real_TC: torch.Tensor,
-                 scale: float, pooling: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each block's key and value, (B, H, T, D)."""
+                 scale: float, pooling: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each block's key and value, (B, H, T, D), in float32 or wider of products in `dtype`."""
     real = real_TC[..., None]
 
     def pool(x: torch.Tensor) -> torch.Tensor:
         if pooling == "max":
             return x.masked_fill(~real, -torch.inf).amax(3)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return (x.sum(3, dtype=wide) / real.sum(1)).to(x.dtype)
+        return x.sum(3) / real.sum(1)
 
-    scores = (k_BHTCD @ (pool(q_BHTCD) * scale).unsqueeze(-1)).squeeze(-1).masked_fill(~real_TC, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-    return pool(k_BHTCD), (weights.unsqueeze(-2) @ v_BHTCD).squeeze(-2)
+    scores = product(pool(q_BHTCD).unsqueeze(-2), k_BHTCD.mT, scale, dtype=dtype)
+    weights = scores.masked_fill(~real_TC.unsqueeze(-2), -torch.inf).softmax(-1)
+    return pool(k_BHTCD), product(weights, v_BHTCD, dtype=dtype).squeeze(-2)
 
 
 def _joint(near: torch.Tensor, far: torch.Tensor) -> list[torch.Tensor]:
     """Weights of the keys one by one and of the abstractions, one softmax."""
-    wide = torch.promote_types(near.dtype, torch.float32)
-    weights = torch.cat([near, far], -1).softmax(-1, dtype=wide).to(near.dtype)
-    return list(weights.split([near.shape[-1], far.shape[-1]], -1))
+    return list(torch.cat([near, far], -1).softmax(-1).split([near.shape[-1], far.shape[-1]], -1))
 
 
 @register("combiner", backends=[eager], peak_bytes=lambda case: eager.peak_bytes(case) + peak_bytes(case))
 def combiner(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: None, block: int | None, pooling: str) -> torch.Tensor:
     """The full matrix of scores, all but the blocks on its diagonal hidden, beside those of the abstractions."""
-    n = q.shape[2]
+    n, dtype = q.shape[2], q.dtype
     C = size(n, block)
+    q, k, v = (wide(x) for x in (q, k, v))
     far_k, far_v = abstractions(blocks.cut(q, C), blocks.cut(k, C), blocks.cut(v, C), blocks.real(n, C, q.device),
-                                scale, pooling)
+                                scale, pooling, dtype)
     i = torch.arange(n, device=q.device)[:, None]
     j, t = i.mT, torch.arange(far_k.shape[2], device=q.device)
-    q = q * scale
-    near = (q @ k.mT).masked_fill((i // C != j // C) | (j > i if causal else False), -torch.inf)
-    far = (q @ far_k.mT).masked_fill(t >= i // C if causal else t == i // C, -torch.inf)
+    hidden = (i // C != j // C) | (j > i if causal else False)
+    near = product(q, k.mT, scale, dtype=dtype).masked_fill(hidden, -torch.inf)
+    far = product(q, far_k.mT, scale, dtype=dtype).masked_fill(t >= i // C if causal else t == i // C, -torch.inf)
     on_keys, on_blocks = _joint(near, far)
-    return on_keys @ v + on_blocks @ far_v
+    return (product(on_keys, v, dtype=dtype) + product(on_blocks, far_v, dtype=dtype)).to(dtype)
 
 
 @register("combiner", backends=[chunked], peak_bytes=peak_bytes)
 def by_blocks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
               key_mask: None, block: int | None, pooling: str) -> torch.Tensor:
     """Only the blocks on the diagonal are computed."""
-    n = q.shape[2]
+    n, dtype = q.shape[2], q.dtype
     C = size(n, block)
-    q_BHTCD, k_BHTCD, v_BHTCD = (blocks.cut(x, C) for x in (q, k, v))
+    q_BHTCD, k_BHTCD, v_BHTCD = (blocks.cut(wide(x), C) for x in (q, k, v))
     real = blocks.real(n, C, q.device)
-    far_k, far_v = abstractions(q_BHTCD, k_BHTCD, v_BHTCD, real, scale, pooling)
+    far_k, far_v = abstractions(q_BHTCD, k_BHTCD, v_BHTCD, real, scale, pooling, dtype)
     T = far_k.shape[2]
     t = torch.arange(T, device=q.device)
     later = torch.ones(C, C, dtype=torch.bool, device=q.device).triu(1) if causal else False
-    q_BHTCD = q_BHTCD * scale
-    near = (q_BHTCD @ k_BHTCD.mT).masked_fill(later | ~real[:, None], -torch.inf)
+    near = product(q_BHTCD, k_BHTCD.mT, scale, dtype=dtype).masked_fill(later | ~real[:, None], -torch.inf)
     hidden = (t >= t[:, None]) if causal else (t == t[:, None])
-    far = (q_BHTCD @ far_k.mT.unsqueeze(2)).masked_fill(hidden[:, None], -torch.inf)
+    far = product(q_BHTCD, far_k.mT.unsqueeze(2), scale, dtype=dtype).masked_fill(hidden[:, None], -torch.inf)
     on_keys, on_blocks = _joint(near, far)
-    return blocks.join(on_keys @ v_BHTCD + on_blocks @ far_v.unsqueeze(2), n)
+    out = product(on_keys, v_BHTCD, dtype=dtype) + product(on_blocks, far_v.unsqueeze(2), dtype=dtype)
+    return blocks.join(out.to(dtype), n)

@@ -35,26 +35,50 @@ def flops(n: int, m: int, head_dim: int, causal: bool, top: int) -> int:
     return 2 * head_dim * (all_pairs(n, m, causal) + choices)
 
 
+def undecided(q: torch.Tensor, k: torch.Tensor, *, causal: bool, scale: float | None, key_mask: torch.Tensor | None,
+              top: int) -> torch.Tensor:
+    """Finds the rows, bool (B, H, N), in which a score is so close to the last one kept that rounding decides.
+
+    Scores that decide are exact but for the sums of the wider dtype.
+    """
+    (_, H, n, D), m = q.shape, k.shape[2]
+    close = 16 * torch.finfo(widen(q[:0]).dtype).eps
+    shared = k.repeat_interleave(H // k.shape[1], 1).double()
+    parts = []
+    for first in range(0, n, ROWS):
+        scores = q[:, :, first:first + ROWS].double() @ shared.mT * (D ** -0.5 if scale is None else scale)
+        i = torch.arange(first, first + scores.shape[2], device=q.device) + m - n
+        if causal:
+            scores = scores.masked_fill(torch.arange(m, device=q.device) > i[:, None], -torch.inf)
+        if key_mask is not None:
+            scores = scores.masked_fill(~key_mask[:, None, None], -torch.inf)
+        best = scores.topk(min(top, m), -1).values
+        size = best[..., :1].abs() + best[..., -1:].abs()
+        parts.append((((scores - best[..., -1:]).abs() <= close * size).sum(-1) > 1) & best[..., -1].isfinite())
+    return torch.cat(parts, 2)
+
+
 @register("hard-attention", kind="structured", paper="arXiv 2010.03688", flops=flops, options={"top": 32},
-          validate=validate, values=True, static_cache=True, default=False,
+          validate=validate, values=True, static_cache=True, default=False, undecided=undecided,
           test_values={"top": (5, 1, 3, 32, 300)})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None,
            key_mask: torch.Tensor | None, dtype: torch.dtype, top: int) -> torch.Tensor:
     """Sorts the scores of each row, drops those under the top-th, and takes the softmax of the rest."""
     (B, H, n, D), m = q.shape, k.shape[2]
+    scale = D ** -0.5 if scale is None else scale
     k, v = (x.to(dtype).repeat_interleave(H // k.shape[1], 1) for x in (k, v))
 
     def rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int) -> torch.Tensor:
-        scores = torch.einsum("bhnd,bhmd->bhnm", q, k) * (D ** -0.5 if scale is None else scale)
+        scores = torch.einsum("bhnd,bhmd->bhnm", q, k) * scale
         hidden = torch.zeros(1, 1, 1, m, dtype=torch.bool, device=q.device)
         if causal:
             i = torch.arange(first, first + q.shape[2], device=q.device) + m - n
             hidden = hidden | (torch.arange(m, device=q.device) > i[:, None])
         if key_mask is not None:
             hidden = hidden | ~key_mask[:, None, None]
-        scores = scores.masked_fill(hidden, -torch.inf)
-        least = scores.detach().sort(-1, descending=True).values[..., min(top, m) - 1, None]
-        hidden = hidden | (scores.detach() < least)
+        exact = torch.einsum("bhnd,bhmd->bhnm", q.detach().double(), k.detach().double()) * scale
+        exact = exact.masked_fill(hidden, -torch.inf)  # decides in float64, whatever the dtype
+        hidden = hidden | (exact < exact.sort(-1, descending=True).values[..., min(top, m) - 1, None])
         blind = hidden.all(-1, keepdim=True)
         scores = scores.masked_fill(hidden, -torch.inf).masked_fill(blind, 0)
         return scores.softmax(-1).masked_fill(blind, 0) @ v

@@ -53,12 +53,12 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 
     def round_groups(x: torch.Tensor, bits: int) -> torch.Tensor:
         groups = []
-        for part in x.detach().split(group, -1):
+        for part in x.detach().double().split(group, -1):
             lo, hi = part.amin(-1, keepdim=True), part.amax(-1, keepdim=True)
             step = (hi - lo) / (2 ** bits - 1)
             code = torch.round((part - lo) / torch.where(step > 0, step, 1))
             groups.append(lo + code * step)
-        return torch.cat(groups, -1)
+        return torch.cat(groups, -1).to(dtype)
 
     def round_by_age(x: torch.Tensor) -> torch.Tensor:
         x = x.to(dtype)

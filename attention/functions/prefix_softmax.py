@@ -20,6 +20,7 @@ from attention import masks
 from attention.backends.base import Case
 from attention.backends.eager import eager
 from attention.backends.plain import scan
+from attention.backends.product import product, wide
 from attention.reference import softmax_attention
 from attention.registry import register
 
@@ -77,15 +78,13 @@ def tokens(query_HD: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, s
            key_mask: torch.Tensor | None = None) -> Prefix:
     """Gives the sums of each single token: (B, H, M) and (B, H, M, D)."""
     G, D = k_BGMD.shape[1], k_BGMD.shape[3]
-    wide = torch.promote_types(k_BGMD.dtype, torch.float32)
-    query = (query_HD * scale).view(G, -1, D)
-    scores = (query @ k_BGMD.transpose(-1, -2)).to(wide)
+    scores = product(query_HD.view(G, -1, D), k_BGMD.mT, scale)
     top = scores.detach()
     total = (scores - top).exp()  # it is one, and it has the gradient of the score
     if key_mask is not None:
         keep = key_mask[:, None, None, :]
         top, total = top.masked_fill(~keep, -torch.inf), total * keep
-    value = total.unsqueeze(-1) * v_BGMD.unsqueeze(2).to(wide)
+    value = total.unsqueeze(-1) * wide(v_BGMD).unsqueeze(2)
     return Prefix(top.flatten(1, 2), total.flatten(1, 2), value.flatten(1, 2))
 
 
@@ -158,4 +157,4 @@ def prefix_scan(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Ten
     share = (single.top - top.masked_fill(top == -torch.inf, 0)).exp()
     whole = Prefix(top, (single.total * share).sum(-1, keepdim=True),
                    (single.value * share.unsqueeze(-1)).sum(2, keepdim=True))
-    return whole.output().to(v.dtype).expand(-1, -1, N, -1)
+    return whole.output().expand(-1, -1, N, -1).to(v.dtype)

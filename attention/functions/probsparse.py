@@ -23,6 +23,7 @@ from attention import masks
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.plain import chunked
+from attention.backends.product import product, wide
 from attention.function import require_whole
 from attention.reference import softmax_attention
 from attention.registry import register
@@ -122,11 +123,8 @@ def choose(q: torch.Tensor, k: torch.Tensor, factor: int, seed: int) -> torch.Te
 
 
 def others(q: torch.Tensor, v: torch.Tensor, masked: bool) -> torch.Tensor:
-    """Computes the outputs of queries that don't attend, (B, H, N, D); sums are in float32 or wider."""
-    wide = torch.promote_types(v.dtype, torch.float32)
-    if masked:
-        return v.cumsum(2, dtype=wide).to(v.dtype)
-    return v.mean(2, keepdim=True, dtype=wide).to(v.dtype).expand(-1, -1, q.shape[2], -1)
+    """Computes the outputs of queries that don't attend, (B, H, N, D), of `v` in float32 or wider."""
+    return v.cumsum(2) if masked else v.mean(2, keepdim=True).expand(-1, -1, q.shape[2], -1)
 
 
 @register("probsparse", backends=[eager], peak_bytes=lambda case: eager.peak_bytes(case) + sample_bytes(case))
@@ -135,8 +133,9 @@ def probsparse(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
     """Lets every query attend and takes the rows of the chosen ones."""
     chosen = torch.zeros(q.shape[:3], dtype=torch.bool, device=q.device)
     chosen = chosen.scatter(-1, choose(q, k, factor, seed), True)
-    softmax = attend(q, k, v, scale=scale, band=masks.band(masked))
-    return torch.where(chosen[..., None], softmax, others(q, v, masked))
+    values = wide(v)
+    softmax = attend(q, k, values.to(v.dtype), scale=scale, band=masks.band(masked))
+    return torch.where(chosen[..., None], softmax, others(q, values, masked)).to(v.dtype)
 
 
 @register("probsparse", backends=[chunked], peak_bytes=peak_bytes)
@@ -145,8 +144,9 @@ def by_rows(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     """Measures queries in blocks and lets only the chosen ones attend."""
     rows = choose(q, k, factor, seed)
     index = rows[..., None].expand(-1, -1, -1, q.shape[-1])
-    scores = (q.gather(2, index) * scale) @ k.mT
+    scores = product(q.gather(2, index), k.mT, scale)
     if masked:
         scores = scores.masked_fill(torch.arange(k.shape[2], device=q.device) > rows[..., None], -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-    return others(q, v, masked).scatter(2, index, weights @ v)
+    values = wide(v)
+    out = product(scores.softmax(-1), values, dtype=v.dtype)
+    return others(q, values, masked).scatter(2, index, out).to(v.dtype)

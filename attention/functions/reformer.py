@@ -24,6 +24,7 @@ from attention import masks
 from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.plain import chunked
+from attention.backends.product import product, wide
 from attention.function import Parameters, require_whole
 from attention.reference import softmax_attention
 from attention.registry import register
@@ -114,7 +115,7 @@ def sorted_positions(q: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
 
 def keys_of(q: torch.Tensor) -> torch.Tensor:
     """Gives the key of each position, q / |q| -> (B, H, N, D)."""
-    return normalize(q.to(torch.promote_types(q.dtype, torch.float32)), dim=-1).to(q.dtype)
+    return normalize(wide(q), dim=-1)
 
 
 @register("reformer", backends=[eager], peak_bytes=dense_bytes)
@@ -128,12 +129,13 @@ def reformer(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     member = torch.zeros(B, H, n, rounds * chunks, dtype=q.dtype, device=q.device)
     member = member.scatter_(-1, ring.transpose(2, 3), 1)
     times = member @ (member + member.roll(1, -1)).mT  # small whole numbers: exact in every dtype
-    scores = ((q * scale) @ keys_of(q).mT).to(torch.promote_types(q.dtype, torch.float32))
+    scores = product(wide(q), keys_of(q).mT, scale, dtype=q.dtype)
     scores = (scores + times.to(scores.dtype).log()).masked_fill(
         torch.eye(n, dtype=torch.bool, device=q.device), SELF)
     if causal:
         scores = scores.masked_fill(~masks.CAUSAL(*masks.positions(n, n, q.device)), -torch.inf)
-    return scores.softmax(-1).to(q.dtype) @ v
+    scores = scores.softmax(-1)
+    return product(scores, v).to(q.dtype)
 
 
 @register("reformer", backends=[chunked], peak_bytes=peak_bytes)
@@ -157,13 +159,13 @@ def by_chunks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
 
     i = place.reshape(B, H, rounds * chunks, chunk)
     i, j = i[..., None], with_last(i)[..., None, :]
-    scores = ((cut(q) * scale) @ with_last(cut(keys_of(q))).mT).to(torch.promote_types(q.dtype, torch.float32))
+    scores = product(cut(wide(q)), with_last(cut(keys_of(q))).mT, scale, dtype=q.dtype)
     scores.masked_fill_(i == j, SELF).masked_fill_(j == n, -torch.inf)
     if causal:
         scores.masked_fill_(j > i, -torch.inf)
     log_sum = scores.logsumexp(-1, keepdim=True)
-    scores = scores.softmax(-1).to(q.dtype)
-    out = scores @ with_last(cut(v))
+    scores = scores.softmax(-1)
+    out = product(scores, with_last(cut(wide(v))), dtype=q.dtype)
 
     def restore(x: torch.Tensor) -> torch.Tensor:
         """Restores the order of positions, (B, H, R T, C, E) -> (B, H, R, N, E)."""

@@ -35,7 +35,7 @@ def test_a_kernel_is_right_and_can_be_called_again(phase, kind):
     prepared = preparer.prepare(w)
     report = prepared.check()
     assert report.ok, report.message
-    assert set(report.errors) == ({"out"} if phase == "forward" else {"out", "dq", "dk", "dv"})
+    assert {x.split()[0] for x in report.errors} == ({"out"} if phase == "forward" else {"out", "dq", "dk", "dv"})
     first, again = prepared.call(), prepared.call()
     assert isinstance(first, kind)
     torch.testing.assert_close(first, again)
