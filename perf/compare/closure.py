@@ -33,7 +33,7 @@ from perf.workloads.workload import BARE, UNQUANTISED, Workload
 CALLED: dict[str, tuple[Origin, ...]] = {
     "attention": (("attention", "create"), ("attention", "why_not"), ("attention", "peak_bytes"),
                   ("attention", "oracle"), ("attention", "DTYPES"), ("attention", "Unsupported"),
-                  ("attention.registry", None), ("attention.testing", None)),
+                  ("attention.registry", None), ("attention.testing", "Reference"), ("attention.testing", "inputs")),
     "models": (("models", "create"), ("models", "presets"), ("models", "get"), ("models", "family"),
                ("models", "catalogue"), ("models.registry", None)),
 }

@@ -68,7 +68,7 @@ def test_edited_masks_concern_whatever_imports_them(base: Path, head: Path) -> N
         assert "attention/masks.py" in sources(name, base)
 
 
-@pytest.mark.parametrize("path", ["module.py", "registry.py", "function.py", "backends/base.py", "testing.py"])
+@pytest.mark.parametrize("path", ["module.py", "registry.py", "function.py", "backends/base.py", "testing/rule.py"])
 def test_what_every_call_goes_through_concerns_all(base: Path, head: Path, path: str) -> None:
     append(head / "attention" / path, "\n_more = 1\n")
     names = {"softmax:sdpa", "autocorrelation:fft", "alibi:fa2", "decode:fa2-paged", "distilgpt2", "tft-160", "vit-b16"}

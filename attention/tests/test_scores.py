@@ -1,0 +1,20 @@
+"""The rule refuses the mutants of every function, as docs/mutants.md says; what survives is listed there."""
+from __future__ import annotations
+
+import pytest
+
+from attention import DTYPES, registry
+from attention.testing import score
+
+LINES = {line.split("`")[1]: line for line in score.PAGE.read_text().splitlines() if line.startswith("| `")}
+
+
+def test_the_page_has_every_function() -> None:
+    assert list(LINES) == sorted(registry.functions())
+    assert score.PAGE.read_text().startswith(score.HEADER)
+
+
+@pytest.mark.parametrize("function", sorted(registry.functions()))
+def test_mutants_are_refused_as_the_page_says(function: str) -> None:
+    results = {dtype: list(score.outcomes(function, DTYPES[dtype])) for dtype in score.DTYPES}
+    assert score.line(function, results) == LINES[function]
