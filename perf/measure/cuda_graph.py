@@ -27,10 +27,14 @@ def capture(fn: Callable[[], Any]) -> Callable[[], Any]:
         # Other threads (autograd's, a sampler's) may make calls that a capture in "global" mode forbids.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = fn()
+            other = torch.cuda.current_stream() != stream
+            torch.cuda.set_stream(stream)  # a capture has to end on the stream that it began on
     except RuntimeError as error:
         first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
         torch.cuda.synchronize()
         raise Uncapturable(f"CUDA captures no graph of it: {str(first).splitlines()[0]}") from error
+    if other:
+        raise Uncapturable("CUDA captures no graph of it: it left another stream as the current one")
     return Replay(graph, result)
 
 
