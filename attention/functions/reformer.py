@@ -160,9 +160,9 @@ def by_chunks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     i = place.reshape(B, H, rounds * chunks, chunk)
     i, j = i[..., None], with_last(i)[..., None, :]
     scores = product(cut(wide(q)), with_last(cut(keys_of(q))).mT, scale, dtype=q.dtype)
-    scores.masked_fill_(i == j, SELF).masked_fill_(j == n, -torch.inf)
+    scores = scores.masked_fill(i == j, SELF).masked_fill(j == n, -torch.inf)
     if causal:
-        scores.masked_fill_(j > i, -torch.inf)
+        scores = scores.masked_fill(j > i, -torch.inf)
     log_sum = scores.logsumexp(-1, keepdim=True)
     scores = scores.softmax(-1)
     out = product(scores, with_last(cut(wide(v))), dtype=q.dtype)
