@@ -14,12 +14,12 @@ from typing import Any
 
 from perf.compare.record import Comparison, Finding
 from perf.workloads import ids
+from perf.workloads.workload import TRAINING
 
 COLUMNS = tuple(field.name for field in fields(Finding) if field.name != "samples")
 NIGHT = ("date", "machine", "hardware", "environment")  # columns that are the same in all rows
 # A cell that begins so is a formula to a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-TRAINING = ("backward", "forward-backward", "train-step")
 
 
 def to_csv(comparison: Comparison) -> str:

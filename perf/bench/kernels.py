@@ -8,7 +8,7 @@ import torch
 
 import attention
 from attention.testing import Reference, Report, inputs
-from perf.bench.prepare import Prepared, needs_grad
+from perf.bench.contract import Prepared
 from perf.bench.trial import Trial
 from perf.bench.values import Values
 from perf.workloads.workload import Workload
@@ -49,12 +49,12 @@ class Kernels:
     def _reference(self, w: Workload) -> None:
         """Computes, once for all variants of the shape, what the phase must give."""
         assert self.reference.bounds
-        assert not needs_grad(w) or self.reference.gradient_bounds
+        assert not w.needs_grad or self.reference.gradient_bounds
 
     def _report(self, w: Workload) -> Report:
-        key = w.variant, needs_grad(w)
+        key = w.variant, w.needs_grad
         if key not in self.reports:
-            self.reports[key] = self.reference.check(self.modules[w.variant], grad=needs_grad(w))
+            self.reports[key] = self.reference.check(self.modules[w.variant], grad=w.needs_grad)
         return self.reports[key]
 
     def _renew(self, w: Workload) -> None:
@@ -62,7 +62,7 @@ class Kernels:
         which it may not see changed."""
         if w.phase != "backward":
             self.qkv.renew()
-        if needs_grad(w):
+        if w.needs_grad:
             self.grad_out.renew()
 
     def _trial(self, w: Workload) -> Trial:

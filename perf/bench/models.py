@@ -28,7 +28,7 @@ import attention
 import models
 from attention.testing import FLOOR, K, Report
 from perf.bench import treatments
-from perf.bench.prepare import Prepared
+from perf.bench.contract import Prepared
 from perf.bench.values import Values
 from perf.measure.counters import tensors
 from perf.policy.budgets import budget

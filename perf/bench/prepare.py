@@ -7,51 +7,17 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 
 import attention
-from attention.testing import Report
 from perf.bench import NO_MEMORY, treatments
+from perf.bench.contract import Prepared, Shared
 from perf.measure.compiling import forget
 from perf.measure.memory import free_bytes
 from perf.workloads.workload import ITEM_BYTES, Workload
 
 SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works on at one time
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Is a workload, ready: `call()` is what is timed, `check()` says whether it is right by what `reference()` worked
-    out before.
-
-    `renew()` writes new values into what the call reads, `trial()` values whose exact result it returns a judge of.
-    """
-
-    call: Callable[[], Any]
-    check: Callable[[], Report]
-    reference: Callable[[], Any]
-    kept: Callable[[], int]  # bytes held between calls that are the variant's: a dense mask
-    renew: Callable[[], None]
-    trial: Callable[[], Judge]
-
-
-class Judge(Protocol):
-    """Judges results of the call on the values that stand in `read`."""
-
-    @property
-    def read(self) -> Sequence[torch.Tensor]: ...
-
-    def judge(self, result: Any) -> Report: ...
-
-
-class Shared(Protocol):
-    """Holds what the cells of one shape have in common."""
-
-    def prepare(self, workload: Workload) -> Prepared: ...
 
 
 class Preparer:
@@ -74,7 +40,7 @@ class Preparer:
         try:
             reason = attention.why_not(w.variant, device=self.device, dtype=attention.DTYPES[w.dtype],
                                        heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m,
-                                       causal=w.causal, grad=needs_grad(w))
+                                       causal=w.causal, grad=w.needs_grad)
         except ValueError as error:
             reason = str(error)
         if reason := reason or treatments.why_not(w, self.device):
@@ -107,14 +73,10 @@ class Preparer:
             self._imported = len(sys.modules)
 
 
-def needs_grad(workload: Workload) -> bool:
-    return workload.phase in ("backward", "forward-backward", "train-step")
-
-
 def predicted_bytes(w: Workload, device_type: str) -> int:
     """Predicts what measuring and checking `w` holds at its peak: inputs and float64 reference, both a second time for
     the trial, and the larger of the call and the reference's scratch."""
-    grad = needs_grad(w)
+    grad = w.needs_grad
     call = attention.peak_bytes(w.variant, batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
                                 head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], grad=grad)
     scores = min(w.batch * w.heads * w.n * w.m, SCRATCH[device_type])

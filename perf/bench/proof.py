@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from perf.bench.prepare import Prepared
+from perf.bench.contract import Prepared
 from perf.measure.clocks import Plan
 from perf.measure.counters import tensors
 from perf.measure.cuda_graph import Replay

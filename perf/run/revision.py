@@ -107,7 +107,7 @@ def why_not(w: Workload, device: torch.device) -> str | None:
     try:
         return attention.why_not(w.variant, device=device, dtype=attention.DTYPES[w.dtype], heads=w.heads,
                                  kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m, causal=w.causal,
-                                 grad=w.phase in ("backward", "forward-backward", "train-step")
+                                 grad=w.needs_grad
                                  ) or treatments.why_not(w, device)
     except ValueError as error:
         return str(error)

@@ -19,7 +19,8 @@ import torch
 
 from attention.testing import Report
 from perf.bench import subject
-from perf.bench.prepare import Prepared, Preparer
+from perf.bench.contract import Prepared
+from perf.bench.prepare import Preparer
 from perf.compare import inject, worker
 from perf.compare.checkout import environment
 from perf.measure.core_time import AVAILABLE, CoreTimer, Moment

@@ -12,6 +12,7 @@ from perf.workloads import families
 BARE = families.KERNELS.test  # the model of a workload that is an attention kernel alone
 GRIDS = ("quick", "default", "full")
 BARE_PHASES = ("forward", "backward", "forward-backward")
+TRAINING = ("backward", "forward-backward", "train-step")  # phases that compute gradients
 UNQUANTISED = "none"  # of `Workload.quantization`
 ITEM_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -55,6 +56,11 @@ class Workload:
     @property
     def bare(self) -> bool:
         return self.model == BARE
+
+    @property
+    def needs_grad(self) -> bool:
+        """Tells whether a call computes gradients."""
+        return self.phase in TRAINING
 
     @property
     def id(self) -> str:

@@ -1,0 +1,42 @@
+"""The contract between what makes a workload ready and what measures it."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from attention.testing import Report
+from perf.workloads.workload import Workload
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Is a workload, ready: `call()` is what is timed, `check()` says whether it is right by what `reference()` worked
+    out before.
+
+    `renew()` writes new values into what the call reads, `trial()` values whose exact result it returns a judge of.
+    """
+
+    call: Callable[[], Any]
+    check: Callable[[], Report]
+    reference: Callable[[], Any]
+    kept: Callable[[], int]  # bytes held between calls that are the variant's: a dense mask
+    renew: Callable[[], None]
+    trial: Callable[[], Judge]
+
+
+class Judge(Protocol):
+    """Judges results of the call on the values that stand in `read`."""
+
+    @property
+    def read(self) -> Sequence[torch.Tensor]: ...
+
+    def judge(self, result: Any) -> Report: ...
+
+
+class Shared(Protocol):
+    """Holds what the cells of one shape have in common."""
+
+    def prepare(self, workload: Workload) -> Prepared: ...
