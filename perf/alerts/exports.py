@@ -14,7 +14,7 @@ from typing import Any
 
 from perf.compare.record import Comparison, Finding
 from perf.workloads import ids
-from perf.workloads.workload import TRAINING
+from perf.workloads.workload import GRADIENTS
 
 COLUMNS = tuple(field.name for field in fields(Finding) if field.name != "samples")
 NIGHT = ("date", "machine", "hardware", "environment")  # columns that are the same in all rows
@@ -41,7 +41,7 @@ def to_pytorch(comparison: Comparison) -> str:
 
 def _record(comparison: Comparison, f: Finding) -> dict[str, Any]:
     parts = ids.parse(f.benchmark)  # without torch, which the job that exports may lack
-    mode = "training" if parts and parts["phase"] in TRAINING else "inference"
+    mode = "training" if parts and parts["phase"] in GRADIENTS else "inference"
     more = {"verdict": f.word, "unit": f.unit, "base": f.base, "ratio": f.ratio, "low": f.low, "high": f.high,
             "pairs": f.pairs, "base_revision": comparison.base, "head_revision": comparison.head}
     place = {"machine": comparison.machine, "hardware": comparison.hardware, "date": comparison.date}

@@ -12,7 +12,7 @@ from perf.workloads import families
 BARE = families.KERNELS.test  # the model of a workload that is an attention kernel alone
 GRIDS = ("quick", "default", "full")
 BARE_PHASES = ("forward", "backward", "forward-backward")
-TRAINING = ("backward", "forward-backward", "train-step")  # phases that compute gradients
+GRADIENTS = ("backward", "forward-backward", "train-step")  # phases that compute gradients
 UNQUANTISED = "none"  # of `Workload.quantization`
 ITEM_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -60,7 +60,7 @@ class Workload:
     @property
     def needs_grad(self) -> bool:
         """Tells whether a call computes gradients."""
-        return self.phase in TRAINING
+        return self.phase in GRADIENTS
 
     @property
     def id(self) -> str:
