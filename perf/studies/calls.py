@@ -38,8 +38,8 @@ def timing(call: Callable[[], Any], device: torch.device, limit: float) -> Timin
         peak = peak_bytes(call, device)
         ticking = clock(device)
         plan = ticking.prepare(call)
-        found = sample(ticking, plan, precision=PRECISION)
-    return Timing(found.median, found.interval, plan.clock, peak)
+        samples = sample(ticking, plan, precision=PRECISION)
+    return Timing(samples.median, samples.interval, plan.clock, peak)
 
 
 def confirm(call: Callable[[], Any], w: Workload, device: torch.device) -> None:

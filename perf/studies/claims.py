@@ -58,7 +58,7 @@ class Claims:
     def end(self) -> int:
         """Prints them, then the parts that failed. Gives 1 only where a part could not be measured: a claim that fails
         is a finding."""
-        missing = [f"NOT MEASURED     {said}" for said in dict.fromkeys(self.study.failures)]
+        missing = [f"NOT MEASURED     {part}" for part in dict.fromkeys(self.study.failures)]
         print("\nClaims, published beside measured:", *map(str, self.all), *missing, f"records: {self.study.out}",
               sep="\n")
         return 1 if self.study.failures else 0

@@ -30,8 +30,8 @@ class Run:
     def __init__(self, path: Path) -> None:
         with open_text(path) as file:
             records = [json.loads(line) for line in file]
-        found = [_timed(record) for record in records if record["kind"] == "timed"]
-        self.timed = {t.workload: t for t in found}
+        timings = [_timed(record) for record in records if record["kind"] == "timed"]
+        self.timed = {t.workload: t for t in timings}
         self.claims = {record["claim"]: record["measured"] for record in records if record["kind"] == "claim"}
 
     def contrast(self, new: Workload, old: Workload) -> Contrast:
@@ -45,8 +45,8 @@ class Run:
 
 
 def _timed(record: dict[str, Any]) -> Measurement:
-    known = {field.name: record[field.name] for field in fields(Measurement) if field.name in record}
-    return Measurement(**known | {"workload": Workload(**record["workload"]), "samples": tuple(record["samples"])})
+    values = {field.name: record[field.name] for field in fields(Measurement) if field.name in record}
+    return Measurement(**values | {"workload": Workload(**record["workload"]), "samples": tuple(record["samples"])})
 
 
 def table(goals: Run, fastest: Run, m: Models) -> str:

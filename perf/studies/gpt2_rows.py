@@ -80,11 +80,11 @@ def error_ratio(model: Any, preset: Preset, row: Scheme, *, n: int) -> float:
     copy_weights(model, plain)
     tokens = gpt2.inputs(preset, batch=1, n=n, device=weights.device)["input_ids"]
     with torch.no_grad():
-        found, same, exact = (gpt2.logits(one, tokens).double()
+        ours, same, exact = (gpt2.logits(one, tokens).double()
                               for one in (model, plain, copy.deepcopy(plain).double()))
     size = exact.abs().max()
     allowed = K * ((same - exact).abs().max() / size).item() + FLOOR[weights.dtype] * torch.finfo(weights.dtype).eps
-    ratio = ((found - exact).abs().max() / size).item() / allowed
+    ratio = ((ours - exact).abs().max() / size).item() / allowed
     if not ratio <= 1:
         raise ValueError(f"{row.name}: the logits are off by {ratio:.2f} of what the error-ratio rule allows")
     return ratio
@@ -94,7 +94,7 @@ def workload(preset: Preset, variant: str, phase: str, batch: int, n: int, dtype
     """Returns the workload that a phase of the preset on a variant is: its prefill, its training step, or a token
     behind n."""
     function, _, backend = variant.partition(":")
-    short = next(name for name, known in attention.DTYPES.items() if known == dtype)
+    short = next(name for name, one in attention.DTYPES.items() if one == dtype)
     queries, keys = (1, n + 1) if phase == "decode" else (n, n)
     return Workload(preset.name, function, backend, phase, True, batch, preset.heads, preset.kv_heads, queries, keys,
                     preset.head_dim, short)

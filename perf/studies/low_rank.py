@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--heads", type=int, help="of one sequence (default: 8)")
     options.add_argument("--steps", type=int, help="of training, each model (default: 150 on a CPU, 400 on a GPU)")
     options.add_argument("--limit", type=float, default=30.0, help="seconds of one measurement at most (default: 30)")
-    given = options.parse_args(arguments)
-    size = TINY if given.tiny else GPU if given.device.type == "cuda" else CPU
-    size = replace(size, steps=size.steps if given.steps is None else given.steps, heads=given.heads or size.heads,
-                   lengths=tuple(map(parse_length, given.lengths.split(","))) if given.lengths else size.lengths)
-    study = Study(given.device, given.out)
+    args = options.parse_args(arguments)
+    size = TINY if args.tiny else GPU if args.device.type == "cuda" else CPU
+    size = replace(size, steps=size.steps if args.steps is None else args.steps, heads=args.heads or size.heads,
+                   lengths=tuple(map(parse_length, args.lengths.split(","))) if args.lengths else size.lengths)
+    study = Study(args.device, args.out)
     claims, chosen = Claims(study), rows(size)
-    kernels, text = Kernels(study, size.heads, size.head_dim, given.limit), Text(study, size, given.limit)
-    parts = given.part or PARTS
+    kernels, text = Kernels(study, size.heads, size.head_dim, args.limit), Text(study, size, args.limit)
+    parts = args.part or PARTS
     if "kernels" in parts:
         for dtype in size.dtypes:
             for n in size.lengths:

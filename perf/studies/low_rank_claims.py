@@ -35,20 +35,20 @@ def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Candidate], size
         claims.add(f"003: {row.name}: FLOPs grow less than quadratically", "sub-quadratic, n log n",
                    f"n^{power:.2f} from 16K to 32K tokens", power < QUADRATIC)
     for row in others:
-        if found := _costs(kernels, row, lengths, dtype):
-            told = ", ".join(f"{change(base.peak, cost.peak)} at {units.length(n)}"
-                             for n, (base, cost) in found.items())
-            claims.add(f"003: {row.name}: at least 30 % less memory than softmax attention, n >= 1024", "-30 %", told,
-                       all(cost.peak <= LESS_MEMORY * base.peak for base, cost in found.values()), _error(found))
+        if costs := _costs(kernels, row, lengths, dtype):
+            text = ", ".join(f"{change(base.peak, cost.peak)} at {units.length(n)}"
+                             for n, (base, cost) in costs.items())
+            claims.add(f"003: {row.name}: at least 30 % less memory than softmax attention, n >= 1024", "-30 %", text,
+                       all(cost.peak <= LESS_MEMORY * base.peak for base, cost in costs.values()), _error(costs))
     for row in others:
-        if found := _costs(kernels, row, lengths, half):
-            told = ", ".join(f"{cost.ratio} at {units.length(n)}" for n, (_, cost) in found.items())
-            claims.add(f"003: {row.name}: at least 20 % more throughput in {half}", "+20 % (-16.7 % time)", told,
-                       _everywhere([cost.ratio.at_most(LESS_TIME) for _, cost in found.values()]), _error(found))
+        if costs := _costs(kernels, row, lengths, half):
+            text = ", ".join(f"{cost.ratio} at {units.length(n)}" for n, (_, cost) in costs.items())
+            claims.add(f"003: {row.name}: at least 20 % more throughput in {half}", "+20 % (-16.7 % time)", text,
+                       _everywhere([cost.ratio.at_most(LESS_TIME) for _, cost in costs.values()]), _error(costs))
     for row in others:
-        if seen := kernels.weights.get(row.name):
+        if weights := kernels.weights.get(row.name):
             claims.add(f"003: {row.name}: attention probabilities within 1e-3", "within 1e-3",
-                       f"the largest difference is {seen.worst:.1e}", seen.worst <= PROBABILITY)
+                       f"the largest difference is {weights.worst:.1e}", weights.worst <= PROBABILITY)
     _published(kernels, claims, own, dtype)
     drop_in(claims, others, kernels)
     claims.add("003: gradcheck of low-rank attention passes", "passes", *_gradcheck(kernels))
@@ -62,21 +62,21 @@ def of_kernels(kernels: Kernels, claims: Claims, rows: Sequence[Candidate], size
 
 def _published(kernels: Kernels, claims: Claims, own: Candidate, dtype: str) -> None:
     """Claims the table of the study's first results, for its own row."""
-    if found := kernels.costs.get((own.name, 1024, dtype)):
-        seen = kernels.weights.get(own.name)
-        of_weights = f"; of the weights {seen.mse:.1e}, where zeros have {seen.zeros:.1e}" if seen else ""
+    if cost := kernels.costs.get((own.name, 1024, dtype)):
+        weights = kernels.weights.get(own.name)
+        of_weights = f"; of the weights {weights.mse:.1e}, where zeros have {weights.zeros:.1e}" if weights else ""
         claims.add(f"003: {own.name}: MSE against softmax attention at n=1024, d={kernels.head_dim}", "2.1e-4",
-                   f"{found.mse:.1e} of the outputs, {found.relative:.2g} of what zeros have{of_weights}",
-                   found.mse <= MSE)
+                   f"{cost.mse:.1e} of the outputs, {cost.relative:.2g} of what zeros have{of_weights}",
+                   cost.mse <= MSE)
     for n, memory, time in ((2048, ("12.1 -> 7.8 GB (-35.5 %)", 7.8 / 12.1), ("142 -> 118 ms (-16.9 %)", 118 / 142)),
                             (4096, ("-27 %", 0.73), ("9 % slower", 1.09))):
-        base, found = kernels.baseline(n, dtype), kernels.costs.get((own.name, n, dtype))
-        if base and found:
+        base, cost = kernels.baseline(n, dtype), kernels.costs.get((own.name, n, dtype))
+        if base and cost:
             claims.add(f"003: {own.name}: memory of a forward pass at n={n}", memory[0],
-                       f"{change(base.peak, found.peak)} ({units.size(base.peak)} -> "
-                       f"{units.size(found.peak)})", found.peak <= memory[1] * base.peak)
+                       f"{change(base.peak, cost.peak)} ({units.size(base.peak)} -> "
+                       f"{units.size(cost.peak)})", cost.peak <= memory[1] * base.peak)
             claims.add(f"003: {own.name}: time of a forward pass at n={n}", time[0],
-                       f"{found.ratio} ({units.seconds(found.seconds)})", found.ratio.at_most(time[1]))
+                       f"{cost.ratio} ({units.seconds(cost.seconds)})", cost.ratio.at_most(time[1]))
 
 
 def of_text(text: Text, claims: Claims, size: Size) -> None:
@@ -90,14 +90,14 @@ def of_text(text: Text, claims: Claims, size: Size) -> None:
                    "no control", f"{compare(base.accuracy, uniform.accuracy)}, perplexity "
                    f"{base.perplexity:.2f} -> {uniform.perplexity:.2f}", _not(_keeps(base, uniform)))
     noise = f"another seed: perplexity {change(base.perplexity, again.perplexity)}" if again else ""
-    for (name, how), found in text.figures.items():
+    for (name, how), read in text.figures.items():
         if name in (*SOFTMAX, TILED.name, AGAIN, UNIFORM.name):
             continue
         retrained = "no retraining" if how == SWAPPED else "trained with it"
         claims.add(f"003: {name}, {retrained}: at least 95 % of softmax attention's accuracy",
                    "95 %; perplexity 22.3 -> 23.1 (+3.6 %)",
-                   f"{compare(base.accuracy, found.accuracy)}; perplexity {base.perplexity:.2f} -> "
-                   f"{found.perplexity:.2f} ({change(base.perplexity, found.perplexity)})", _keeps(base, found),
+                   f"{compare(base.accuracy, read.accuracy)}; perplexity {base.perplexity:.2f} -> "
+                   f"{read.perplexity:.2f} ({change(base.perplexity, read.perplexity)})", _keeps(base, read),
                    noise if how == TRAINED else "")
     own = low_rank(size.own).name
     if own in text.parameters:
@@ -134,14 +134,14 @@ def drop_in(claims: Claims, rows: Sequence[Candidate], kernels: Kernels) -> None
             ours = attention.MultiheadAttention(2 * width, 2, batch_first=True, attention=row.variant, seq_len=n,
                                                 **row.options)
             ours.load_state_dict(theirs.state_dict(), strict=False)
-            for name, (query, given) in calls.items():
+            for name, (query, options) in calls.items():
                 try:
-                    ours(query, x, x, need_weights=False, **given)
+                    ours(query, x, x, need_weights=False, **options)
                 except ValueError as reason:
                     refused[name] = str(reason).partition(": ")[2]
-            told = "; ".join(f"not {name}: {why}" for name, why in refused.items())
+            text = "; ".join(f"not {name}: {why}" for name, why in refused.items())
             claims.add(f"003: {row.name} works where nn.MultiheadAttention does", "compatible",
-                       told or ", ".join(calls), not refused)
+                       text or ", ".join(calls), not refused)
 
 
 def _gradcheck(kernels: Kernels) -> tuple[str, bool | None]:
@@ -160,14 +160,14 @@ def _triton(kernels: Kernels) -> str:
     return f"it is not installed here; {len({name for name, _, _ in kernels.costs})} rows ran"
 
 
-def _error(found: dict[int, tuple[Cost, Cost]]) -> str:
+def _error(costs: dict[int, tuple[Cost, Cost]]) -> str:
     """Says what a gain costs in error."""
-    return f"at {max(cost.relative for _, cost in found.values()):.2g} of the error that zeros would have"
+    return f"at {max(cost.relative for _, cost in costs.values()):.2g} of the error that zeros would have"
 
 
-def _everywhere(found: Sequence[bool | None]) -> bool | None:
+def _everywhere(words: Sequence[bool | None]) -> bool | None:
     """Says whether all hold; None where some can't tell and none says no."""
-    return False if False in found else None if None in found else True
+    return False if False in words else None if None in words else True
 
 
 def _costs(kernels: Kernels, row: Candidate, lengths: Sequence[int], dtype: str) -> dict[int, tuple[Cost, Cost]]:

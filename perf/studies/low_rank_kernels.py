@@ -55,7 +55,7 @@ class Kernels:
 
     def measure(self, rows: Sequence[Candidate], n: int, dtype: str) -> None:
         """Measures all rows at a length, and prints their table."""
-        told: list[dict[str, Cell]] = []
+        lines: list[dict[str, Cell]] = []
         with self.study.part(f"softmax attention, n={n}, {dtype}"):
             qkv = self._inputs(n, dtype)
             wide = [x.float() for x in qkv]
@@ -64,8 +64,8 @@ class Kernels:
                 if self._skipped(row, n, dtype):
                     continue
                 with self.study.part(f"{row.name}, n={n}, {dtype}"), torch.no_grad():
-                    told.append(self._cost(row, n, dtype, qkv, exact))
-        print(table(f"n={n}, {dtype}, {self.heads} heads x {self.head_dim}", told), flush=True)
+                    lines.append(self._cost(row, n, dtype, qkv, exact))
+        print(table(f"n={n}, {dtype}, {self.heads} heads x {self.head_dim}", lines), flush=True)
 
     def _cost(self, row: Candidate, n: int, dtype: str, qkv: list[torch.Tensor],
               exact: torch.Tensor) -> dict[str, Cell]:
@@ -79,19 +79,19 @@ class Kernels:
             peak = peak_bytes(lambda: attend(*qkv), self.study.device)
         ratio = in_turns(lambda: base(*qkv), lambda: attend(*qkv), self.study.device, self.limit)
         mse = (attend(*qkv).float() - exact).square().mean().item()
-        found = Cost(statistics.median(ratio.seconds), ratio, peak, mse, mse / exact.square().mean().item(),
+        cost = Cost(statistics.median(ratio.seconds), ratio, peak, mse, mse / exact.square().mean().item(),
                      row.flops(self.heads, self.head_dim, n), sum(p.numel() for p in attend.parameters()))
-        self.costs[row.name, n, dtype] = found
+        self.costs[row.name, n, dtype] = cost
         self.study.write("003", {"row": row.name, "variant": row.variant, "options": dict(row.options), "n": n,
-                                 "dtype": dtype, "heads": self.heads, "head_dim": self.head_dim, **asdict(found)})
-        return {"attention": row.name, "MSE": f"{mse:.1e}", "of zeros'": f"{found.relative:.2g}",
-                "ms": f"{1e3 * found.seconds:.2f}", "x softmax": f"{ratio.median:.2f}",
+                                 "dtype": dtype, "heads": self.heads, "head_dim": self.head_dim, **asdict(cost)})
+        return {"attention": row.name, "MSE": f"{mse:.1e}", "of zeros'": f"{cost.relative:.2g}",
+                "ms": f"{1e3 * cost.seconds:.2f}", "x softmax": f"{ratio.median:.2f}",
                 "±": f"{ratio.median * ratio.interval:.2f}", "peak MB": f"{peak / 1e6:.1f}",
-                "GFLOP": f"{found.flops / 1e9:.3f}", "parameters": found.parameters}
+                "GFLOP": f"{cost.flops / 1e9:.3f}", "parameters": cost.parameters}
 
     def look_at_weights(self, rows: Sequence[Candidate], n: int) -> None:
         """Compares the weights with the probabilities of softmax attention, in float32."""
-        told: list[dict[str, Cell]] = []
+        lines: list[dict[str, Cell]] = []
         q, k, _ = self._inputs(n, "fp32")
         with torch.no_grad(), self.study.part(f"weights, n={n}"):
             exact = weights(self._built(EXACT, n, "fp32"), q, k)
@@ -101,16 +101,16 @@ class Kernels:
                     continue
                 with self.study.part(f"weights of {row.name}, n={n}"), bounded(self.limit):
                     difference = weights(self._built(row, n, "fp32"), q, k) - exact
-                    found = Weights(difference.abs().max().item(), difference.square().mean().item(), zeros)
-                    self.weights[row.name] = found
-                    self.study.write("weights", {"row": row.name, "n": n, **asdict(found)})
-                    told.append({"attention": row.name, "largest difference": f"{found.worst:.1e}",
-                                 "MSE": f"{found.mse:.1e}", "MSE of zeros": f"{zeros:.1e}"})
-        print(table(f"weights, n={n}, fp32", told), flush=True)
+                    weights_of_row = Weights(difference.abs().max().item(), difference.square().mean().item(), zeros)
+                    self.weights[row.name] = weights_of_row
+                    self.study.write("weights", {"row": row.name, "n": n, **asdict(weights_of_row)})
+                    lines.append({"attention": row.name, "largest difference": f"{weights_of_row.worst:.1e}",
+                                 "MSE": f"{weights_of_row.mse:.1e}", "MSE of zeros": f"{zeros:.1e}"})
+        print(table(f"weights, n={n}, fp32", lines), flush=True)
 
     def look_at_inits(self, rows: Sequence[Candidate], n: int) -> None:
         """Measures the error of what has parameters, by how they are started."""
-        told: list[dict[str, Cell]] = []
+        lines: list[dict[str, Cell]] = []
         with torch.no_grad(), self.study.part(f"inits, n={n}"):
             qkv = self._inputs(n, "fp32")
             exact = self._built(EXACT, n, "fp32")(*qkv)
@@ -122,8 +122,8 @@ class Kernels:
                     continue
                 errors = {how: (initialise(attend, how)(*qkv) - exact).square().mean().item() for how in INITS}
                 self.study.write("inits", {"row": row.name, "n": n, "mse": errors})
-                told.append({"MSE by init": row.name, **{how: f"{mse:.1e}" for how, mse in errors.items()}})
-        print(table(f"inits, n={n}, fp32", told), flush=True)
+                lines.append({"MSE by init": row.name, **{how: f"{mse:.1e}" for how, mse in errors.items()}})
+        print(table(f"inits, n={n}, fp32", lines), flush=True)
 
     def baseline(self, n: int, dtype: str) -> Cost | None:
         return self.costs.get((BASELINE.name, n, dtype))

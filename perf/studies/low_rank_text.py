@@ -66,10 +66,10 @@ def train(model: nn.Module, preset: str | Preset, steps: int, seconds: float, se
     """Trains in place, by the preset's recipe but for its `steps`; returns how many were done before the seconds were
     over."""
     preset = models.get(preset)
-    done = [0]
+    steps_so_far = [0]
     fit(model, preset, split(preset)[0], replace(recipe(preset), steps=steps), seed=seed, seconds=seconds,
-        progress=lambda step, *_: done.append(step))
-    return done[-1]
+        progress=lambda step, *_: steps_so_far.append(step))
+    return steps_so_far[-1]
 
 
 def read(model: nn.Module, preset: str | Preset, limit: int | None = None) -> Read:
@@ -110,7 +110,7 @@ class Text:
     def measure(self, chosen: Sequence[Candidate]) -> None:
         """Measures each row trained from the same seed, and in place of softmax attention under its trained weights."""
         preset, device = self.size.preset, self.study.device
-        told: list[dict[str, Cell]] = []
+        lines: list[dict[str, Cell]] = []
         absent: list[str] = []
         base: torch.nn.Module | None = None
         for row in chosen:
@@ -128,21 +128,21 @@ class Text:
                 if row.trains:
                     cells |= self._keep(row, TRAINED, model, self._train(model))
                 base = model if base is None else base
-                told.append(cells)
+                lines.append(cells)
         with self.study.part(AGAIN):
             model = create(preset, chosen[0], device, seed=1)
             again = replace(chosen[0], name=AGAIN)
             self.parameters[AGAIN] = self.parameters[chosen[0].name]
-            told.append({"attention": AGAIN, **self._keep(again, TRAINED, model, self._train(model, seed=1))})
-        print(table(f"{preset}, {self.size.steps} steps of training", told), *absent, sep="\n", flush=True)
+            lines.append({"attention": AGAIN, **self._keep(again, TRAINED, model, self._train(model, seed=1))})
+        print(table(f"{preset}, {self.size.steps} steps of training", lines), *absent, sep="\n", flush=True)
 
     def _train(self, model: torch.nn.Module, seed: int = 0) -> int:
         return train(model, self.size.preset, self.size.steps, 10 * self.limit, seed)
 
     def _keep(self, row: Candidate, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
-        found = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)
+        figures = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)
         self.study.write("text", {"row": row.name, "variant": row.variant, "how": how, "steps": steps,
-                                  "perplexity": found.perplexity, "accuracy": found.accuracy.value,
+                                  "perplexity": figures.perplexity, "accuracy": figures.accuracy.value,
                                   "parameters": self.parameters[row.name]})
-        print(f"  {row.name}, {how}: perplexity {found.perplexity:.2f}", flush=True)
-        return {f"perplexity, {how}": f"{found.perplexity:.2f}", f"right %, {how}": f"{found.accuracy.value:.2f}"}
+        print(f"  {row.name}, {how}: perplexity {figures.perplexity:.2f}", flush=True)
+        return {f"perplexity, {how}": f"{figures.perplexity:.2f}", f"right %, {how}": f"{figures.accuracy.value:.2f}"}

@@ -86,10 +86,10 @@ class Study:
         try:
             yield
         except Exception as error:  # of compilers and libraries: any
-            said = f"{name}: {type(error).__name__}: {_reason(error)}"
-            self.failures.append(said)
-            self.write("failed", {"part": name, "reason": said})
-            print(f"  FAILED {said}", flush=True)
+            reason = f"{name}: {type(error).__name__}: {_reason(error)}"
+            self.failures.append(reason)
+            self.write("failed", {"part": name, "reason": reason})
+            print(f"  FAILED {reason}", flush=True)
 
     def compile_ahead(self, workloads: Sequence[Workload]) -> None:
         """Fills the compiler's caches by processes side by side; on a GPU, for one compiles a model after the other."""
@@ -97,9 +97,9 @@ class Study:
         for name, seconds in figures.items():
             self.write("compiled", {"id": name, **seconds})
             print(f"  {name}: " + ", ".join(f"{kind} {value:.1f}" for kind, value in seconds.items()), flush=True)
-        for said in failed:
-            self.write("failed", {"part": "compiling ahead", "reason": said})
-            print(f"  {said}", flush=True)
+        for reason in failed:
+            self.write("failed", {"part": "compiling ahead", "reason": reason})
+            print(f"  {reason}", flush=True)
 
     def in_time(self) -> None:
         """Raises TimeoutError where the study's seconds are spent: nothing more is begun."""
@@ -147,11 +147,11 @@ def stopwatch(call: Callable[[], Any], device: torch.device) -> tuple[float, flo
 def readings(call: Callable[[], Any], device: torch.device, seconds: float = STOPWATCH,
              rounds: tuple[int, int] = ROUNDS) -> list[float]:
     """Times single calls, each with the wait for its end, for `seconds` in all."""
-    found: list[float] = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < rounds[0] or (time.perf_counter() < end and len(found) < rounds[1]):
-        found.append(reading(call, device))
-    return found
+    while len(times) < rounds[0] or (time.perf_counter() < end and len(times) < rounds[1]):
+        times.append(reading(call, device))
+    return times
 
 
 def reading(call: Callable[[], Any], device: torch.device) -> float:

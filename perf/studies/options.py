@@ -10,12 +10,12 @@ from perf.system.devices import HELP, device
 
 def parser(study: str, about: str | None, parts: Collection[str] = ()) -> argparse.ArgumentParser:
     """Makes the parser of the module of this name and docstring; what else it takes it adds."""
-    made = argparse.ArgumentParser(prog=f"python -m perf.studies.{study}", description=about,
+    options = argparse.ArgumentParser(prog=f"python -m perf.studies.{study}", description=about,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = made.add_argument
+    add = options.add_argument
     add("--out", type=Path, required=True, help="file that records are appended to, JSON lines")
     add("--device", type=device, default=device(None), help=HELP)
     add("--tiny", action="store_true", help="the smallest sizes: shows that it runs, and no finding")
     if parts:
         add("--part", action="append", default=[], choices=parts, help="only this part; may be repeated")
-    return made
+    return options

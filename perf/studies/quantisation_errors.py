@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", help=devices.HELP)
     parser.add_argument("--models", default=",".join(PRESETS))
-    given = parser.parse_args(arguments)
-    device = devices.device(given.device)
+    args = parser.parse_args(arguments)
+    device = devices.device(args.device)
     print(f"{'model':<12}{'dtype':<6}{'method':<17}{'layers':>7}{'mean':>9}{'worst':>9}{'logits':>9}  worst layer")
-    for name in given.models.split(","):
+    for name in args.models.split(","):
         for dtype in ("fp32", "bf16"):
             prepared = Models(workload(name, dtype), device)
             for method in quantizations():

@@ -105,12 +105,12 @@ class Goals:
         for name, eager, compiled in pairs(self.m):
             with self.study.part(f"compiled {name}"):
                 old, new = self.study.timed(eager), self.study.timed(compiled)
-                found = Contrast(new, old)
+                contrast = Contrast(new, old)
                 self.claim(f"{name}, {self.m.half}, batch 1: compile + CUDA graph >= {LEAST}x as fast as eager",
-                           f"{found.speed_up:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
-                           f"{found.device_speed_up:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); the "
-                           f"host launches the eager call in {ms(old.host)}; a CUDA graph alone gives "
-                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", found.at_least(LEAST))
+                           f"{contrast.speed_up:.2f}x by the stopwatch ({ms(old.eager)} -> {ms(new.best)}); "
+                           f"{contrast.device_speed_up:.2f}x by the device's time ({ms(old.gpu)} -> {ms(new.gpu)}); "
+                           f"the host launches the eager call in {ms(old.host)}; a CUDA graph alone gives "
+                           f"{old.eager / old.best:.2f}x; {compile_seconds(new)}", contrast.at_least(LEAST))
 
     def blocks(self) -> None:
         """Measures NF4 against half precision on the blocks: how much smaller, how much slower."""
@@ -120,11 +120,11 @@ class Goals:
                 slow = []
                 for compiled in (False, True):
                     with self.study.part(f"bnb-nf4{' compiled' * compiled} at batch {batch}"):
-                        found = Contrast(
+                        contrast = Contrast(
                             self.study.timed(image(self.m.vit, batch, self.m.half, "bnb-nf4", compiled)), plain)
-                        replayed = f", replayed {found.replayed_slowdown:.2f}x" if found.replayed_slowdown else ""
-                        slow.append(f"{'compiled' if compiled else 'eager'} {found.slowdown:.2f}x the time by the "
-                                    f"stopwatch, {found.device_slowdown:.2f}x by the device's{replayed}")
+                        replayed = f", replayed {contrast.replayed_slowdown:.2f}x" if contrast.replayed_slowdown else ""
+                        slow.append(f"{'compiled' if compiled else 'eager'} {contrast.slowdown:.2f}x the time by the "
+                                    f"stopwatch, {contrast.device_slowdown:.2f}x by the device's{replayed}")
                 self.claim(f"NF4 at batch {batch}: its slowdown against {self.m.half} eager is printed",
                            "; ".join(slow), bool(slow))
         for name in (self.m.vit, self.m.gpts[0]):
@@ -142,19 +142,19 @@ class Goals:
         """Measures the fastest quantised ViT at the large batch against bf16, both compiled; names its method."""
         with self.study.part("bf16 compiled"):
             fused, plain = (self.study.timed(w) for w in unquantised(self.m))
-            found: dict[str, Contrast] = {}
+            contrasts: dict[str, Contrast] = {}
             for method in FASTEST:
                 with self.study.part(f"{method} compiled"):
-                    found[method] = Contrast(self.study.timed(quantised(self.m, method)), plain)
-            if not found:
+                    contrasts[method] = Contrast(self.study.timed(quantised(self.m, method)), plain)
+            if not contrasts:
                 raise ValueError("no method could be timed")
-            best = max(found, key=lambda method: found[method].device_speed_up)
-            won, new = found[best], found[best].new
-            told = "; ".join(f"{method} {one.device_speed_up:.2f}x, {one.size:.3f} of its size, "
-                             f"{compile_seconds(one.new)}" for method, one in found.items())
+            best = max(contrasts, key=lambda method: contrasts[method].device_speed_up)
+            won, new = contrasts[best], contrasts[best].new
+            text = "; ".join(f"{method} {one.device_speed_up:.2f}x, {one.size:.3f} of its size, "
+                             f"{compile_seconds(one.new)}" for method, one in contrasts.items())
             self.claim(f"the fastest quantised ViT at batch {self.m.batch} >= {FASTER}x as fast as bf16 compiled",
                        f"{best}: {won.device_speed_up:.2f}x ({ms(plain.gpu)} -> {ms(new.gpu)}, by {new.clock}; "
-                       f"stopwatch {ms(plain.best)} -> {ms(new.best)}). All: {told}", won.at_least_by_device(FASTER))
+                       f"stopwatch {ms(plain.best)} -> {ms(new.best)}). All: {text}", won.at_least_by_device(FASTER))
             fewer = Contrast(new, fused)
             self.claim("and as bf16 compiled in as few products as it has",
                        f"{fewer.device_speed_up:.2f}x ({ms(fused.gpu)})", fewer.at_least_by_device(FASTER))
@@ -175,8 +175,8 @@ class Goals:
                 base.append(evaluate(half, self.m.fused, held_out))
                 models.quantization.quantize(half, method, dtype=torch.bfloat16)
                 new.append(evaluate(half, self.m.fused, held_out))
-                told = " -> ".join(f"{found[-1]['top1'].value:.2f}" for found in (base, new))
-                print(f"  fold {len(base)} of {folds}: top1 {told}", flush=True)
+                text = " -> ".join(f"{figures[-1]['top1'].value:.2f}" for figures in (base, new))
+                print(f"  fold {len(base)} of {folds}: top1 {text}", flush=True)
                 del model, half
                 gc.collect()
             change = compare(join(base)["top1"], join(new)["top1"])
@@ -191,13 +191,13 @@ class Goals:
             plain: Where | None = None
             for method in ("none", "bnb-int8", "bnb-nf4"):
                 with self.study.part(f"where {method} spends its time at batch {batch}"):
-                    made = self.study.subject(image(self.m.vit, batch, self.m.half, method))
-                    found = where(made.call, self.study.device)
-                    self.study.write("where", {"method": method, "batch": batch, **found.record()})
+                    subject = self.study.subject(image(self.m.vit, batch, self.m.half, method))
+                    profile = where(subject.call, self.study.device)
+                    self.study.write("where", {"method": method, "batch": batch, **profile.record()})
                     name = f"{self.m.vit}, batch {batch}, {self.m.half if method == 'none' else method}"
-                    times = f" That is {found.wall / plain.wall:.2f}x the time of {self.m.half}." if plain else ""
-                    print(f"- {found.text(name)}{times}", flush=True)
-                    plain = plain or found
+                    times = f" That is {profile.wall / plain.wall:.2f}x the time of {self.m.half}." if plain else ""
+                    print(f"- {profile.text(name)}{times}", flush=True)
+                    plain = plain or profile
 
 
 def ms(seconds: float | None) -> str:
@@ -207,8 +207,8 @@ def ms(seconds: float | None) -> str:
 
 def compile_seconds(t: Measurement) -> str:
     """Says how long compiling took."""
-    told = [f"{kind} {t.compiled[kind]:.0f} s" for kind in ("cold", "warm") if kind in t.compiled]
-    return f"compiled in {' / '.join(told) or 'no time'}"
+    texts = [f"{kind} {t.compiled[kind]:.0f} s" for kind in ("cold", "warm") if kind in t.compiled]
+    return f"compiled in {' / '.join(texts) or 'no time'}"
 
 
 def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str], method: str | None) -> None:
@@ -223,8 +223,8 @@ def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str], method:
         if name in chosen:
             print(f"{name}: {(step.__doc__ or '').splitlines()[0]}", flush=True)
             with goals.study.part(name):
-                found = step()
-                method = method or (found if name == "fastest" else None)
+                result = step()
+                method = method or (result if name == "fastest" else None)
     if folds or "quality" in chosen:
         goals.study.seconds = float("inf")
         usual = "ao-fp8-dynamic" if goals.study.device.type == "cuda" else "ao-int8-dynamic"
@@ -238,12 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun (default: 8)")
     options.add_argument("--folds", type=int, default=0, help="models to train, to measure quality by (default: none)")
     options.add_argument("--fold-seconds", type=float, default=60.0, help="of training, each (default: 60)")
-    given = options.parse_args(arguments)
+    args = options.parse_args(arguments)
     attention.names()
-    study = Study(given.device, given.out, 60 * given.minutes)
-    goals = Goals(study, TINY if given.tiny else Models())
-    parts(goals, given.folds, given.fold_seconds, given.part, given.method)
-    print("\nClaims:", *goals.claims, *(f"FAILED {said}" for said in study.failures), f"records: {given.out}", sep="\n")
+    study = Study(args.device, args.out, 60 * args.minutes)
+    goals = Goals(study, TINY if args.tiny else Models())
+    parts(goals, args.folds, args.fold_seconds, args.part, args.method)
+    print("\nClaims:", *goals.claims, *(f"FAILED {part}" for part in study.failures), f"records: {args.out}", sep="\n")
     return 1 if study.failures or any(claim.startswith(FAILS) for claim in goals.claims) else 0
 
 

@@ -85,7 +85,7 @@ def page() -> str:
     rows = [row for row in load(KERNELS) if row.outcome == "ok"]
     kernels = table(rows).split("\ncompile seconds")[0].rstrip()
     return PAGE.format(kernels=kernels, fastest=_fastest(rows), packages=_packages(),
-                       variants=variants.table(variants.recorded()),
+                       variants=variants.table(variants.published_rows()),
                        goals=goals_table.table(goals_table.Run(goals_table.GOALS),
                                                goals_table.Run(goals_table.FASTEST), Models()),
                        models=_models(), verdicts=_verdicts())

@@ -29,40 +29,40 @@ LONGEST = 300.0  # seconds of a first call, compilation included
 
 def orders(names: Iterable[str], seed: int = 0) -> Iterator[list[str]]:
     """Yields all names in a random order, then in the reverse of it, without end: of two each is first as often."""
-    shuffle, known = random.Random(seed), list(names)
+    shuffle, all_names = random.Random(seed), list(names)
     while True:
-        order = shuffle.sample(known, len(known))
+        order = shuffle.sample(all_names, len(all_names))
         yield order
         yield order[::-1]
 
 
 def rounds(timed: Mapping[str, Callable[[], float]], *, seconds: float, most: int = MOST, seed: int = 0,
-           known: Callable[[Found], bool] = lambda found: False) -> Found:
+           known: Callable[[Found], bool] = lambda seconds_by_name: False) -> Found:
     """Collects what each call says that it took, until that is `known`, `seconds` are spent or there are `most` rounds,
     but in `FEWEST` at least."""
-    found: Found = {name: [] for name in timed}
+    seconds_by_name: Found = {name: [] for name in timed}
     end = time.monotonic() + seconds
     for count, names in enumerate(orders(timed, seed)):
-        if count >= FEWEST and (count >= most or time.monotonic() > end or known(found)):
+        if count >= FEWEST and (count >= most or time.monotonic() > end or known(seconds_by_name)):
             break
         for name in names:
-            found[name].append(timed[name]())
-    return found
+            seconds_by_name[name].append(timed[name]())
+    return seconds_by_name
 
 
 def able(study: Study, calls: Mapping[str, Call], about: str) -> dict[str, Call]:
     """Keeps the calls that ran once; what fails or does not fit is a line, and gives its memory back."""
-    found = {}
+    calls_that_ran = {}
     for name, call in calls.items():
         with study.part(f"{name}, {about}"), bounded(LONGEST):
             study.in_time()
             call()
-            found[name] = call
-        if name not in found:
+            calls_that_ran[name] = call
+        if name not in calls_that_ran:
             gc.collect()
             if study.device.type == "cuda":
                 torch.cuda.empty_cache()
-    return found
+    return calls_that_ran
 
 
 def interleaved(calls: Mapping[str, Call], device: torch.device, *, seconds: float, most: int = MOST,

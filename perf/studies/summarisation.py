@@ -32,11 +32,11 @@ PUBLISHED = {"standard": (96.22, 9465.81, 0.1806), "flash": (73.42, 8867.81, 0.1
 TRAINING = {16: -2.62, 32: -1.39, 64: -3.22, 128: -5.07}  # percent by which flash changes a step's time, by batch
 
 
-def claim_times(claims: Claims, found: Sequence[Comparison], apart: str) -> None:
+def claim_times(claims: Claims, comparisons: Sequence[Comparison], apart: str) -> None:
     """Claims the time of a prompt's reading and its memory at the first batch; `apart` says why they can't be
     compared, or is empty."""
-    for one in found:
-        if one.phase == "prefill" and one.batch == found[0].batch and one.row in PUBLISHED:
+    for one in comparisons:
+        if one.phase == "prefill" and one.batch == comparisons[0].batch and one.row in PUBLISHED:
             (old, new), (large, small) = zip(PUBLISHED[STANDARD][:2], PUBLISHED[one.row][:2], strict=True)
             claims.add(f"{one.row}: time of a forward pass", change(old, new), str(one.time),
                        one.time.at_most(new / old), apart=apart)
@@ -45,9 +45,9 @@ def claim_times(claims: Claims, found: Sequence[Comparison], apart: str) -> None
                        one.memory <= small / large, apart=apart)
 
 
-def claim_training(claims: Claims, found: Sequence[Comparison], apart: str) -> None:
+def claim_training(claims: Claims, comparisons: Sequence[Comparison], apart: str) -> None:
     """Claims the time of a training step with flash, by batch, alike."""
-    flash = {one.batch: one.time for one in found if one.row == "flash"}
+    flash = {one.batch: one.time for one in comparisons if one.row == "flash"}
     for batch, published in TRAINING.items():
         if batch in flash:
             claims.add(f"flash: time of a training step of {batch}", f"{published} %", str(flash[batch]),
@@ -63,38 +63,38 @@ def claim_quality(claims: Claims, written: Sequence[Outcome], tiny: bool) -> Non
     about another's. It holds if the interval here is all on its side of 0, and fails if it lies outside of that."""
     for one in written:
         if one.row in PUBLISHED and one.row != STANDARD and one.weights == (COPIED if one.row == "flash" else TRAINED):
-            found, base = one.changes["rouge1"], PUBLISHED[STANDARD][2]
+            rouge, base = one.changes["rouge1"], PUBLISHED[STANDARD][2]
             published = PUBLISHED[one.row][2] / base - 1
-            low, high = (end / found.base if found.base else 0.0 for end in (found.low, found.high))
+            low, high = (end / rouge.base if rouge.base else 0.0 for end in (rouge.low, rouge.high))
             word = "better" if published > 0 else "worse"
-            shown = True if found.verdict == word else None if low <= published <= high else False
+            shown = True if rouge.verdict == word else None if low <= published <= high else False
             claims.add(f"{one.row}, {one.weights}: ROUGE-1 {word} than standard's", f"{100 * published:+.1f} %",
-                       f"{100 * low:+.1f} to {100 * high:+.1f} % ({found.items} items, {found.verdict})", shown,
+                       f"{100 * low:+.1f} to {100 * high:+.1f} % ({rouge.items} items, {rouge.verdict})", shown,
                        "a small model on other texts", apart="tiny models" if tiny else "")
 
 
-def sizes(given: argparse.Namespace) -> Sizes:
+def sizes(args: argparse.Namespace) -> Sizes:
     """Gives the study's sizes on a GPU, few texts of few tokens on a CPU; what was given replaces them."""
-    gpu, tiny = given.device.type == "cuda", given.tiny
-    prompt = given.prompt or (16 if tiny else 256)
+    gpu, tiny = args.device.type == "cuda", args.tiny
+    prompt = args.prompt or (16 if tiny else 256)
     usual: tuple[int, ...] = (1,) if tiny else (1, 8, 32, 128) if gpu else (1, 4)
     trained: tuple[int, ...] = (2,) if tiny else (16, 32, 64, 128) if gpu else (1, 4)
-    return Sizes(models.get("gpt2-tiny" if tiny else "distilgpt2"), dtype(given), prompt,
-                 tuple(given.batch) or usual, given.text or (prompt if gpu or tiny else 64),
-                 tuple(given.train_batch) or trained, given.accumulate, given.seconds or (0.2 if tiny else 15.0))
+    return Sizes(models.get("gpt2-tiny" if tiny else "distilgpt2"), dtype(args), prompt,
+                 tuple(args.batch) or usual, args.text or (prompt if gpu or tiny else 64),
+                 tuple(args.train_batch) or trained, args.accumulate, args.seconds or (0.2 if tiny else 15.0))
 
 
-def dtype(given: argparse.Namespace) -> torch.dtype:
+def dtype(args: argparse.Namespace) -> torch.dtype:
     """Chooses the dtype of all rows."""
-    return attention.DTYPES[given.dtype or ("bf16" if given.device.type == "cuda" else "fp32")]
+    return attention.DTYPES[args.dtype or ("bf16" if args.device.type == "cuda" else "fp32")]
 
 
-def task(given: argparse.Namespace) -> Task:
+def task(args: argparse.Namespace) -> Task:
     """Chooses the preset and the texts that it sums up."""
     preset = models.get("gpt2-docstrings")
-    if given.tiny:
-        return Task(preset.resized(layers=1), dtype(given), 4, Recipe(steps=2, batch=4, learning_rate=1e-3))
-    return Task(preset, dtype(given), given.texts)
+    if args.tiny:
+        return Task(preset.resized(layers=1), dtype(args), 4, Recipe(steps=2, batch=4, learning_rate=1e-3))
+    return Task(preset, dtype(args), args.texts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,10 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--texts", type=int, default=1000, help="held-out texts to sum up, at most (default: all)")
     add("--seconds", type=float, help="of a table's rounds (default: 15)")
     add("--minutes", type=float, default=40.0, help="after which no part is begun (default: 40)")
-    given = options.parse_args(arguments)
-    study, parts = Study(given.device, given.out, 60 * given.minutes), given.part or PARTS
-    claims, s = Claims(study), sizes(given)
-    comparable = "tiny models" if given.tiny else "" if given.device.type == "cuda" else "a CPU's kernels, not a GPU's"
+    args = options.parse_args(arguments)
+    study, parts = Study(args.device, args.out, 60 * args.minutes), args.part or PARTS
+    claims, s = Claims(study), sizes(args)
+    comparable = "tiny models" if args.tiny else "" if args.device.type == "cuda" else "a CPU's kernels, not a GPU's"
     if {"inference", "training"} & set(parts):
         built = build_all(study, s)
         if "inference" in parts:
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             claim_training(claims, training(study, s, built), comparable)
         del built
     if "quality" in parts:
-        claim_quality(claims, quality(study, task(given)), given.tiny)
+        claim_quality(claims, quality(study, task(args)), args.tiny)
     return claims.end()
 
 

@@ -48,7 +48,7 @@ class Task:
 
 def quality(study: Study, r: Task) -> list[Outcome]:
     """Prints the table, and gives the changes it is made of."""
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     rows: list[dict[str, Cell]] = []
     base: dict[str, Figure] = {}
     for row, weights, model in _models(study, r):
@@ -62,11 +62,11 @@ def quality(study: Study, r: Task) -> list[Outcome]:
                          "ROUGE-1's change": spread(changes["rouge1"]), "loss's change": spread(changes["loss"])})
             study.write("summaries", {"row": row.name, "weights": weights,
                                       "changes": {name: asdict(change) for name, change in changes.items()}})
-            found.append(Outcome(row.name, weights, changes))
-    count = next(iter(found[0].changes.values())).items if found else 0
+            outcomes.append(Outcome(row.name, weights, changes))
+    count = next(iter(outcomes[0].changes.values())).items if outcomes else 0
     print(table(f"{r.preset.name}: summaries of {count} held-out texts, points; loss in nats; changes (95 %) from the "
                 "first row", rows), flush=True)
-    return found
+    return outcomes
 
 
 def _models(study: Study, r: Task) -> Iterator[tuple[Scheme, str, Any]]:

@@ -54,48 +54,48 @@ class Comparison:
 
 def build_all(study: Study, s: Sizes) -> Built:
     """Builds model and variant by row, each checked; what can't be had is a line."""
-    found: Built = {}
+    models_by_row: Built = {}
     for row in ROWS:
         with study.part(row.name):
             study.in_time()
             variant = row.variant(s.preset, s.dtype, study.device)
             model = build(s.preset, row, s.dtype, study.device, variant)
-            unused = copy_weights(next(iter(found.values()))[0], model) if found else []
+            unused = copy_weights(next(iter(models_by_row.values()))[0], model) if models_by_row else []
             checked = error_ratio(model, s.preset, row, n=s.prompt)
-            told = f"all but {', '.join(unused)}" if unused else "all"
-            study.write("row", {"row": row.name, "variant": variant, "error_ratio": checked, "copied": told})
-            print(f"  {row.name}: {variant}, weights copied: {told}; error {checked:.2f} of what is allowed",
+            text = f"all but {', '.join(unused)}" if unused else "all"
+            study.write("row", {"row": row.name, "variant": variant, "error_ratio": checked, "copied": text})
+            print(f"  {row.name}: {variant}, weights copied: {text}; error {checked:.2f} of what is allowed",
                   flush=True)
-            found[row.name] = model, variant
-    return found
+            models_by_row[row.name] = model, variant
+    return models_by_row
 
 
 def inference(study: Study, s: Sizes, built: Built) -> list[Comparison]:
     """Measures study 001a: prefill, decode and peak memory of each row, the weights copied between them."""
-    found = []
+    comparisons = []
     for batch in s.batches:
         with study.part(f"inference, batch {batch}"):
             study.in_time()
             prefill, decode = _prefills(study, s, built, batch), _decodes(study, s, built, batch)
-            found += _group(study, s, built, f"{s.preset.name}, prompt {s.prompt}, batch {batch}", batch,
+            comparisons += _group(study, s, built, f"{s.preset.name}, prompt {s.prompt}, batch {batch}", batch,
                             {"prefill": prefill, "decode": decode})
-    return found
+    return comparisons
 
 
 def training(study: Study, s: Sizes, built: Built) -> list[Comparison]:
     """Measures study 001b: a step, which is forward, loss and backward of a batch in `accumulate` parts, dropout live.
     The optimizer's part, the same whatever the attention, is left out."""
-    found = []
+    comparisons = []
     for batch in s.train_batches:
         with study.part(f"training, batch {batch}"):
             study.in_time()
             tokens = gpt2.inputs(s.preset, batch=batch, n=s.text, device=study.device)["input_ids"]
             steps = {name: _step(model.train(), tokens, s.accumulate) for name, (model, _) in built.items()}
-            found += _group(study, s, built, f"training, {s.text} tokens, batch {batch}" +
+            comparisons += _group(study, s, built, f"training, {s.text} tokens, batch {batch}" +
                             f" in {s.accumulate} parts" * (s.accumulate > 1), batch, {"train-step": steps})
             for model, _ in built.values():
                 model.zero_grad(set_to_none=True)
-    return found
+    return comparisons
 
 
 def _prefills(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
@@ -109,12 +109,12 @@ def _prefills(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Cal
 
 def _decodes(study: Study, s: Sizes, built: Built, batch: int) -> dict[str, Call]:
     """Makes the calls that decode one token behind the prompt, from the cache of each row's own."""
-    made: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
     for name, (model, _) in built.items():
         with study.part(f"{name}, decode, batch {batch}"):
             state = gpt2.decode_inputs(model.eval(), s.preset, batch=batch, m=s.prompt)
-            made[name] = torch.no_grad()(functools.partial(gpt2.decode, model, state))
-    return made
+            calls[name] = torch.no_grad()(functools.partial(gpt2.decode, model, state))
+    return calls
 
 
 def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
@@ -131,13 +131,13 @@ def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
 def _by_their_kernels(study: Study, s: Sizes, built: Built, calls: Mapping[str, Call], phase: str,
                       batch: int) -> dict[str, Call]:
     """Keeps the calls that ran once, each by the kernel of its row."""
-    made: dict[str, Call] = {}
+    by_kernel: dict[str, Call] = {}
     for name, call in able(study, calls, f"{phase}, batch {batch}").items():
         with study.part(f"kernel of {name}, {phase}, batch {batch}"):
             n = s.text if phase == "train-step" else s.prompt
             confirm(call, workload(s.preset, built[name][1], phase, batch, n, s.dtype), study.device)
-            made[name] = call
-    return made
+            by_kernel[name] = call
+    return by_kernel
 
 
 def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
@@ -148,7 +148,7 @@ def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
     timed = {phase: interleaved(calls, study.device, seconds=s.seconds / len(phases), seed=batch)
              for phase, calls in ran.items()}
     peaks = {name: peak_bytes(call, study.device) for name, call in ran[first].items()}
-    found, rows = [], []
+    comparisons, rows = [], []
     for name in peaks:
         cells: dict[str, Cell] = {"attention": name}
         for phase, samples in ((phase, samples) for phase, samples in timed.items() if name in samples):
@@ -157,7 +157,7 @@ def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
             if name != STANDARD and STANDARD in samples and STANDARD in peaks:
                 time = Ratio.of(samples[name], samples[STANDARD])
                 cells[change] = str(time)
-                found.append(Comparison(name, batch, phase, time, peaks[name] / peaks[STANDARD]))
+                comparisons.append(Comparison(name, batch, phase, time, peaks[name] / peaks[STANDARD]))
             if study.device.type == "cuda" and phase != "train-step":
                 cells[f"{phase} GPU ms"] = 1e3 * _device_seconds(phases[phase][name], study.device)
         cells["peak MB"] = peaks[name] / 1e6
@@ -166,7 +166,7 @@ def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
                                  "seconds": {phase: samples.get(name) for phase, samples in timed.items()}})
     print(table(f"{title}: rounds in random order; peak over weights; change of the standard one's time, "
                 "negative is faster", rows), flush=True)
-    return found
+    return comparisons
 
 
 def _device_seconds(call: Call, device: torch.device) -> float:

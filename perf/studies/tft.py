@@ -29,17 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--steps", type=int, help="of training, each small model")
     options.add_argument("--large-steps", type=int, help="of training of the large model (0: random weights)")
     options.add_argument("--limit", type=float, default=60.0, help="seconds of one measurement at most (default: 60)")
-    given = options.parse_args(arguments)
-    cuda = given.device.type == "cuda"
-    size = sizes("tiny" if given.tiny else given.size or ("study" if cuda else "small"), cuda)
+    args = options.parse_args(arguments)
+    cuda = args.device.type == "cuda"
+    size = sizes("tiny" if args.tiny else args.size or ("study" if cuda else "small"), cuda)
     for name in ("steps", "large_steps"):
-        if getattr(given, name) is not None:
-            size = replace(size, **{name: getattr(given, name)})
-    study = Study(given.device, given.out)
+        if getattr(args, name) is not None:
+            size = replace(size, **{name: getattr(args, name)})
+    study = Study(args.device, args.out)
     claims = Claims(study)
     for part, measure in PARTS.items():
-        if part in (given.part or PARTS):
-            measure(study, claims, size, given.limit)
+        if part in (args.part or PARTS):
+            measure(study, claims, size, args.limit)
     return claims.end()
 
 

@@ -93,16 +93,17 @@ class Kernels:
         faults = KINDS[row.attention][1]
         step, forecast = self.times[row]
         steps = preset.sizes["horizon"] + (preset.sizes["context"] if faults.all_queries else 0)
-        found = self.figures[row.attention] if trained else {}
+        figures = self.figures[row.attention] if trained else {}
         self.study.write("000a", {**asdict(row), "faults": str(faults), "queries": steps, "step": asdict(step),
                                   "forecast": asdict(forecast), "training": trained,
-                                  **{name: found[name].value for name in FIGURES if found}})
+                                  **{name: figures[name].value for name in FIGURES if figures}})
         self.rows.append({
             "attention": row.attention, "dtype": row.dtype, "batch": row.batch, "heads": row.heads, "queries": steps,
             "train s/step": f"{step.seconds:.4f}",
             "±": units.percent(step.interval), "inference s": f"{forecast.seconds:.4f}",
-            "peak MB": f"{step.peak / 1e6:.1f}", **{name.upper().replace("SMAPE", "sMAPE %"): f"{found[name].value:.3f}"
-                                                   if found else "-" for name in FIGURES}})
+            "peak MB": f"{step.peak / 1e6:.1f}",
+            **{name.upper().replace("SMAPE", "sMAPE %"): f"{figures[name].value:.3f}" if figures else "-"
+               for name in FIGURES}})
         print(f"  {row}: {units.seconds(step.seconds)} a step", flush=True)
 
     def in_turns(self, base: Setup, new: Setup) -> Ratio:
@@ -151,11 +152,11 @@ def _claims(kernels: Kernels, claims: Claims, heads: int) -> None:
               "6332.7 -> 5644.3 s (-10.9 %)", replace(eager, batch=wide), replace(flash, batch=wide), 1 - 0.109),
              ("the study's pair, eager in fp32 and its faulty flash in bf16: 3 % faster", "-3 %",
               replace(eager, dtype="fp32"), Setup(STUDY, "bf16", size.batch, heads), 0.97))
-    for said, published, old, new, most in pairs:
+    for claim, published, old, new, most in pairs:
         if old in kernels.times and new in kernels.times:
-            with kernels.study.part(said):
+            with kernels.study.part(claim):
                 ratio = kernels.in_turns(old, new)
-                claims.add(f"000a: {said}", published, f"{ratio} ({ratio.rounds} rounds; {old.dtype}, {new.dtype})",
+                claims.add(f"000a: {claim}", published, f"{ratio} ({ratio.rounds} rounds; {old.dtype}, {new.dtype})",
                            ratio.at_most(most), apart=why)
     with kernels.study.part("the same baseline twice"):
         ratio = kernels.in_turns(eager, eager)
@@ -172,10 +173,10 @@ def _claims(kernels: Kernels, claims: Claims, heads: int) -> None:
 def _quality(kernels: Kernels, claims: Claims, naive: dict[str, Figure]) -> None:
     base = kernels.figures.get("eager")
     for kind in ("flash", STUDY):
-        if base and (found := kernels.figures.get(kind)):
+        if base and (figures := kernels.figures.get(kind)):
             claims.add_no_loss(f"000a: {kind}: no worse than eager attention, trained alike", "no figure",
-                               compare(base["mase"], found["mase"]))
+                               compare(base["mase"], figures["mase"]))
     if base:
-        told = compare(naive["mase"], base["mase"])
+        change = compare(naive["mase"], base["mase"])
         claims.add("000a: the TFT, trained so long, forecasts better than the last season repeated", "not compared",
-                   str(told), {"better": True, "worse": False}.get(told.verdict))
+                   str(change), {"better": True, "worse": False}.get(change.verdict))

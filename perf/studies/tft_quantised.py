@@ -60,8 +60,8 @@ class Trials:
         model = tft_faults.create(preset, "softmax:sdpa", device=self.study.device)
         if not steps:
             return model.cpu(), "not trained"
-        done = tft_training.train(model, preset, steps, batch, "fp32", self.limit)
-        return model.cpu(), f"{done['steps']:.0f} steps"
+        steps_and_seconds = tft_training.train(model, preset, steps, batch, "fp32", self.limit)
+        return model.cpu(), f"{steps_and_seconds['steps']:.0f} steps"
 
     def measure(self, name: str, preset: Preset, steps: int, batch: int) -> None:
         """Measures a size in both."""
@@ -94,46 +94,46 @@ class Trials:
         return f"{timing(call, self.study.device, self.limit).seconds:.4f}"
 
     def _keep(self, name: str, method: str, trained: str, parameters: int, gpu: str) -> None:
-        found = self.figures[name, method]
+        figures = self.figures[name, method]
         times = {f"CPU s, {count} thread{'s' * (count > 1)}": self.seconds[name, method, count] for count in counts()}
         self.study.write("000b", {"size": name, "method": method, "trained": trained, "parameters": parameters,
                                   "bytes": self.bytes[name, method], "windows": self.size.windows, "gpu": gpu,
-                                  **{told: asdict(time) for told, time in times.items()},
-                                  "rmse": found["rmse"].value, "mase": found["mase"].value})
+                                  **{name_of_time: asdict(time) for name_of_time, time in times.items()},
+                                  "rmse": figures["rmse"].value, "mase": figures["mase"].value})
         self.rows.append({"model": f"{name} ({parameters / 1e6:.2f} M)", "method": method, "trained": trained,
                           "model MB": f"{self.bytes[name, method] / 1e6:.2f}",
-                          **{told: f"{time.seconds:.4f}" for told, time in times.items()}, "GPU s": gpu,
-                          "RMSE": f"{found['rmse'].value:.3f}", "MASE": f"{found['mase'].value:.3f}"})
+                          **{name_of_time: f"{time.seconds:.4f}" for name_of_time, time in times.items()}, "GPU s": gpu,
+                          "RMSE": f"{figures['rmse'].value:.3f}", "MASE": f"{figures['mase'].value:.3f}"})
         print(f"  {name} {method}: {units.size(self.bytes[name, method])}", flush=True)
 
 
 def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
     """Measures the rows, then claims what the study does of them."""
     print(f"000b: one forecast of {size.windows} windows", flush=True)
-    found = Trials(study, size, limit)
+    trials = Trials(study, size, limit)
     sized = [("small", size.small, size.steps, size.batch), ("large", size.large, 0, 0)]
     if size.large_steps:
         sized.append(("large, trained", size.large, size.large_steps, min(16, size.batch)))
     for name, preset, steps, batch in sized:
         with study.part(f"000b {name}"):
-            found.measure(name, preset, steps, batch)
-    print(table("000b", found.rows), flush=True)
-    _claims(found, claims)
+            trials.measure(name, preset, steps, batch)
+    print(table("000b", trials.rows), flush=True)
+    _claims(trials, claims)
 
 
-def _claims(found: Trials, claims: Claims) -> None:
-    old, new = (found.bytes.get(("large", method)) for method in ("fp32", METHOD))
+def _claims(trials: Trials, claims: Claims) -> None:
+    old, new = (trials.bytes.get(("large", method)) for method in ("fp32", METHOD))
     if old and new:
         claims.add("000b: int8 makes the large model 74.7 % smaller", "203.95 -> 51.68 MB",
                    f"{change(old, new)} ({units.size(old)} -> {units.size(new)})", new <= (1 - 0.747) * old)
-    for name, said, published, bound in (("large", "42.4 % faster", "1660.6 -> 955.9 s", 1 - 0.424),
+    for name, effect, published, bound in (("large", "42.4 % faster", "1660.6 -> 955.9 s", 1 - 0.424),
                                          ("small", "slower", "95.1 -> 115.3 s (+21.2 %)", 1.0)):
-        if ratio := found.ratios.get(name):
+        if ratio := trials.ratios.get(name):
             shown = ratio.at_most(bound)
-            claims.add(f"000b: int8 makes the {name} model {said} on the CPU", published,
+            claims.add(f"000b: int8 makes the {name} model {effect} on the CPU", published,
                        f"{ratio} ({ratio.rounds} rounds, one thread)",
-                       shown if said != "slower" or shown is None else not shown)
+                       shown if effect != "slower" or shown is None else not shown)
     for name in ("small", "large, trained"):
-        if (name, METHOD) in found.figures:
+        if (name, METHOD) in trials.figures:
             claims.add_no_loss(f"000b: int8 costs the {name} model no accuracy", "no figure",
-                               compare(found.figures[name, "fp32"]["mase"], found.figures[name, METHOD]["mase"]))
+                               compare(trials.figures[name, "fp32"]["mase"], trials.figures[name, METHOD]["mase"]))

@@ -24,12 +24,12 @@ TRAINING_LIMIT = 10.0  # times the limit of one measurement
 def train(model: nn.Module, preset: Preset, steps: int, batch: int, dtype: str, limit: float) -> dict[str, float]:
     """Trains in place, by the preset's recipe; gives steps done and seconds. It does fewer steps where `limit` ends it
     first."""
-    done = [0]
+    steps_so_far = [0]
     started = time.monotonic()
     how = replace(recipe(preset), steps=steps, batch=batch)
     fit(model, preset, split(preset)[0], how, dtype=DTYPES[dtype], seconds=TRAINING_LIMIT * limit,
-        progress=lambda step, *_: done.append(step))
-    return {"steps": done[-1], "seconds": time.monotonic() - started}
+        progress=lambda step, *_: steps_so_far.append(step))
+    return {"steps": steps_so_far[-1], "seconds": time.monotonic() - started}
 
 
 def figures(model: nn.Module, preset: Preset, dtype: str = "fp32") -> dict[str, Figure]:
@@ -47,9 +47,9 @@ def step(model: nn.Module, preset: Preset, batch: int, dtype: str) -> Callable[[
     def call() -> torch.Tensor:
         model.zero_grad(set_to_none=True)
         with lower(model, dtype):
-            found = loss(model, preset, inputs, target)
-        found.backward()
-        return found
+            value = loss(model, preset, inputs, target)
+        value.backward()
+        return value
 
     return call
 

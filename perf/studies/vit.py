@@ -34,7 +34,7 @@ def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, 
          skip: Sequence[str], timed: bool) -> dict[Treatment, Any]:
     """Measures the quality of every row on one fold, `skip` unquantised; gives the models too, where they are to be
     timed."""
-    made: dict[Treatment, Any] = {}
+    models_by_row: dict[Treatment, Any] = {}
     images = held_out.batch(torch.arange(min(16, len(held_out))))[0]["pixel_values"].to(study.device)
     for row in chosen:
         with study.part(f"quality of {row.name}"):
@@ -43,9 +43,9 @@ def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, 
             errors = check(one, row, model, preset, images)
             if timed:
                 study.write("row", {"row": row.name, "variant": variant(row, preset, study.device), **errors})
-                made[row] = one
+                models_by_row[row] = one
             folds.rows[row].append(evaluate(one, preset, held_out))
-    return made
+    return models_by_row
 
 
 def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
@@ -76,33 +76,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--compiled", action=argparse.BooleanOptionalAction, help="torch.compile torchao's rows (default: on a GPU)")
     add("--ablation", action=argparse.BooleanOptionalAction, default=True, help="keep layers in turn (default: yes)")
     add("--minutes", type=float, default=40.0, help="after which no part is begun (default: 40)")
-    given = options.parse_args(arguments)
-    device, study = given.device, Study(given.device, given.out, 60 * given.minutes)
+    args = options.parse_args(arguments)
+    device, study = args.device, Study(args.device, args.out, 60 * args.minutes)
     gpu = device.type == "cuda"
-    preset = models.get(given.model or ("vit-tiny" if given.tiny else "vit-l16" if gpu else "vit-digits"))
+    preset = models.get(args.model or ("vit-tiny" if args.tiny else "vit-l16" if gpu else "vit-digits"))
     claims, folds = Claims(study), Folds()
-    chosen = available(study, preset, gpu if given.compiled is None else given.compiled)
-    comparable = "tiny models" if given.tiny else "" if gpu else f"{preset.name} on a CPU, not ViT-L/16 on a GPU"
+    chosen = available(study, preset, gpu if args.compiled is None else args.compiled)
+    comparable = "tiny models" if args.tiny else "" if gpu else f"{preset.name} on a CPU, not ViT-L/16 on a GPU"
     with study.part("training"):
-        training = out_of_fold(preset, given.folds, device=device, dtype=torch.bfloat16 if gpu else torch.float32,
-                               seconds=given.fold_seconds or (1 if given.tiny else 100 if gpu else 90))
+        training = out_of_fold(preset, args.folds, device=device, dtype=torch.bfloat16 if gpu else torch.float32,
+                               seconds=args.fold_seconds or (1 if args.tiny else 100 if gpu else 90))
         for number, (model, held_out) in enumerate(training):
-            held_out = held_out.take(slice(given.images or (64 if given.tiny else None)))
-            made = fold(study, folds, model, preset, held_out, chosen, given.keep, timed=number == 0)
-            for batch in (given.batch or (1, 32 if gpu else 16)) if made else ():
+            held_out = held_out.take(slice(args.images or (64 if args.tiny else None)))
+            models_by_row = fold(study, folds, model, preset, held_out, chosen, args.keep, timed=number == 0)
+            for batch in (args.batch or (1, 32 if gpu else 16)) if models_by_row else ():
                 images = held_out.batch(torch.arange(batch) % len(held_out))[0]["pixel_values"].to(device)
-                speeds = times(study, made, images, given.seconds or (0.5 if given.tiny else 20.0))
-                if batch == (given.batch or (1,))[0]:
+                speeds = times(study, models_by_row, images, args.seconds or (0.5 if args.tiny else 20.0))
+                if batch == (args.batch or (1,))[0]:
                     claim_times(claims, speeds, comparable)
-            made.clear()
-            if given.ablation:
+            models_by_row.clear()
+            if args.ablation:
                 vit_quality.add_ablation(study, folds, model, preset, held_out)
             del model
             gc.collect()
     claim_quality(claims, vit_quality.changes(study, folds), comparable)
-    if given.ablation:
-        found = vit_quality.ablation(study, folds, [name for name, _ in kept(preset)])
-        claim_ablation(claims, found)
+    if args.ablation:
+        ablations = vit_quality.ablation(study, folds, [name for name, _ in kept(preset)])
+        claim_ablation(claims, ablations)
     return claims.end()
 
 

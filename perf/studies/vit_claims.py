@@ -24,12 +24,12 @@ def claim_times(claims: Claims, speeds: Mapping[Treatment, Speed], apart: str) -
     if BASE not in speeds:
         return
     times = [(f"{row.name}: time against fp32", row, BASE) for row in (NF4_FLASH, NF4, INT8)]
-    for said, row, base in (*times, ("time of flash on top of NF4", NF4_FLASH, NF4)):
+    for claim, row, base in (*times, ("time of flash on top of NF4", NF4_FLASH, NF4)):
         if row in speeds and base in speeds:
             ratio, published = speeds[row].against(speeds[base]), LATENCY[row] / LATENCY[base]
             half = (f"; against fp16, which the study lacks, {speeds[row].against(speeds[HALF])}"
                     if base == BASE and HALF in speeds else "")
-            claims.add(said, change(1, published), f"{ratio}{half}",
+            claims.add(claim, change(1, published), f"{ratio}{half}",
                        ratio.at_most(published), apart=apart)
     for row, factor in SMALLER.items():
         if row in speeds:
@@ -44,12 +44,12 @@ def claim_times(claims: Claims, speeds: Mapping[Treatment, Speed], apart: str) -
                    ratio.at_most(1 / FASTER), apart=apart)
 
 
-def claim_quality(claims: Claims, found: Mapping[Treatment, Change], apart: str) -> None:
+def claim_quality(claims: Claims, changes: Mapping[Treatment, Change], apart: str) -> None:
     """Claims that each quantised model loses few points of Top-1."""
     for row, published in TOP1.items():
-        if row in found:
+        if row in changes:
             claims.add(f"{row.name}: Top-1 within {POINTS} points of fp32", f"{published - TOP1[BASE]:+.1f}",
-                       str(found[row]), found[row].within(POINTS), "digits, not flowers", apart=apart)
+                       str(changes[row]), changes[row].within(POINTS), "digits, not flowers", apart=apart)
 
 
 def by_chance(images: int, tries: int) -> float:
@@ -58,9 +58,9 @@ def by_chance(images: int, tries: int) -> float:
     return min(1.0, tries * 2 * 0.5 ** images)
 
 
-def claim_ablation(claims: Claims, found: Mapping[str, Sequence[tuple[str, Change]]]) -> None:
+def claim_ablation(claims: Claims, ablations: Mapping[str, Sequence[tuple[str, Change]]]) -> None:
     """Claims the most sensitive layer: by the study's own count, and here."""
-    for method, all_kept in found.items():
+    for method, all_kept in ablations.items():
         if each := [one for one in all_kept if one[0].startswith("layer")]:
             layer, base, best = SENSITIVE[method]
             gained = round((best - base) * IMAGES / 100)

@@ -30,10 +30,10 @@ class Folds:
     rows: dict[Treatment, list[Figures]] = field(default_factory=lambda: defaultdict(list))
     ablation: dict[tuple[str, str], list[Figures]] = field(default_factory=lambda: defaultdict(list))
 
-    def of(self, found: Mapping[Any, list[Figures]], key: Any) -> dict[str, Figure] | None:
+    def of(self, by_key: Mapping[Any, list[Figures]], key: Any) -> dict[str, Figure] | None:
         """Joins the folds of a figure; None where one lacks it."""
-        most = max(map(len, found.values()), default=0)
-        return join(found[key]) if key in found and len(found[key]) == most else None
+        most = max(map(len, by_key.values()), default=0)
+        return join(by_key[key]) if key in by_key and len(by_key[key]) == most else None
 
 
 def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any) -> None:
@@ -42,13 +42,13 @@ def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_ou
         for name, skip in kept(preset):
             with study.part(f"{method}, {name} kept"):
                 study.in_time()
-                made = treated(model, Treatment("fp16", method=method), preset, skip)
-                folds.ablation[method, name].append(evaluate(made, preset, held_out))
+                copy = treated(model, Treatment("fp16", method=method), preset, skip)
+                folds.ablation[method, name].append(evaluate(copy, preset, held_out))
 
 
 def changes(study: Study, folds: Folds) -> dict[Treatment, Change]:
     """Prints the table of quality; gives the change of Top-1 from fp32 of each row."""
-    found: dict[Treatment, Change] = {}
+    by_row: dict[Treatment, Change] = {}
     lines: list[dict[str, Cell]] = []
     base = folds.of(folds.rows, BASE)
     for row in list(folds.rows):
@@ -59,21 +59,21 @@ def changes(study: Study, folds: Folds) -> dict[Treatment, Change]:
         cells: dict[str, Cell] = {"row": row.name, **{name: figure.value for name, figure in figures.items()},
                                   "top1's interval": f"{low:.2f} to {high:.2f}"}
         if base and row != BASE:
-            found[row] = compare(base["top1"], figures["top1"])
-            cells["top1's change"] = spread(found[row])
-            study.write("quality", {"row": row.name, **asdict(found[row])})
+            by_row[row] = compare(base["top1"], figures["top1"])
+            cells["top1's change"] = spread(by_row[row])
+            study.write("quality", {"row": row.name, **asdict(by_row[row])})
         lines.append(cells)
     items = len(base["top1"].items) if base else 0
     print(table(f"quality: {items} images, each by a model that has not seen it; points, 95 %", lines), flush=True)
-    return found
+    return by_row
 
 
 def ablation(study: Study, folds: Folds, names: Sequence[str]) -> dict[str, list[tuple[str, Change]]]:
     """Measures, by method, how Top-1 changes from everything quantised when some layers are kept."""
-    found: dict[str, list[tuple[str, Change]]] = {}
+    by_method: dict[str, list[tuple[str, Change]]] = {}
     for method in ABLATED:
         base, lines = folds.of(folds.ablation, (method, "none")), []
-        found[method] = []
+        by_method[method] = []
         for name in names:
             figures = folds.of(folds.ablation, (method, name))
             if base is None or figures is None:
@@ -81,10 +81,10 @@ def ablation(study: Study, folds: Folds, names: Sequence[str]) -> dict[str, list
             confidence = 1 - (1 - CONFIDENCE) / max(1, len(names) - 1)
             change = compare(base["top1"], figures["top1"], confidence, RESAMPLES)
             if name != "none":
-                found[method].append((name, change))
+                by_method[method].append((name, change))
             study.write("ablation", {"method": method, "kept": name, **asdict(change)})
             cells: dict[str, Cell] = {"kept in fp16": name, "top1": change.new}
             lines.append(cells | ({} if name == "none" else {"change": spread(change), "": change.verdict}))
         print(table(f"{method}, all layers of the encoder but those kept; change from none kept, all intervals at once "
                     "95 %", lines), flush=True)
-    return found
+    return by_method

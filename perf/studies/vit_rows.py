@@ -74,11 +74,11 @@ def treated(model: nn.Module, row: Treatment, preset: Preset, skip: Sequence[str
     """Treats a copy of a trained model as the row says, but does not compile it yet. `skip` are layers that stay
     unquantised."""
     device = next(model.parameters()).device
-    made: Any = copy.deepcopy(model).to(attention.DTYPES[row.dtype])
-    made.set_attn_implementation(transformers_attention.register(variant(row, preset, device)))
+    copied: Any = copy.deepcopy(model).to(attention.DTYPES[row.dtype])
+    copied.set_attn_implementation(transformers_attention.register(variant(row, preset, device)))
     if row.method:
-        quantization.quantize(made, row.method, dtype=attention.DTYPES[row.dtype], skip=skip)
-    return made.eval()
+        quantization.quantize(copied, row.method, dtype=attention.DTYPES[row.dtype], skip=skip)
+    return copied.eval()
 
 
 def workload(row: Treatment, preset: Preset, images: torch.Tensor) -> Workload:
@@ -89,23 +89,23 @@ def workload(row: Treatment, preset: Preset, images: torch.Tensor) -> Workload:
                     tokens, tokens, preset.head_dim, row.dtype)
 
 
-def check(made: Any, row: Treatment, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
+def check(twin: Any, row: Treatment, model: nn.Module, preset: Preset, images: torch.Tensor) -> dict[str, float]:
     """Measures the error of the logits, and of the worst quantised layer, relative to the row without quantisation (or
     of a row without any, to fp32). Raises ValueError for more than the method's budget, and for another kernel than
     declared."""
     halved = images.to(attention.DTYPES[row.dtype])
     with torch.no_grad():
-        confirm(lambda: made(pixel_values=halved), workload(row, preset, images), images.device)
+        confirm(lambda: twin(pixel_values=halved), workload(row, preset, images), images.device)
     if row.method is None:
         with torch.no_grad():
-            exact, found = model(pixel_values=images).logits, made(pixel_values=halved).logits
-        return {"logits": treatments.relative_error(found, exact)}
+            exact, logits = model(pixel_values=images).logits, twin(pixel_values=halved).logits
+        return {"logits": treatments.relative_error(logits, exact)}
     plain, allowed = treated(model, Treatment(row.dtype, row.backends), preset), budget(row.method)
     with torch.no_grad():
-        with treatments.layer_errors(plain, made) as layers:
+        with treatments.layer_errors(plain, twin) as layers:
             exact = plain(pixel_values=halved).logits
-        found = made(pixel_values=halved).logits
-    errors = {"logits": treatments.relative_error(found, exact), "layer": max(layers.values())}
+        logits = twin(pixel_values=halved).logits
+    errors = {"logits": treatments.relative_error(logits, exact), "layer": max(layers.values())}
     for what, limit in (("logits", allowed.logits), ("layer", allowed.layer)):
         if not errors[what] <= limit:
             raise ValueError(f"{row.name}: {what} off by {errors[what]:.3f}, allowed {limit}")

@@ -39,14 +39,14 @@ class Speed:
         return Ratio.of(self.seconds, base.seconds)
 
 
-def times(study: Study, made: Mapping[Treatment, Any], images: torch.Tensor, seconds: float) -> dict[Treatment, Speed]:
+def times(study: Study, twins: Mapping[Treatment, Any], images: torch.Tensor, seconds: float) -> dict[Treatment, Speed]:
     """Times all rows on these images, in rounds of random order; prints and records the table."""
     batch = len(images)
-    if any(row.compiled for row in made):
+    if any(row.compiled for row in twins):
         forget()  # of another batch
-    calls = able(study, {row.name: _call(model, row, images) for row, model in made.items()}, f"batch {batch}")
+    calls = able(study, {row.name: _call(model, row, images) for row, model in twins.items()}, f"batch {batch}")
     measured = interleaved(calls, study.device, seconds=seconds)
-    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(made[row])) for row in made if row.name in calls}
+    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(twins[row])) for row in twins if row.name in calls}
     lines = []
     for row, speed in speeds.items():
         with study.part(f"kernels of {row.name}, batch {batch}"):

@@ -37,11 +37,11 @@ class Where:
     def text(self, name: str) -> str:
         """Writes a sentence for people."""
         top = sorted(self.kernels.items(), key=lambda one: -one[1])[:SHOWN]
-        told = ", ".join(f"{kernel} {seconds / self.busy:.0%}" for kernel, seconds in top) if self.busy else "nothing"
+        text = ", ".join(f"{kernel} {seconds / self.busy:.0%}" for kernel, seconds in top) if self.busy else "nothing"
         bound = ("the device waits for the host" if self.host_bound else "the device is the limit")
         return (f"{name}: {1e3 * self.wall:.2f} ms a call, the device busy for {1e3 * self.busy:.2f} "
                 f"({self.busy / self.wall:.0%}) with {self.launches:.0f} kernels, {self.syncs:.0f} waits of the host: "
-                f"{bound}. Its kernels by time: {told}.")
+                f"{bound}. Its kernels by time: {text}.")
 
     def record(self) -> dict[str, Any]:
         """Gives the figures as a record."""

@@ -33,25 +33,25 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--worlds", default=",".join(WORLDS), help="of our rule; others are scored in the first")
     parser.add_argument("--rules", default=",".join([OURS, PLAIN, *public.RULES]))
     parser.add_argument("--record", type=Path, help="a file of JSON lines to add to")
-    given = parser.parse_args(arguments)
-    names, worlds = given.rules.split(","), given.worlds.split(",")
-    for asked, known in ((names, [OURS, PLAIN, *public.RULES]), (worlds, WORLDS)):
-        if unknown := [one for one in asked if one not in known]:
-            parser.error(f"unknown: {unknown[0]!r}; choose from {', '.join(known)}")
+    args = parser.parse_args(arguments)
+    names, worlds = args.rules.split(","), args.worlds.split(",")
+    for asked, choices in ((names, [OURS, PLAIN, *public.RULES]), (worlds, WORLDS)):
+        if unknown := [one for one in asked if one not in choices]:
+            parser.error(f"unknown: {unknown[0]!r}; choose from {', '.join(choices)}")
     print(LINE.format("rule", "world", "seeds", "false", "5 %", "5 %", "5 %", "certi-", "cost"))
     print(LINE.format("", "", "", "/ 1000", "1 night", "3", "7", "fied", ""))
     for name, world in [(rule, place) for rule in names for place in (worlds if rule == OURS else worlds[:1])]:
-        seeds = range(given.first, given.first + (min(given.seeds, SLOW_SEEDS) if name in public.SLOW else given.seeds))
+        seeds = range(args.first, args.first + (min(args.seeds, SLOW_SEEDS) if name in public.SLOW else args.seeds))
         started = time.perf_counter()
         try:
-            found = _rule(name)(seeds, WORLDS[world], benchmarks=given.benchmarks)
+            score = _rule(name)(seeds, WORLDS[world], benchmarks=args.benchmarks)
         except ModuleNotFoundError as error:
             print(f"{name}: left out: {error}", flush=True)
             continue
-        print("\n".join(lines(name, world, found)), flush=True)
-        if given.record:
-            with given.record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record(name, world, seeds, found, time.perf_counter() - started)) + "\n")
+        print("\n".join(lines(name, world, score)), flush=True)
+        if args.record:
+            with args.record.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record(name, world, seeds, score, time.perf_counter() - started)) + "\n")
 
 
 def _rule(name: str) -> Callable[..., Score]:
@@ -60,15 +60,15 @@ def _rule(name: str) -> Callable[..., Score]:
     return functools.partial(public.of_rule, name)
 
 
-def lines(name: str, world: str, found: Score) -> list[str]:
+def lines(name: str, world: str, score: Score) -> list[str]:
     """Writes the scores of all benchmarks, and below them those of the certified ones."""
-    rows = [LINE.format(name, world, found.seeds, f"{1000 * found.alarms / found.nights:.3f}",
-                        *(_share(found.share(0.05, nights)) for nights in WITHIN), "", f"{found.cost:.2f}")]
+    rows = [LINE.format(name, world, score.seeds, f"{1000 * score.alarms / score.nights:.3f}",
+                        *(_share(score.share(0.05, nights)) for nights in WITHIN), "", f"{score.cost:.2f}")]
     if name in (OURS, PLAIN):
-        alarms = 1000 * found.certified_alarms / found.certified_nights if found.certified_nights else 0.0
-        rows.append(LINE.format("  certified at 5 %", "", "", f"{alarms:.3f}" if found.certified_nights else "-",
-                                *(_share(found.share(0.05, nights, certified=True)) for nights in WITHIN),
-                                f"{found.certified_nights / found.nights:.0%}", ""))
+        alarms = 1000 * score.certified_alarms / score.certified_nights if score.certified_nights else 0.0
+        rows.append(LINE.format("  certified at 5 %", "", "", f"{alarms:.3f}" if score.certified_nights else "-",
+                                *(_share(score.share(0.05, nights, certified=True)) for nights in WITHIN),
+                                f"{score.certified_nights / score.nights:.0%}", ""))
     return rows
 
 
@@ -76,17 +76,17 @@ def _share(value: float) -> str:
     return "-" if value != value else f"{value:.2%}"
 
 
-def record(name: str, world: str, seeds: range, found: Score, seconds: float) -> dict:
+def record(name: str, world: str, seeds: range, score: Score, seconds: float) -> dict:
     def table(certified: bool) -> dict[str, dict[str, float | None]]:
-        return {f"{size:.0%}": {str(nights): _number(found.share(size, nights, certified=certified))
+        return {f"{size:.0%}": {str(nights): _number(score.share(size, nights, certified=certified))
                                 for nights in WITHIN} for size in SIZES}
 
-    return {"rule": name, "world": world, "seeds": [seeds.start, seeds.stop - 1], "benchmark_nights": found.nights,
-            "false_alarms": found.alarms, "certified_nights": found.certified_nights,
-            "certified_false_alarms": found.certified_alarms, "called_faster": found.faster,
-            "steps": found.steps[0.05], "certified_steps": found.certified_steps[0.05], "caught": table(False),
-            "certified_caught": table(True), "cost": found.cost,
-            "a_night": {key: value / found.nights for key, value in found.counts.items()}, "seconds": seconds}
+    return {"rule": name, "world": world, "seeds": [seeds.start, seeds.stop - 1], "benchmark_nights": score.nights,
+            "false_alarms": score.alarms, "certified_nights": score.certified_nights,
+            "certified_false_alarms": score.certified_alarms, "called_faster": score.faster,
+            "steps": score.steps[0.05], "certified_steps": score.certified_steps[0.05], "caught": table(False),
+            "certified_caught": table(True), "cost": score.cost,
+            "a_night": {key: value / score.nights for key, value in score.counts.items()}, "seconds": seconds}
 
 
 def _number(value: float) -> float | None:

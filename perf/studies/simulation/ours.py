@@ -64,19 +64,19 @@ class Ours:
         asked = np.array([one.effect or one.thresholds.effect for one in plans])
         return Knowledge(look, pair, rounds, layout, asked, np.array([one.effect or np.inf for one in plans]))
 
-    def audit(self, night: int, known: Knowledge) -> float:
+    def audit(self, night: int, knowledge: Knowledge) -> float:
         """Learns from the night's audits; gives what they cost."""
-        found, cost = [], 0.0
-        for b in learn.audits(night, known.look):
-            rounds = int(known.rounds[b])
+        audits, cost = [], 0.0
+        for b in learn.audits(night, knowledge.look):
+            rounds = int(knowledge.rounds[b])
             ratios = self.world.pairs(b, night, max(0, night - WEEK), learn.AUDIT_PAIRS, rounds)
-            seen = estimate(ratios.tolist())
-            found.append(learn.Compared(b, seen.middle, seen.spread / seen.kept ** 0.5, True))
+            estimated = estimate(ratios.tolist())
+            audits.append(learn.Compared(b, estimated.middle, estimated.spread / estimated.kept ** 0.5, True))
             cost += 2 * rounds * len(ratios)
-        self.compared.append(found)
+        self.compared.append(audits)
         return cost
 
-    def night(self, night: int, known: Knowledge, steps: Array | None = None,
+    def night(self, night: int, knowledge: Knowledge, steps: Array | None = None,
               only: NDArray[np.bool_] | None = None) -> Answer:
         """Judges a night. `steps` (nights, benchmarks) is the change put in, in logarithms; `only` are the benchmarks
         that are looked at. What it learns is kept only where nothing was put in."""
@@ -89,39 +89,39 @@ class Ours:
         passes[:, :, LAUNCHES:] = np.nan
         groups = w.group, w.control_group
         asked = np.ones(w.benchmarks, bool) if only is None else only
-        again = asked & (nightly.look(passes, controls, *groups, known.look, known.asked, night).suspect != "")
+        again = asked & (nightly.look(passes, controls, *groups, knowledge.look, knowledge.asked, night).suspect != "")
         passes[-1, again, LAUNCHES:] = more[again]
-        found = nightly.look(passes, controls, *groups, known.look, known.asked, night).suspect
-        said = Answer(np.zeros(w.benchmarks, bool), np.zeros(w.benchmarks, bool))
-        said.rounds += again.sum() * (AGAIN - LAUNCHES) * ROUNDS
-        said.counts["again"] = int(again.sum())
+        suspects = nightly.look(passes, controls, *groups, knowledge.look, knowledge.asked, night).suspect
+        answer = Answer(np.zeros(w.benchmarks, bool), np.zeros(w.benchmarks, bool))
+        answer.rounds += again.sum() * (AGAIN - LAUNCHES) * ROUNDS
+        answer.counts["again"] = int(again.sum())
         compared = []
-        for b in np.flatnonzero(again & (found != "")).tolist():
-            word, pairs, seen = self.confirm(b, str(found[b]), night, known, steps)
-            said.slower[b], said.faster[b] = word == "regressed", word == "improved"
-            said.rounds += 2 * int(known.rounds[b]) * pairs
-            said.counts.update({"compared": 1, "pairs": pairs, word: 1})
-            if seen:
-                compared.append(seen)
+        for b in np.flatnonzero(again & (suspects != "")).tolist():
+            word, pairs, lesson = self.confirm(b, str(suspects[b]), night, knowledge, steps)
+            answer.slower[b], answer.faster[b] = word == "regressed", word == "improved"
+            answer.rounds += 2 * int(knowledge.rounds[b]) * pairs
+            answer.counts.update({"compared": 1, "pairs": pairs, word: 1})
+            if lesson:
+                compared.append(lesson)
         if steps is None:
             self.compared[-1] += compared
-        return said
+        return answer
 
-    def confirm(self, b: int, why: str, night: int, known: Knowledge,
+    def confirm(self, b: int, why: str, night: int, knowledge: Knowledge,
                 steps: Array | None) -> tuple[str, int, learn.Compared | None]:
         """Gives the verdict's word, the pairs it took, and what they teach."""
         base = max(0, night - (MONTH if why in nightly.CREPT else WEEK))
-        t = plan(self.settings[b], float(known.pair[b]), float(known.layout[b]),
+        t = plan(self.settings[b], float(knowledge.pair[b]), float(knowledge.layout[b]),
                  strong=why in nightly.STRONG).thresholds
         if self.plain:
             t = self.settings[b]
         change = 0.0 if steps is None else steps[night, b] - steps[base, b]
         judgement = Judgement(t, SIDE, SIDE)
-        pairs = iter((self.world.pairs(b, night, base, t.most_pairs, int(known.rounds[b])) + change).tolist())
+        pairs = iter((self.world.pairs(b, night, base, t.most_pairs, int(knowledge.rounds[b])) + change).tolist())
         while not judgement.done:
             judgement.ratios.append(next(pairs))
         word, ratios = judgement.verdict().word, judgement.ratios
         if word in ("regressed", "improved"):
             return word, len(ratios), None
-        seen = estimate(ratios, t.learned)
-        return word, len(ratios), learn.Compared(b, seen.middle, seen.error(), False)
+        lesson = estimate(ratios, t.learned)
+        return word, len(ratios), learn.Compared(b, lesson.middle, lesson.error(), False)

@@ -64,8 +64,8 @@ def compare_fail_previous(world: World) -> Rule:
     logs = world.passes(1, ROUNDS)[:, :, 0]
 
     def alarms(steps: Array | None, _: NDArray[np.int64] | None) -> Bools:
-        found = _with(logs, steps)
-        return np.vstack([np.zeros((1, world.benchmarks), bool), percent_fails(found[1:], found[:-1])])
+        times = _with(logs, steps)
+        return np.vstack([np.zeros((1, world.benchmarks), bool), percent_fails(times[1:], times[:-1])])
 
     return alarms
 
@@ -86,9 +86,9 @@ def asv_compare(world: World) -> Rule:
     around -= np.median(around, axis=2, keepdims=True)
 
     def alarms(steps: Array | None, _: NDArray[np.int64] | None) -> Bools:
-        found = _with(logs, steps)
-        samples = found[:, :, None] + around
-        slower = _worse(found[1:], found[:-1], samples[1:], samples[:-1], 1.1)
+        times = _with(logs, steps)
+        samples = times[:, :, None] + around
+        slower = _worse(times[1:], times[:-1], samples[1:], samples[:-1], 1.1)
         return np.vstack([np.zeros((1, world.benchmarks), bool), slower])
 
     return alarms
@@ -113,13 +113,13 @@ def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, f
 
     if not isinstance(_stats._mann_whitney_u_memo, _Cache):
         _stats._mann_whitney_u_memo = _Cache()
-    found = head - base > math.log(factor)
-    for place in zip(*np.nonzero(found), strict=True):
+    beyond = head - base > math.log(factor)
+    for place in zip(*np.nonzero(beyond), strict=True):
         sides = [(np.exp(side[place]), ({"repeat": side_samples.shape[2]}, np.exp(side_samples[place]).tolist()))
                  for side, side_samples in ((base, base_samples), (head, head_samples))]
         (old, old_samples), (new, new_samples) = sides
-        found[place] = _is_result_better(old, new, old_samples, new_samples, factor)
-    return found
+        beyond[place] = _is_result_better(old, new, old_samples, new_samples, factor)
+    return beyond
 
 
 class _Cache(dict):
@@ -134,8 +134,8 @@ def asv_regressions(world: World) -> Rule:
     from asv.step_detect import detect_regressions, detect_steps
 
     def named(seconds: Array) -> list[int]:
-        _, _, found = detect_regressions(detect_steps(seconds.tolist()), threshold=0.05)
-        return [after for _, after, *_ in found or []]
+        _, _, regressions = detect_regressions(detect_steps(seconds.tolist()), threshold=0.05)
+        return [after for _, after, *_ in regressions or []]
 
     return _over_series(world, named)
 
@@ -147,8 +147,8 @@ def otava(world: World) -> Rule:
     from otava.analysis import compute_change_points
 
     def named(seconds: Array) -> list[int]:
-        found, _ = compute_change_points(seconds.tolist())  # it takes an array for a window of one
-        return [one.index for one in found if one.stats.mean_2 > one.stats.mean_1]
+        points, _ = compute_change_points(seconds.tolist())  # it takes an array for a window of one
+        return [one.index for one in points if one.stats.mean_2 > one.stats.mean_1]
 
     return _over_series(world, named)
 
@@ -156,7 +156,7 @@ def otava(world: World) -> Rule:
 def _over_series(world: World, named: Callable[[Array], list[int]]) -> Rule:
     """Gives an alarm on the night on which a slowdown is named that was not before."""
     logs = world.passes(1, ROUNDS)[:, :, 0]
-    known: dict[tuple[int, int], list[int]] = {}  # night, benchmark -> what was named until then, nothing put in
+    names: dict[tuple[int, int], list[int]] = {}  # night, benchmark -> what was named until then, nothing put in
 
     def alarms(steps: Array | None, at: NDArray[np.int64] | None) -> Bools:
         found = np.zeros(logs.shape, bool)
@@ -164,14 +164,14 @@ def _over_series(world: World, named: Callable[[Array], list[int]]) -> Rule:
         for b in range(world.benchmarks):
             first = HISTORY if at is None else int(at[b])
             last = len(logs) if at is None else first + max(WITHIN)
-            before = list(known.get((first - 1, b), named(np.exp(logs[:first, b]))))
+            before = list(names.get((first - 1, b), named(np.exp(logs[:first, b]))))
             for night in range(first, last):
                 new = [place for place in named(seconds[:night + 1, b])
                        if all(abs(place - old) > NEAR for old in before)]
                 found[night, b] = bool(new)
                 before += new
                 if at is None:
-                    known[night, b] = list(before)
+                    names[night, b] = list(before)
         return found
 
     return alarms

@@ -86,27 +86,27 @@ def of_ours(seeds: Iterable[int], noise: Noise, *, benchmarks: int = 300, nights
         after = {size: np.full(benchmarks, NEVER) for size in SIZES}
         certified_at = np.zeros(benchmarks, bool)
         for night in range(FIRST_AUDIT, HISTORY + nights):
-            known = ours.knowledge(night)
-            cost = ours.audit(night, known)
+            knowledge = ours.knowledge(night)
+            cost = ours.audit(night, knowledge)
             if night < HISTORY:
                 continue
-            said = ours.night(night, known)
-            certified = known.certified <= 0.05
+            answer = ours.night(night, knowledge)
+            certified = knowledge.certified <= 0.05
             certified_at |= certified & (at == night)
             total.nights += benchmarks
-            total.alarms += int(said.slower.sum())
-            total.faster += int(said.faster.sum())
+            total.alarms += int(answer.slower.sum())
+            total.faster += int(answer.faster.sum())
             total.certified_nights += int(certified.sum())
-            total.certified_alarms += int((said.slower & certified).sum())
-            total.rounds += cost + said.rounds + LAUNCHES * ROUNDS * (benchmarks + len(world.control_group))
-            total.counts.update(said.counts)
+            total.certified_alarms += int((answer.slower & certified).sum())
+            total.rounds += cost + answer.rounds + LAUNCHES * ROUNDS * (benchmarks + len(world.control_group))
+            total.counts.update(answer.counts)
             for size in SIZES:
                 open_ = (at <= night) & (night < at + max(WITHIN)) & (after[size] == NEVER)
                 if open_.any():
-                    slower = ours.night(night, known, steps_at(at, size), open_).slower
+                    slower = ours.night(night, knowledge, steps_at(at, size), open_).slower
                     after[size][slower] = night - at[slower]
-        seen = at < HISTORY + nights
+        in_time = at < HISTORY + nights
         for size in SIZES:
-            total.add_steps(size, after[size][seen], certified_at[seen])
+            total.add_steps(size, after[size][in_time], certified_at[in_time])
         total.seeds += 1
     return total

@@ -107,14 +107,14 @@ class World:
     def side_by_side(self, launches: int, rounds: int) -> tuple[Array, Array]:
         """Rounds of each night's commit and of the one before it, both measured that night: two arrays (nights,
         benchmarks, launches x rounds)."""
-        found = []
+        sides = []
         for layout in (self.layout, np.vstack([self.layout[:1], self.layout[:-1]])):
             level = (self._level - self.layout + layout)[:, :, None]
             shape = (self.nights, self.benchmarks, launches)
             launch = self._one_launch(shape, self.launch[:, None], np.zeros((1, 1)), self.mode[:, None], 1)
             noise = self.rng.normal(0, 1, (*shape, rounds)) * self.within[:, None, None]
-            found.append(((level + launch)[..., None] + noise).reshape(*shape[:2], -1))
-        return found[0], found[1]
+            sides.append(((level + launch)[..., None] + noise).reshape(*shape[:2], -1))
+        return sides[0], sides[1]
 
 
 def loguniform(rng: np.random.Generator, between: tuple[float, float], count: int) -> Array:
@@ -125,8 +125,8 @@ def loguniform(rng: np.random.Generator, between: tuple[float, float], count: in
 def ar1(rng: np.random.Generator, shape: tuple[int, int], spread: float, memory: float) -> Array:
     """Gives (nights, columns), stationary, of standard deviation `spread`."""
     steps = rng.normal(0, 1, shape)
-    found = np.empty(shape)
-    found[0] = steps[0]
+    series = np.empty(shape)
+    series[0] = steps[0]
     for night in range(1, shape[0]):
-        found[night] = memory * found[night - 1] + np.sqrt(1 - memory ** 2) * steps[night]
-    return spread * found
+        series[night] = memory * series[night - 1] + np.sqrt(1 - memory ** 2) * steps[night]
+    return spread * series
