@@ -1,4 +1,4 @@
-"""Plain PyTorch: the n x n matrix of scores, its softmax, its product with v."""
+"""Attention in plain PyTorch: the n x n matrix of scores, its softmax, its product with v."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from attention.backends.product import product
 
 
 class Eager(Backend):
+    """This backend computes the formula step by step, on any device and in any dtype."""
+
     name = "eager"
     kernels = PLAIN
 
@@ -18,7 +20,7 @@ class Eager(Backend):
         return attend
 
     def peak_bytes(self, case: Case) -> int:
-        wide = max(1.0, 4 / case.dtype.itemsize)  # the softmax is kept in float32 or wider
+        wide = max(1.0, 4 / case.dtype.itemsize)  # the softmax is in float32 or wider
         return super().peak_bytes(case) + score_bytes(case, forward=2 + wide, backward=4 + 2 * wide)
 
 
@@ -26,7 +28,7 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, bias: Callable | None = None,
            key_mask: torch.Tensor | None = None, softcap: float | None = None,
            sinks_H: torch.Tensor | None = None) -> torch.Tensor:
-    """softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); scores and softmax in float32 or wider."""
+    """Computes softmax(scale q kᵀ + bias, masked) v -> (B, H, N, D); scores and softmax are in float32 or wider."""
     B, H, N, D = q_BHND.shape
     G, M = k_BGMD.shape[1:3]
     # Heads that share keys become rows of one product: no copy of k and v.
@@ -42,7 +44,7 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
         scores = scores.masked_fill(~mask, -torch.inf)
     if sinks_H is None:
         weights = scores.softmax(-1)
-    else:  # one more column, that takes its share and gives no value
+    else:  # one more column takes its share of the weight and has no value
         sinks = sinks_H.to(scores.dtype)[:, None, None].expand(B, H, N, 1)
         weights = torch.cat([scores, sinks], -1).softmax(-1)[..., :M]
     if mask is not None and may_be_blind(band, N, M, key_mask, visible):
@@ -52,7 +54,7 @@ def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, 
 
 def may_be_blind(band: masks.Band, n: int, m: int, key_mask: torch.Tensor | None,
                  visible: masks.Visible | None = None) -> bool:
-    """Whether a query may see no key at all."""
+    """Tells whether a query may see no key at all."""
     return key_mask is not None or visible is not None or (n > m and band != masks.FULL)
 
 

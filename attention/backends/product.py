@@ -1,4 +1,4 @@
-"""A product as tensor cores take it: operands in half precision, their products summed in float32."""
+"""A matrix product as tensor cores compute it: operands in half precision, sums in float32."""
 from __future__ import annotations
 
 from typing import Any
@@ -7,15 +7,15 @@ import torch
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
-    """x in float32 or wider: where it is used more than once, its gradients are summed there."""
+    """Converts x to float32 or wider, so that the gradients of its several uses are summed in that dtype."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def product(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0, *, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """scale (a @ b) in float32 or wider, of operands rounded to `dtype` (that of `b` unless given); batches broadcast.
+    """Computes scale (a @ b) in float32 or wider from operands rounded to `dtype`, by default that of `b`.
 
-    Backwards the gradient is such an operand too. An operand's own gradient has its own dtype: that of float32
-    probabilities is in float32.
+    Batches broadcast. In the backward pass the gradient is rounded to `dtype` too. The gradient of an operand has the
+    operand's dtype: that of float32 probabilities is in float32.
     """
     dtype = dtype or b.dtype
     if torch.finfo(dtype).bits >= 32:
@@ -24,6 +24,8 @@ def product(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0, *, dtype: torc
 
 
 class _Product(torch.autograd.Function):
+    """Computes the product of half-precision operands, forward and backward."""
+
     @staticmethod
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
         ctx.scale, ctx.dtypes = scale, (a.dtype, b.dtype)
@@ -36,13 +38,13 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         a, b = ctx.saved_tensors
         grad = (grad * ctx.scale).to(a.dtype)
-        of_a, of_b = (x @ y if dtype == x.dtype else _wide(x, y)
-                      for dtype, x, y in zip(ctx.dtypes, (grad, a.mT), (b.mT, grad), strict=True))
-        return of_a.sum_to_size(a.shape), of_b.sum_to_size(b.shape), None, None
+        da, db = (x @ y if dtype == x.dtype else _wide(x, y)
+                  for dtype, x, y in zip(ctx.dtypes, (grad, a.mT), (b.mT, grad), strict=True))
+        return da.sum_to_size(a.shape), db.sum_to_size(b.shape), None, None
 
 
 def _wide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b in float32."""
+    """Computes a @ b in float32."""
     if not a.is_cuda:
         return a.float() @ b.float()
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])

@@ -1,13 +1,14 @@
-"""Combiner (Ren et al., Full Attention Transformer with Sparse Computation Cost, arXiv 2107.05768): its fixed pattern.
+"""Combiner with the fixed pattern (Ren et al., Full Attention Transformer with Sparse Computation Cost, arXiv
+2107.05768).
 
-The sequence is cut into blocks of `block` positions, √n of them unless given. A query sees its own block's keys one by
-one, and every other block (causal: every earlier one) as one abstraction: the weight of block Ω is
-exp(scale q·k_Ω), its value Σ_j p(j|Ω) v_j with p(j|Ω) the softmax of scale q_Ω·k_j over Ω. k_Ω and q_Ω are the block's
-keys and queries under `pooling`, "max" or "mean"; a tie of maxima shares its gradient evenly. So each query's
-weights are a full conditional distribution over all keys it may see, factorised, in n √n.
+The sequence is cut into blocks of `block` positions, by default √n. A query sees the keys of its own block one by one,
+and every other block (causal, every earlier one) as one abstraction. The weight of block Ω is exp(scale q·k_Ω), and its
+value is Σ_j p(j|Ω) v_j, where p(j|Ω) is the softmax of scale q_Ω·k_j over Ω. k_Ω and q_Ω are the block's keys and
+queries after `pooling`, "max" or "mean"; equal maxima share the gradient evenly. So the weights of a query are a full
+conditional distribution over all visible keys, factorised, at a cost of n √n.
 
-The authors' code is causal alone; its other form counts a query's own block twice, here it does so once (section 3.2:
-the parts are disjoint).
+The authors' code is causal only; its other form counts a query's own block twice. Here it counts once (section 3.2: the
+parts are disjoint).
 """
 from __future__ import annotations
 
@@ -27,28 +28,28 @@ POOLING = ("max", "mean")
 
 
 def size(n: int, block: int | None) -> int:
-    """Positions of a block."""
+    """Gives the number of positions in a block."""
     return block or max(1, round(n ** 0.5))
 
 
 def flops(n: int, m: int, head_dim: int, causal: bool, block: int | None, pooling: str) -> int:
-    """Of one head's forward pass by chunks: the abstractions, then a block and all abstractions a query."""
+    """Counts the FLOPs of one head's forward pass: the abstractions, then a block and all abstractions per query."""
     C = size(n, block)
     T = -(-n // C)
     return 4 * head_dim * T * C * (1 + C + T)
 
 
 def peak_bytes(case: Case) -> int:
-    """Predicted: weights of a block and all abstractions a query."""
+    """Predicts peak bytes: the weights of a block and all abstractions for each query."""
     C = size(case.n, dict(case.options).get("block"))
     keys = C + -(-case.n // C)
     one, wide = case.dtype.itemsize, max(4, case.dtype.itemsize)
-    kept = case.n * (keys * (2 * one + 2 * wide) + 4 * case.head_dim * one)
-    return Backend().peak_bytes(case) + case.heads * kept * (2 if case.grad else 1)
+    head = case.n * (keys * (2 * one + 2 * wide) + 4 * case.head_dim * one)
+    return Backend().peak_bytes(case) + case.heads * head * (2 if case.grad else 1)
 
 
 def validate(block: int | None, pooling: str) -> None:
-    """Raises ValueError unless `block` is None or a whole number of at least 1 and `pooling` is known."""
+    """Raises ValueError unless `block` is None or a whole number of at least 1 and `pooling` is one of `POOLING`."""
     if block is not None and (not isinstance(block, int) or block < 1):
         raise ValueError(f"combiner: block={block!r} must be a whole number >= 1, or None for the root of n")
     if pooling not in POOLING:
@@ -61,17 +62,19 @@ def validate(block: int | None, pooling: str) -> None:
           test_values={"block": (16, None, 7, 300), "pooling": ("max", "mean")})
 def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float | None, key_mask: None,
            dtype: torch.dtype, block: int | None, pooling: str) -> torch.Tensor:
-    """Softmax attention on n keys and T abstractions, each query seeing its own block's keys and the other blocks'
-    abstractions."""
+    """Computes softmax attention on n keys and T abstractions.
+
+    Each query sees the keys of its own block and the abstractions of the others.
+    """
     n, D = q.shape[2:]
     C = size(n, block)
     scale = D ** -0.5 if scale is None else scale
     q, k, v = (x.to(dtype) for x in (q, k, v))
     pool = (lambda x: x.amax(2, keepdim=True)) if pooling == "max" else (lambda x: x.mean(2, keepdim=True))
     keys, values = [k], [v]
-    for of_q, of_k, of_v in zip(q.split(C, 2), k.split(C, 2), v.split(C, 2), strict=True):
-        keys.append(pool(of_k))
-        values.append((scale * (pool(of_q) @ of_k.mT)).softmax(-1) @ of_v)
+    for block_q, block_k, block_v in zip(q.split(C, 2), k.split(C, 2), v.split(C, 2), strict=True):
+        keys.append(pool(block_k))
+        values.append((scale * (pool(block_q) @ block_k.mT)).softmax(-1) @ block_v)
     T = len(keys) - 1
 
     def visible(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
@@ -85,7 +88,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 
 def abstractions(q_BHTCD: torch.Tensor, k_BHTCD: torch.Tensor, v_BHTCD: torch.Tensor, real_TC: torch.Tensor,
                  scale: float, pooling: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each block's key and value, (B, H, T, D), in float32 or wider of products in `dtype`."""
+    """Computes the key and value of each block, (B, H, T, D), in float32 or wider, by products in `dtype`."""
     real = real_TC[..., None]
 
     def pool(x: torch.Tensor) -> torch.Tensor:
@@ -99,14 +102,14 @@ def abstractions(q_BHTCD: torch.Tensor, k_BHTCD: torch.Tensor, v_BHTCD: torch.Te
 
 
 def _joint(near: torch.Tensor, far: torch.Tensor) -> list[torch.Tensor]:
-    """Weights of the keys one by one and of the abstractions, one softmax."""
+    """Computes one softmax over single keys and abstractions, and gives the weights of both."""
     return list(torch.cat([near, far], -1).softmax(-1).split([near.shape[-1], far.shape[-1]], -1))
 
 
 @register("combiner", backends=[eager], peak_bytes=lambda case: eager.peak_bytes(case) + peak_bytes(case))
 def combiner(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
              key_mask: None, block: int | None, pooling: str) -> torch.Tensor:
-    """The full matrix of scores, all but the blocks on its diagonal hidden, beside those of the abstractions."""
+    """Computes the full matrix of scores, hides all but its diagonal blocks, and adds the scores of abstractions."""
     n, dtype = q.shape[2], q.dtype
     C = size(n, block)
     q, k, v = (wide(x) for x in (q, k, v))
@@ -124,7 +127,7 @@ def combiner(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 @register("combiner", backends=[chunked], peak_bytes=peak_bytes)
 def by_blocks(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
               key_mask: None, block: int | None, pooling: str) -> torch.Tensor:
-    """Only the blocks on the diagonal are computed."""
+    """Computes only the blocks on the diagonal, and the scores of abstractions."""
     n, dtype = q.shape[2], q.dtype
     C = size(n, block)
     q_BHTCD, k_BHTCD, v_BHTCD = (blocks.cut(wide(x), C) for x in (q, k, v))

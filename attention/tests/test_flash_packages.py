@@ -192,5 +192,5 @@ def test_fa4_gives_no_gradients_at_head_dims_where_they_were_wrong(packages, mon
         arguments: dict[str, Any] = {"device": "cpu", "dtype": torch.bfloat16, "head_dim": 40}
         reason = attention.why_not(f"softmax:{backend}", grad=True, **arguments)
         assert reason is not None
-        assert "seen right at head dims 64 and 128 only, not 40" in reason
+        assert "known to be right at head dims 64 and 128 only, not 40" in reason
     assert attention.why_not("softmax:fa4", grad=False, **arguments) is None
