@@ -26,9 +26,11 @@ def capture(fn: Callable[[], Any]) -> Callable[[], Any]:
     try:
         # Other threads (autograd's, a sampler's) may make calls that a capture in "global" mode forbids.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            result = fn()
-            other = torch.cuda.current_stream() != stream
-            torch.cuda.set_stream(stream)  # a capture has to end on the stream that it began on
+            try:
+                result = fn()
+            finally:  # a capture has to end on the stream that it began on, or that stream takes nothing any more
+                other = torch.cuda.current_stream() != stream
+                torch.cuda.set_stream(stream)
     except RuntimeError as error:
         first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
         torch.cuda.synchronize()
