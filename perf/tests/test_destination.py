@@ -64,6 +64,6 @@ def test_a_history_that_can_not_be_written_is_said_and_fails_the_run(tmp_path, m
     monkeypatch.setattr("perf.history.rows.write", full)
     asked = SimpleNamespace(history=tmp_path, history_dirty=False, evidence=tmp_path / "evidence.jsonl")
     session: Any = SimpleNamespace(settings=asked, rows=[], notes=[])
-    assert not plugin._kept(session)
+    assert not plugin._write_history(session)
     assert session.notes == [f"no history: No space left on device; add it later: python -m perf history add "
                              f"{tmp_path}/evidence.jsonl"]

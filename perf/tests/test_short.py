@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from perf.measure.evidence import Evidence
 from perf.report.short import lines
@@ -12,7 +13,7 @@ MODEL = replace(KERNEL, model="tft-160", n=24, m=192)
 
 
 def row(w: Workload, median: float = 1e-3, outcome: str = "ok", **fields) -> Evidence:
-    found = {"median": median, "interval": 0.01} if outcome == "ok" else {}
+    found: dict[str, Any] = {"median": median, "interval": 0.01} if outcome == "ok" else {}
     return Evidence(w, outcome, **found, **fields)
 
 
