@@ -1,4 +1,4 @@
-"""Which part of a model each weight belongs to, by the names that the families give their layers."""
+"""Names the part of a model that each weight belongs to, by the names of the layers in each family."""
 from __future__ import annotations
 
 import re

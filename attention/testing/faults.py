@@ -1,6 +1,6 @@
-"""What can be broken in a variant: its inputs, what it tells its kernel, its parameters, operators, gradients.
+"""Faults for variants: in the inputs, the arguments of the kernel, the parameters, the operators, the gradients.
 
-Each fault is a function that breaks a freshly built module in place. It raises ValueError where there is no such part.
+Each fault is a function that breaks a new module in place. It raises ValueError if the module has no such part.
 """
 from __future__ import annotations
 

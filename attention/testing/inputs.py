@@ -24,12 +24,13 @@ def inputs(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: in
 def needles(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: int | None = None, head_dim: int,
             value_dim: int | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
             seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `inputs`, in which every key matters: a key that is lost, or seen where it is hidden, changes a row by much.
+    """Draws inputs like `inputs` in which every key matters: a lost key, or a hidden key that is seen, changes a row
+    much.
 
-    A quarter of the rows is flat, of temperatures that differ by row and head. Each other row looks for two keys,
-    which together take most of its softmax at the usual scale: in half of the rows its own and the one before, so that
-    each key decides a row; in a quarter the one after, which a causal mask hides, and one drawn from all. Values differ
-    in size by key and head. Where there are four times as many keys as queries, every row is flat.
+    A quarter of the rows is flat, with temperatures that differ by row and head. Every other row looks for two keys,
+    which together have most of its softmax at the usual scale. In half of the rows they are the query's own key and the
+    one before, so each key decides a row. In a quarter they are the next key, which a causal mask hides, and a random
+    one. The size of values differs by key and head. With over four times as many keys as queries, every row is flat.
     """
     q, k, v = (x.float() for x in inputs(batch=batch, heads=heads, kv_heads=kv_heads, n=n, m=m, head_dim=head_dim,
                                          value_dim=value_dim, device=device, seed=seed))
@@ -55,10 +56,10 @@ def needles(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: i
 
 
 def strength(head_dim: int, m: int) -> float:
-    """How long a query is in each of two keys, b, that together they have e³ times the weight of `m` others.
+    """Gives the share b of a query in each of two keys with which they have e³ times the weight of `m` others.
 
-    Their score is b √D at the usual scale, the others' have a variance of 2 b²: b √D = 3 + ln m + b². Where no b does,
-    the b that comes closest.
+    Their score is b √D at the usual scale, and the scores of the others have variance 2 b²: b √D = 3 + ln m + b². If no
+    b solves this, it is the b that comes closest.
     """
     beyond = head_dim - 4 * (3 + math.log(m))
     return (head_dim ** 0.5 - max(0.0, beyond) ** 0.5) / 2

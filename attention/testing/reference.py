@@ -1,4 +1,4 @@
-"""What a function must give on one set of inputs, computed once for all of its backends, and the check by the rule."""
+"""`Reference` holds the right results of a function on one set of inputs and checks its variants by the rule."""
 from __future__ import annotations
 
 import functools
@@ -70,13 +70,13 @@ class Reference:
 
     @functools.cached_property
     def measures(self) -> dict[str, Measure]:
-        """Of the output."""
+        """The measure of the output."""
         error = honest(lambda: self._evaluated(torch.float32, grad=False), self.exact, self.dtype)
         return {"out": Measure(self.exact["out"], error["out"], self.dtype)}
 
     @functools.cached_property
     def gradient_measures(self) -> dict[str, Measure]:
-        """Of the gradients."""
+        """The measures of the gradients."""
         exact = self.exact_gradients
         error = honest(lambda: self._evaluated(torch.float32, grad=True), exact, self.dtype)
         parts, size = self._parts(), max(exact[x].square().mean().sqrt().item() for x in ("dq", "dk", "dv"))
@@ -116,12 +116,13 @@ class Reference:
     def check(self, variant: Attention | Callable[..., torch.Tensor], *, grad: bool = False) -> Report:
         """Runs `variant` on the inputs and holds it against the exact values.
 
-        Raises what the variant raises, and ValueError for a result of another shape; a wrong one is told by the report.
+        Raises what the variant raises, and ValueError for a result of another shape; the report says if a result is
+        wrong.
         """
         return self.judge(getattr(variant, "name", "variant"), self.found(variant, grad=grad))
 
     def found(self, variant: Attention | Callable[..., torch.Tensor], *, grad: bool = False) -> Tensors:
-        """What `variant` gives: "out", and with `grad` "dq", "dk", "dv" and so on."""
+        """Runs `variant` and gives "out" and, with `grad`, "dq", "dk", "dv" and so on."""
         call = self._called(variant)
         with torch.no_grad():
             found = {"out": call(*self.inputs)}

@@ -1,4 +1,4 @@
-"""What an honest kernel of dtype T rounds, found by letting one round.
+"""Measures what an honest kernel of dtype T rounds, by letting one round.
 
 An honest kernel takes the operands of its matrix products in T, probabilities too, sums the products in float32 or
 wider, computes everything between them there, and rounds its result to T once. So does a function's oracle, evaluated
@@ -75,8 +75,11 @@ def _shape(x: torch.Tensor) -> tuple[int, int]:
 
 
 def least(dtype: torch.dtype) -> float:
-    """What rounding does to a number at least, relative to it: a quarter of eps where a kernel works in float32 and
-    rounds its operands and its result; a few eps where it rounds every sum in the dtype itself."""
+    """Gives the least relative change of a number by rounding.
+
+    It is a quarter of eps for a kernel that works in float32 and rounds its operands and its result, and a few eps for
+    one that rounds every sum in the dtype itself.
+    """
     eps = torch.finfo(dtype).eps
     return eps / 4 if torch.finfo(dtype).bits < 32 else 8 * eps
 

@@ -39,9 +39,11 @@ FLOOR = {torch.bfloat16: 4.0, torch.float16: 4.0, torch.float32: 32.0, torch.flo
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found: error and bound by tensor and measure ("out", "out rms", "out slope", "dq", ...), each
-    relative to the size of the rows where it comes closest to its bound. `places` says where that is; `reasons`
-    why bounds of a tensor are above a tenth of its rows."""
+    """A report holds the error and the bound for each tensor and measure ("out", "out rms", "out slope", "dq", ...).
+
+    Both are relative to the size of the rows at the place where the error comes closest to its bound. `places` names
+    that place, and `reasons` says why bounds of a tensor are above a tenth of its rows.
+    """
 
     name: str
     errors: dict[str, float]
@@ -132,7 +134,7 @@ class Measure:
 
     @functools.cached_property
     def reason(self) -> str | None:
-        """Why bounds are above a tenth of a row, if some are."""
+        """The reason why some bounds are above a tenth of a row; None if none are."""
         loose = ROW * self.spread > LOOSE * self.size
         if not loose.any():
             return None
@@ -140,7 +142,7 @@ class Measure:
                 f"rounding those moves them by more than {LOOSE / ROW:.1%}")
 
     def findings(self, found: torch.Tensor) -> Iterator[Finding]:
-        """What comes closest to its bound, by measure."""
+        """Yields, for each measure, the finding that comes closest to its bound."""
         error = rows(found).to(self.exact.dtype) - self.exact
         yield self._worst("", error.abs().amax(-1) / self.size, ROW * self.spread / self.size, 1)
         square, along = error.square().mean(-1) / self.spread2, (error * self.exact).sum(-1) / self.spread2
@@ -149,7 +151,7 @@ class Measure:
             yield self._worst("slope", _sums(along, block).abs() / limits.weight, limits.slope, block)
 
     def _worst(self, measure: str, error: torch.Tensor, bound: torch.Tensor, block: int) -> Finding:
-        """Of (B, H, blocks): the block where error / bound is largest, or is no number."""
+        """Gives the block of (B, H, blocks) where error / bound is largest or not a number."""
         at = int((error / bound).argmax())  # torch's is that of a NaN, where there is one
         rest, t = divmod(at, error.shape[2])
         b, h = divmod(rest, error.shape[1])

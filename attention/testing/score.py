@@ -104,7 +104,7 @@ class _Call:
                                 **self.options)
 
     def found(self, mutant: Mutant) -> dict[str, torch.Tensor]:
-        """What the eager variant gives, broken so. Raises what it raises."""
+        """Runs the eager variant with the mutant's fault and gives its results; raises what it raises."""
         module = self.build()
         mutant.change(module)
         with mutant.altered():
