@@ -81,11 +81,12 @@ type(sdpa.flash).attend = lambda self: eager.attend()
 """)
     (tmp_path / "test_it.py").write_text("import pytest\n\n\n@pytest.mark.workloads('attention')\n"
                                          "def test_it(measure):\n    measure()\n")
+    environment = {**worker.os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTEST_XDIST_WORKER", None)  # pytest-benchmark would take this run for xdist's
     ran = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only",
                           "--perf-device=cpu", "--perf-functions=softmax", "--perf-backends=sdpa-flash",
                           "--perf-phases=forward", "--perf-causal=causal", "--perf-heads=2", "--perf-seqlens=64"],
-                         cwd=tmp_path, env={**worker.os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-                         text=True, timeout=100, check=False)
+                         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stdout + ran.stderr
     assert "softmax:sdpa-flash (forward) ran " in ran.stdout
     (row,) = [json.loads(line) for line in (tmp_path / ".perf" / "evidence.jsonl").read_text().splitlines()[1:]]
