@@ -16,7 +16,7 @@ AGAINST = ("-m", "pytest", "perf/", "--benchmark-only", "--perf-device=cpu", "--
            "--perf-functions=softmax", "--perf-seqlens=64", "--perf-against=HEAD")
 BACKENDS = "backends=[eager, sdpa, math, flash,"
 TILED = "tiled, checkpointed])"
-SCORES = "    scores = ((q * scale)"
+SCORES = "    scores = product(q, k_BGMD.mT, scale)"
 LIMIT = 120  # seconds on two cores: a verdict on one changed variant, its own benchmarks of the quick grid
 
 

@@ -21,7 +21,7 @@ from perf.workloads import grids as workloads
 ROOT = Path(__file__).parents[2]
 SERIES = "attention.SoftmaxForwardH8D64Fp32"
 BENCH = rf"{SERIES}\..*'eager'.*True, 1, 8, 8, 512,"
-SCORES = "    scores = ((q * scale)"
+SCORES = "    scores = product(q, k_BGMD.mT, scale)"
 
 
 def command(*words, cwd, home, check=True, **variables):
@@ -63,7 +63,7 @@ def repository(tmp_path_factory):
     eager = tree / "attention" / "backends" / "eager.py"
     right = eager.read_text()
     assert SCORES in right
-    eager.write_text(right.replace(SCORES, "    scores = ((q * (2 * scale))"))
+    eager.write_text(right.replace(SCORES, "    scores = product(q, k_BGMD.mT, 2 * scale)"))
     models = tree / "models"
     models.rename(home / "models")
     commits["wrong"] = commit("a wrong scale, and no models")

@@ -22,7 +22,7 @@ from perf.tests.github_server import REPOSITORY, TOKEN, serve
 ROOT = Path(__file__).parents[2]
 CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
 EAGER, TILED = (f"softmax:{backend}-forward-causal-b1-h8-kv8-n512-m512-d64-fp32" for backend in ("eager", "tiled"))
-SCORES = "    scores = ((q * scale)"
+SCORES = "    scores = product(q, k_BGMD.mT, scale)"
 LIMIT = 540  # seconds until something is seen
 
 
