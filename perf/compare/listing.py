@@ -34,7 +34,7 @@ def listed(folder: Path, *, grid: str, device_type: str, axes: Mapping[str, Sequ
 
 
 def select(grid: str, device_type: str, axes: Mapping[str, Sequence[Any]], with_shapes: bool) -> list[Workload]:
-    """As `perf.workloads.axes.select`, but values that this revision lacks are left out, not refused."""
+    """Selects as `perf.workloads.axes.select` does, but leaves out values that this revision lacks."""
     from perf.workloads import axes as options
     from perf.workloads.grids import ordered
 

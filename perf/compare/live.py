@@ -25,7 +25,7 @@ Compare = Callable[[Sequence[Workload], Path, Path, float], Iterable[tuple[Workl
 
 
 def settings(w: Workload, kind: str, among: int = 1) -> Thresholds:
-    """What counts as a change of a benchmark on this kind of machine, where `among` are compared together."""
+    """Reads what counts as a change of a benchmark on this kind of machine, one of `among` compared together."""
     return thresholds(w.id, tomllib.loads(FILE.read_text(encoding="utf-8")), kind).among(among)
 
 

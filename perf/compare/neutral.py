@@ -74,7 +74,7 @@ def _functions(tree: ast.AST) -> Iterator[Function]:
 
 
 def _looks_by_name(function: Function) -> bool:
-    """Whether renaming might change it: it asks for names, or has a scope that is not followed."""
+    """Tells whether renaming might change it: it asks for names, or has a scope that is not followed."""
     return any(isinstance(node, ast.ClassDef | ast.Match) or (isinstance(node, ast.Name) and node.id in BY_NAME)
                or (isinstance(node, ast.Attribute) and node.attr in BY_NAME) for node in ast.walk(function))
 

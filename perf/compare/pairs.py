@@ -103,7 +103,7 @@ def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path,
 
 
 def _due(undecided: Sequence[Case], launched: int) -> bool:
-    """Whether a pair is taken whatever the budget: the first, and a handful where counters have not decided."""
+    """Tells whether a pair is taken whatever the budget: the first, or a few where no counter has decided."""
     return not launched or (launched < HANDFUL and not all(one.counted for one in undecided))
 
 

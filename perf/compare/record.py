@@ -83,7 +83,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Step:
-    """What became of one step of a comparison, after how many seconds."""
+    """The outcome of one step of a comparison, and its seconds."""
 
     name: str
     outcome: str  # of OUTCOMES
