@@ -2,6 +2,7 @@
 
     python -m perf.studies.real_pairs record FILE.jsonl --device cuda --seconds 240   # A/A, and 1 to 20 % more time
     python -m perf.studies.real_pairs replay FILE.jsonl                               # what the shipped rule says
+    python -m perf.studies.real_pairs seconds FILE.jsonl --device cuda                # what a pair costs
 
 The first line of FILE names the machine. Every other is one series: a benchmark, what was planted (0.02 is 2 % more
 time in each call of the head, which no counter shows), and the log ratios of its pairs in order; series with the same
@@ -23,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from perf.compare import live
-from perf.compare.checkout import head_folder
+from perf.compare.checkout import ROOT, head_folder
+from perf.compare.nursery import Nursery
 from perf.compare.pairs import Case, Pair
-from perf.compare.process import Died
+from perf.compare.process import Died, variables
 from perf.compare.selftest import benchmarks, injected
 from perf.measure import machine
 from perf.policy.thresholds import FILE, Thresholds, thresholds
@@ -43,7 +45,7 @@ SIDE = Side({}, None, None)
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.studies.real_pairs", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("record", "replay"))
+    parser.add_argument("what", choices=("record", "replay", "seconds"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=240.0, help="for all of it (default: %(default)s)")
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str]) -> None:
     device = device_of(given.device)
     chosen = [w for w in benchmarks(device, quick=False)
               if not given.variants or w.variant in given.variants.split(",")]
-    record(given.file, chosen, str(device), given.pairs, given.seconds)
+    if given.what == "seconds":
+        costs(given.file, chosen, str(device), given.pairs)
+    else:
+        record(given.file, chosen, str(device), given.pairs, given.seconds)
 
 
 def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, seconds: float) -> None:
@@ -76,6 +81,28 @@ def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, s
                 print(f"{planted:5.0%} {len(line['ratios'])} pairs  {line['benchmark']}", flush=True)
             print(f"      {time.monotonic() - began:.1f} s", flush=True)
             out.flush()
+
+
+def costs(file: Path, workloads: Sequence[Workload], device: str, pairs: int) -> None:
+    """Takes pairs of the first workload of each variant in turn, by workers that are forked and by fresh ones, and says
+    what each cost beyond its measuring."""
+    folder, firsts = head_folder(), {w.variant: w for w in reversed(workloads)}
+    with file.open("w", encoding="utf-8") as out, Nursery(ROOT, variables("base", ROOT, device),
+                                                          probe=device != "cpu") as nursery:
+        for w, _, (how, made) in itertools.product(firsts.values(), range(pairs),
+                                                   (("forked", nursery), ("fresh", None))):
+            began = time.monotonic()
+            with Pair(folder, folder, device, nursery=made) as pair:
+                pair.prepare(w, check=False)
+                ready = time.monotonic()
+                ratio = pair.log_ratio(w)
+                measured = time.monotonic()
+            total = time.monotonic() - began
+            nursery.learn(pair.imports)
+            line = {"benchmark": w.id, "how": how, "seconds": total, "ready": ready - began,
+                    "beyond": total - (measured - ready), "ratio": ratio, "refused": nursery.refused}
+            out.write(json.dumps(line) + "\n")
+            print(f"{how:7}{total:6.1f} s, {line['beyond']:.1f} beyond measuring, {ratio:+.2%}  {w.id}", flush=True)
 
 
 def series(workloads: Sequence[Workload], device: str, planted: float, pairs: int,

@@ -81,9 +81,10 @@ def test_less_noise_finds_more(noise):
 @pytest.mark.parametrize("known", [{}, {"together": 20}, TOGETHER], ids=["alone", "together", "known"])
 @pytest.mark.parametrize("world", DRIFTING)
 def test_at_most_one_false_alarm_in_10000_comparisons(world, known):
-    """None in 30,000 bounds the rate by 1 in 10,000 with 95 % confidence."""
+    """Alone none in 30,000, which bounds the rate by 1 in 10,000 at 95 % confidence; with a borrowed spread, which may
+    be that of a quieter benchmark, no more than that."""
     found = shipped(DRIFTING[world], T, comparisons=30_000, seed=6000, **known)
-    assert found.words["regressed"] == found.words["improved"] == 0
+    assert found.words["regressed"] + found.words["improved"] <= (3 if known else 0)
 
 
 @pytest.mark.slow

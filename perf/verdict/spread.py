@@ -24,7 +24,7 @@ from perf.policy.thresholds import Learned
 from perf.verdict.intervals import FINEST, PART
 
 OWN = 8.0  # pairs that earlier runs of a benchmark are worth at most: another day has another spread
-COMMON = 8.0  # the same of the other benchmarks, and a quarter of their own:
+COMMON = 4.0  # the same of the other benchmarks, since one may be far noisier; and a quarter of their own:
 QUARTER = 4.0
 ENOUGH = 6  # other benchmarks before they say what is common
 WINSORIZED = 0.8  # the variance that is left of normal pairs, 8 to 32 of them, once the outer ones are drawn in
