@@ -72,6 +72,7 @@ def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, s
     with file.open("w", encoding="utf-8") as out:
         out.write(json.dumps({"machine": machine.fingerprint(), "id": machine.identity(), "device": device,
                               "kind": live.kind(device), "revision": machine.revision(), "time": time.time()}) + "\n")
+        out.flush()
         for planted, together in itertools.product(itertools.cycle(PLANTED), variants.values()):
             if time.monotonic() > end:
                 return
