@@ -23,10 +23,18 @@ from perf.workloads.workload import Workload
 # Workloads of one variant, base folder, head folder, seconds -> a verdict on each.
 Compare = Callable[[Sequence[Workload], Path, Path, float], Iterable[tuple[Workload, Verdict]]]
 
+VARIANT = {"cpu": 90.0, "cuda": 40.0}  # seconds for the pairs of one variant at least,
+BENCHMARK = 12.0  # and for each of its benchmarks
+
 
 def settings(w: Workload, kind: str, among: int = 1) -> Thresholds:
     """Reads what counts as a change of a benchmark on this kind of machine, one of `among` compared together."""
     return thresholds(w.id, tomllib.loads(FILE.read_text(encoding="utf-8")), kind).among(among)
+
+
+def budget(device_type: str, count: int) -> float:
+    """Returns the seconds for the pairs of one variant with `count` benchmarks, after the first handful of pairs."""
+    return max(VARIANT[device_type], BENCHMARK * count)
 
 
 def kind(device: torch.device | str) -> str:

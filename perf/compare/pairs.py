@@ -9,6 +9,7 @@ takes its place. When to stop and what is said: perf/verdict/judgement.py.
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from typing import Any
 from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair, Times
 from perf.compare.process import Died
+from perf.compare.row import Row
 from perf.verdict.judgement import Judgement, share
 from perf.verdict.spread import Spread
 from perf.verdict.verdict import Thresholds, Verdict
@@ -62,6 +64,14 @@ class Case(Judgement):
             self.head = replace(self.head, wrong=error.reason)
         elif error.side == "both":
             self.head = replace(self.head, missing=error.reason)
+
+    def row(self, verdict: Verdict) -> Row:
+        """Makes a row of the verdict, with the medians of all rounds and the head's rounds themselves."""
+        neither = verdict.word == "missing" and self.base.missing
+        base, head = (statistics.median(seconds) if seconds else None
+                      for seconds in (self.base_seconds, self.head_seconds))
+        return Row(self.workload, verdict, "skipped" if neither else verdict.word, base, head,
+                   tuple(self.head_seconds))
 
 
 def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path, device: str | Any,

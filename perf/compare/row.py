@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
@@ -23,6 +24,12 @@ class Row:
     base: float | None = None
     head: float | None = None
     samples: tuple[float, ...] = ()  # the head's rounds
+
+    @classmethod
+    def unchanged(cls, workload: Workload) -> Self:
+        """Makes the row of a benchmark that both sides run by the same sources."""
+        same = Verdict("ok", None, None, None, 0, "the same sources on both sides, not timed", 0)
+        return cls(workload, same, "unchanged")
 
     @property
     def label(self) -> str:

@@ -21,7 +21,6 @@ from perf.compare.record import Finding
 from perf.compare.row import Row
 from perf.nightly.folder import append, lines
 from perf.policy.thresholds import Thresholds
-from perf.run.revision import BENCHMARK, BUDGET, SAME, row
 from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
@@ -77,14 +76,14 @@ def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
             for one in of_base:
                 w = workload(one.benchmark)
                 if not one.timed and unchanged(w, folder, head_folder(root)):
-                    yield Finding.of(Row(w, SAME, "unchanged")), (), 0.0
+                    yield Finding.of(Row.unchanged(w)), (), 0.0
                 else:
                     timed.append((w, one))
             for together in group(timed, lambda each: each[0].variant).values():  # they share their launches
                 left = end - clock()
                 if left <= 0:
                     return
-                most = min(left, max(BUDGET[device.partition(":")[0]], BENCHMARK * len(together)))
+                most = min(left, live.budget(device.partition(":")[0], len(together)))
                 yield from _pairs(together, folder, head_folder(root), device, most, len(timed), clock)
 
 
@@ -106,7 +105,7 @@ def _pairs(together: Sequence[tuple[Workload, Request]], base: Path, head: Path,
     for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
                                     lambda line: print(f"  {line}", flush=True), cases=cases,
                                     nursery=live.nursery(device)):
-        yield Finding.of(row(verdict, cases[w.id])), cases[w.id].ratios, clock() - start
+        yield Finding.of(cases[w.id].row(verdict)), cases[w.id].ratios, clock() - start
         start = clock()
 
 

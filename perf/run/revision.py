@@ -7,7 +7,6 @@
 """
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,10 +27,6 @@ from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
     import torch
-
-BUDGET = {"cpu": 90.0, "cuda": 40.0}  # seconds of launch pairs of one variant, after the first handful, or more:
-BENCHMARK = 12.0  # for each of its benchmarks
-SAME = Verdict("ok", None, None, None, 0, "the same sources on both sides, not timed", 0)
 
 
 class Against:
@@ -84,18 +79,18 @@ class Against:
                 if reason := why_not(w, self.settings.device):
                     rows.append(Row(w, Verdict("missing", None, None, None, 0, reason, 0), "skipped"))
                 elif not self.settings.all:
-                    rows.append(Row(w, SAME, "unchanged"))
+                    rows.append(Row.unchanged(w))
         self.count = len(workloads) - len(rows)
         return rows
 
     def compare(self, workloads: Sequence[Workload], say: Callable[[str], None]) -> Iterator[Row]:
         """Yields each as soon as it is decided. `say` is told a line after each launch pair."""
-        seconds = max(BUDGET[self.settings.device.type], BENCHMARK * len(workloads))
+        seconds = live.budget(self.settings.device.type, len(workloads))
         cases: dict[str, pairs.Case] = {}
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
                                         seconds, say, cases=cases, earlier=self.spreads.earlier,
                                         nursery=live.nursery(str(self.settings.device))):
-            yield row(verdict, cases[w.id])
+            yield cases[w.id].row(verdict)
         self.spreads.keep(cases.values())
 
     def _thresholds(self, w: Workload) -> Thresholds:
@@ -111,14 +106,6 @@ def why_not(w: Workload, device: torch.device) -> str | None:
                                  ) or treatments.why_not(w, device)
     except ValueError as error:
         return str(error)
-
-
-def row(verdict: Verdict, case: pairs.Case) -> Row:
-    """Makes a row of the verdict, with the medians of all rounds and the head's rounds themselves."""
-    neither = verdict.word == "missing" and case.base.missing
-    base, head = (statistics.median(seconds) if seconds else None
-                  for seconds in (case.base_seconds, case.head_seconds))
-    return Row(case.workload, verdict, "skipped" if neither else verdict.word, base, head, tuple(case.head_seconds))
 
 
 def _tree(folder: Path) -> dict[Path, bytes]:

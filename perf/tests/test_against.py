@@ -22,7 +22,7 @@ from perf.measure import machine
 from perf.policy import accepted
 from perf.policy.accepted import Accepted
 from perf.run import against as pytest_against
-from perf.run.revision import Against, row
+from perf.run.revision import Against
 from perf.verdict.verdict import Side, Thresholds, Verdict
 from perf.workloads.workload import BARE, Workload
 
@@ -337,4 +337,4 @@ def test_what_fits_once_and_not_twice_is_skipped_unless_it_grew(peak: int, word:
     base, head = (Side({}, 1e-3, taken, missing="does not fit") for taken in (10, peak))
     case = pairs.Case(Thresholds(), base, head, workload=CELL, checked=True)
     assert case.done
-    assert row(case.verdict(), case).word == word
+    assert case.row(case.verdict()).word == word
