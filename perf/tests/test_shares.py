@@ -114,10 +114,10 @@ def test_a_model_whose_attention_sleeps_is_mostly_attention(monkeypatch):
     usual = count(call, CPU, model=True).shares
     assert usual.attention is not None
     assert 0.02 < usual.attention < 0.9
-    plain, x_NN = attention.Attention.forward, torch.randn(700, 700)
+    plain, x_NN = attention.Attention.forward, torch.randn(1000, 1000)
 
     def slow(self, *args, **kwargs):
-        for _ in range(10):
+        for _ in range(20):
             torch.mm(x_NN, x_NN)
         return plain(self, *args, **kwargs)
 
