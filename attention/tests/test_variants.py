@@ -96,7 +96,7 @@ def test_output_and_gradients_keep_the_error_rule(name: str, device: torch.devic
     base = call_for(name, device, batch=1, n=63, m=113, causal=True)
 
     # A compiled kernel, and cuDNN's plan for a shape on a GPU, take seconds a call.
-    many = 40 if of in CORE and device.type == "cpu" else 15
+    many = 25 if of in CORE and device.type == "cpu" else 15
     @settings(max_examples=4 if name in COMPILED else many)
     @given(calls(of, able))
     @example(base)

@@ -67,7 +67,6 @@ def cases(tree):
             for case in found}
 
 
-@pytest.mark.slow
 def test_a_slower_backend_is_a_failed_test(tree):
     edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
     before = command("git", "status", "--porcelain", cwd=tree).stdout

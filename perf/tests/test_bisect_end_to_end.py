@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import shutil
 
-import pytest
 import torch
 
 from perf.compare.bisect import comparing
@@ -15,7 +14,6 @@ from perf.workloads.ids import workload
 repository = repositories.repository
 
 
-@pytest.mark.slow
 def test_live_pairs_find_a_commit_that_clones_too_much(repository, capsys):
     """The project's own variant, a commit that doesn't import, and one whose counters rose: one pair tells."""
     root = repository.root
@@ -34,6 +32,7 @@ def test_live_pairs_find_a_commit_that_clones_too_much(repository, capsys):
     assert run(repository, comparing(w, torch.device("cpu")), seconds=0.0) == 0
     out = capsys.readouterr().out
     assert f"got slower: {hashes[2][:8]} number 2" in out
-    assert f"{hashes[1][:8]} number 1, 1 of 3\n    skipped, wrong: ZeroDivisionError: division by zero" in out
+    assert f"{hashes[1][:8]} number 1, 1 of 3\n    skipped, wrong: ImportError: " in out
+    assert "softmax.py can't be imported: ZeroDivisionError: division by zero" in " ".join(out.split())
     assert "aten::clone" in out
     assert "2 commits measured, 0 re-measurements, 1 skipped" in out

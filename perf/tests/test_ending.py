@@ -61,7 +61,7 @@ def test_a_kernel_that_is_no_product_is_a_hint(tmp_path):
 
 
 def test_many_rows_have_a_line_a_comparison(tmp_path):
-    """The default grid of a CPU has 107 rows to try: the whole of it stays within 120 lines, pytest's own included."""
+    """The whole default grid of a CPU stays within 120 lines, pytest's own included."""
     rows = default_grid()
     assert len(rows) > FEW
     lines = told(tmp_path, *rows)

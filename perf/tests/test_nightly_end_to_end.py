@@ -125,67 +125,80 @@ class Nightly:
         return sorted(map(load, (self.tree / ".perf/nights").glob("*.json")), key=lambda night: night.time)
 
 
+@pytest.fixture
+def github():
+    with serve() as server:
+        yield server
+
+
+def test_a_first_night(tree, github):
+    """Every step runs, and there is nothing to compare with."""
+    nightly = Nightly(tree, github)
+    first_night(nightly, git(tree, "rev-parse", "HEAD"))
+    assert github.issues == {}
+
+
+def first_night(nightly, commit):
+    code, out = nightly.run()
+    assert code == 0, out
+    [night] = nightly.records
+    assert {(one.benchmark, one.word) for one in night.findings} == {(EAGER, "new"), (TILED, "new")}
+    assert {step.name: step.outcome for step in night.steps} == {
+        "machine": "ok", "tests": "ok", "benchmarks": "ok", "launches": "ok", "screen": "skipped",
+        "verdict": "skipped", "bisection": "skipped", "learn": "ok", "alert": "ok", "site": "ok"}, out
+    history = load_history(nightly.tree / ".asv/results")
+    assert {row.commit for row in history.rows} == {commit}
+    assert {row.workload.id for row in history.rows} == {EAGER, TILED}
+
+
 @pytest.mark.slow
-def test_nights_speak_up_once(tree):
-    first = git(tree, "rev-parse", "HEAD")
-    with serve() as github:
-        nightly = Nightly(tree, github)
+def test_nights_speak_up_once(tree, github):
+    first, nightly = git(tree, "rev-parse", "HEAD"), Nightly(tree, github)
+    first_night(nightly, first)
 
-        code, said = nightly.run()  # nothing to compare with
-        assert code == 0, said
-        [night] = nightly.records
-        assert {(one.benchmark, one.word) for one in night.findings} == {(EAGER, "new"), (TILED, "new")}
-        assert {step.name: step.outcome for step in night.steps} == {
-            "machine": "ok", "tests": "ok", "benchmarks": "ok", "launches": "ok", "screen": "skipped",
-            "verdict": "skipped", "bisection": "skipped", "learn": "ok", "alert": "ok", "site": "ok"}, said
-        assert github.issues == {}
-        history = load_history(tree / ".asv/results")
-        assert {row.commit for row in history.rows} == {first}
-        assert {row.workload.id for row in history.rows} == {EAGER, TILED}
+    with (tree / "attention/masks.py").open("a") as file:
+        file.write("# words\n")
+    commit(tree, "words")
+    edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
+    slow = commit(tree, "Clone, and clone again")
+    nightly.kill_when(2, "evidence.jsonl")  # the first time while it measures
+    [kept] = measured(nightly.folder / "evidence.jsonl")
+    nightly.kill_when(2, "compared.jsonl")  # the second time while it compares
+    assert github.issues == {}
+    assert len(nightly.records) == 1
+    code, said = nightly.run()
+    assert code == 1, said
+    assert "tests: done before" in said
+    assert "benchmarks: done before" in said
+    rows = measured(nightly.folder / "evidence.jsonl")
+    assert len(rows) == 2  # nothing was measured twice
+    assert rows[0] == kept
+    assert set(Counter(line["finding"]["benchmark"] for line in
+                       lines(nightly.folder / "compared.jsonl")).values()) == {1}
+    night = nightly.records[-1]
+    found = {one.benchmark: one for one in night.findings}
+    assert {name: one.word for name, one in found.items()} == {EAGER: "regressed", TILED: "unchanged"}
+    assert (night.base, night.head) == (first, slow)
+    assert (found[EAGER].since, found[EAGER].author) == (slow, "Ada")
+    assert found[EAGER].subject == "Clone, and clone again"
+    assert "20 more operators: aten::clone" in found[EAGER].why
+    assert [commit for commit, _ in found[EAGER].samples] == [first, slow]
+    assert len(nightly.folders) == 2
+    [issue] = github.open
+    assert slow[:8] in issue["body"]
+    assert EAGER in issue["body"]
+    page = (tree / ".site/index.html").read_text()
+    assert "Clone, and clone again" in page
 
-        with (tree / "attention/masks.py").open("a") as file:
-            file.write("# words\n")
-        commit(tree, "words")
-        edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
-        slow = commit(tree, "Clone, and clone again")
-        nightly.kill_when(2, "evidence.jsonl")  # the first time while it measures
-        [kept] = measured(nightly.folder / "evidence.jsonl")
-        nightly.kill_when(2, "compared.jsonl")  # the second time while it compares
-        assert github.issues == {}
-        assert len(nightly.records) == 1
-        code, said = nightly.run()
-        assert code == 1, said
-        assert "tests: done before" in said
-        assert "benchmarks: done before" in said
-        rows = measured(nightly.folder / "evidence.jsonl")
-        assert len(rows) == 2  # nothing was measured twice
-        assert rows[0] == kept
-        assert set(Counter(line["finding"]["benchmark"] for line in
-                           lines(nightly.folder / "compared.jsonl")).values()) == {1}
-        night = nightly.records[-1]
-        found = {one.benchmark: one for one in night.findings}
-        assert {name: one.word for name, one in found.items()} == {EAGER: "regressed", TILED: "unchanged"}
-        assert (night.base, night.head) == (first, slow)
-        assert (found[EAGER].since, found[EAGER].author) == (slow, "Ada")
-        assert found[EAGER].subject == "Clone, and clone again"
-        assert "20 more operators: aten::clone" in found[EAGER].why
-        assert [commit for commit, _ in found[EAGER].samples] == [first, slow]
-        assert len(nightly.folders) == 2
-        [issue] = github.open
-        assert slow[:8] in issue["body"]
-        assert EAGER in issue["body"]
-        page = (tree / ".site/index.html").read_text()
-        assert "Clone, and clone again" in page
-
-        nightly.remember(12)
-        code, said = nightly.run()  # the night is over: this is another one, of the same commit
-        assert code == 1, said
-        assert [step.outcome for step in nightly.records[-1].steps if step.name == "screen"] == ["ok"], said
-        assert set(nightly.remembered()["launches"]) == {TILED}  # what regressed is found again tomorrow
-        assert len(nightly.folders) == len(nightly.records) == 3
-        assert nightly.records[-1].base == first  # what regressed is not the base of the next night
-        assert [issue["number"] for issue in github.open] == [1]
-        assert len(github.issues) == 1
-        assert github.comments == {}
-        assert not list(tree.parent.glob("perf-base-*"))
-        assert json.loads((nightly.folder / "steps/alert.json").read_text())["outcome"] == "ok"
+    nightly.remember(12)
+    code, said = nightly.run()  # the night is over: this is another one, of the same commit
+    assert code == 1, said
+    assert [step.outcome for step in nightly.records[-1].steps if step.name == "screen"] == ["ok"], said
+    assert set(nightly.remembered()["launches"]) == {TILED}  # what regressed is found again tomorrow
+    assert len(nightly.folders) == len(nightly.records) == 3
+    assert nightly.records[-1].base == first  # what regressed is not the base of the next night
+    assert [issue["number"] for issue in github.open] == [1]
+    assert len(github.issues) == 1
+    assert github.comments == {}
+    assert not list(tree.parent.glob("perf-base-*"))
+    assert json.loads((nightly.folder / "steps/alert.json").read_text())["outcome"] == "ok"
