@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
     from perf.compare.checkout import ROOT, resolve
     from perf.history import destination
     from perf.nightly import schedule
-    from perf.nightly.compare import stop
     from perf.nightly.night import Options, acceptance
+    from perf.nightly.process import stop
 
     folder = destination.results_dir(ROOT) if options.results is None else options.results.absolute()
     settings = Options(options.device, options.grid, folder, _folder(ROOT, options.nights), _folder(ROOT, options.work),

@@ -9,6 +9,6 @@ lock (process.py, lock.py).
 | machine, tests, benchmarks | measure.py |
 | launches, screen, learn | screen.py; controls.py measures, memory.py remembers |
 | verdict | verdict.py asks, compare.py measures |
-| bisection | bisection.py asks, blame.py measures |
-| alert, site | publish.py; record.py makes what they publish |
+| bisection | bisection.py |
+| alert, site | publish.py |
 """

@@ -9,10 +9,10 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from perf.compare import live, pairs
 from perf.compare.checkout import ROOT, checkout, head_folder
@@ -20,11 +20,13 @@ from perf.compare.closure import unchanged
 from perf.compare.record import Finding
 from perf.compare.row import Row
 from perf.nightly.folder import append, lines
+from perf.nightly.process import stop
 from perf.policy.thresholds import Thresholds
+from perf.system.tools import group_by
+from perf.verdict.verdict import Verdict
 from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
-T = TypeVar("T")
 Decision = tuple[Finding, Sequence[float], float]  # with the log ratios of its pairs, and the seconds it took
 AGAIN = "invalid"  # the word of what the machine spoiled, which is measured again
 
@@ -63,14 +65,20 @@ def findings(results: Path) -> dict[str, Finding]:
 
 
 def finding(line: Mapping[str, Any]) -> Finding:
+    """Reads the finding of a line."""
     return Finding(**line["finding"] | {"samples": ()})
+
+
+def verdict(one: Finding) -> Verdict:
+    """Returns the verdict that a finding holds, without what its pairs could have told apart."""
+    return Verdict(one.word, one.ratio, one.low, one.high, one.pairs, one.why, 0)
 
 
 def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
            clock: Callable[[], float] = time.monotonic) -> Iterator[Decision]:
     """Compares each, and yields it as soon as it is decided. What the seconds don't suffice for is left out."""
     end = clock() + seconds
-    for base, of_base in group(requests, lambda one: one.base).items():
+    for base, of_base in group_by(requests, lambda one: one.base).items():
         with checkout(base, root) as folder:
             timed = []
             for one in of_base:
@@ -79,20 +87,12 @@ def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
                     yield Finding.of(Row.unchanged(w)), (), 0.0
                 else:
                     timed.append((w, one))
-            for together in group(timed, lambda each: each[0].variant).values():  # they share their launches
+            for together in group_by(timed, lambda each: each[0].variant).values():  # they share their launches
                 left = end - clock()
                 if left <= 0:
                     return
                 most = min(left, live.budget(device.partition(":")[0], len(together)))
                 yield from _pairs(together, folder, head_folder(root), device, most, len(timed), clock)
-
-
-def group(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
-    """Groups the items by their key, in the order of each group's first."""
-    groups: dict[str, list[T]] = {}
-    for one in items:
-        groups.setdefault(key(one), []).append(one)
-    return groups
 
 
 def _pairs(together: Sequence[tuple[Workload, Request]], base: Path, head: Path, device: str, seconds: float,
@@ -109,16 +109,6 @@ def _pairs(together: Sequence[tuple[Workload, Request]], base: Path, head: Path,
         start = clock()
 
 
-def stop(signum: int, frame: Any) -> None:
-    """Ends the process by an exception, so that the base's folder is removed too."""
-    sys.exit(128 + signum)
-
-
-def arguments(words: Sequence[str]) -> tuple[Path, Path]:
-    request, results = map(Path, words)
-    return request, results
-
-
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
-    main(*arguments(sys.argv[1:]))
+    main(*map(Path, sys.argv[1:]))

@@ -15,6 +15,7 @@ from perf.measure.clocks import clock
 from perf.measure.fitness import Watch, unfit
 from perf.measure.sampling import sample
 from perf.nightly.folder import append, lines
+from perf.system.tools import first_line, group_by
 
 PRECISION = {"cuda": 0.002, "cpu": 0.01}
 
@@ -32,7 +33,7 @@ def main(device: torch.device, launch: int, results: Path, all_controls: Sequenc
             watch.begin()
             samples = sample(timer, plan, precision=PRECISION[device.type], watch=watch.sample)
         except (RuntimeError, ValueError) as error:
-            print(f"{control.name}: {error}".splitlines()[0], flush=True)
+            print(f"{control.name}: {first_line(error)}", flush=True)
             continue
         if reason := unfit(watch.end()):
             print(f"{control.name}: {reason}", flush=True)
@@ -43,10 +44,8 @@ def main(device: torch.device, launch: int, results: Path, all_controls: Sequenc
 
 def launches(results: Path) -> dict[str, list[float]]:
     """Reads the medians of each control's launches, by its name."""
-    medians: dict[str, list[float]] = {}
-    for line in lines(results):
-        medians.setdefault(line["control"], []).append(line["seconds"])
-    return medians
+    return {name: [line["seconds"] for line in group]
+            for name, group in group_by(lines(results), lambda line: line["control"]).items()}
 
 
 if __name__ == "__main__":

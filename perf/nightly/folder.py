@@ -20,6 +20,7 @@ from perf.compare.record import Step
 from perf.system import files
 
 SCHEMA = 1
+COMPARED, BISECTED = "compared.jsonl", "bisected.jsonl"  # a line for each benchmark
 RESUMED = 20 * 3600.0  # seconds after its begin that a night is taken up again; later it is another night
 
 

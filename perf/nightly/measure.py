@@ -23,7 +23,7 @@ def look(root: Path, device: str | None, sleep: Callable[[float], None] = time.s
     for left in reversed(range(LOOKS)):
         words = [sys.executable, "-m", "perf", "machine", *([device] if device else [])]
         done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, 1):
+        if done.returncode not in (exit_codes.OK, exit_codes.FAILED):
             raise ValueError((done.stderr.strip().splitlines() or [status(done.returncode)])[-1])
         try:
             machine = Machine.read(done.stdout)
@@ -71,13 +71,11 @@ def one_pass(night: Night, step: str, number: int, only: Collection[str] = ()) -
     """
     history = [f"--perf-history={night.options.results}"] if number == 1 else []
     keywords = ["-k", " or ".join(only)] if only else []  # ids are words to -k
-    code = night.run(step, "pytest", "perf/", "--benchmark-only", *selection(night.device, night.options),
-                     f"--perf-evidence={night.evidence_of(number)}",
-                     "--perf-unfit=invalid", "--perf-resume", *history, *keywords)
+    code = night.demand(step, "pytest", "perf/", "--benchmark-only", *selection(night.device, night.options),
+                        f"--perf-evidence={night.evidence_of(number)}", "--perf-unfit=invalid", "--perf-resume",
+                        *history, *keywords, allowed=(exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT))
     if code == exit_codes.UNFIT:
         raise Unfit(f"the machine was unfit for all that was tried; {night.folder.log(step)}")
-    if code not in (0, 1):
-        raise ValueError(f"{status(code)}: {night.last_line(step)}; {night.folder.log(step)}")
 
 
 def rows(evidence: Path) -> dict[str, Evidence]:

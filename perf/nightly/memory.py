@@ -10,6 +10,7 @@ from typing import Any
 from perf.measure.evidence import Evidence
 from perf.measure.machine import TOLD_ONLY
 from perf.nightly.folder import write
+from perf.system.tools import first_line
 from perf.verdict.nightly import Suspect, recorded
 from perf.verdict.nights import Measured
 from perf.verdict.verdict import Verdict
@@ -59,7 +60,7 @@ def load(folder: Path, device: str, before: float) -> tuple[list[Measured], list
             if record["device"] == device and record["began"] < before:
                 nights.append((float(record["began"]), Measured.from_json(json.dumps(record["night"]))))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path}: {str(error).splitlines()[0]}")
+            problems.append(f"{path}: {first_line(error)}")
     return [measurement for _, measurement in sorted(nights, key=lambda one: one[0])], problems
 
 

@@ -5,7 +5,7 @@ import functools
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -92,6 +92,13 @@ class Night:
         return process.run([sys.executable, "-m", *words], self.folder.log(name), root=self.root, lock=self.lock,
                            secrets=secrets)
 
+    def demand(self, name: str, *words: str, allowed: Collection[int] = (0,)) -> int:
+        """Does as `run`, and raises ValueError, in one line, for an exit status that is not `allowed`."""
+        code = self.run(name, *words)
+        if code not in allowed:
+            raise ValueError(f"{process.status(code)}: {self.last_line(name)}; {self.folder.log(name)}")
+        return code
+
     def last_line(self, name: str) -> str:
         return process.last_line(self.folder.log(name))
 
@@ -146,5 +153,3 @@ def acceptance() -> Why:
         return accepted(entries, finding.benchmark, finding.since)
 
     return why
-
-

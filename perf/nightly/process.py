@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 HOURS = 4.0  # after which a step has hung
 SECRETS = ("GITHUB_TOKEN", "PERF_WEBHOOK_URL")  # for the alert alone
@@ -41,6 +42,11 @@ def run(words: Sequence[str], log: Path, *, root: Path, lock: int | None = None,
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def stop(signum: int, frame: Any) -> None:
+    """Handles SIGTERM: it ends the process by an exception, so that folders and locks are given back."""
+    sys.exit(128 + signum)
 
 
 def last_line(log: Path) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 from perf.alerts.sets import Why, alarms
 from perf.compare.checkout import resolve
 from perf.compare.record import Comparison
-from perf.nightly import measure, record
+from perf.nightly import measure
 from perf.nightly.bisection import bisection
 from perf.nightly.folder import Folder, Result, take
 from perf.nightly.night import Machine, Night, Options
-from perf.nightly.publish import alert, site
+from perf.nightly.publish import alert, save, site
 from perf.nightly.screen import launches, learn, screen
 from perf.nightly.steps import Job, run
 from perf.nightly.verdict import DECIDED, verdict
@@ -48,7 +48,7 @@ def run_night(root: Path, options: Options, head: str, lock: int, *,
     night = Night(root, options, folder, head, machine, device, lock)
     say(f"night {folder.path.name}: {head[:8]} on {device}, in {folder.path}")
     results = run(JOBS, night, folder, say)
-    return night, record.save(night, steps), results
+    return night, save(night, steps), results
 
 
 def all_measured(folder: Folder) -> bool:

@@ -12,10 +12,9 @@ from perf.bench import controls as frozen
 from perf.compare import live
 from perf.measure.evidence import Evidence
 from perf.nightly import compare, controls, memory
-from perf.nightly.folder import lines, write
+from perf.nightly.folder import COMPARED, lines, write
 from perf.nightly.measure import one_pass, rows
 from perf.nightly.night import Night, acceptance
-from perf.nightly.process import status
 from perf.nightly.steps import Skipped
 from perf.policy.thresholds import Thresholds
 from perf.verdict.control_groups import groups
@@ -31,9 +30,7 @@ def launches(night: Night) -> None:
     differ by, and what the machine did to everything."""
     one_pass(night, "launches", LAUNCHES)
     for launch in range(1, LAUNCHES + 1):
-        code = night.run("launches", controls.__name__, night.device, str(launch), str(_controls(night)))
-        if code:
-            raise ValueError(f"{status(code)}: {night.last_line('launches')}; {night.folder.log('launches')}")
+        night.demand("launches", controls.__name__, night.device, str(launch), str(_controls(night)))
 
 
 def screen(night: Night) -> None:
@@ -72,13 +69,12 @@ def learn(night: Night) -> None:
     screening = result(night)
     suspects = {one.benchmark: one for one in (*screening["suspects"], *screening["audits"])} if screening else {}
     pairs, regressions, why = [], [], acceptance()
-    for line in lines(night.folder.path / "compared.jsonl"):
+    for line in lines(night.folder.path / COMPARED):
         finding = compare.finding(line)
         if finding.word == "regressed" and why(finding) is None:
             regressions.append(finding.benchmark)
         if (suspect := suspects.get(finding.benchmark)) and finding.word != "unchanged":
-            verdict = Verdict(finding.word, finding.ratio, finding.low, finding.high, finding.pairs, finding.why, 0)
-            pairs.append((suspect, line["ratios"], verdict))
+            pairs.append((suspect, line["ratios"], compare.verdict(finding)))
     path = night.options.nights / f"{night.folder.path.name}{memory.SUFFIX}"
     memory.save(path, night.folder.start, night.device, memory.lesson(_measurement(night), pairs, regressions))
 

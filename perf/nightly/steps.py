@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from perf.nightly.folder import Folder, Result
+from perf.system.tools import first_line
 
 T = TypeVar("T")
 
@@ -72,13 +73,9 @@ def _run(job: Job[T], night: T, folder: Folder) -> Result:
     except Skipped as error:
         outcome, reason = "skipped", str(error)
     except Exception as error:  # whatever it is, the record has it
-        outcome, reason, unfit = "failed", _line(error), isinstance(error, Unfit)
+        outcome, reason, unfit = "failed", first_line(error), isinstance(error, Unfit)
         if not isinstance(error, ValueError | OSError):
+            reason = f"{type(error).__name__}: {reason}"
             with folder.log(job.name).open("a", encoding="utf-8") as log:
                 traceback.print_exception(error, file=log)
     return Result(job.name, outcome, reason, round(time.monotonic() - started, 1), unfit)
-
-
-def _line(error: Exception) -> str:
-    line = (str(error).strip() or "no reason given").splitlines()[0]
-    return line if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {line}"

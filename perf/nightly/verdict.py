@@ -3,20 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from perf.alerts.sets import Why, alarms
 from perf.compare.checkout import resolve
 from perf.compare.record import Comparison, Failed, Finding
 from perf.history import figures
 from perf.measure.evidence import Evidence
-from perf.nightly import compare, folder, screen
+from perf.nightly import compare, screen
 from perf.nightly.compare import Request
+from perf.nightly.folder import COMPARED, write
 from perf.nightly.measure import rows
 from perf.nightly.night import Night, acceptance
-from perf.nightly.process import status
-from perf.nightly.quiet import last_quiet
 from perf.nightly.steps import Skipped, Unfit
 from perf.verdict.nightly import Suspect
 from perf.verdict.verdict import Verdict
@@ -34,12 +33,20 @@ def base(night: Night) -> str | None:
     return resolve(night.root, revision) if revision else None
 
 
-def request(night: Night) -> Path:
-    return night.folder.path / "compare.json"
+def last_quiet(earlier: Iterable[Comparison], accepted: Why) -> str | None:
+    """Returns the head of the newest quiet night of `earlier`, which begins with the newest; None without one."""
+    return next((one.head for one in earlier if quiet(one, accepted)), None)
 
 
-def results(night: Night) -> Path:
-    return night.folder.path / "compared.jsonl"
+def quiet(comparison: Comparison, accepted: Why) -> bool:
+    """Tells whether a night measured, compared if there was something to compare with, and nothing regressed that is
+    not accepted by now.
+
+    What is merely undecided does not stand in the way: tomorrow it would be so again, and the base would never move.
+    """
+    outcomes = {step.name: step.outcome for step in comparison.steps}
+    measured = outcomes.get("benchmarks") == "ok" and outcomes.get("verdict") != "failed"
+    return measured and not alarms(comparison, accepted)
 
 
 def verdict(night: Night) -> None:
@@ -54,14 +61,14 @@ def verdict(night: Night) -> None:
         requests = by_urgency(screening, evidence, against, higher_counts(night, evidence, against))
     open_ = open_regressions(night.earlier())
     requests = [replace(one, timed=one.timed or one.benchmark in open_) for one in requests]
-    folder.write(request(night), {"device": night.device, "seconds": PART * night.options.budget,
-                                  "wanted": [asdict(one) for one in requests]})
-    code = night.run("verdict", compare.__name__, str(request(night)), str(results(night)))
-    if code:
-        raise ValueError(f"{status(code)}: {night.last_line('verdict')}; {night.folder.log('verdict')}")
-    found = compare.findings(results(night)).values()
-    if (invalid := next((one for one in found if one.word == "invalid"), None)) and not any(
-            one.word in DECIDED for one in found):
+    request = night.folder.path / "compare.json"
+    write(request, {"device": night.device, "seconds": PART * night.options.budget,
+                    "wanted": [asdict(one) for one in requests]})
+    results = night.folder.path / COMPARED
+    night.demand("verdict", compare.__name__, str(request), str(results))
+    compared = compare.findings(results).values()
+    if (invalid := next((one for one in compared if one.word == "invalid"), None)) and not any(
+            one.word in DECIDED for one in compared):
         raise Unfit(f"the machine was unfit for all that was compared: {invalid.why}")
 
 
@@ -123,22 +130,18 @@ def findings(evidence: Mapping[str, Evidence], compared: Mapping[str, Finding], 
 
     `first`: there is nothing to compare with, so all is new. `cleared` are history's verdicts on what was not compared.
     """
-    found = []
-    for name, row in evidence.items():
-        if row.outcome == "wrong":
-            found.append(Finding(name, "time", "seconds", "wrong", why=row.reason or ""))
-        elif name in compared:
-            found.append(compared[name])
-        elif name in cleared:
-            v = cleared[name]
-            found.append(Finding(name, "time", "seconds", v.word, None, row.median, v.ratio, v.low, v.high, 0, v.why,
-                                 v.certified))
-        elif row.outcome == "invalid":
-            found.append(Finding(name, "time", "seconds", "invalid", why=row.reason or ""))
-        elif row.outcome == "ok":
-            word = "new" if first else "inconclusive"
-            found.append(Finding(name, "time", "seconds", word, head=row.median, why=no_verdict))
-    return found
+    def finding(name: str, row: Evidence) -> Finding:
+        if name in compared and row.outcome != "wrong":
+            return compared[name]
+        if (v := cleared.get(name)) and row.outcome != "wrong":
+            return Finding(name, "time", "seconds", v.word, None, row.median, v.ratio, v.low, v.high, 0, v.why,
+                           v.certified)
+        if row.outcome == "ok":
+            return Finding(name, "time", "seconds", "new" if first else "inconclusive", head=row.median, why=no_verdict)
+        return Finding(name, "time", "seconds", row.outcome, why=row.reason or "")
+
+    return [finding(name, row) for name, row in evidence.items() if row.outcome in ("ok", "wrong", "invalid")
+            or name in compared or name in cleared]
 
 
 def failures(evidence: Mapping[str, Evidence]) -> list[Failed]:

@@ -15,12 +15,11 @@ from perf.alerts.markdown import command_block
 from perf.commands import nightly as command
 from perf.compare import record as nights
 from perf.measure.evidence import Evidence, Writer
-from perf.nightly import blame, compare, measure, night, record
+from perf.nightly import bisection, compare, measure, night, publish
 from perf.nightly.bisection import LATE, with_commits
 from perf.nightly.folder import Folder, Result, append, lines
-from perf.nightly.quiet import last_quiet
 from perf.nightly.schedule import MEASURE, all_measured, exit_code, head_commit
-from perf.nightly.verdict import failures, findings
+from perf.nightly.verdict import failures, findings, last_quiet
 from perf.system import exit_codes
 from perf.tests.comparisons import FA2, SDPA, SINCE, bisected, comparison, finding, nobody
 from perf.verdict.search import Found, Step
@@ -132,11 +131,11 @@ def test_what_vanished():
     command = "python -m pytest --perf-grid=quick --perf-against=1"
     before = comparison(finding("ok"), finding("ok", FA2), command=command)
     of_another = comparison(finding("ok", "other"), command="python -m pytest --perf-grid=full")
-    assert record.vanished([of_another, before], {SDPA}, before.command) == [FA2]
-    assert record.vanished([before], {SDPA}, before.command.replace("=1", "=2")) == [FA2]  # against another commit
-    assert record.vanished([of_another, before], {SDPA, FA2, "more"}, before.command) == []
-    assert record.vanished([of_another], {SDPA}, before.command) == []
-    assert record.vanished([], {SDPA}, before.command) == []
+    assert publish.vanished([of_another, before], {SDPA}, before.command) == [FA2]
+    assert publish.vanished([before], {SDPA}, before.command.replace("=1", "=2")) == [FA2]  # against another commit
+    assert publish.vanished([of_another, before], {SDPA, FA2, "more"}, before.command) == []
+    assert publish.vanished([of_another], {SDPA}, before.command) == []
+    assert publish.vanished([], {SDPA}, before.command) == []
 
 
 def test_a_night_says_its_device():
@@ -178,7 +177,7 @@ def steps_of(levels, *steps):
     ([1, None, None], [(0, 1), (1, 2)], (0, 1)),
 ])
 def test_the_step_that_takes_most_is_blamed(levels, steps, worst):
-    assert blame.worst(steps_of(levels, *steps)) == Step(*worst)
+    assert bisection.worst(steps_of(levels, *steps)) == Step(*worst)
 
 
 def test_time_that_has_ended_ends_the_search():
@@ -189,10 +188,10 @@ def test_time_that_has_ended_ends_the_search():
         asked.append(seconds)
         return Verdict("ok", 1.0, 1.0, 1.0, 5, "", 0)
 
-    limited, here = blame.until(10.0, compared, lambda: next(now)), Path(".")
+    limited, here = bisection.until(10.0, compared, lambda: next(now)), Path(".")
     limited(here, here, 60.0)
     limited(here, here, 60.0)
-    with pytest.raises(blame.Late):
+    with pytest.raises(bisection.Late):
         limited(here, here, 60.0)
     assert asked == [10.0, 1.0]
 
@@ -234,12 +233,12 @@ class Levels:
 def test_a_commit_is_found_and_asked_first_of_the_next_benchmark(tmp_path, commits, capsys):
     good, *rest = commits
     compare_ = Levels()
-    assert blame.find(rest, good, compare_, 1.0, tmp_path) == blame.Blame(commits[5])
+    assert bisection.find(rest, good, compare_, 1.0, tmp_path) == bisection.Blame(commits[5])
     assert compare_.asked > 1
     compare_.asked = 0
-    assert blame.find(rest, good, compare_, 1.0, tmp_path, [commits[5]]) == blame.Blame(commits[5])
+    assert bisection.find(rest, good, compare_, 1.0, tmp_path, [commits[5]]) == bisection.Blame(commits[5])
     assert compare_.asked == 1
-    assert blame.find(rest, good, compare_, 1.0, tmp_path, [commits[2]]) == blame.Blame(commits[5])
+    assert bisection.find(rest, good, compare_, 1.0, tmp_path, [commits[2]]) == bisection.Blame(commits[5])
 
 
 def never(base, head, seconds):
@@ -247,7 +246,7 @@ def never(base, head, seconds):
 
 
 def test_the_only_commit_needs_no_measuring(tmp_path, commits):
-    assert blame.find(commits[-1:], commits[0], never, 1.0, tmp_path) == blame.Blame(commits[-1])
+    assert bisection.find(commits[-1:], commits[0], never, 1.0, tmp_path) == bisection.Blame(commits[-1])
 
 
 @pytest.mark.slow
@@ -267,29 +266,29 @@ def test_commits_that_do_not_touch_a_benchmark_s_code_are_not_asked(tmp_path):
         made.append(git(tmp_path, "rev-parse", "HEAD"))
     eager, tiled = (replace(CELL, backend=name) for name in ("eager", "tiled"))
     good, *commits = made
-    found = blame.changes([eager], good, commits[:3], tmp_path)
+    found = bisection.changes([eager], good, commits[:3], tmp_path)
     assert found == {eager.id: [made[3]]}
-    found = blame.changes([eager, tiled], good, commits, tmp_path)
+    found = bisection.changes([eager, tiled], good, commits, tmp_path)
     assert made[1] in found[tiled.id]
     assert made[2] not in found[tiled.id]
     assert {made[3], made[4]} <= set(found[eager.id])  # what can't be read may be the one
     git(tmp_path, "rm", "-r", "--quiet", "attention")
     git(tmp_path, "commit", "--quiet", "--message", "without attention/")
     without = git(tmp_path, "rev-parse", "HEAD")
-    assert blame.changes([eager], good, [made[1], without], tmp_path) == {eager.id: [without]}
+    assert bisection.changes([eager], good, [made[1], without], tmp_path) == {eager.id: [without]}
     gone = replace(CELL, backend="gone")
-    assert blame.changes([gone], good, commits[:3], tmp_path) == {gone.id: commits[:3]}
+    assert bisection.changes([gone], good, commits[:3], tmp_path) == {gone.id: commits[:3]}
 
 
 def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path, commits, monkeypatch, capsys):
     """Of the first the commit is found; the second's good commit is the bad one itself."""
-    monkeypatch.setattr(blame, "comparing", lambda w, device: Levels())
+    monkeypatch.setattr(bisection, "comparing", lambda w, device: Levels())
     other = replace(CELL, n=1024, m=1024)
     request, results = tmp_path / "bisect.json", tmp_path / "bisected.jsonl"
     wanted = [{"benchmark": CELL.id, "good": commits[0]}, {"benchmark": other.id, "good": commits[7]}]
     request.write_text(json.dumps({"device": "cpu", "seconds": 60.0, "bad": commits[7], "wanted": wanted}))
-    blame.main(request, results, tmp_path)
-    blame.main(request, results, tmp_path)  # all is known
+    bisection.main(request, results, tmp_path)
+    bisection.main(request, results, tmp_path)  # all is known
     first, second = lines(results)
     assert (first["benchmark"], first["since"], first["why"]) == (CELL.id, commits[5], "")
     assert (second["benchmark"], second["since"]) == (other.id, None)
@@ -297,7 +296,7 @@ def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path,
 
 
 def test_a_regression_that_is_not_seen_again_has_no_commit(tmp_path, commits, capsys):
-    found = blame.find(commits[1:4], commits[0], Levels(), 1.0, tmp_path)
+    found = bisection.find(commits[1:4], commits[0], Levels(), 1.0, tmp_path)
     assert found.since is None
     assert found.why.startswith("not bisected: measured again, it was ok")
 
