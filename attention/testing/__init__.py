@@ -1,4 +1,4 @@
-"""Is a variant right? Inputs, the reference in float64, the rule, and the mutants that measure how good the rule is."""
+"""Tells whether a variant is right: inputs, the reference in float64, the rule, and mutants, which measure the rule."""
 from attention.testing.inputs import inputs, needles
 from attention.testing.reference import Reference, check, gradients
 from attention.testing.rule import FLOOR, K, Report

@@ -22,7 +22,7 @@ _aten = torch.ops.aten
 # What is around a call: its inputs, its output, the module's own numbers.
 
 def around(call: Callable[..., torch.Tensor]) -> Fault:
-    """`call(forward, q, k, v, **masked)` stands in for the module's forward."""
+    """Puts `call(forward, q, k, v, **masked)` in the place of the module's forward."""
     def change(module: Attention) -> None:
         forward = module.forward
         module.forward = lambda *qkv, **masked: call(forward, *qkv, **masked)  # type: ignore[method-assign]
@@ -31,17 +31,17 @@ def around(call: Callable[..., torch.Tensor]) -> Fault:
 
 
 def on_inputs(alter: Callable[..., tuple[torch.Tensor, ...]]) -> Fault:
-    """`alter(q, k, v)` are the inputs."""
+    """Gives the module `alter(q, k, v)` for its inputs."""
     return around(lambda forward, *qkv, **masked: forward(*alter(*qkv), **masked))
 
 
 def on_output(alter: Callable[[torch.Tensor], torch.Tensor]) -> Fault:
-    """`alter(out)` is the output."""
+    """Makes `alter(out)` the output."""
     return around(lambda forward, *qkv, **masked: alter(forward(*qkv, **masked)))
 
 
 def scaled(factor: float | None) -> Fault:
-    """The scale is multiplied by `factor`; None: there is none."""
+    """Multiplies the scale by `factor`; None makes it 1."""
     def change(module: Attention) -> None:
         module.scale = 1.0 if factor is None else module.scale * factor
 
@@ -49,7 +49,7 @@ def scaled(factor: float | None) -> Fault:
 
 
 def replaced(x: torch.Tensor, index: Any, value: Any, dim: int = 2) -> torch.Tensor:
-    """x with `value` at `index` of a dimension."""
+    """Copies x, and writes `value` at `index` of a dimension."""
     x = x.clone()
     x.select(dim, index).copy_(torch.as_tensor(value, dtype=x.dtype, device=x.device))
     return x
@@ -69,25 +69,25 @@ def lost_value(key: int) -> Fault:
 
 def interleaved(forward: Callable[..., torch.Tensor], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                 **masked: Any) -> torch.Tensor:
-    """Query head h has key head h mod G, not h // (H / G)."""
+    """Gives query head h the key head h mod G, not h // (H / G)."""
     order = torch.arange(q.shape[1], device=q.device).view(-1, k.shape[1]).T.flatten()
     return forward(q[:, order], k, v, **masked)[:, order.argsort()]
 
 
 def late_rows(out: torch.Tensor) -> torch.Tensor:
-    """The last quarter of the rows is each the row before."""
+    """Replaces each of the last quarter of the rows by the row before it."""
     start = out.shape[2] - max(1, out.shape[2] // 4)
     return torch.cat([out[:, :, :start], out[:, :, start - 1:-1] if start else out], 2)
 
 
 def no_tail(out: torch.Tensor) -> torch.Tensor:
-    """Rows beyond the last whole tile stay empty."""
+    """Leaves the rows beyond the last whole tile empty."""
     whole = out.shape[2] // TILE * TILE
     return torch.cat([out[:, :, :whole], torch.zeros_like(out[:, :, whole:])], 2)
 
 
 def unseen(key: int) -> Fault:
-    """One key is left out: by a key mask, or where the function takes none by `visible` of its backend."""
+    """Leaves one key out: by a key mask, or where the function takes none by `visible` of its backend."""
     def masking(forward: Callable[..., torch.Tensor], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                 key_mask_BM: torch.Tensor | None = None) -> torch.Tensor:
         keep = torch.ones(k.shape[0], k.shape[2], dtype=torch.bool, device=k.device)
@@ -107,13 +107,13 @@ def unseen(key: int) -> Fault:
 
 
 def _at(key: int, k: torch.Tensor) -> int:
-    """A key by number; -1 is the last, -2 the middle."""
+    """Finds a key by number; -1 is the last, -2 the middle."""
     m = k.shape[2]
     return {-1: m - 1, -2: m // 2}.get(key, min(key, m - 1))
 
 
 def flag(causal: bool) -> Fault:
-    """The module takes itself for one that is `causal`, or not."""
+    """Makes the module take itself for one that is `causal`, or not."""
     def change(module: Attention) -> None:
         if module.causal == causal or not (module.variant.function.causal if causal else module.variant.function.full):
             raise ValueError("it is so already, or can't be")
@@ -125,7 +125,7 @@ def flag(causal: bool) -> Fault:
 # What a function tells the kernel.
 
 def attending(call: Callable[..., torch.Tensor]) -> Fault:
-    """`call(attend, q, k, v, **told)` stands in for the kernel."""
+    """Puts `call(attend, q, k, v, **told)` in the place of the kernel."""
     def change(module: Attention) -> None:
         attend = module._attend
         module._attend = lambda *qkv, **told: call(attend, *qkv, **told)
@@ -134,12 +134,12 @@ def attending(call: Callable[..., torch.Tensor]) -> Fault:
 
 
 def without(word: str) -> Fault:
-    """The kernel is not told `word`."""
+    """Leaves `word` out of what the kernel gets."""
     return attending(lambda attend, *qkv, **told: attend(*qkv, **{x: y for x, y in told.items() if x != word}))
 
 
 def told(word: str, alter: Callable[..., Any]) -> Fault:
-    """The kernel is told `alter(value, q, k)` where it is told `word`."""
+    """Gives the kernel `alter(value, q, k)` for `word`, where it gets that."""
     def call(attend: Callable[..., torch.Tensor], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
              **words: Any) -> torch.Tensor:
         if words.get(word) is not None:
@@ -150,7 +150,7 @@ def told(word: str, alter: Callable[..., Any]) -> Fault:
 
 
 def edge(left: int = 0, right: int = 0) -> Fault:
-    """The band's edges are moved."""
+    """Moves the edges of the band."""
     def alter(band: masks.Band, q: torch.Tensor, k: torch.Tensor) -> masks.Band:
         return masks.Band(None if band.left is None else band.left + left,
                           None if band.right is None else band.right + right)
@@ -159,7 +159,7 @@ def edge(left: int = 0, right: int = 0) -> Fault:
 
 
 def to_first_key(band: masks.Band, q: torch.Tensor, k: torch.Tensor) -> masks.Band:
-    """Queries are aligned to the first key, as PyTorch's is_causal has it."""
+    """Aligns queries to the first key, as PyTorch's is_causal has it."""
     shift = k.shape[2] - q.shape[2]
     return masks.Band(None if band.left is None else band.left + shift,
                       None if band.right is None else band.right - shift)
@@ -176,7 +176,7 @@ def next_head(bias: Callable, q: torch.Tensor, k: torch.Tensor) -> Callable:
 # Parameters and options.
 
 def having(alter: Callable[[torch.Tensor], torch.Tensor], *, learned: bool = True) -> Fault:
-    """The function works with `alter(parameter)` of each parameter that is `learned`, or that is drawn."""
+    """Makes the function work with `alter(parameter)` of each parameter that is `learned`, or that is drawn."""
     def change(module: Attention) -> None:
         names = {x for x, _ in (module.named_parameters() if learned else module.named_buffers())}
 
@@ -191,7 +191,7 @@ def having(alter: Callable[[torch.Tensor], torch.Tensor], *, learned: bool = Tru
 
 
 def ignoring(module: Attention) -> None:
-    """The learned parameters are the initial ones for ever."""
+    """Keeps the learned parameters at their initial values for ever."""
     initial = {x: p.detach().clone() for x, p in module.params.items()}
 
     class Stuck(type(module)):  # type: ignore[misc]
@@ -205,7 +205,7 @@ def ignoring(module: Attention) -> None:
 # Operators that compute something else.
 
 class Altered(TorchDispatchMode):
-    """While it is entered, `operator` is followed by `alter(result, *args)`."""
+    """Replaces the result of the `operators` by `alter(result, *args)`, while it is entered."""
 
     def __init__(self, operators: tuple[Any, ...], alter: Callable[..., torch.Tensor]) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ def in_float8(weights: torch.Tensor, *args: Any) -> torch.Tensor:
 
 
 def no_rescale(weights: torch.Tensor, scores: torch.Tensor, *args: Any) -> torch.Tensor:
-    """The first half of the keys keeps the weights that it had when it was the whole."""
+    """Leaves the first half of the keys the weights that it had when it was the whole."""
     half = weights.shape[-1] // 2
     top = scores.amax(-1, keepdim=True) - scores[..., :half].amax(-1, keepdim=True) if half else 0
     factor = torch.as_tensor(top, device=weights.device).exp().nan_to_num(1.0, posinf=1.0)
@@ -233,7 +233,7 @@ def no_rescale(weights: torch.Tensor, scores: torch.Tensor, *args: Any) -> torch
 
 
 def summed_narrowly(dtype: torch.dtype) -> Callable[..., torch.Tensor]:
-    """A product's sums are rounded to `dtype` after every two terms."""
+    """Rounds the sums of a product to `dtype` after every two terms."""
     def alter(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         total = torch.zeros_like(result)
         for x, y in zip(a.split(2, -1), b.split(2, -2), strict=True):
@@ -244,19 +244,19 @@ def summed_narrowly(dtype: torch.dtype) -> Callable[..., torch.Tensor]:
 
 
 def in_bfloat16(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Operands of a float32 product, rounded."""
+    """Rounds the operands of a float32 product."""
     return result if a.dtype != torch.float32 else (a.bfloat16().double() @ b.bfloat16().double()).float()
 
 
 def one_product(gradient: torch.Tensor, grad: torch.Tensor, weights: torch.Tensor, *args: Any) -> torch.Tensor:
-    """P dP, without the sum of it that is to be taken off."""
+    """Gives P dP without taking off the sum of it."""
     return weights * grad
 
 
 # Gradients.
 
 class Gradient(torch.autograd.Function):
-    """The identity, whose gradient is altered."""
+    """Is the identity, but alters its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, alter: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -279,7 +279,7 @@ def doubled_tail(x: torch.Tensor) -> torch.Tensor:
 
 
 def first_of_group(x: torch.Tensor) -> torch.Tensor:
-    """Nothing of the last head."""
+    """Takes the last head out."""
     return replaced(x, -1, 0.0, dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Seeded inputs: normal ones, and ones that make every key matter."""
+"""Draws inputs by a seed: normal ones, and ones that make every key matter."""
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""Variants broken on purpose: how many of them the rule refuses measures how good it is (`score`).
+"""Mutants are variants broken on purpose: how many of them the rule refuses measures how good it is (`score`).
 
 Nothing says which functions a mutant is for: one that a module refuses, or that changes nothing of what it gives, does
 not apply there.
@@ -56,8 +56,8 @@ from attention.testing.faults import (
 
 @dataclass(frozen=True)
 class Mutant:
-    """`change(module)` breaks it, raising ValueError where it has no such part; `altered()` is entered around the call
-    and its backward pass. With `grad` the fault is one of gradients."""
+    """Is a fault and its name. `change(module)` breaks a module, and raises ValueError where it has no such part;
+    `altered()` is entered around the call and its backward pass. With `grad` the fault is one of gradients."""
 
     name: str
     only: torch.dtype | None = None  # it is a fault in this dtype alone
@@ -67,7 +67,7 @@ class Mutant:
 
 
 def catalogue(module: Attention) -> Iterator[Mutant]:
-    """Every mutant, and those of the options that `module` has."""
+    """Yields every mutant, and those of the options that `module` has."""
     yield from FORWARD
     yield from OPERATORS
     yield from of_options(module)
@@ -75,7 +75,7 @@ def catalogue(module: Attention) -> Iterator[Mutant]:
 
 
 def of_options(module: Attention) -> Iterator[Mutant]:
-    """Each option one less, one more, twice, or another of its choices."""
+    """Yields mutants with each option one less, one more, twice, or another of its choices."""
     described = module.variant.function
     for name, value in module.options.items():
         others: list[Any] = [x for x in described.test_values.get(name, ()) if x is not None]

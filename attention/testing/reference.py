@@ -19,8 +19,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Reference:
-    """The exact values in float64 and how far a variant may be from them. Learned parameters are not the initial ones,
-    so that one which is ignored shows."""
+    """Holds the exact values in float64 and how far a variant may be from them. Learned parameters are not the initial
+    ones, so that one which is ignored shows."""
 
     def __init__(self, function: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False,
                  scale: float | None = None, key_mask: torch.Tensor | None = None, **options: Any) -> None:
@@ -51,7 +51,7 @@ class Reference:
             self.grad_out = self.grad_out.masked_fill(self.undecided[..., None], 0)
 
     def _evaluated(self, dtype: torch.dtype, *, grad: bool, signs_H: torch.Tensor | None = None) -> Tensors:
-        """The formula, or its gradients, in `dtype`; `signs_H` are factors of each head's."""
+        """Evaluates the formula, or its gradients, in `dtype`; `signs_H` are factors of each head's."""
         inputs = tuple(x.to(dtype) for x in self.inputs)
         compute = functools.partial(self.formula, dtype=dtype)
         if grad:
@@ -70,13 +70,13 @@ class Reference:
 
     @functools.cached_property
     def measures(self) -> dict[str, Measure]:
-        """The measure of the output."""
+        """Measures the output."""
         error = honest(lambda: self._evaluated(torch.float32, grad=False), self.exact, self.dtype)
         return {"out": Measure(self.exact["out"], error["out"], self.dtype)}
 
     @functools.cached_property
     def gradient_measures(self) -> dict[str, Measure]:
-        """The measures of the gradients."""
+        """Measures the gradients."""
         exact = self.exact_gradients
         error = honest(lambda: self._evaluated(torch.float32, grad=True), exact, self.dtype)
         parts, size = self._parts(), max(exact[x].square().mean().sqrt().item() for x in ("dq", "dk", "dv"))
@@ -84,7 +84,7 @@ class Reference:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The largest bound of a row's error, by tensor."""
+        """Gives the largest bound of a row's error, by tensor."""
         return {x: measure.bound for x, measure in self.measures.items()}
 
     @property
@@ -92,8 +92,9 @@ class Reference:
         return {x: measure.bound for x, measure in self.gradient_measures.items()}
 
     def _parts(self) -> Tensors:
-        """Heads that share keys may be rounded one by one before their gradients are summed, as PyTorch and flash-attn
-        do. A sum in which each has a sign of its own is as large as they are, though they may cancel in theirs."""
+        """Sizes what is rounded apart: heads that share keys may be rounded one by one before their gradients are
+        summed, as PyTorch and flash-attn do. A sum in which each has a sign of its own is as large as they are, though
+        they may cancel in theirs."""
         heads, kv_heads = (x.shape[1] for x in self.inputs[:2])
         if heads == kv_heads:
             return {}
@@ -102,7 +103,7 @@ class Reference:
         return {x: found[x] for x in ("dk", "dv")}
 
     def _called(self, variant: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        """`variant` as a function of q, k, v and the learned parameters."""
+        """Makes `variant` a function of q, k, v and the learned parameters."""
         masked = {} if self.key_mask is None else {"key_mask_BM": self.key_mask}
 
         def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *learned: torch.Tensor) -> torch.Tensor:
@@ -150,7 +151,7 @@ class Reference:
 
 
 def _moved(initial: Tensors) -> Tensors:
-    """Learned parameters half their own size away from where they start; what is added to a logit by one."""
+    """Moves learned parameters away from where they start, by half their own size; what is added to a logit by one."""
     generator = torch.Generator().manual_seed(3)
 
     def moved() -> Iterator[tuple[str, torch.Tensor]]:
@@ -166,7 +167,7 @@ def _moved(initial: Tensors) -> Tensors:
 
 def gradients(call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], grad_out: torch.Tensor,
               names: tuple[str, ...] = ("q", "k", "v")) -> Tensors:
-    """Gradients of sum(call(*inputs) * grad_out) for each input: "dq", "dk", "dv", and so on by `names`."""
+    """Gives the gradient of sum(call(*inputs) * grad_out) for each input: "dq", "dk", "dv", and so on by `names`."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     with torch.enable_grad():
         out = call(*leaves)
@@ -176,7 +177,7 @@ def gradients(call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...
 
 def check(variant: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, grad: bool = False,
           key_mask: torch.Tensor | None = None) -> Report:
-    """The rule for one built variant on one set of inputs."""
+    """Holds one built variant against the rule on one set of inputs."""
     reference = Reference(variant.name.partition(":")[0], q, k, v, causal=variant.causal, scale=variant.scale,
                           key_mask=key_mask, **variant.options)
     return reference.check(variant, grad=grad)

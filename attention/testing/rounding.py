@@ -22,8 +22,6 @@ _aten = torch.ops.aten
 PRODUCTS = {op.default for op in (_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.dot)}
 
 
-
-
 class Rounding(TorchDispatchMode):
     """Rounds the operands of matrix products, float32 ones to `dtype`, float64 ones to float32, and moves what goes
     back through a float32 softmax as an `out` kept in `dtype` moves it."""
@@ -52,7 +50,7 @@ class Rounding(TorchDispatchMode):
         return torch.where(narrow.isfinite(), narrow, x)  # what float16 does not hold, no good kernel puts into it
 
     def _moved(self, gradient: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """The gradient of scores, each row moved by a share of its weights; dO and vᵀ are those of the last product
+        """Moves each row of the gradient of scores by a share of its weights; dO and vᵀ are those of the last product
         that has its shape, or one column (a sink) less."""
         rows, columns = _shape(gradient)
         for m in (columns, columns - 1):
@@ -70,7 +68,7 @@ class Rounding(TorchDispatchMode):
 
 
 def _shape(x: torch.Tensor) -> tuple[int, int]:
-    """Rows and columns, all rows counted."""
+    """Counts rows, all of them, and columns."""
     return x.numel() // x.shape[-1], x.shape[-1]
 
 
@@ -86,7 +84,7 @@ def least(dtype: torch.dtype) -> float:
 
 def honest(compute: Callable[[], dict[str, torch.Tensor]], exact: dict[str, torch.Tensor],
            dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The errors of `compute`, which evaluates in float32, where it rounds as a kernel of `dtype` does.
+    """Gives the errors of `compute`, which evaluates in float32, where it rounds as a kernel of `dtype` does.
 
     A float64 kernel's are those of a float32 kernel, as much smaller as its eps is; 16 times that, since the exact
     values are no better themselves.

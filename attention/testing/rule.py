@@ -1,4 +1,4 @@
-"""The rule: how far a result may be from the exact one, row by row, and what a check says.
+"""The rule says how far a result may be from the exact one, row by row.
 
 A row is one position of one head. Its spread s is the root mean square of what an honest kernel's rounding does there
 (`rounding`), at least what one rounding of the row itself does, and a quarter of what the rows around it have, since
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def worst(self) -> float:
-        """The largest error over its bound; NaN if any error is."""
+        """Gives the largest error over its bound; NaN if any error is."""
         ratios = [ratio(self.errors[x], self.bounds[x]) for x in self.errors]
         return next((r for r in ratios if r != r), max(ratios))
 
@@ -69,12 +69,12 @@ class Report:
 
 
 def ratio(error: float, bound: float) -> float:
-    """error / bound, where nothing of nothing is nothing."""
+    """Divides an error by its bound, where nothing of nothing is nothing."""
     return error / bound if bound else math.inf * error if error else 0.0
 
 
 class Finding(NamedTuple):
-    """The place where a measure comes closest to its bound."""
+    """Is the place where a measure comes closest to its bound."""
 
     measure: str  # "", "rms", "slope"
     error: float
@@ -83,7 +83,7 @@ class Finding(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The bounds of blocks of rows, (B, H, blocks)."""
+    """Holds the bounds of blocks of rows, (B, H, blocks)."""
 
     rows: torch.Tensor
     unit: torch.Tensor  # a spread, relative to the size of a row
@@ -93,11 +93,11 @@ class Limits(NamedTuple):
 
 
 class Measure:
-    """One tensor's exact values (B, H, N, D), and by row what rounding an honest kernel leaves there."""
+    """Holds one tensor's exact values (B, H, N, D), and by row what rounding an honest kernel leaves there."""
 
     def __init__(self, exact: torch.Tensor, honest: torch.Tensor, dtype: torch.dtype,
                  parts: torch.Tensor | None = None, size: float = 0.0) -> None:
-        """`honest` is an honest kernel's error; `parts`, where it may round more than one before it sums them, a
+        """Takes an honest kernel's error, `honest`; `parts`, where it may round more than one before it sums them, a
         number (of the shape of `exact`) as large as they; `size` that of what may cancel to nothing."""
         info = torch.finfo(dtype)
         half = info.bits < 32
@@ -118,9 +118,9 @@ class Measure:
 
     def _limits(self, block: int, along: torch.Tensor, share: torch.Tensor, alone: torch.Tensor,
                 alike: float) -> Limits:
-        """`along` is how much of the exact row the honest error contains, `share` how much the row itself does, `alone`
-        the square of what chance may put into each, all over the row's spread squared. Blocks whose rows are off
-        together are so in the honest run too, some block or other."""
+        """Bounds blocks of rows. `along` is how much of the exact row the honest error contains, `share` how much the
+        row itself does, `alone` the square of what chance may put into each, all over the row's spread squared. Blocks
+        whose rows are off together are so in the honest run too, some block or other."""
         count, weight = _sums(torch.ones_like(share), block), _sums(share, block).clamp_min(1e-99)
         unit = (_sums((self.spread / self.size).square(), block) / count).sqrt()
         together = (_sums(along, block) / weight).square().mean()
@@ -129,12 +129,12 @@ class Measure:
 
     @property
     def bound(self) -> float:
-        """The largest bound of a row's error, as a number."""
+        """Gives the largest bound of a row's error, as a number."""
         return ROW * self.spread.max().item()
 
     @functools.cached_property
     def reason(self) -> str | None:
-        """The reason why some bounds are above a tenth of a row; None if none are."""
+        """Says why some bounds are above a tenth of a row; None if none are."""
         loose = ROW * self.spread > LOOSE * self.size
         if not loose.any():
             return None
@@ -162,19 +162,19 @@ class Measure:
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
-    """x as (B, H, N, D): a parameter has fewer dimensions, and is one row where its own are too short for a spread."""
+    """Shapes x as (B, H, N, D): a parameter has fewer dimensions, and is one row where its own are too short."""
     if x.dim() < 4 and x.shape[-1] < 16:
         x = x.reshape(-1)
     return x.reshape(*(1,) * (4 - x.dim()), *x.shape)
 
 
 def _near(x: torch.Tensor) -> torch.Tensor:
-    """(B, H, N): the means over nine rows."""
+    """Means over nine rows each, (B, H, N) -> (B, H, N)."""
     return torch.nn.functional.avg_pool1d(x.flatten(0, 1), 9, 1, 4, count_include_pad=False).view_as(x)
 
 
 def _sums(x: torch.Tensor, block: int) -> torch.Tensor:
-    """(B, H, N) summed over blocks of rows -> (B, H, blocks); see BLOCKS."""
+    """Sums over blocks of rows, (B, H, N) -> (B, H, blocks); see BLOCKS."""
     if block < 0:
         return x.sum().view(1, 1, 1)
     block = block or x.shape[-1]

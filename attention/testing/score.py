@@ -1,4 +1,4 @@
-"""How many mutants the rule kills, by function and dtype, and the table of it in the docs.
+"""Counts the mutants that the rule refuses, by function and dtype, and writes the table of it in the docs.
 
     python -m attention.testing.score          writes docs/mutants.md
 """
@@ -19,13 +19,14 @@ from attention.testing.inputs import needles
 from attention.testing.mutants import Mutant, catalogue
 from attention.testing.reference import Reference
 
-DTYPES = ("fp32", "bf16")
+DTYPES = ("fp32", "bf16", "fp16")
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the calls that mutants are told by. `m` is for causal calls of functions that take it, with `n` queries."""
+    """Holds the sizes of the calls in which mutants are tried: `n` queries and as many keys, or `m` of them in a causal
+    call of a function that takes more keys than queries."""
 
     batch: int = 2
     heads: int = 4
@@ -37,7 +38,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One mutant at one call: whether the rule refused it, and how far it was from that."""
+    """Says of one mutant in one call whether the rule refused it, and how far it was from that."""
 
     mutant: str
     causal: bool
@@ -47,8 +48,8 @@ class Outcome:
 
 def outcomes(function: str, dtype: torch.dtype, *, shape: Shape = Shape(), device: str | torch.device = "cpu",
              options: dict[str, Any] | None = None) -> Iterator[Outcome]:
-    """Every mutant that applies to the function's eager variant: causal where it can be, and a core function's full
-    form as well. Raises AssertionError if the sound variant is refused."""
+    """Tries every mutant that applies to the function's eager variant: causal where it can be, and a core function's
+    full form as well. Raises AssertionError if the sound variant is refused."""
     described = registry.functions()[function]
     options = {x: values[0] for x, values in described.test_values.items()} if options is None else options
     for causal in (False, True):
@@ -66,7 +67,7 @@ def outcomes(function: str, dtype: torch.dtype, *, shape: Shape = Shape(), devic
 @functools.lru_cache(maxsize=4)
 def _applying(function: str, causal: bool, shape: Shape, device: torch.device,
               options: tuple[tuple[str, Any], ...]) -> list[Mutant]:
-    """The mutants that change what the function gives in float32, by more than adding up in another order does."""
+    """Gives the mutants that change the results in float32, by more than adding up in another order does."""
     call = _Call(function, torch.float32, causal, shape, device, dict(options))
     sound, applying = call.found(Mutant("sound", grad=True)), []
     for mutant in catalogue(call.build()):
@@ -80,7 +81,7 @@ def _applying(function: str, causal: bool, shape: Shape, device: torch.device,
 
 
 class _Call:
-    """One function at one shape."""
+    """Is a call of one function at one shape, and its reference."""
 
     def __init__(self, function: str, dtype: torch.dtype, causal: bool, shape: Shape, device: torch.device,
                  options: dict[str, Any]) -> None:
@@ -122,13 +123,22 @@ REASONS = {
 }
 
 
+def share(results: Sequence[Outcome]) -> str:
+    """Counts the mutants that were refused, of all: "98 of 100"."""
+    return f"{sum(x.killed for x in results)} of {len(results)}"
+
+
+def survivors(dtype: str, results: Sequence[Outcome]) -> set[str]:
+    """Names the mutants that were not refused."""
+    return {f"{x.mutant}{' (causal)' if x.causal else ''} in {dtype}" for x in results if not x.killed}
+
+
 def line(function: str, results: Mapping[str, Sequence[Outcome]]) -> str:
-    """One row of the table."""
-    scores = [f"{sum(x.killed for x in results[dtype])} of {len(results[dtype])}" for dtype in DTYPES]
-    alive = {f"{x.mutant}{' (causal)' if x.causal else ''} in {dtype}" for dtype in DTYPES for x in results[dtype]
-             if not x.killed}
+    """Writes one row of the table."""
+    alive = {name for dtype in DTYPES for name in survivors(dtype, results[dtype])}
     reason = f": {REASONS[function]}" if alive and function in REASONS else ""
-    return f"| `{function}` | {' | '.join(scores)} | {'; '.join(sorted(alive))}{reason} |"
+    shares = " | ".join(share(results[dtype]) for dtype in DTYPES)
+    return f"| `{function}` | {shares} | {'; '.join(sorted(alive))}{reason} |"
 
 
 HEADER = f"""# Mutants
@@ -140,7 +150,7 @@ where a function can be, and core functions full as well. `python -m attention.t
 tests hold it.
 
 | function | {' | '.join(DTYPES)} | what survives |
-| --- | --- | --- | --- |
+| --- |{' --- |' * len(DTYPES)} --- |
 """
 
 
