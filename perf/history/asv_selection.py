@@ -16,6 +16,7 @@ from asv.commands import run
 from asv.console import log
 
 from perf.history.matrix import Matrix
+from perf.history.results import cut
 
 
 class SelectedBenchmarks(benchmarks.Benchmarks):
@@ -53,8 +54,7 @@ def shorten(table: Callable[..., list[str]]) -> Callable[..., list[str]]:
         known = [cell for cell, (value, _) in zip(cells, result, strict=True) if value == value]  # NaN: left out
         if not known:
             return ["nothing could be measured here"]
-        params = [[value for value in values if value in seen]
-                  for values, seen in zip(benchmark["params"], map(set, zip(*known, strict=True)), strict=True)]
+        params = cut(benchmark["params"], known)
         shown = set(itertools.product(*params))
         rows = [row for cell, row in zip(cells, result, strict=True) if cell in shown]
         return table(rows, {**benchmark, "params": params}, *args, **kwargs)

@@ -209,6 +209,12 @@ def widen(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[li
     return [list(dict.fromkeys((*values, *before))) for before, values in zip(old, new, strict=True)]
 
 
+def cut(params: Sequence[Sequence[str]], cells: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Returns the axes `params` without the values that none of `cells` has."""
+    return [[value for value in values if value in seen]
+            for values, seen in zip(params, map(set, zip(*cells, strict=True)), strict=True)]
+
+
 def _listed(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, Any]]:
     """Updates asv's benchmarks.json to the series `index` as they are today: what it had besides stays."""
     path = Path(Benchmarks.get_benchmark_file_path(str(folder)))

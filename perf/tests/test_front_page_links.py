@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf.tests import front_page, published
-from perf.web.site import links
+from perf.web.site import graphs
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 
@@ -17,28 +17,28 @@ tree, site, shown = front_page.tree, front_page.site, front_page.shown
 def fragment(address: str) -> tuple[str, dict[str, list[str | None]]]:
     """What asv.js's parse_hash_string makes of an address."""
     path, _, after = address.partition("#")
-    assert path == links.PAGE
+    assert path == graphs.PAGE
     location, _, query = after.partition("?")
     found: dict[str, list[str | None]] = {}
     for part in query.split("&") if query else []:
         key, value = (unquote(word.replace("+", " ")) for word in part.split("="))
-        found.setdefault(key, []).append(None if value == links.NONE else value)
+        found.setdefault(key, []).append(None if value == graphs.NONE else value)
     return unquote(location), found
 
 
 @settings(max_examples=50)
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.lists(st.none() | st.text(), min_size=1)))
 def test_asv_reads_back_what_is_written(benchmark, chosen):
-    written = {key: [None if value == links.NONE else value for value in values] for key, values in chosen.items()}
-    assert fragment(links.graph(benchmark, chosen)) == (benchmark, written)
+    written = {key: [None if value == graphs.NONE else value for value in values] for key, values in chosen.items()}
+    assert fragment(graphs.address(benchmark, chosen)) == (benchmark, written)
 
 
 def test_links_choose_what_asv_offers(shown, site):
     index = json.loads((site / "asv" / "index.json").read_text())
-    graphs = [fragment(address) for address in shown.all("href")
-              if address.startswith(f"{links.PAGE}#") and not address.startswith(f"{links.PAGE}#/")]
-    assert len(graphs) > 50
-    for benchmark, chosen in graphs:
+    fragments = [fragment(address) for address in shown.all("href")
+              if address.startswith(f"{graphs.PAGE}#") and not address.startswith(f"{graphs.PAGE}#/")]
+    assert len(fragments) > 50
+    for benchmark, chosen in fragments:
         told = index["benchmarks"][benchmark]
         params = dict(zip(told["param_names"], told["params"], strict=True))
         properties = {key: values[0] for key, values in chosen.items() if key in index["params"]}

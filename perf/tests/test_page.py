@@ -14,9 +14,8 @@ from perf.tests.html_page import Page
 from perf.tests.page_rows import GPU, ROWS, STATE, TREATED, row
 from perf.web.page import page, write
 from perf.web.page.charts import decades
-from perf.web.page.document import digest
 from perf.web.page.header import header, state_ranges
-from perf.web.page.markup import Markup, tag
+from perf.web.page.markup import Markup, digest, tag
 
 HOSTILE = '</script><script>alert(1)</script>"\'><img src=x onerror=alert(1)> & http://evil.example/'
 

@@ -11,9 +11,10 @@ import asv
 import pytest
 
 from perf.__main__ import main
+from perf.history.results import cut
 from perf.tests import published
-from perf.web.site import asv_pages, build, links, vendored
-from perf.web.site.staging import cut, stage
+from perf.web.site import asv_pages, build, graphs, vendored
+from perf.web.site.staging import stage
 
 TEMPLATE = Path(asv.__file__).parent / "www"
 
@@ -217,9 +218,9 @@ def test_configuration_missing_or_broken(text, said, tmp_path, monkeypatch, caps
 
 
 def test_addresses_of_graphs():
-    assert links.graph("a.B.time_call", {}) == "asv/index.html#a.B.time_call"
+    assert graphs.address("a.B.time_call", {}) == "asv/index.html#a.B.time_call"
     chosen: dict[str, list[str | None]] = {"machine": ["x y"], "torch": [None], "p-backend": ["'fa2'", "'a&b=c'"]}
-    assert links.graph("a.B.time_call", chosen, commits=["abc"], x_axis="n", log=True) == (
+    assert graphs.address("a.B.time_call", chosen, commits=["abc"], over="n") == (
         "asv/index.html#a.B.time_call?machine=x%20y&torch=%5Bnone%5D&p-backend='fa2'&p-backend='a%26b%3Dc'"
         "&x-axis=n&y-axis-scale=log&commits=abc")
-    assert links.page("regressions") == "asv/index.html#/regressions"
+    assert graphs.asv_page("regressions") == "asv/index.html#/regressions"

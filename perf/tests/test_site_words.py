@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.web.site.spark import HEIGHT, WIDTH, sparkline
-from perf.web.site.words import change, figure_text, rate
+from perf.web.site.parts import HEIGHT, WIDTH, change, figure_text, rate, sparkline
 
 
 @pytest.mark.parametrize(("value", "said"), [

@@ -16,8 +16,7 @@ from perf.measure.evidence import Evidence
 from perf.report.styles import Style, backend_styles, treatment_styles
 from perf.report.table import Datasheet, latest
 from perf.web.page import charts, header, reasons, rows_table, summary, sweeps, treated
-from perf.web.page.document import document
-from perf.web.page.markup import tag
+from perf.web.page.markup import Markup, document, tag
 
 TITLE = "Attention performance"
 
@@ -42,8 +41,16 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
             treated.section(shown, styles, numbers),
             rows_table.section(shown, styles, datasheet), reasons.skips(shown), reasons.compiled(shown),
             reasons.kernels(shown))
+    return frame(title, styles, *main)
+
+
+def frame(title: str, styles: Mapping[str, Style], *main: Markup | None, style: str = "", script: str = "") -> str:
+    """Returns the page around its sections `main`, with the markers and colours of `styles`, and as text more `style`
+    and `script` than the page's own."""
+    colours = (f".k{i}{{--k:light-dark({one.light},{one.dark})}}\n" for i, one in enumerate(styles.values()))
     return document(title, charts.symbols(styles), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
-                    style=file("page.css") + colours(styles), script=file("page.js"))
+                    style=file(__name__, "page.css") + style + "".join(colours),
+                    script=file(__name__, "page.js") + script)
 
 
 def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
@@ -56,11 +63,6 @@ def write(path: Path, rows: Sequence[Evidence], machines: Mapping[str, Mapping[s
         raise ValueError(f"{path}: {error.strerror}; name a file that can be written") from error
 
 
-def file(name: str) -> str:
-    """Returns the text of the page's style sheet or script."""
-    return (files(__name__) / name).read_text(encoding="utf-8")
-
-
-def colours(styles: Mapping[str, Style]) -> str:
-    """Returns the style of the backends' colours."""
-    return "".join(f".k{i}{{--k:light-dark({style.light},{style.dark})}}\n" for i, style in enumerate(styles.values()))
+def file(package: str, name: str) -> str:
+    """Returns the text of a style sheet or script."""
+    return (files(package) / name).read_text(encoding="utf-8")

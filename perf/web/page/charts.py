@@ -5,7 +5,7 @@ Classes: `k0`, `k1`, ... is a backend's colour, `pt` a point that carries the ro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from perf.report.styles import Style
@@ -92,6 +92,11 @@ def key(backend: str, styles: Mapping[str, Style]) -> str:
     return f"k{list(styles).index(backend)}" + (" hollow" if styles[backend].line == ":" else "")
 
 
+def dot(backend: str, styles: Mapping[str, Style]) -> Markup:
+    """Draws a dot in a backend's colour."""
+    return tag("i", class_=f"dot {key(backend, styles)}")
+
+
 def symbol(style: Style) -> str:
     """Returns the id of a marker: its letter's number, as ids aren't told apart by case everywhere."""
     return f"m{ord(style.marker)}"
@@ -99,9 +104,16 @@ def symbol(style: Style) -> str:
 
 def symbols(styles: Mapping[str, Style]) -> Markup:
     """Draws the markers that the charts use, out of sight."""
-    shapes = (tag("path", d=MARKERS[marker], id=f"m{ord(marker)}")
-              for marker in dict.fromkeys(style.marker for style in styles.values()))
+    shapes = (tag("path", d=MARKERS[style.marker], id=symbol(style))
+              for style in {style.marker: style for style in styles.values()}.values())
     return tag("svg", tag("defs", *shapes), class_="defs", width="0", height="0", aria_hidden="true")
+
+
+def legend(drawn: Collection[str], styles: Mapping[str, Style], label: str, *others: Markup | None) -> Markup:
+    """Makes a button for each name that is drawn, which hides its lines; `others` stand behind them."""
+    chips = [tag("button", swatch(name, styles), name, type="button", class_="chip", aria_pressed="true",
+                 data_k=f"k{i}") for i, name in enumerate(styles) if name in drawn]
+    return tag("div", *chips, *others, class_="legend", role="group", aria_label=label)
 
 
 def swatch(backend: str, styles: Mapping[str, Style]) -> Markup:

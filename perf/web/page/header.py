@@ -9,7 +9,7 @@ from typing import Any
 
 from perf.measure.evidence import Evidence
 from perf.report.machine import clocks
-from perf.web.page.markup import Markup, tag
+from perf.web.page.markup import Markup, heading, tag
 
 # What a key is called, its unit, and how many of that one is; any other key is shown as it is.
 NAMES = {
@@ -38,7 +38,7 @@ def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, 
     settings["clocks"] = _counted(text for row in rows if (text := clocks(dict(machine), row.state)))
     return tag(
         "header",
-        tag("div", tag("h1", title), tag("button", "Theme", type="button", id="theme"), class_="bar"),
+        heading(title),
         tag("p", where, class_="where"),
         tag("div", _list("Run", run), _list("Machine", settings),
             _list("While it was timed", {**(fitness or {}), **state_ranges(rows)}), class_="facts"))

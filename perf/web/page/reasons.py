@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from perf.measure.evidence import Evidence
 from perf.report.notes import alike, compilations, span
 from perf.report.units import percent
-from perf.web.page.markup import Markup, tag
+from perf.web.page.markup import Markup, table, tag
 from perf.workloads.workload import Workload
 
 PROBLEMS = {"wrong": "in its numbers, or by the kernel that ran", "failed": "raised an error",
@@ -48,11 +48,9 @@ def compiled(rows: Sequence[Evidence]) -> Markup | None:
     lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", text, class_="num") for text in (
         len(each), span(each, "cold"), span(each, "warm"), sum(int(one.get("recompiles", 0)) for one in each))))
         for name, each in compilations(rows).items()]
-    head = tag("tr", tag("th", "variant and phase", scope="col"), *(
-        tag("th", name, scope="col", class_="num") for name in ("rows", "cold (sum)", "warm (sum)", "recompiles")))
-    return tag("section", tag("h2", "Compile seconds"), tag("div", tag(
-        "table", tag("thead", head), tag("tbody", *lines)), class_="scroll", tabindex="0", role="region",
-        aria_label="Compile seconds"), id="compiled") if lines else None
+    title, numbers = "Compile seconds", ("rows", "cold (sum)", "warm (sum)", "recompiles")
+    rows_of_numbers = table(title, ("variant and phase", *numbers), lines, numbers=numbers)
+    return tag("section", tag("h2", title), rows_of_numbers, id="compiled") if lines else None
 
 
 def kernels(rows: Sequence[Evidence]) -> Markup | None:

@@ -1,8 +1,9 @@
-"""Shows every row that was tried in a table, which any column sorts and words filter."""
+"""Shows every row that was tried in a table, which page.js sorts by any column and filters by words."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from perf.measure.evidence import Evidence
 from perf.measure.shares import largest
@@ -10,6 +11,7 @@ from perf.report.notes import doubt, legend
 from perf.report.styles import Style
 from perf.report.table import Datasheet, baseline, calls_header, groups, mask, speed_up
 from perf.report.units import (
+    UNKNOWN,
     calls,
     error_ratio,
     gigabytes,
@@ -21,10 +23,66 @@ from perf.report.units import (
     size,
     tflops,
 )
-from perf.web.page.charts import key
-from perf.web.page.markup import Markup, join, tag
-from perf.web.page.sortable import Column, sortable
+from perf.web.page.charts import dot
+from perf.web.page.markup import Markup, join, scroll, tag
 from perf.workloads.workload import UNQUANTISED
+
+Item = TypeVar("Item")
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """Is a column by its name: what it sorts by, and that in words."""
+
+    name: str
+    value: Callable[[Item], Value]
+    text: Callable[[Any], str] = str
+    what: bool = False  # says what was measured, not what was found
+    better: str = ""  # "lower is better"
+    markup: Callable[[Item, str], Markup] | None = None  # of the words, where they are more than text
+
+
+def sortable(title: str, rows: Sequence[Item], columns: Sequence[Column[Item]],
+             attributes: Callable[[Item], Mapping[str, object]], legend: Iterable[str], *,
+             example: str) -> Markup:
+    """Makes the section `#rows`. A row's `attributes` are those of its `tr`, its id ("r1") among them.
+
+    What all rows have in common stands above the table, not in it; a column of which nothing is known is left out.
+    `example` stands in the filter's empty field.
+    """
+    first, *others = columns
+    values = {column.name: [column.value(row) for row in rows] for column in columns}
+    same = {column.name: values[column.name][0] for column in others
+            if column.what and len(set(values[column.name])) == 1}
+    aligned = {column: "" if isinstance(given[0], str) else "num" for column in [first, *others] if column.name not in
+               same and (given := [value for value in values[column.name] if value is not None])}
+    head = tag("tr", *(tag("th", tag("button", column.name, type="button", data_better=column.better or None),
+                           scope="col", class_=f"{side} {'what' if column.what else ''}".strip() or None)
+                       for column, side in aligned.items()))
+    body = join(tag("tr", *(_cell(row, column, side, column is first) for column, side in aligned.items()),
+                    **attributes(row)) for row in rows)
+    common = ", ".join(f"{name} {value}" for name, value in same.items() if value is not None)
+    return tag(
+        "section", tag("h2", title),
+        tag("div", tag("label", "Filter ", tag("input", type="search", id="filter", autocomplete="off",
+                                               placeholder=example)),
+            tag("output", f"{len(rows)} rows", id="count", for_="filter"), class_="bar"),
+        tag("p", f"In every row: {common}.", class_="note") if common else None,
+        scroll(title, tag("table", tag("thead", head), tag("tbody", body), id="table")),
+        tag("details", tag("summary", "How to read it"), *(tag("p", text) for text in legend)), id="rows")
+
+
+def _cell(row: Item, column: Column[Item], side: str, is_head: bool) -> Markup:
+    value = column.value(row)
+    text = UNKNOWN if value is None else column.text(value)
+    plain = value is None or isinstance(value, str)
+    sorts_by = None if plain or text == str(value) else f"{value:.6g}"
+    content = column.markup(row, text) if column.markup else text
+    if is_head:
+        return tag("th", content, scope="row")
+    return tag("td", content, class_=side or None, data_v=sorts_by)
+
 
 PARAMETERS = 14  # the first columns, which say what was measured, not what was found
 
@@ -118,7 +176,7 @@ def section(rows: Sequence[Evidence], styles: Mapping[str, Style], datasheet: Da
         return {"id": f"r{numbers[row.workload]}", "class_": " ".join(words) or None}
 
     def backend(row: Evidence, text: str) -> Markup:
-        return join([tag("i", class_=f"dot {key(row.workload.backend, styles)}"), text])
+        return join([dot(row.workload.backend, styles), text])
 
     first, *others = columns(tried, datasheet)
     return sortable("All rows", [by_workload[w] for w in ordered], [replace(first, markup=backend), *others],

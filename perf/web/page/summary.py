@@ -9,7 +9,7 @@ from perf.measure.evidence import Evidence
 from perf.report.styles import Style
 from perf.report.table import baseline, groups, mask, speed_up
 from perf.report.units import length, number, percent, seconds, share, tflops
-from perf.web.page.charts import key
+from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
 
@@ -80,5 +80,5 @@ def _line(group: Sequence[Evidence], styles: Mapping[str, Style]) -> Markup:
     figure = number(tflops(best)) if best.workload.bare else seconds(best.median or 0)
     factor = f"{number(speed_up(best, base), '.1f')}x {base.workload.backend}" if base and base is not best else "-"
     return tag("tr", tag("th", best.workload.phase, scope="row"),
-               tag("td", tag("i", class_=f"dot {key(best.workload.backend, styles)}"), best.workload.backend),
+               tag("td", dot(best.workload.backend, styles), best.workload.backend),
                *(tag("td", text, class_="num") for text in (figure, percent(share(best)), factor)))

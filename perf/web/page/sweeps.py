@@ -10,6 +10,7 @@ from perf.report.plot_figure import Lines, ceiling, lengths
 from perf.report.styles import Style
 from perf.report.table import groups, mask, title
 from perf.report.units import length, number, percent, seconds, share, tflops
+from perf.web.page import charts
 from perf.web.page.charts import Axis, Point, chart, decades, swatch
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
@@ -42,12 +43,9 @@ def blocks(rows: Sequence[Evidence], styles: Mapping[str, Style],
 
 def legend(drawn: Collection[str], styles: Mapping[str, Style], limited: bool) -> Markup:
     """Makes a button a backend that hides its lines; `limited` adds what the limit looks like."""
-    chips = [tag("button", swatch(backend, styles), backend, type="button", class_="chip", aria_pressed="true",
-                 data_k=f"k{i}") for i, backend in enumerate(styles) if backend in drawn]
     limit = tag("span", tag("svg", tag("polyline", points="1,7 29,7", class_="limit"), viewBox="0 0 30 14",
                             class_="swatch", aria_hidden="true"), "limit by the measured ceilings", class_="chip")
-    return tag("div", *chips, limit if limited else None, class_="legend", role="group",
-               aria_label="backends shown")
+    return charts.legend(drawn, styles, "backends shown", limit if limited else None)
 
 
 def _block(name: str, panels: Mapping[Workload, Lines], styles: Mapping[str, Style],

@@ -8,7 +8,7 @@ from perf.measure.evidence import Evidence
 from perf.report.models_table import against, items, quality, reference
 from perf.report.styles import Style
 from perf.report.units import number, seconds, size
-from perf.web.page.charts import Point, chart, decades, swatch
+from perf.web.page.charts import Point, chart, decades, legend, swatch
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
 
@@ -42,11 +42,8 @@ def section(rows: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapp
     if not panels:
         return None
     timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
-    drawn = names(rows)
-    chips = [tag("button", swatch(one, styles), one, type="button", class_="chip", aria_pressed="true", data_k=f"k{i}")
-             for i, one in enumerate(styles) if one in drawn]
     return tag("section", tag("h2", "Speed against size"), tag("p", NOTE, class_="note"),
-               tag("div", *chips, class_="legend", role="group", aria_label="treatments shown"),
+               legend(names(rows), styles, "treatments shown"),
                tag("div", *(_panel(group, styles, numbers, timed) for group in panels), class_="panels"), id="treated")
 
 
@@ -63,16 +60,16 @@ def _panel(group: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapp
     return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys}, {w.variant}"),
                chart(ordered, styles, x, y, label=f"{_unit(w)} a second over MB of weights: {title}"),
                tag("p", swatch(name(best.workload), styles), f"{name(best.workload)} is the fastest: "
-                   f"{seconds(best.median or 0)}, {_said(best, timed)}"))
+                   f"{seconds(best.median or 0)}, {_comparison(best, timed)}"))
 
 
 def _point(row: Evidence, numbers: Mapping[Workload, int], timed: Mapping[Workload, Evidence]) -> Point:
     rate = items(row.workload) / (row.median or 1)
-    label = f"{size(row.kept_bytes)}, {number(rate)} {_unit(row.workload)} a second, {_said(row, timed)}"
+    label = f"{size(row.kept_bytes)}, {number(rate)} {_unit(row.workload)} a second, {_comparison(row, timed)}"
     return Point((row.kept_bytes or 0) / 1e6, rate, label, numbers[row.workload])
 
 
-def _said(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:
+def _comparison(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:
     compared = against(row, reference(row.workload, timed)) or "the model as it is"
     return compared + (f", quality {quality(row)}" if row.quality.get("new") is not None else "")
 

@@ -21,7 +21,7 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
 
     `config` is asv.conf.json's content, `root` where it stands.
     """
-    from perf.web.site import asv_pages, contents, front
+    from perf.web.site import asv_pages, front
 
     _ours(out)
     problems: list[str] = []
@@ -34,7 +34,7 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
         except ValueError as error:
             problems.append(str(error))
             shutil.rmtree(site / "asv", ignore_errors=True)
-        content = contents.gather(config, root, results, nights, site / "asv", problems)
+        content = front.gather(config, root, results, nights, site / "asv", problems)
         (site / "index.html").write_text(front.page(content), encoding="utf-8", errors="replace")
         (site / MARK).write_text(MARKED, encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def contain(out: Path) -> None:
     for name in (vendored.LICENCES, "lock.toml"):
         shutil.copy(vendored.FOLDER / name, out / "vendor")
     for name in ("asv_page.css", "asv_page.js"):
-        (out / name).write_text((files(__package__) / name).read_text(encoding="utf-8"), encoding="utf-8")
+        shutil.copy(Path(__file__).with_name(name), out)
     index = out / "index.html"
     index.write_text(rewrite(index.read_text(encoding="utf-8")), encoding="utf-8")
     (out / "error.html").unlink(missing_ok=True)  # it asks for the network, which nothing needs now

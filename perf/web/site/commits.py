@@ -9,9 +9,9 @@ from pathlib import Path
 from perf.compare.record import Comparison
 from perf.history.rows import History
 from perf.system import git
-from perf.web.page.markup import Markup, tag
+from perf.web.page.markup import Markup, table, tag
 from perf.web.site.latest import Place
-from perf.web.site.parts import moment, table
+from perf.web.site.parts import moment
 
 MOST = 200  # commits shown
 FORM = "%H%x00%ct%x00%an%x00%s"

@@ -7,14 +7,12 @@ from dataclasses import replace
 from perf.report.styles import Style
 from perf.report.units import number
 from perf.web.page import rows_table
-from perf.web.page.charts import key
+from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, join, tag
-from perf.web.page.sortable import Column, sortable
+from perf.web.page.rows_table import Column, sortable
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest, Place, items
-from perf.web.site.parts import commit
-from perf.web.site.spark import sparkline
-from perf.web.site.words import HIGHER, LOWER, change, figure_name, figure_text, rate
+from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, figure_text, linked, rate, sparkline
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
 SHARED = {"time": LOWER, "±": "", "TFLOP/s": HIGHER, "GB/s": HIGHER, "launches": LOWER, "host": LOWER,
@@ -38,8 +36,7 @@ def section(rows: Sequence[Latest], styles: Mapping[str, Style], graphs: Graphs,
 
     def backend(row: Latest, text: str) -> Markup:
         link = graphs.link(row.workload, "time_call", row.place.properties)
-        return join([tag("i", class_=f"dot {key(row.workload.backend, styles)}"),
-                     tag("a", text, href=link) if link else text])
+        return join([dot(row.workload.backend, styles), linked(text, link)])
 
     numbers = {id(row): i for i, row in enumerate(rows)}
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from perf.compare.record import Comparison, Finding
 from perf.report.counts import ALARMS
 from perf.report.styles import Style, backend_styles
 from perf.report.table import title
-from perf.web.page import charts, colours, file
-from perf.web.page.document import document
-from perf.web.page.markup import Markup, tag
+from perf.web.page import file, frame
+from perf.web.page.markup import Markup, heading, tag
 from perf.web.page.summary import tile
 from perf.web.page.sweeps import blocks, legend
-from perf.web.site import commits, figures_table, links, nights, steps
-from perf.web.site.graphs import Graphs
-from perf.web.site.latest import Latest, Place
-from perf.web.site.parts import moment
-from perf.web.site.words import full_title
+from perf.web.site import commits, figures_table, nights, steps
+from perf.web.site.graphs import Graphs, asv_page
+from perf.web.site.latest import Latest, Place, latest, places
+from perf.web.site.parts import full_title, moment
 from perf.workloads.workload import Workload
 
 TITLE = "Performance history"
@@ -43,7 +43,6 @@ class Contents:
 def page(content: Contents) -> str:
     """Returns the page as text."""
     styles = backend_styles({row.workload.backend for row in content.rows})
-    style = file("page.css") + _file("site.css") + colours(styles)
     name = f"{TITLE} of {content.project}"
     on_page = {state.commit.hash[:8] for state in content.states}
     main = (_header(name, content), _tiles(content), _problems(content.problems),
@@ -52,15 +51,13 @@ def page(content: Contents) -> str:
             figures_table.picks(list(content.places.values())) if content.rows else None,
             _over_length(content, styles), figures_table.section(content.rows, styles, content.graphs, on_page),
             commits.section(content.states, content.places))
-    return document(name, charts.symbols(styles), tag("main", *main), tag("div", id="tip", role="status", hidden=True),
-                    style=style, script=file("page.js") + _file("site.js"))
+    return frame(name, styles, *main, style=file(__package__, "site.css"), script=file(__package__, "site.js"))
 
 
 def _header(name: str, content: Contents) -> Markup:
-    ways = tag("nav", *(tag("a", text, href=links.page(name)) for name, text in PAGES.items()), class_="ways",
+    ways = tag("nav", *(tag("a", text, href=asv_page(name)) for name, text in PAGES.items()), class_="ways",
                aria_label="asv's pages") if content.graphs else None
-    theme = tag("button", "Theme", type="button", id="theme")
-    return tag("header", tag("div", tag("h1", name), theme, class_="bar"), ways)
+    return tag("header", heading(name), ways)
 
 
 def _tiles(content: Contents) -> Markup:
@@ -132,5 +129,25 @@ def _named(content: Contents) -> nights.Named:
     return named
 
 
-def _file(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_nights: Path, published: Path,
+           problems: Sequence[str]) -> Contents:
+    """Gathers what there is; what can't be read is added to the `problems`, a line each."""
+    recorded, unreadable = nights.read(folder_of_nights)
+    graphs, lines = Graphs(published), [*problems, *unreadable]
+    project = str(config.get("project", "this project"))
+    if find_spec("asv") is None or not results.is_dir():
+        return Contents(project, graphs, nights=recorded, problems=lines)
+    from perf.history.rows import load
+
+    history = load(results)
+    named = " ".join(lines)
+    lines += [str(problem) for problem in history.problems if str(problem.path) not in named]
+    all_places: dict[tuple[str, str], Place] = places(results, history)
+    states: list[commits.State] = []
+    try:
+        repository = root / config.get("repo", ".")
+        states = commits.states(commits.log(repository), history, results, recorded, repository)
+    except (ValueError, OSError) as error:
+        lines.append(str(error))
+    rows = latest(history, all_places)
+    return Contents(project, graphs, rows, all_places, states, steps.steps(rows), recorded, lines)

@@ -8,10 +8,8 @@ from pathlib import Path
 from perf.compare.record import Comparison, Finding, load
 from perf.report.counts import ALARMS, PRESSING, counts, worst_words
 from perf.report.units import UNKNOWN
-from perf.web.page.markup import Markup, join, tag
-from perf.web.site.parts import commit, moment, table
-from perf.web.site.spark import sparkline
-from perf.web.site.words import change, figure_name, figure_text
+from perf.web.page.markup import Markup, join, table, tag
+from perf.web.site.parts import change, commit, figure_name, figure_text, linked, moment, sparkline
 
 FOLDED = ("ok", "unchanged", "skipped")
 HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
@@ -87,7 +85,7 @@ def _row(night: Comparison, one: Finding, named: Named, commits: Collection[str]
     since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
     text, address = named(night, one)
     cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),
-             tag("th", tag("a", text, href=address) if address else text,
+             tag("th", linked(text, address),
                  tag("p", one.why, class_="note") if one.why else None, scope="row"),
              tag("td", _named(one.figure)),
              *(tag("td", figure_text(value, one.unit), class_="num") for value in (one.base, one.head)),

@@ -14,13 +14,14 @@ from typing import Any
 
 from asv.machine import Machine
 from asv.results import Results
-from asv.util import UserError, is_na, load_json
+from asv.util import is_na, load_json
 
+from perf.history.merge import NOT_RESULTS, UNREADABLE
+from perf.history.results import cut
 from perf.system import git
+from perf.system.tools import first_line
 
 Cells = set[tuple[str, ...]]
-BROKEN = (UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)  # what asv's readers raise
-RECORDS = ("machine.json", "benchmarks.json")
 
 
 def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
@@ -35,14 +36,14 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
     for folder in sorted({path.parent for path in results.glob("*/*.json")}):
         try:
             machine = load_json(str(folder / "machine.json"), Machine.api_version)["machine"]
-        except BROKEN as error:
-            left_out[folder / "machine.json"] = _first_line(error)
+        except UNREADABLE as error:
+            left_out[folder / "machine.json"] = first_line(error)
             continue
-        for path in sorted(path for path in folder.glob("*.json") if path.name not in RECORDS):
+        for path in sorted(path for path in folder.glob("*.json") if path.name not in NOT_RESULTS):
             try:
                 _add_measured(_read(path, machine, commits), benchmarks, measured)
-            except BROKEN as error:
-                left_out[path] = _first_line(error)
+            except UNREADABLE as error:
+                left_out[path] = first_line(error)
                 continue
             (to / folder.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, to / folder.name)
@@ -56,12 +57,6 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
     return left_out
 
 
-def cut(params: list[list[str]], cells: Collection[tuple[str, ...]]) -> list[list[str]]:
-    """Returns the axes `params` without the values that none of `cells` has."""
-    return [[value for value in values if value in seen]
-            for values, seen in zip(params, map(set, zip(*cells, strict=True)), strict=True)]
-
-
 def _benchmarks(results: Path) -> dict[str, Any]:
     path = results / "benchmarks.json"
     try:
@@ -71,8 +66,8 @@ def _benchmarks(results: Path) -> dict[str, Any]:
     except OSError:
         raise ValueError(f"{results}: no history yet (no benchmarks.json); run asv run, or pytest perf/ "
                          "--benchmark-only --perf-history") from None
-    except BROKEN as error:
-        raise ValueError(f"{path}: not asv's list of benchmarks: {_first_line(error)}; write it again by asv run "
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: not asv's list of benchmarks: {first_line(error)}; write it again by asv run "
                          "--bench just-discover") from None
 
 
@@ -105,7 +100,3 @@ def _add_measured(results: Results, benchmarks: Mapping[str, Any], measured: dic
             cells_by_name[name] = cells
     for name, cells in cells_by_name.items():
         measured.setdefault(name, set()).update(cells)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perf.verdict import drift
-from perf.web.page.markup import Markup, join, tag
+from perf.web.page.markup import Markup, join, table, tag
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest
-from perf.web.site.parts import commit, table
-from perf.web.site.words import change, figure_name, figure_text, full_title
+from perf.web.site.parts import change, commit, figure_name, figure_text, full_title, linked
 
 if TYPE_CHECKING:
     from perf.history.rows import Entry
@@ -77,7 +76,7 @@ def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
     name = full_title(row.workload)
     since = join([commit(step.after, commits), tag("small", "after ", commit(step.before, commits))]) if step.after \
         else f"a creep over the last {step.nights}"
-    cells = (tag("th", tag("a", name, href=link) if link else name, scope="row"),
+    cells = (tag("th", linked(name, link), scope="row"),
              tag("td", figure_name(step.figure)), tag("td", f"{row.place.hardware}, {row.place.versions}"),
              tag("td", since),
              *(tag("td", figure_text(value, unit), class_="num") for value in (step.old, step.new)),
