@@ -10,7 +10,8 @@ of those two packages say what to write in it.
 """
 from attention import discovery
 from attention.backends.base import Unsupported
-from attention.module import Attention, MultiheadAttention, create, oracle
+from attention.module import Attention, create, oracle
+from attention.multihead import MultiheadAttention
 from attention.registry import DTYPES, names, peak_bytes, register, why_not
 
 __all__ = ["DTYPES", "Attention", "MultiheadAttention", "Unsupported", "create", "names", "oracle", "peak_bytes",

@@ -7,9 +7,6 @@ import torch
 from torch import nn
 
 from attention import fastest, registry
-from attention.multihead import MultiheadAttention
-
-__all__ = ["Attention", "MultiheadAttention", "create", "oracle"]
 
 
 def create(name: str, *, heads: int, kv_heads: int | None = None, head_dim: int, seq_len: int | None = None,

@@ -1,16 +1,14 @@
 """`MultiheadAttention` replaces torch.nn.MultiheadAttention and computes any registered attention function."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from attention import registry
-
-if TYPE_CHECKING:
-    from attention.module import Attention
+from attention.module import Attention, create
 
 Mask = torch.Tensor | None
 
@@ -61,8 +59,6 @@ class MultiheadAttention(nn.MultiheadAttention):
         self.register_forward_pre_hook(_no_fast_path)
 
     def _create(self, causal: bool) -> Attention:
-        from attention import create
-
         weight = self.out_proj.weight
         return create(**self._settings, causal=causal, device=weight.device, dtype=weight.dtype)
 
