@@ -173,7 +173,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _write_history(session: Session) -> bool:
     """Writes the evidence into the history, and notes what becomes of it; False if it could not."""
-    from perf.history.rows import write
+    from perf.history.results import write
     from perf.measure import machine
 
     folder = session.settings.history

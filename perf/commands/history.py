@@ -80,7 +80,7 @@ def _pull(options: argparse.Namespace) -> list[str]:
 
 def _add(options: argparse.Namespace) -> list[str]:
     from perf.commands.evidence import read
-    from perf.history.rows import write
+    from perf.history.results import write
 
     notes: list[str] = []
     for path in options.evidence:

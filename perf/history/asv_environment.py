@@ -19,15 +19,13 @@ from asv.commands import run
 from asv.console import log
 
 from perf.compare import checkout
-from perf.history import asv_selection, figures, matrix, place
-from perf.history.asv_results import MergedResults
+from perf.history import asv_run, figures, matrix, place
 
 
 def setup() -> None:
     """asv calls this when it has loaded the plugin."""
-    asv_selection.install()
+    asv_run.install()
     run.Machine = Machine
-    run.Results = MergedResults
 
 
 @functools.cache

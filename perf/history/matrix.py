@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from perf.history.series import Series, common, series
+from perf.system import devices
 from perf.workloads.grids import GRIDS
+from perf.workloads.grids import grid as workloads_of
 from perf.workloads.workload import Workload
 
 FILE = "PERF_MATRIX"  # environment variables: the file's path,
@@ -49,9 +51,6 @@ class Matrix:
 
 def build(grid: str, device: str | None) -> Matrix:
     """Makes the matrix of a grid on a device. Raises ValueError, in one line, if there is no such grid or device."""
-    from perf.system import devices
-    from perf.workloads import grids as workloads
-
     if grid not in GRIDS:
         raise ValueError(f"{GRID}: unknown grid {grid!r}; choose from {', '.join(GRIDS)}")
     try:
@@ -60,7 +59,7 @@ def build(grid: str, device: str | None) -> Matrix:
         raise ValueError(f"{DEVICE}: {error}") from None
     every_series = all_series()
     selected: dict[str, list[int]] = {one.benchmark: [] for one in every_series.values()}
-    for w in workloads.grid(grid, device.partition(":")[0]):
+    for w in workloads_of(grid, device.partition(":")[0]):
         one = every_series[common(w)]
         selected[one.benchmark].append(one.index(w))
     return Matrix(grid, device, list(every_series.values()), selected)
@@ -68,11 +67,9 @@ def build(grid: str, device: str | None) -> Matrix:
 
 def all_series() -> dict[Workload, Series]:
     """Lists the series of everything that this harness can put on asv's axes, by what their cells have in common."""
-    from perf.workloads import grids as workloads
-
     # The grid's own first: what is measured only when it is named lengthens the axes, and renumbers nothing.
-    grids = [workloads.grid("full", device_type) for device_type in ("cpu", "cuda")]
-    named = [workloads.grid("full", device_type, with_shapes=True, with_zoo=True) for device_type in ("cpu", "cuda")]
+    grids = [workloads_of("full", device_type) for device_type in ("cpu", "cuda")]
+    named = [workloads_of("full", device_type, with_shapes=True, with_zoo=True) for device_type in ("cpu", "cuda")]
     return series([w for cells in (*grids, *named) for w in cells])
 
 

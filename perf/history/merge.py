@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from asv.machine import Machine
 from asv.results import Results
 from filelock import FileLock
 
-from perf.history.results import save, save_json, widen
+from perf.history.results import save, save_benchmarks, save_json, widen
+from perf.system.tools import first_line
 
 UNREADABLE = (util.UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 NOT_RESULTS = ("machine.json", "benchmarks.json")
@@ -36,11 +37,11 @@ def merge_folders(source: Path, target: Path) -> list[str]:
             try:
                 _merge_file(path, target, target / path.relative_to(source))
             except UNREADABLE as error:
-                problems.append(f"{path}: {str(error).splitlines()[0]}")
+                problems.append(f"{path}: {first_line(error)}")
         try:
             _merge_benchmarks(source, target)
         except UNREADABLE as error:
-            problems.append(f"{source}/benchmarks.json: {str(error).splitlines()[0]}")
+            problems.append(f"{source}/benchmarks.json: {first_line(error)}")
     return problems
 
 
@@ -53,18 +54,24 @@ def result_files(folder: Path) -> Iterator[Path]:
 
 def _merge_file(path: Path, target: Path, to: Path) -> None:
     results = Results.load(str(path), machine_name=path.parent.name)
-    if to.exists():
-        try:
-            there = Results.load(str(to), machine_name=to.parent.name)
-        except UNREADABLE:
-            to.replace(to.with_suffix(".json.broken"))
-        else:
-            results = merge(results, there)
+    if there := load(to):
+        results = merge(results, there)
     machine = to.parent / "machine.json"
     if not machine.exists():
         record = util.load_json(str(path.parent / "machine.json"), Machine.api_version)
         save_json(machine, record, Machine.api_version)
     save(results, target)
+
+
+def load(path: Path) -> Results | None:
+    """Reads a results file; None if there is none that can be read. One that can't be gets the ending .broken."""
+    if not path.exists():
+        return None
+    try:
+        return Results.load(str(path), machine_name=path.parent.name)
+    except UNREADABLE:
+        path.replace(path.with_suffix(".json.broken"))
+        return None
 
 
 def merge(one: Results, other: Results) -> Results:
@@ -73,8 +80,7 @@ def merge(one: Results, other: Results) -> Results:
         later = _started(other, name) > _started(one, name)
         if name not in one.get_all_result_keys() or (
                 later and other.benchmark_version.get(name) != one.benchmark_version.get(name)):
-            for column in (*COLUMNS, *SCALARS, "_benchmark_params"):
-                _copy(other, one, column, name)
+            copy(other, one, name)
         elif other.benchmark_version.get(name) == one.benchmark_version.get(name):
             _merge_cells(*((one, other) if not later else (other, one)), name, into=one)
     return one
@@ -83,14 +89,24 @@ def merge(one: Results, other: Results) -> Results:
 def _merge_cells(first: Results, second: Results, name: str, into: Results) -> None:
     """Takes the cells of `first`, and where it has none those of `second`."""
     params = widen(second.get_result_params(name), first.get_result_params(name))
-    both = [cells(results, name) for results in (first, second)]
-    chosen = [next((of[cell] for of in both if cell in of), (math.nan, None, None))
-              for cell in itertools.product(*params)]
+    put(into, name, params, cells(second, name) | cells(first, name))
+    copy(first, into, name, SCALARS)
+
+
+def put(results: Results, name: str, params: list[list[str]], content: Mapping[tuple[str, ...], Any]) -> None:
+    """Sets the axes of a benchmark and its cells; one that `content` lacks was not measured."""
+    chosen = [content.get(cell, (math.nan, None, None)) for cell in itertools.product(*params)]
     for column, values in zip(COLUMNS, zip(*chosen, strict=True), strict=True):
-        getattr(into, column)[name] = list(values)
-    into._benchmark_params[name] = params
-    for column in SCALARS:
-        _copy(first, into, column, name)
+        getattr(results, column)[name] = list(values)
+    results._benchmark_params[name] = params
+
+
+def copy(source: Results, target: Results, name: str,
+         columns: Sequence[str] = (*COLUMNS, *SCALARS, "_benchmark_params")) -> None:
+    """Copies what `source` has of a benchmark."""
+    for column in columns:
+        if name in getattr(source, column):
+            getattr(target, column)[name] = getattr(source, column)[name]
 
 
 def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
@@ -105,22 +121,13 @@ def _started(results: Results, name: str) -> float:
     return results.started_at.get(name) or 0.0
 
 
-def _copy(source: Results, target: Results, column: str, name: str) -> None:
-    if name in getattr(source, column):
-        getattr(target, column)[name] = getattr(source, column)[name]
-
-
 def _merge_benchmarks(source: Path, target: Path) -> None:
     """Merges what each benchmark is: the source's word counts, on axes that hold the target's values as well."""
     paths = [Path(Benchmarks.get_benchmark_file_path(str(folder))) for folder in (source, target)]
     if not paths[0].exists():
         return
     theirs, there = (util.load_json(str(path), Benchmarks.api_version) if path.exists() else {} for path in paths)
-    for name, benchmark in theirs.items():
-        if there.get(name, {}).get("version") == benchmark["version"]:
-            benchmark["params"] = widen(there[name]["params"], benchmark["params"])
-    if (merged := {**there, **theirs}) != there:
-        save_json(paths[1], merged, Benchmarks.api_version)
+    save_benchmarks(paths[1], there, theirs)
 
 
 def prune(folder: Path, *, days: float, sample_days: float, now: float | None = None) -> tuple[int, int, list[str]]:
@@ -142,5 +149,5 @@ def prune(folder: Path, *, days: float, sample_days: float, now: float | None = 
                     save(results, folder)
                     lighter += 1
             except UNREADABLE as error:
-                problems.append(f"{path}: {str(error).splitlines()[0]}")
+                problems.append(f"{path}: {first_line(error)}")
     return gone, lighter, problems

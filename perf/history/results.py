@@ -31,6 +31,7 @@ from perf.history.matrix import all_series
 from perf.history.series import Series, common
 from perf.system import git
 from perf.system.files import beside
+from perf.system.tools import first_line
 
 if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
@@ -139,7 +140,7 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
     except (util.UserError, KeyError, TypeError, ValueError, AttributeError) as error:
         aside = path.with_suffix(".json.broken")
         path.replace(aside)
-        receipt.broken.append(f"{path} could not be read ({str(error).splitlines()[0]}): it is {aside.name} now")
+        receipt.broken.append(f"{path} could not be read ({first_line(error)}): it is {aside.name} now")
     for name, cells in _cells(rows, index, receipt).items():
         receipt.numbers += sum(value is not None or samples is not None for value, samples, _ in cells.values())
         measured = datetime.fromtimestamp(max(row.time for row in rows), UTC)
@@ -222,11 +223,15 @@ def _listed(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, Any]]:
         before = util.load_json(str(path), Benchmarks.api_version)
     except (OSError, util.UserError, ValueError, TypeError, KeyError):
         before = {}  # made anew
-    now = dict(descriptions(index))
+    return save_benchmarks(path, before, descriptions(index))
+
+
+def save_benchmarks(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Adds to asv's list of benchmarks what they are `now`, on axes that hold the values of `before` as well."""
+    listed = {**before, **now}
     for name, benchmark in now.items():
         if before.get(name, {}).get("version") == benchmark["version"]:
-            benchmark["params"] = widen(before[name]["params"], benchmark["params"])
-    listed = {**before, **now}
+            listed[name] = benchmark | {"params": widen(before[name]["params"], benchmark["params"])}
     if listed != before:
         save_json(path, listed, Benchmarks.api_version)
     return listed
@@ -235,7 +240,7 @@ def _listed(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, Any]]:
 def save(results: Results, folder: Path) -> None:
     """Saves as asv does, but whoever reads meanwhile sees the old file or the new one."""
     with beside(folder) as new:
-        results.save(str(new))
+        Results.save(results, str(new))
         (folder / results._filename).parent.mkdir(exist_ok=True)
         os.replace(new / results._filename, folder / results._filename)
 

@@ -4,7 +4,7 @@
     for row in history.rows: ...           # a number each: machine, environment, commit, workload, figure, value
     for problem in history.problems: ...   # a file each that could not be used, or not all of it, and why
 
-`write` puts evidence there. Neither needs torch.
+It needs no torch. perf/history/results.py puts evidence there.
 """
 from __future__ import annotations
 
@@ -22,28 +22,12 @@ from asv.benchmarks import Benchmarks
 from asv.results import Results
 
 from perf.history.merge import NOT_RESULTS, UNREADABLE
-from perf.history.results import DIRTY, Receipt, write
+from perf.history.results import DIRTY
 from perf.history.series import FIGURES, VERSION, Series
+from perf.system.tools import first_line, group_by
 from perf.workloads.workload import Workload
 
 AXES = tuple(one.name for one in fields(Workload) if one.default is MISSING)  # of a series that needs no others
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Sums up the samples of a time as asv does: a 99 % interval of the median, and quartiles."""
-
-    low: float
-    high: float
-    q25: float
-    q75: float
-    number: int  # calls in a sample
-    repeat: int  # samples
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Statistics:
-        """Reads what asv keeps."""
-        return cls(*(record[name] for name in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat")))
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class Entry:
     figure: str  # of perf.history.series.FIGURES
     value: float
     samples: tuple[float, ...] = ()
-    statistics: Statistics | None = None
+    interval: tuple[float, float] | None = None  # of the median of a time, by asv, 99 %
     dirty: bool = False  # measured with uncommitted changes
 
     @property
@@ -93,11 +77,8 @@ class History:
     def lines(self) -> dict[Line, list[Entry]]:
         """Groups the rows by the lines of asv's graphs, in order: only those of one line may be compared over
         commits."""
-        by_line: dict[Line, list[Entry]] = {}
-        for row in self.rows:
-            if not row.dirty:
-                by_line.setdefault((row.machine, row.environment, row.workload, row.figure), []).append(row)
-        return by_line
+        return group_by((row for row in self.rows if not row.dirty),
+                        lambda row: (row.machine, row.environment, row.workload, row.figure))
 
 
 def load(folder: Path) -> History:
@@ -173,7 +154,7 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
             continue
         yield Entry(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
                   None if started is None else started / 1000, series.workload(cell), figure, _number(value),
-                  tuple(map(_number, of_time or ())), Statistics.of(record) if record else None,
+                  tuple(map(_number, of_time or ())), (record["ci_99_a"], record["ci_99_b"]) if record else None,
                   DIRTY.items() <= results.env_vars.items())
 
 
@@ -196,8 +177,4 @@ def _line(error: BaseException) -> str:
     """Writes an error in one line, without the path that asv repeats."""
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0]
-
-
-__all__ = ["Entry", "History", "Line", "Problem", "Receipt", "Statistics", "load", "write"]
+    return first_line(error)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from perf.system.tools import group_by
 from perf.workloads.workload import FIELDS, Workload
 
 # What asv keeps of a cell, and in which unit. Lower is better in all: asv takes any upward step for a regression.
@@ -85,10 +86,7 @@ def series(workloads: Iterable[Workload]) -> dict[Workload, Series]:
 
     Raises ValueError if two of them would have the same name.
     """
-    groups: dict[Workload, list[Workload]] = {}
-    for w in workloads:
-        groups.setdefault(common(w), []).append(w)
-    by_share = {shared: _series(shared, cells) for shared, cells in groups.items()}
+    by_share = {shared: _series(shared, cells) for shared, cells in group_by(workloads, common).items()}
     named: dict[str, Workload] = {}
     for shared, one in by_share.items():
         if named.setdefault(one.benchmark, shared) != shared:

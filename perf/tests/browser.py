@@ -16,6 +16,7 @@ import pytest
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+BROWSERS_OWN = ("chrome:", "chrome-untrusted:")  # addresses of its new tab and what stands in it
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # by which WebDriver names an element
 
 
@@ -64,7 +65,7 @@ class Browser:
         logged = self.ask("POST", "/se/log", type="performance")
         events = [json.loads(entry["message"])["message"] for entry in logged]
         asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        return [each["request"]["url"] for each in asked if not each["documentURL"].startswith("chrome:")]
+        return [each["request"]["url"] for each in asked if not each["documentURL"].startswith(BROWSERS_OWN)]
 
     def errors(self) -> list[str]:
         """What the console said since the last call."""

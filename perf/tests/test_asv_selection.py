@@ -8,7 +8,7 @@ import pytest
 from asv import benchmarks, results, util
 from asv.commands import run
 
-from perf.history import asv_selection, matrix
+from perf.history import asv_run, matrix
 
 PARAMS = [["'eager'", "'sdpa'"], ["512", "1024", "2048"]]
 
@@ -17,7 +17,7 @@ def found(regex=None):
     names = ["attention.Softmax.time_call", "attention.Alibi.time_call", "mine.Other.time_x"]
     conf = SimpleNamespace(benchmark_dir="nowhere")
     listed = [{"name": name, "params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"} for name in names]
-    return asv_selection.SelectedBenchmarks(conf, listed, regex=regex)
+    return asv_run.SelectedBenchmarks(conf, listed, regex=regex)
 
 
 def chosen():
@@ -46,7 +46,7 @@ def test_bench_narrows_further():
 def test_table_shows_what_was_measured():
     benchmark = {"params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"}
     values = [math.nan, 0.25, math.nan, math.nan, None, math.nan]
-    table = asv_selection.shorten(results._format_benchmark_result)
+    table = asv_run.shorten(results._format_benchmark_result)
     text = "\n".join(table([(value, None) for value in values], benchmark))
     assert "250ms" in text
     assert "failed" in text
@@ -56,21 +56,21 @@ def test_table_shows_what_was_measured():
 
 def test_table_of_nothing():
     benchmark = {"params": PARAMS, "param_names": ["backend", "n"], "unit": "seconds"}
-    table = asv_selection.shorten(results._format_benchmark_result)
+    table = asv_run.shorten(results._format_benchmark_result)
     assert table([(math.nan, None)] * 6, benchmark) == ["nothing could be measured here"]
 
 
 def test_installed_once(monkeypatch):
     monkeypatch.setattr(run, "Benchmarks", benchmarks.Benchmarks)
     monkeypatch.setattr(results, "_format_benchmark_result", results._format_benchmark_result)
-    asv_selection.install()
+    asv_run.install()
     table = results._format_benchmark_result
-    asv_selection.install()
-    assert run.Benchmarks is asv_selection.SelectedBenchmarks
+    asv_run.install()
+    assert run.Benchmarks is asv_run.SelectedBenchmarks
     assert results._format_benchmark_result is table
 
 
 def test_another_asv_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(run, "Benchmarks", object())
     with pytest.raises(util.UserError, match=r"install asv 0\.6\.6$"):
-        asv_selection.install()
+        asv_run.install()

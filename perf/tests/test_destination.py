@@ -61,7 +61,7 @@ def test_a_history_that_can_not_be_written_is_said_and_fails_the_run(tmp_path, m
     def full(*args, **options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("perf.history.rows.write", full)
+    monkeypatch.setattr("perf.history.results.write", full)
     asked = SimpleNamespace(history=tmp_path, history_dirty=False, evidence=tmp_path / "evidence.jsonl")
     session: Any = SimpleNamespace(settings=asked, rows=[], notes=[])
     assert not plugin._write_history(session)

@@ -103,7 +103,7 @@ def test_pruning_leaves_one_commit_of_what_is_young(clones, tmp_path, monkeypatc
     branch.pull(tmp_path / "b", clones[1])
     kept = [row for row in history.load(tmp_path / "b").rows if row.figure == "time_call"]
     assert [(row.commit, row.value, row.samples) for row in kept] == [(OTHER, 2e-3, ())]
-    assert kept[0].statistics is not None
+    assert kept[0].interval is not None
 
 
 def test_what_else_is_on_the_branch_stays(clones, tmp_path):

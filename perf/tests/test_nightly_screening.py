@@ -210,7 +210,7 @@ def test_what_history_clears_is_a_finding():
 
 
 def test_a_figure_without_noise_that_rose_makes_a_benchmark_be_compared(night):
-    from perf.history.rows import write
+    from perf.history.results import write
 
     made, _, _ = night
     told = machine.fingerprint()

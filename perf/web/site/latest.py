@@ -65,8 +65,7 @@ def _evidence(w: Workload, timed: Entry, lines: Mapping[str, Sequence[Entry]]) -
     def figure(name: str) -> float | None:
         return next((row.value for row in lines.get(name, ()) if row.commit == timed.commit), None)
 
-    statistics = timed.statistics
-    wide = None if statistics is None else (statistics.high - statistics.low) / 2 / timed.value
+    wide = None if timed.interval is None else (timed.interval[1] - timed.interval[0]) / 2 / timed.value
     peak, launches = figure("track_peak_bytes"), figure("track_launches")
     return Evidence(w, "ok", median=timed.value, interval=wide if wide is not None and wide < 1 else None,
                     peak_bytes=None if peak is None else int(peak), flops=flops(w), host=figure("track_host_time"),

@@ -1,22 +1,30 @@
-"""`asv run` measures and shows the selected cells only.
+"""Takes the places of two classes of asv's while `asv run` works. Tried with asv 0.6.6; another asv is refused.
 
-asv starts a process for each cell of a product of axes, thousands, of which a run measures a few
-dozen, and has no setting against it. It does keep the numbers of the cells to run, for `--bench`:
-these are narrowed here, in asv's own process. asv records what is left out as null, or keeps what
-the commit had there before. Tried with asv 0.6.6; a version without these places is refused.
+`SelectedBenchmarks` measures and shows the selected cells only: asv starts a process for each cell of a product of
+axes, thousands, of which a run measures a few dozen, and has no setting against it. It does keep the numbers of the
+cells to run, for `--bench`: these are narrowed here, in asv's own process. asv records what is left out as null, or
+keeps what the commit had there before.
+
+`MergedResults` loses nothing that another run wrote into the same file meanwhile: asv loads a commit's file, measures
+for minutes, and writes it whole. Here the cells that this run changed are put into what the file holds by then, under
+the lock that `perf.history.results` takes.
 """
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from asv import benchmarks, results, util
 from asv.commands import run
 from asv.console import log
+from asv.results import Results
+from filelock import FileLock
 
 from perf.history.matrix import Matrix
-from perf.history.results import cut
+from perf.history.merge import cells, copy, load, put
+from perf.history.results import cut, save, widen
 
 
 class SelectedBenchmarks(benchmarks.Benchmarks):
@@ -70,5 +78,39 @@ def install() -> None:
     if (run.Benchmarks is not benchmarks.Benchmarks or table is None
             or not isinstance(getattr(benchmarks.Benchmarks, "benchmark_selection", None), property)):
         raise util.UserError("perf: this asv selects its benchmarks in another way; install asv 0.6.6")
-    run.Benchmarks = SelectedBenchmarks
+    run.Benchmarks, run.Results = SelectedBenchmarks, MergedResults
     results._format_benchmark_result = shorten(table)
+
+
+class MergedResults(Results):
+    """Takes the place of asv's own while it runs."""
+
+    loaded: dict[str, dict[tuple[str, ...], Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loaded = {}
+
+    def load_data(self, result_dir: str) -> None:
+        """Reads the file of a commit, and remembers what it held."""
+        super().load_data(result_dir)
+        self.loaded = {name: cells(self, name) for name in self.get_all_result_keys()}
+
+    def save(self, result_dir: str) -> None:
+        """Writes the file, with what other runs have put into it meanwhile."""
+        folder = Path(result_dir)
+        with FileLock(folder / ".lock"):
+            if there := load(folder / self._filename):
+                self._take(there)
+            save(self, folder)
+
+    def _take(self, there: Results) -> None:
+        """Takes what the file has by now, where this run has changed nothing."""
+        for name in there.get_all_result_keys():
+            if name not in self._results:
+                copy(there, self, name)
+            elif there.benchmark_version.get(name) == self.benchmark_version.get(name):
+                mine, before = cells(self, name), self.loaded.get(name, {})
+                changed = {cell: content for cell, content in mine.items() if before.get(cell) != content}
+                params = widen(there.get_result_params(name), self.get_result_params(name))
+                put(self, name, params, {**mine, **cells(there, name), **changed})
