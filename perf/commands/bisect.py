@@ -23,11 +23,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perf.compare.bisect import SECONDS, between, bisect, comparing
-    from perf.compare.checkout import ROOT, resolve
+    from perf.compare.bisect import SECONDS, bisect, commits, comparing
+    from perf.compare.project import root
     from perf.workloads.ids import workload
 
     w, place = workload(options.benchmark), device(options.device)
-    commits = between(ROOT, options.good, options.bad)
-    return bisect(commits, resolve(ROOT, options.good), comparing(w, place),
-                  options.seconds or SECONDS[place.type])
+    line = commits(options.good, options.bad, root())
+    return bisect(line, comparing(w, place), options.seconds or SECONDS[place.type])

@@ -53,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("asv") is None:
         raise ValueError("asv is not installed, which keeps the history; pip install 'attention-perf[site]'")
     from perf.alerts import comment
-    from perf.compare.checkout import ROOT, resolve
+    from perf.compare.checkout import resolve
+    from perf.compare.side import ROOT
     from perf.history import destination
     from perf.nightly import schedule
     from perf.nightly.night import Options, acceptance

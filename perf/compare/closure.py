@@ -1,10 +1,10 @@
 """What a workload's time may depend on, read from the sources: the same on both sides, it need not be timed.
 
-    sources("alibi:fa2", folder)               -> {"attention/functions/alibi.py", "attention/backends/fa2.py", ...}
-    unchanged(workload, base_folder, head_folder)
+    sources("alibi:fa2", side)               -> {"attention/functions/alibi.py", "attention/backends/fa2.py", ...}
+    unchanged(workload, base, head)
 
 It starts from the files that define the variant (its function, and the classes and instance of its backend, as they
-are registered here) and from what the harness itself calls, and follows imports within attention/ and models/.
+are registered here) and from what the harness itself calls, and follows imports within the side's packages.
 Registration would make everything depend on everything, so it is seen through:
 
 * a package's `__init__` counts by its own statements, not by what it imports; a name taken from it leads on to the
@@ -17,8 +17,10 @@ don't (perf/compare/neutral.py). It errs by finding too much.
 """
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from perf.compare.side import Side
 from perf.compare.source import NOTHING, Origin, Source, Tree, read
 from perf.workloads.workload import BARE, UNQUANTISED, Workload
 
@@ -40,38 +43,46 @@ CALLED: dict[str, tuple[Origin, ...]] = {
 FAMILIES = "models.registry"  # imports the module of one family: models.<family>
 
 
-def sources(work: Workload | str, folder: Path) -> set[str]:
-    """The files, relative to `folder`, that a workload, a variant or a model depends on; an unknown one has none."""
-    return {path for path in _Closure(folder, *_start(work)).found if not path.startswith("(")}
+def sources(work: Workload | str, side: Side) -> set[str]:
+    """Lists the files, relative to the side's folder, that a workload, a variant or a model depends on; none for an
+    unknown one."""
+    return {path for path in _closure(work, side).found if not path.startswith("(")}
 
 
-def fingerprint(work: Workload | str, folder: Path) -> str:
-    """A hash of the code that it depends on in `folder`."""
-    return _hash(repr(sorted(_Closure(folder, *_start(work)).found.items())))
+def fingerprint(work: Workload | str, side: Side) -> str:
+    """Hashes the code that it depends on."""
+    return hashlib.sha256(repr(sorted(_closure(work, side).found.items())).encode()).hexdigest()
 
 
-def unchanged(workload: Workload, base_folder: Path, head_folder: Path) -> bool:
-    """Whether both sides run the same code for it; False of a variant or model that is not registered here."""
-    files, _ = _start(workload)
-    return bool(files) and fingerprint(workload, base_folder) == fingerprint(workload, head_folder)
+def unchanged(workload: Workload, base: Side, head: Side) -> bool:
+    """Tells whether both sides run the same code for it in the same environment; False of a variant or model that is
+    not registered here."""
+    if base.missing or head.missing or base.python != head.python or not _start(workload, base.packages)[0]:
+        return False
+    return fingerprint(workload, base) == fingerprint(workload, head)
 
 
-def _start(work: Workload | str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files that define it, as this process imported them, and the packages that it is of."""
+def _closure(work: Workload | str, side: Side) -> _Closure:
+    return _Closure(side.folder, *_start(work, side.packages))
+
+
+def _start(work: Workload | str, packages: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Lists the files that define it, as this process imported them, and those of the packages that it is of."""
+    bare = tuple(package for package in packages if package != "models")
     if isinstance(work, str):
         if ":" in work:
-            return _files_of_variant(work), ("attention",)
-        return _files_of_model(work), ("attention", "models")
-    variant = _files_of_variant(work.variant)
+            return _files_of_variant(work, packages), bare
+        return _files_of_model(work), packages
+    variant = _files_of_variant(work.variant, packages)
     if work.model == BARE:
-        return variant, ("attention",)
-    model, eager = _files_of_model(work.model), _files_of_variant(f"{work.function}:eager")  # it is built on eager
+        return variant, bare
+    model, eager = _files_of_model(work.model), _files_of_variant(f"{work.function}:eager", packages)  # built on eager
     method = _files_of_quantization(work.quantization) if work.quantization != UNQUANTISED else model
-    return (*model, *variant, *eager, *method) if model and variant and method else (), ("attention", "models")
+    return (*model, *variant, *eager, *method) if model and variant and method else (), packages
 
 
 @functools.cache
-def _files_of_variant(name: str) -> tuple[Path, ...]:
+def _files_of_variant(name: str, packages: tuple[str, ...]) -> tuple[Path, ...]:
     from attention import registry
 
     try:
@@ -81,11 +92,11 @@ def _files_of_variant(name: str) -> tuple[Path, ...]:
     function, backend = variant.function, variant.backend
     made = [variant.compute, variant.peak_bytes, *(getattr(function, field.name) for field in fields(function))]
     files = {_file(one) for one in made if callable(one)} | {_file(kind) for kind in type(backend).__mro__[:-1]}
-    return tuple(sorted(path for path in files | set(_makers(backend)) if path))
+    return tuple(sorted(path for path in files | set(_makers(backend, packages)) if path))
 
 
 def _file(made: Callable | type) -> Path | None:
-    """Where a function or class is written; None of one without Python source."""
+    """Finds where a function or class is written; None of one without Python source."""
     while isinstance(made, functools.partial):
         made = made.func
     made = inspect.unwrap(made)
@@ -97,12 +108,15 @@ def _file(made: Callable | type) -> Path | None:
         return None
 
 
-def _makers(backend: Any) -> Iterator[Path]:
-    """The files that made this backend: they assign it to a global."""
-    for module, source in Tree(_root(), ("attention",)).modules.items():
-        names = vars(sys.modules[module]) if module in sys.modules else {}
-        if any(names.get(name) is backend for name in source.assigned):
-            yield _root() / source.path
+def _makers(backend: Any, packages: tuple[str, ...]) -> Iterator[Path]:
+    """Yields the files that made this backend: they assign it to a global."""
+    for package in packages:
+        if package == "models" or (home := _home(package)) is None:
+            continue
+        for module, source in Tree(home.parent, (package,)).modules.items():
+            names = vars(sys.modules[module]) if module in sys.modules else {}
+            if any(names.get(name) is backend for name in source.assigned):
+                yield home.parent / source.path
 
 
 @functools.cache
@@ -114,7 +128,11 @@ def _files_of_model(name: str) -> tuple[Path, ...]:
         return ()
     root = Path(models.__file__ or "").resolve().parent
     family = root / f"{preset.family}.py"
-    return (family,) if family.exists() else tuple(root.glob("*.py"))  # of another package: it may use any of them
+    if family.exists():
+        return (family,)
+    with contextlib.suppress(ImportError):  # another package's: it may use any of them
+        return (*root.glob("*.py"), *filter(None, [_file(models.family(preset).build)]))
+    return ()
 
 
 @functools.cache
@@ -134,13 +152,14 @@ class _Closure:
 
     def __init__(self, folder: Path, files: tuple[Path, ...], packages: tuple[str, ...]) -> None:
         self.found: dict[str, str] = {}
+        self.packages = packages
         if not files:
             return
         self.tree = Tree(folder, packages)
         for path in files:
             self._add_file(path)
         for package in packages:
-            for origin in CALLED[package]:
+            for origin in CALLED.get(package, ()):
                 self._resolve(*origin)
         self.found.update(self.tree.others)
         for source in self.tree.modules.values():
@@ -149,11 +168,13 @@ class _Closure:
 
     def _add_file(self, path: Path) -> None:
         """A file of the imported packages stands for the one at its place here; others are the same on both sides."""
-        root = _root()
-        if path.is_relative_to(root) and path.relative_to(root).parts[0] in CALLED:
-            self._add(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
-        else:
-            self._follow(path.stem, read(str(path), path.stem, path.name))
+        for package in self.packages:
+            home = _home(package)
+            if home and path.is_relative_to(home):
+                dotted = (package, *path.relative_to(home).with_suffix("").parts)
+                self._add(".".join(dotted).removesuffix(".__init__"))
+                return
+        self._follow(path.stem, read(str(path), path.stem, path.name))
 
     def _add(self, module: str) -> None:
         """All of a module, and what it uses of others; of a package what it says itself."""
@@ -183,7 +204,7 @@ class _Closure:
 
     def _resolve(self, module: str, name: str | None) -> None:
         """Where `from module import name` leads; the module alone without a name."""
-        if module.partition(".")[0] not in CALLED:
+        if module.partition(".")[0] not in self.packages:
             return
         self._add(module)
         source = self.tree.modules.get(module)
@@ -218,12 +239,7 @@ class _Closure:
 
 
 @functools.cache
-def _root() -> Path:
-    """Where this process imported attention/ from."""
-    import attention
-
-    return Path(attention.__file__ or "").resolve().parents[1]
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _home(package: str) -> Path | None:
+    """Finds where this process imports a package from; None where it can't."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).resolve().parent if spec and spec.origin else None

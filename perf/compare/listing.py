@@ -11,25 +11,24 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from perf.compare.checkout import environment
+from perf.compare.side import Side
 from perf.workloads.workload import Workload
 
 KNOWN_BY_REVISION = ("function", "backend")  # axes whose values a revision may lack
 
 
-def listed(folder: Path, *, grid: str, device_type: str, axes: Mapping[str, Sequence[Any]],
+def listed(side: Side, *, grid: str, device_type: str, axes: Mapping[str, Sequence[Any]],
            with_shapes: bool) -> list[Workload]:
-    """The workloads of the revision in `folder`. Raises ValueError, in one line, for one that can't be imported."""
+    """Lists the workloads of a side. Raises ValueError, in one line, for one that can't be imported."""
     request = {"grid": grid, "device_type": device_type, "axes": {k: list(v) for k, v in axes.items()},
                "with_shapes": with_shapes}
-    done = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(request), cwd=folder,
-                          env=environment(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run([side.python, "-m", __name__], input=json.dumps(request), cwd=side.folder,
+                          env=side.variables(), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ValueError(f"its attention/ or models/ can't be imported: {last}")
+        raise ValueError(f"its {' or '.join(side.packages)} can't be imported: {last}")
     return [Workload(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
 
 

@@ -1,4 +1,4 @@
-"""Compares two folders by live pairs, by the committed thresholds."""
+"""Compares two sides by live pairs, by the committed thresholds."""
 from __future__ import annotations
 
 import atexit
@@ -6,22 +6,21 @@ import functools
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from perf.compare import pairs
-from perf.compare.checkout import ROOT
 from perf.compare.nursery import AVAILABLE, Nursery
 from perf.compare.process import variables
+from perf.compare.side import ROOT, Side
 from perf.compare.spreads import FILE as SPREADS
 from perf.compare.spreads import Spreads
 from perf.policy.thresholds import FILE, Thresholds, thresholds
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
 
-# Workloads of one variant, base folder, head folder, seconds -> a verdict on each.
-Compare = Callable[[Sequence[Workload], Path, Path, float], Iterable[tuple[Workload, Verdict]]]
+# Workloads of one variant, base, head, seconds -> a verdict on each.
+Compare = Callable[[Sequence[Workload], Side, Side, float], Iterable[tuple[Workload, Verdict]]]
 
 VARIANT = {"cpu": 90.0, "cuda": 40.0}  # seconds for the pairs of one variant at least,
 BENCHMARK = 12.0  # and for each of its benchmarks
@@ -50,7 +49,7 @@ def nursery(device: str) -> Nursery | None:
     if device == "cpu" or not AVAILABLE:
         return None
     try:
-        made = Nursery(ROOT, variables("base", ROOT, device))
+        made = Nursery(ROOT, variables("base", Side(ROOT, "the harness"), device))
     except ValueError as error:
         print(f"perf: {error}; so each worker imports torch anew", file=sys.stderr, flush=True)
         return None
@@ -62,7 +61,7 @@ def comparing(device: torch.device, among: int = 1) -> Compare:
     """Live pairs on the device, whose progress goes to stderr; `among`: as in `settings`."""
     machine, spreads = kind(device), Spreads(SPREADS, device)
 
-    def compare(workloads: Sequence[Workload], base: Path, head: Path,
+    def compare(workloads: Sequence[Workload], base: Side, head: Side,
                 seconds: float) -> Iterator[tuple[Workload, Verdict]]:
         cases: dict[str, pairs.Case] = {}
         yield from pairs.compare(workloads, base, head, str(device), lambda w: settings(w, machine, among), seconds,

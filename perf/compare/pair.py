@@ -1,7 +1,7 @@
 """Launch pairs: the same benchmarks in two fresh processes, base and head, that take turns on one device.
 
-    with Pair(base_folder, head_folder, "cpu") as pair:
-        base, head = pair.prepare(workload)        # a verdict's Sides
+    with Pair(base, head, "cpu") as pair:
+        pair.prepare(workload)                     # what each side shows, as a verdict takes it
         pair.log_ratio(workload)                   # log(head / base): one sample of a verdict
 
 Both are alive all the time and only one of them works. The turns go A B B A A B B A ..., each of some rounds, so that
@@ -14,14 +14,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from perf.bench import NO_MEMORY
 from perf.compare.company import Company, choose_core
 from perf.compare.nursery import Nursery
 from perf.compare.process import Died, Process, both
-from perf.verdict.verdict import Side
+from perf.compare.side import Side
+from perf.verdict import verdict
 from perf.workloads.workload import Workload
 
 # That a pair times one benchmark. On a GPU more tells no more: log ratios of A/A spread by as much after 0.1 s as after
@@ -51,14 +51,14 @@ class Pair:
     ValueError, for a worker that dies or hangs. With a `nursery` the workers are forked.
     """
 
-    def __init__(self, base_folder: Path, head_folder: Path, device: str, *, head_first: bool = False,
+    def __init__(self, base: Side, head: Side, device: str, *, head_first: bool = False,
                  nursery: Nursery | None = None) -> None:
         self.device, self.head_first = device, head_first
         self.times = Times()
         self.imports: tuple[str, ...] = ()
-        self.base = Process("base", base_folder, device, nursery)
+        self.base = Process("base", base, device, nursery)
         try:
-            self.head = Process("head", head_folder, device, nursery)
+            self.head = Process("head", head, device, nursery)
         except BaseException:
             self.base.close()
             raise
@@ -83,7 +83,7 @@ class Pair:
         finally:
             self.head.kill()
 
-    def prepare(self, w: Workload, *, check: bool = True) -> tuple[Side, Side]:
+    def prepare(self, w: Workload, *, check: bool = True) -> tuple[verdict.Side, verdict.Side]:
         """Builds it on both sides at once; `check` holds each against its oracle and counts it, otherwise a Side says
         only whether it can be timed."""
         request: dict[str, Any] = {"prepare": asdict(w), "check": check}
@@ -133,7 +133,6 @@ class Pair:
             self.times.unfit = self.times.unfit or company.unfit()
         return statistics.median(ratios)
 
-
     def _states(self, order: Sequence[Process], limit: float) -> list[Answer]:
         """The machine as both sides saw it. Raises Died where what was timed is wrong, the head's first."""
         states = {process.side: _told(process, limit, state=True) for process in order}
@@ -180,10 +179,10 @@ def _no_memory(answer: Answer) -> bool:
     return NO_MEMORY in str(answer.get("missing"))
 
 
-def _side(answer: Answer, failed: str) -> Side:
+def _side(answer: Answer, failed: str) -> verdict.Side:
     reasons = {"missing": answer.get("missing"), "wrong": answer.get("wrong")}
     if reason := answer.get("failed"):
         reasons[failed] = reason
-    return Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
-                kernels=answer.get("kernels", {}), launches=tuple(answer.get("launches", ())),
-                compile_seconds=answer.get("compile_seconds"))
+    return verdict.Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
+                        kernels=answer.get("kernels", {}), launches=tuple(answer.get("launches", ())),
+                        compile_seconds=answer.get("compile_seconds"))

@@ -1,6 +1,6 @@
 """Launch pairs, one after the other, until each benchmark is decided.
 
-    for workload, verdict in compare(workloads, base_folder, head_folder, "cpu", thresholds, 60.0): ...
+    for workload, verdict in compare(workloads, base, head, "cpu", thresholds, 60.0): ...
 
 One launch serves all benchmarks that are still undecided, so what is compared together should have much in common: a
 variant. The first pair also checks and counts. A pair measured on an unfit machine is no evidence, and another one
@@ -13,19 +13,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from perf.compare.nursery import Nursery
-from perf.compare.pair import Pair, Times
+from perf.compare.pair import Pair
 from perf.compare.process import Died
 from perf.compare.row import Row
+from perf.compare.side import Side
 from perf.verdict.judgement import Judgement, share
 from perf.verdict.spread import Spread
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload
-
-__all__ = ["Case", "Died", "Pair", "Times", "compare"]
 
 HANDFUL = 6  # pairs that decide all but the noisiest: the budget is counted after them
 
@@ -74,7 +72,7 @@ class Case(Judgement):
                    tuple(self.head_seconds))
 
 
-def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path, device: str | Any,
+def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str | Any,
             thresholds: Thresholds | Mapping[str, Thresholds] | Callable[[Workload], Thresholds], budget_seconds: float,
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
             earlier: Mapping[str, Spread] | None = None,
@@ -85,18 +83,23 @@ def compare(workloads: Sequence[Workload], base_folder: Path, head_folder: Path,
     `HANDFUL` of pairs on, without which few benchmarks can be decided; no further pair is begun if it would pass the
     budget by what the last one took. `progress` is told a line after each pair, `cases` filled with what was measured,
     by workload id. `earlier` are spreads of earlier runs on this machine, by workload id; None: the thresholds say all
-    that is known of spreads, and nothing is borrowed. `nursery`: workers are forked by it.
+    that is known of spreads, and nothing is borrowed. `nursery` forks the workers of sides that have this process's
+    environment. Where a side is missing as a whole, so is each workload.
     """
     known = {} if cases is None else cases
     known |= {w.id: Case(_of(thresholds, w), workload=w) for w in workloads}
+    if reason := base.missing or head.missing:
+        which = base if base.missing else head
+        yield from ((w, Verdict("missing", None, None, None, 0, f"{which.name}: {reason}", 0)) for w in workloads)
+        return
     undecided = [known[w.id] for w in workloads]
     started = counted = time.monotonic()
     launched, took = 0, 0.0
     while undecided and (_due(undecided, launched) or time.monotonic() - counted + took <= budget_seconds):
         begun = time.monotonic()
-        start = functools.partial(Pair, base_folder, head_folder, str(device), head_first=launched % 2 == 1,
-                                  nursery=nursery)
-        _launch(undecided, start, nursery)
+        forks = nursery if base.here and head.here else None
+        start = functools.partial(Pair, base, head, str(device), head_first=launched % 2 == 1, nursery=forks)
+        _launch(undecided, start, forks)
         launched, took = launched + 1, time.monotonic() - begun
         if launched <= HANDFUL:
             counted = time.monotonic()

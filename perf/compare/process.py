@@ -7,7 +7,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from perf.compare import worker
-from perf.compare.checkout import environment
 from perf.compare.nursery import Forked, Nursery
+from perf.compare.side import Side
 from perf.measure.nvml import FAMILY
 
 WORKER = worker.__name__
@@ -38,17 +37,17 @@ class Died(ValueError):
 
 
 class Process:
-    """The worker of one side, started afresh or forked by `nursery`. It and what it starts are a session of their own,
-    and go together."""
+    """The worker of one side, "base" or "head", started afresh or forked by `nursery`. It and what it starts are a
+    session of their own, and go together."""
 
-    def __init__(self, side: str, folder: Path, device: str, nursery: Nursery | None = None) -> None:
-        self.side = side
+    def __init__(self, role: str, side: Side, device: str, nursery: Nursery | None = None) -> None:
+        self.side = role
         self._errors, name = tempfile.mkstemp(prefix="perf-worker-")
         os.unlink(name)
-        environment = variables(side, folder, device)
+        environment = variables(role, side, device)
         self._process: subprocess.Popen[bytes] | Forked = nursery.worker(
-            [device], folder, environment, self._errors) if nursery else subprocess.Popen(
-            [sys.executable, "-m", WORKER, device], cwd=folder, env=environment,
+            [device], side.folder, environment, self._errors) if nursery else subprocess.Popen(
+            [side.python, "-m", WORKER, device], cwd=side.folder, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True)
         self._waiting = selectors.DefaultSelector()
         self._waiting.register(self._out, selectors.EVENT_READ)
@@ -123,13 +122,13 @@ class Process:
         os.close(self._errors)
 
 
-def variables(side: str, folder: Path, device: str) -> dict[str, str]:
-    """The environment of a side's worker. A fault is put into the head only."""
-    found = {worker.STATE: str(Path(".perf").absolute()), **environment(folder), "TORCHINDUCTOR_COMPILE_THREADS": "1",
+def variables(role: str, side: Side, device: str) -> dict[str, str]:
+    """Gives the environment variables of a side's worker. A fault is put into the head only."""
+    found = {worker.STATE: str(Path(".perf").absolute()), **side.variables(), "TORCHINDUCTOR_COMPILE_THREADS": "1",
              FAMILY: str(os.getpid())}
     if device == "cpu":
         found |= ONE_THREAD | KEEP_MEMORY
-    if side == "base":
+    if role == "base":
         found.pop(worker.INJECT, None)
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from perf.compare import live
-from perf.compare.checkout import head_folder
+from perf.compare.checkout import working_tree
 from perf.compare.inject import parse
 from perf.compare.worker import INJECT
 from perf.system import exit_codes
@@ -85,8 +85,13 @@ def benchmarks(device: torch.device, *, quick: bool) -> list[Workload]:
 
 def itself(device: torch.device, among: int) -> Compare:
     """Compares the working tree with itself, by the settings of one of `among` benchmarks."""
-    folder, compare = head_folder(), live.comparing(device, among)
-    return lambda workloads, seconds: compare(workloads, folder, folder, seconds)
+    compare = live.comparing(device, among)
+
+    def twice(workloads: Sequence[Workload], seconds: float) -> Iterator[tuple[Workload, Verdict]]:
+        with working_tree() as tree:
+            yield from compare(workloads, tree, tree, seconds)
+
+    return twice
 
 
 def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Compare, seconds: float,

@@ -25,7 +25,7 @@ What libraries print goes to stderr. On the CPU there is one thread, which the p
 from __future__ import annotations
 
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import statistics
@@ -153,7 +153,6 @@ class Worker:
         return {"unfit": unfit(states), "state": summary(states),
                 "imports": sorted(name for name in set(sys.modules) - self.at_first if _installed(name))}
 
-
     def _disproved(self) -> str | None:
         """Says what is wrong with the call that was timed, if it was checked: later pairs have the same code."""
         from perf.bench.subject import Wrong
@@ -208,11 +207,11 @@ def line(error: BaseException) -> str:
 
 
 def _own_packages() -> None:
-    """Raises ImportError where another attention/ than this side's would be measured: an installed one."""
-    import attention
-
-    if not Path(attention.__file__ or "").resolve().is_relative_to(Path.cwd().resolve()):
-        raise ImportError(f"attention/ is that of {attention.__file__}, not of {Path.cwd()}")
+    """Raises ImportError where another package than this side's would be measured: an installed one."""
+    for init in Path.cwd().glob("*/__init__.py"):
+        name, spec = init.parent.name, importlib.util.find_spec(init.parent.name)
+        if spec is None or not Path(spec.origin or "").resolve().samefile(init):
+            raise ImportError(f"{name}/ is that of {spec and spec.origin}, not of {Path.cwd()}")
 
 
 def _installed(name: str) -> bool:

@@ -18,7 +18,8 @@ from asv import machine as asv_machine
 from asv.commands import run
 from asv.console import log
 
-from perf.compare import checkout
+from perf.compare.checkout import stand_in
+from perf.compare.side import PACKAGES, ROOT, Side
 from perf.history import asv_run, figures, matrix, place
 
 
@@ -34,9 +35,9 @@ def harness_matrix() -> matrix.Matrix:
 
     Raises asv.util.UserError, in one line, for an impossible PERF_GRID or PERF_DEVICE.
     """
-    variables = checkout.environment(checkout.ROOT)
+    variables = Side(ROOT, "the harness").variables()
     text, error, code = util.check_output(
-        [sys.executable, "-m", matrix.__name__], cwd=checkout.ROOT, env=variables,
+        [sys.executable, "-m", matrix.__name__], cwd=ROOT, env=variables,
         valid_return_codes=None, return_stderr=True, display_error=False, dots=False)
     if code:
         raise util.UserError(error.strip().splitlines()[-1] if error.strip() else f"perf: exit status {code}")
@@ -108,11 +109,11 @@ class Links(environment.Environment):
         shutil.rmtree(self._links, ignore_errors=True)  # the links, not what they lead to
         self.checkout_project(repo, commit_hash)
         self._links.mkdir(parents=True)
-        (self._links / "perf").symlink_to(checkout.ROOT / "perf")
+        (self._links / "perf").symlink_to(ROOT / "perf")
         figures_here = Path(self._figures, commit_hash)
         figures_here.mkdir(exist_ok=True)
         (self._links / ".figures").symlink_to(figures_here)
-        for package in checkout.PACKAGES:
+        for package in PACKAGES:
             source = Path(self._build_root, package)
             if (source / "__init__.py").exists():
                 (self._links / package).symlink_to(source)
@@ -125,12 +126,12 @@ class Links(environment.Environment):
             log.error(f"{reason}; all its figures are null")
             raise util.ProcessError(["link", package], 1, "", reason)
         log.warning(f"{reason}; its model benchmarks are null")
-        checkout.stand_in(self._links / package, reason)
+        stand_in(self._links / package, reason)
 
     def run(self, args: list[str], **kwargs: Any) -> Any:
         """Runs the Python program `args` with the links before everything else on its path."""
-        variables = checkout.environment(self._links, {**(kwargs.pop("env", None) or os.environ),
-                                                       **self._global_env_vars})
+        variables = Side(self._links, "a commit").variables({**(kwargs.pop("env", None) or os.environ),
+                                                             **self._global_env_vars})
         variables["ASV_PYTHONPATH"] = variables["PYTHONPATH"]  # else asv's program drops it
         variables[matrix.FILE] = str(self._matrix_file)
         variables[figures.FOLDER] = str(self._links / ".figures")

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perf.compare.checkout import PACKAGES, Base, environment
+from perf.compare.checkout import checkout
+from perf.compare.side import PACKAGES, Side
 from perf.history.results import Receipt, write
 from perf.measure.evidence import load, machines
 from perf.system import git
 
-Measure = Callable[[Path, Path, Sequence[str]], str | None]  # folder, evidence, options -> why there is none
+Measure = Callable[[Side, Path, Sequence[str]], str | None]  # side, evidence, options -> why there is none
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,18 @@ def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequen
            measure: Measure) -> Receipt:
     evidence = scratch / "evidence.jsonl"  # the folder also keeps the ceilings, measured once
     evidence.unlink(missing_ok=True)
-    with Base(root, commit).checkout() as tree:
-        reason = measure(tree, evidence, options)
+    with checkout(commit, root) as side:
+        reason = measure(side, evidence, options)
     if not evidence.exists():
         raise ValueError(reason or "pytest left no evidence")
     rows = [replace(row, revision=commit) for row in load(evidence)]
     return write(rows, folder, machines=machines(evidence), root=root, append=append)
 
 
-def run(tree: Path, evidence: Path, options: Sequence[str]) -> str | None:
-    """Makes one pytest run in `tree`; returns its last words, if it measured nothing."""
+def run(side: Side, evidence: Path, options: Sequence[str]) -> str | None:
+    """Makes one pytest run of a side; returns its last words, if it measured nothing."""
     command = [sys.executable, "-m", "pytest", "perf/", "--benchmark-only", "-q", "-p", "no:cacheprovider",
                f"--perf-evidence={evidence}", "--perf-unfit=invalid", *options]
-    done = subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=side.folder, env=side.variables(), capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return next((line for line in reversed(lines) if line.startswith("E")), lines[-1] if lines else None)

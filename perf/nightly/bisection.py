@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perf.compare.bisect import SECONDS, Compare, Measuring, between, comparing
-from perf.compare.checkout import ROOT, checkout
+from perf.compare.bisect import SECONDS, Compare, Measuring, between, comparing, line_of
+from perf.compare.checkout import checkout
 from perf.compare.closure import fingerprint
 from perf.compare.record import Finding
+from perf.compare.side import ROOT, Side
 from perf.nightly.compare import finding
 from perf.nightly.folder import BISECTED, COMPARED, append, lines, write
 from perf.nightly.night import Night, acceptance
@@ -130,8 +131,8 @@ def changes(workloads: Sequence[Workload], good: str, commits: Sequence[str], ro
     before: dict[str, str] = {}
     for commit in (good, *commits):
         try:
-            with checkout(commit, root) as folder:
-                now = {w.id: fingerprint(w, folder) for w in workloads}
+            with checkout(commit, root) as side:
+                now = {w.id: fingerprint(w, side) for w in workloads}
         except (ValueError, SyntaxError):
             now = {}  # bisection will say why it can't be measured
         if commit != good:
@@ -144,7 +145,7 @@ def changes(workloads: Sequence[Workload], good: str, commits: Sequence[str], ro
 
 def until(end: float, compare: Compare, clock: Callable[[], float] = time.monotonic) -> Compare:
     """Returns `compare`, but it raises Late from `end` on, and takes no longer than what is left."""
-    def limited(base: Path, head: Path, seconds: float):
+    def limited(base: Side, head: Side, seconds: float):
         left = end - clock()
         if left <= 0:
             raise Late
@@ -167,7 +168,7 @@ def find(commits: Sequence[str], good: str, compare: Compare, seconds: float, ro
             if compare(base, head, seconds).word == "regressed":
                 return Blame(commit)
     with checkout(good, root) as base:
-        found = search(commits, Measuring(commits, base, compare, seconds, root))
+        found = search(commits, Measuring(line_of(good, commits, root), base, compare, seconds))
     if not found.steps:
         return Blame(None, f"not bisected: measured again, it was {found.end.word}: {found.end.why}" if found.end else
                      "not bisected: the head could not be measured again")

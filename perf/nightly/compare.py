@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from perf.compare import live, pairs
-from perf.compare.checkout import ROOT, checkout, head_folder
+from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import unchanged
 from perf.compare.record import Finding
 from perf.compare.row import Row
+from perf.compare.side import ROOT, Side
 from perf.nightly.folder import append, lines
 from perf.nightly.process import stop
 from perf.policy.thresholds import Thresholds
@@ -79,11 +80,11 @@ def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
     """Compares each, and yields it as soon as it is decided. What the seconds don't suffice for is left out."""
     end = clock() + seconds
     for base, of_base in group_by(requests, lambda one: one.base).items():
-        with checkout(base, root) as folder:
+        with checkout(base, root) as side, working_tree(root) as tree:
             timed = []
             for one in of_base:
                 w = workload(one.benchmark)
-                if not one.timed and unchanged(w, folder, head_folder(root)):
+                if not one.timed and unchanged(w, side, tree):
                     yield Finding.of(Row.unchanged(w)), (), 0.0
                 else:
                     timed.append((w, one))
@@ -92,10 +93,10 @@ def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
                 if left <= 0:
                     return
                 most = min(left, live.budget(device.partition(":")[0], len(together)))
-                yield from _pairs(together, folder, head_folder(root), device, most, len(timed), clock)
+                yield from _pairs(together, side, tree, device, most, len(timed), clock)
 
 
-def _pairs(together: Sequence[tuple[Workload, Request]], base: Path, head: Path, device: str, seconds: float,
+def _pairs(together: Sequence[tuple[Workload, Request]], base: Side, head: Side, device: str, seconds: float,
            among: int, clock: Callable[[], float]) -> Iterator[Decision]:
     kind = live.kind(device)
     settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, kind, among)

@@ -105,6 +105,9 @@ def add(parser: pytest.Parser) -> None:
     for name, text in SWITCHES.items():
         group.addoption(_flag(name), action="store_true", default=None, help=text)
         parser.addini(f"perf_{name}", f"as {_flag(name)}", type="bool", default=False)
+    parser.addini("perf_packages", "folders of your own packages, relative to the ini file: their commits are compared")
+    parser.addini("perf_build", "command that builds them from a commit into {out}")
+    parser.addini("perf_build_seconds", "seconds that it may take (default: 1800)")
 
 
 def _flag(name: str) -> str:

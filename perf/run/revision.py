@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import attention
 from perf.bench import treatments
-from perf.compare import live, pairs
-from perf.compare.checkout import PACKAGES, ROOT, Base, head_folder
+from perf.compare import live, pairs, project
+from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import unchanged
 from perf.compare.listing import listed
 from perf.compare.row import Row
+from perf.compare.side import Side
 from perf.compare.spreads import FILE as SPREADS
 from perf.compare.spreads import Spreads
 from perf.run.options import Settings
@@ -30,33 +31,34 @@ if TYPE_CHECKING:
 
 
 class Against:
-    """Holds the working tree of the repository at `root` and a folder that holds the revision, until it is closed.
+    """Holds both sides until it is closed: the revision `settings.against` of the repository at `root`, and its working
+    tree. By default that is the repository whose packages are measured.
 
-    `settings.against` is the revision. Raises ValueError, in one line, where it can't be compared with.
+    Raises ValueError, in one line, where the two can't be compared.
     """
 
-    def __init__(self, settings: Settings, root: Path = ROOT) -> None:
+    def __init__(self, settings: Settings, root: Path | None = None) -> None:
         self.settings = settings
-        base = Base(root, settings.against or "")
         self.kind = live.kind(settings.device)
         for w in settings.workloads:
             live.settings(w, self.kind)  # raises for a threshold that makes no sense
-        self.name = base.name if base.commit.startswith(base.name) else f"{base.name} ({base.short})"
-        self.commit = base.commit
-        self.head = head_folder(root)
-        self._open = ExitStack()
-        self.base = self._open.enter_context(base.checkout())
+        root = root or project.root()
+        with ExitStack() as opening:
+            self.base = opening.enter_context(checkout(settings.against or "", root))
+            self.head = opening.enter_context(working_tree(root))
+            self._open = opening.pop_all()
+        self.name, self.commit = self.base.name, self.base.commit or ""
         self.spreads = Spreads(settings.evidence.with_name(SPREADS.name), settings.device)
         self.notes: list[str] = []
         self.count = 0  # benchmarks that are timed in this run
 
     def close(self) -> None:
-        """Removes the folder."""
+        """Removes their folders."""
         self._open.close()
 
     def only_base(self) -> list[Workload]:
         """Lists what the revision would measure under the same options, and the working tree would not."""
-        if all(_tree(self.base / package) == _tree(self.head / package) for package in PACKAGES):
+        if self.base.missing or _tree(self.base) == _tree(self.head):
             return []
         here, asked = set(self.settings.workloads), self.settings
         try:
@@ -108,6 +110,7 @@ def why_not(w: Workload, device: torch.device) -> str | None:
         return str(error)
 
 
-def _tree(folder: Path) -> dict[Path, bytes]:
-    """The Python files of a package and what is in them."""
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
+def _tree(side: Side) -> dict[Path, bytes]:
+    """Reads the Python files of a side's packages."""
+    return {path.relative_to(side.folder): path.read_bytes()
+            for package in side.packages for path in (side.folder / package).rglob("*.py")}

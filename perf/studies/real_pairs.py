@@ -24,22 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from perf.compare import live
-from perf.compare.checkout import ROOT, head_folder
 from perf.compare.nursery import Nursery
 from perf.compare.pairs import Case, Pair
 from perf.compare.process import Died, variables
 from perf.compare.selftest import benchmarks, injected
+from perf.compare.side import ROOT, Side
 from perf.measure import machine
 from perf.policy.thresholds import FILE, Thresholds, thresholds
 from perf.system.devices import device as device_of
 from perf.verdict import spread
 from perf.verdict.judgement import Judgement, share
-from perf.verdict.verdict import Side
 from perf.workloads.workload import Workload
 
 PLANTED = (0.0, 0.02, 0.0, 0.01, 0.0, 0.05, 0.0, 0.03, 0.0, 0.10, 0.0, 0.20)  # a series of each variant, in this order
 PAIRS = 6  # of a series
-SIDE = Side({}, None, None)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -87,13 +85,13 @@ def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, s
 def costs(file: Path, workloads: Sequence[Workload], device: str, pairs: int) -> None:
     """Takes pairs of the first workload of each variant in turn, by workers that are forked and by fresh ones, and says
     what each cost beyond its measuring."""
-    folder, firsts = head_folder(), {w.variant: w for w in reversed(workloads)}
-    with file.open("w", encoding="utf-8") as out, Nursery(ROOT, variables("base", ROOT, device),
+    tree, firsts = Side(ROOT, "the working tree"), {w.variant: w for w in reversed(workloads)}
+    with file.open("w", encoding="utf-8") as out, Nursery(ROOT, variables("base", tree, device),
                                                           probe=device != "cpu") as nursery:
         for w, _, (how, made) in itertools.product(firsts.values(), range(pairs),
                                                    (("forked", nursery), ("fresh", None))):
             began = time.monotonic()
-            with Pair(folder, folder, device, nursery=made) as pair:
+            with Pair(tree, tree, device, nursery=made) as pair:
                 pair.prepare(w, check=False)
                 ready = time.monotonic()
                 ratio = pair.log_ratio(w)
@@ -109,13 +107,13 @@ def costs(file: Path, workloads: Sequence[Workload], device: str, pairs: int) ->
 def series(workloads: Sequence[Workload], device: str, planted: float, pairs: int,
            end: float) -> Iterator[dict[str, Any]]:
     """Yields a line for each workload of one variant."""
-    folder = head_folder()
+    tree = Side(ROOT, "the working tree")
     cases = [Case(Thresholds(), workload=w) for w in workloads]
     with injected(f"slow:{planted:.4g}" if planted else None):
         for turn in range(pairs):
             if turn and time.monotonic() > end:
                 break
-            with Pair(folder, folder, device, head_first=turn % 2 == 1, nursery=live.nursery(device)) as pair:
+            with Pair(tree, tree, device, head_first=turn % 2 == 1, nursery=live.nursery(device)) as pair:
                 for case in cases:
                     try:
                         case.measure(pair)
@@ -140,7 +138,7 @@ def replayed(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         known, left = {}, {}
         for line in group:
             if len(line["ratios"]) > 1:
-                known[line["benchmark"]] = Judgement(thresholds(line["benchmark"], table, first["kind"]), SIDE, SIDE)
+                known[line["benchmark"]] = Judgement(thresholds(line["benchmark"], table, first["kind"]))
                 left[line["benchmark"]] = line
         for name, word, count in concluded(known, {name: line["ratios"] for name, line in left.items()}, earlier):
             words.setdefault(left[name]["planted"], Counter())[word] += 1

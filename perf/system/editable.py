@@ -9,8 +9,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-MEASURED = ("attention", "models")
-
 
 def keep_apart() -> None:
     """Takes the packages that are found elsewhere than they are installed out of the hook's reach."""
@@ -18,8 +16,8 @@ def keep_apart() -> None:
         mapping = getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", None)
         if not isinstance(mapping, dict):
             continue
-        for name in MEASURED:
-            if name in mapping and not _found_in(name, Path(mapping[name])):
+        for name in [name for name in mapping if "." not in name]:
+            if not _found_in(name, Path(mapping[name])):
                 del mapping[name]
 
 

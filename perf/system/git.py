@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,3 +64,24 @@ def author_and_subject(root: Path, commit: str) -> tuple[str, str]:
     author, _, subject = text(root, "show", "--no-patch", "--no-show-signature", "--format=%an%x00%s",
                               commit).partition("\0")
     return author, subject
+
+
+def extract(root: Path, tree: str, folder: Path, *paths: str) -> None:
+    """Writes the files of a commit or tree into a folder: all of `root`, or those under `paths`. Raises ValueError, in
+    one line, for what git can't read."""
+    with tempfile.TemporaryFile() as archive:
+        done = run(root, "archive", "--format=tar", tree, "--", *paths, stdout=archive)
+        if done.returncode:
+            raise ValueError(f"git can't read {tree[:8]}: {reason(done.stderr)}")
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as tar:
+            tar.extractall(folder, filter="tar")
+
+
+def working_tree(root: Path) -> str:
+    """Gives the hash of the working tree as a tree of git's, with what is not committed or not tracked, but without
+    what git ignores. The index stays as it is."""
+    with tempfile.TemporaryDirectory(prefix="perf-index-") as scratch:
+        index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+        text(root, "add", "--all", "--", ":/", ":(exclude).perf", variables=index)
+        return text(root, "write-tree", variables=index)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from perf.compare.bisect import Compare, between, bisect
+from perf.compare.bisect import Compare, bisect, commits
 from perf.tests.repositories import Repository
 from perf.verdict.search import Found, search
 from perf.verdict.verdict import Verdict
@@ -72,5 +72,4 @@ class World:
 
 def run(repository: Repository, compare: Compare, seconds: float = 10.0) -> int:
     """The exit code of bisecting the repository's main, from its tag good on."""
-    commits = between(repository.root, "good", "main")
-    return bisect(commits, repository.git("rev-parse", "good"), compare, seconds, repository.root)
+    return bisect(commits("good", "main", repository.root), compare, seconds)

@@ -12,13 +12,14 @@ import psutil
 import pytest
 
 from perf.compare import company, pair, process
+from perf.compare.side import Side
 from perf.tests import fake_worker
 from perf.workloads.workload import BARE, Workload
 
 SMALL = Workload(BARE, "softmax", "eager", "forward", True, 1, 2, 2, 32, 32, 8, "fp32")
 
 Told = dict[str, Any]
-Sides = Callable[..., tuple[Path, Path]]
+Sides = Callable[..., tuple[Side, Side]]
 
 
 @pytest.fixture
@@ -28,13 +29,13 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sides]:
     monkeypatch.setattr(pair, "choose_core", lambda: 0)
     monkeypatch.setattr(company, "SHORTEST", math.inf)  # the machine that tests run on may be busy
 
-    def made(base: Told | None = None, head: Told | None = None) -> tuple[Path, Path]:
+    def made(base: Told | None = None, head: Told | None = None) -> tuple[Side, Side]:
         for name, told in (("base", base), ("head", head)):
             folder = tmp_path / name
             folder.mkdir(exist_ok=True)
             shutil.copy(fake_worker.__file__, folder)
             (folder / "behaviour.json").write_text(json.dumps(told or {}))
-        return tmp_path / "base", tmp_path / "head"
+        return Side(tmp_path / "base", "the base"), Side(tmp_path / "head", "the head")
 
     yield made
     left = [child for child in psutil.Process().children(recursive=True) if "fake_worker" in child.cmdline()]
@@ -47,6 +48,6 @@ def measured(made: pair.Pair, rounds: int | None = None) -> float:
     return made.log_ratio(SMALL, rounds)
 
 
-def log(folder: Path) -> list[list[Any]]:
+def log(side: Side) -> list[list[Any]]:
     """What the workers of both sides did: side, kind of request, n, when it began and ended, check, answer."""
-    return [json.loads(line) for line in (folder.parent / "log").read_text().splitlines()]
+    return [json.loads(line) for line in (side.folder.parent / "log").read_text().splitlines()]

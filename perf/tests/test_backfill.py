@@ -34,9 +34,9 @@ def repository(tmp_path, monkeypatch):
     return tmp_path / "tree", found
 
 
-def measure(tree, evidence, options):
+def measure(side, evidence, options):
     """As if pytest had measured: the commit's own number is its peak."""
-    number = int((tree / "attention" / "__init__.py").read_text().rpartition("=")[2])
+    number = int((side.folder / "attention" / "__init__.py").read_text().rpartition("=")[2])
     Writer(evidence).append(replace(OK, revision=None, peak_bytes=100 + number))
     return
 

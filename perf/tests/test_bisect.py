@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from perf.compare.side import Side
 from perf.tests import repositories
 from perf.tests.bisection import run, verdict
 from perf.verdict.verdict import Verdict
@@ -20,8 +20,8 @@ class Compared:
         self.asked: list[tuple[float, float, float]] = []
         self.spread = spread
 
-    def __call__(self, base: Path, head: Path, seconds: float) -> Verdict:
-        levels = [(folder / "attention" / "__init__.py").read_text().split()[0] for folder in (base, head)]
+    def __call__(self, base: Side, head: Side, seconds: float) -> Verdict:
+        levels = [(side.folder / "attention" / "__init__.py").read_text().split()[0] for side in (base, head)]
         if "broken" in levels:
             raise ValueError("head: its worker died (exit status 1): ImportError: broken")
         before, after = map(float, levels)
@@ -40,7 +40,7 @@ def test_the_commit_is_named_with_its_evidence(repository, capsys):
     assert f"got slower: {hashes[6][:8]} number 6\n    against {hashes[5][:8]} number 5: regressed: 1.080x" in out
     assert out.startswith(f"12 commits that touch attention/ or models/: 5 comparisons with {hashes[0][:8]} number 0")
     assert f"{hashes[12][:8]} number 12, 12 of 12\n    regressed: 1.080x (" in out
-    assert "5 commits measured, 0 re-measurements, 0 skipped" in out
+    assert "5 measured, 0 re-measurements, 0 skipped" in out
     assert len(compare.asked) == 5 + 1  # and the commit against its parent
 
 
@@ -83,7 +83,7 @@ def test_measured_again_for_longer(repository, capsys):
     repository.git("tag", "good", hashes[0])
     compare = Compared(spread=0.2)
 
-    def sharper(base: Path, head: Path, seconds: float) -> Verdict:
+    def sharper(base: Side, head: Side, seconds: float) -> Verdict:
         found = compare(base, head, seconds)
         compare.spread /= 8
         return found
@@ -116,7 +116,7 @@ def test_a_step_that_its_parent_does_not_show_is_not_confirmed(repository, capsy
     repository.git("tag", "good", hashes[0])
     compare = Compared()
 
-    def odd(base: Path, head: Path, seconds: float) -> Verdict:
+    def odd(base: Side, head: Side, seconds: float) -> Verdict:
         found = compare(base, head, seconds)
         return found if len(compare.asked) <= 3 else verdict(1.0, 0.99, 1.01)
 

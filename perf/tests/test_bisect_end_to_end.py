@@ -6,7 +6,7 @@ import shutil
 import torch
 
 from perf.compare.bisect import comparing
-from perf.compare.checkout import ROOT
+from perf.compare.side import ROOT
 from perf.tests import repositories
 from perf.tests.bisection import run
 from perf.workloads.ids import workload
@@ -35,4 +35,4 @@ def test_live_pairs_find_a_commit_that_clones_too_much(repository, capsys):
     assert f"{hashes[1][:8]} number 1, 1 of 3\n    skipped, wrong: ImportError: " in out
     assert "softmax.py can't be imported: ZeroDivisionError: division by zero" in " ".join(out.split())
     assert "aten::clone" in out
-    assert "2 commits measured, 0 re-measurements, 1 skipped" in out
+    assert "2 measured, 0 re-measurements, 1 skipped" in out

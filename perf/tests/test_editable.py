@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import attention
-from perf.compare.checkout import environment
+from perf.compare.side import Side
 from perf.system.editable import keep_apart
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,8 @@ def test_a_revision_gets_no_module_that_it_lacks(tmp_path):
     (tmp_path / "attention" / "__init__.py").write_text("")
     (tmp_path / "hook.py").write_text(HOOK % str(ROOT / "attention"))
     code = "import hook{}\nimport attention.testing"
-    lent, refused = (subprocess.run([sys.executable, "-c", code.format(more)], cwd=tmp_path, env=environment(tmp_path),
+    variables = Side(tmp_path, "a side").variables()
+    lent, refused = (subprocess.run([sys.executable, "-c", code.format(more)], cwd=tmp_path, env=variables,
                                     capture_output=True, text=True, check=False) for more in ("", ", perf"))
     assert lent.returncode == 0, lent.stderr  # the trap
     assert refused.stderr.strip().endswith("ModuleNotFoundError: No module named 'attention.testing'")

@@ -14,6 +14,7 @@ import pytest
 from perf.alerts.markdown import command_block
 from perf.commands import nightly as command
 from perf.compare import record as nights
+from perf.compare.side import Side
 from perf.measure.evidence import Evidence, Writer
 from perf.nightly import bisection, compare, measure, night, publish
 from perf.nightly.bisection import LATE, with_commits
@@ -188,7 +189,7 @@ def test_time_that_has_ended_ends_the_search():
         asked.append(seconds)
         return Verdict("ok", 1.0, 1.0, 1.0, 5, "", 0)
 
-    limited, here = bisection.until(10.0, compared, lambda: next(now)), Path(".")
+    limited, here = bisection.until(10.0, compared, lambda: next(now)), Side(Path("."), "here")
     limited(here, here, 60.0)
     limited(here, here, 60.0)
     with pytest.raises(bisection.Late):
@@ -225,7 +226,7 @@ class Levels:
 
     def __call__(self, base, head, seconds):
         self.asked += 1
-        levels = [float((folder / "attention/__init__.py").read_text().split()[0]) for folder in (base, head)]
+        levels = [float((side.folder / "attention/__init__.py").read_text().split()[0]) for side in (base, head)]
         ratio = levels[1] / levels[0]
         return Verdict("regressed" if ratio > 1.05 else "ok", ratio, ratio * 0.99, ratio * 1.01, 5, "", 0)
 

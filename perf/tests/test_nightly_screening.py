@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from perf.bench import controls as frozen
+from perf.compare.checkout import working_tree
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
 from perf.nightly import compare, controls, measure, memory, screen, verdict
@@ -252,7 +253,7 @@ def test_the_same_sources_are_timed_only_where_that_is_asked_for(tmp_path, monke
         return iter(())
 
     monkeypatch.setattr(compare, "_pairs", pairs)
-    monkeypatch.setattr(compare, "checkout", lambda base, root: __import__("contextlib").nullcontext(root))
+    monkeypatch.setattr(compare, "checkout", lambda base, root: working_tree(root))
     root = Path(__file__).parents[2]
     wanted = [Request(A, GOOD), Request(B, GOOD, timed=True)]
     found = list(compare.decide(wanted, "cpu", 60.0, root))

@@ -13,32 +13,33 @@ import pytest
 import torch
 
 from perf.compare import live
-from perf.compare.checkout import ROOT
 from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair
 from perf.compare.process import Died, Process, variables
+from perf.compare.side import ROOT, Side
 from perf.tests.fake_sides import SMALL
 
 pytestmark = pytest.mark.slow  # starts processes, which import torch
 
 PREPARE = {"prepare": SMALL.__dict__, "check": True}
+HERE = Side(ROOT, "the working tree")
 
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    with Nursery(ROOT, variables("base", ROOT, "cpu"), probe=False) as made:
+    with Nursery(ROOT, variables("base", HERE, "cpu"), probe=False) as made:
         yield made
 
 
-def side(folder: Path, code: str) -> Path:
+def side(folder: Path, code: str) -> Side:
     """A side whose attention/ runs `code`, and says in the import's error what it found."""
     (folder / "attention").mkdir(parents=True)
     (folder / "attention" / "__init__.py").write_text(f"{code}\nraise ImportError(found)\n")
-    return folder
+    return Side(folder, "a side")
 
 
-def finding(folder: Path, made: Nursery | None) -> str:
-    worker = Process("head", folder, "cpu", made)
+def finding(one: Side, made: Nursery | None) -> str:
+    worker = Process("head", one, "cpu", made)
     try:
         return str(worker.ask(60.0, **PREPARE)["failed"]).removeprefix("ImportError: ")
     finally:
@@ -46,7 +47,7 @@ def finding(folder: Path, made: Nursery | None) -> str:
 
 
 def test_a_pair_of_forked_workers_measures_as_one_of_fresh_ones_does(nursery: Nursery) -> None:
-    with Pair(ROOT, ROOT, "cpu", nursery=nursery) as pair:
+    with Pair(HERE, HERE, "cpu", nursery=nursery) as pair:
         base, head = pair.prepare(SMALL)
         assert base == head
         assert base.counters["operators"] > 0
@@ -54,7 +55,7 @@ def test_a_pair_of_forked_workers_measures_as_one_of_fresh_ones_does(nursery: Nu
         pids = (pair.base.pid, pair.head.pid)
     assert not any(psutil.pid_exists(pid) for pid in pids)
     nursery.learn([*pair.imports, "no.such.module"])
-    with Pair(ROOT, ROOT, "cpu", nursery=nursery) as pair:
+    with Pair(HERE, HERE, "cpu", nursery=nursery) as pair:
         pair.prepare(SMALL, check=False)
         pair.log_ratio(SMALL, 4)
         assert not pair.imports
@@ -66,8 +67,8 @@ def test_each_worker_imports_its_own_side_and_has_its_own_variables(nursery: Nur
     monkeypatch.setenv("PERF_OF_THIS_TEST", "yes")
     code = "import os, sys; found = f'NAME {os.getcwd()} {os.environ.get(\"PERF_OF_THIS_TEST\")} {len(sys.argv)}'"
     for name in ("base", "head"):
-        folder = side(tmp_path / name, code.replace("NAME", name))
-        assert finding(folder, nursery) == f"{name} {folder} yes 2"
+        one = side(tmp_path / name, code.replace("NAME", name))
+        assert finding(one, nursery) == f"{name} {one.folder} yes 2"
 
 
 def test_threads_that_are_not_inherited_are_not_waited_for(nursery: Nursery, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_worker_that_hangs_is_killed_with_what_it_started(nursery: Nursery, tm
 
 
 def test_what_would_spoil_a_fork_is_not_imported_again(tmp_path: Path) -> None:
-    with Nursery(ROOT, variables("base", ROOT, "cpu"), probe=False) as made:
+    with Nursery(ROOT, variables("base", HERE, "cpu"), probe=False) as made:
         first = made._process.pid
         made.learn(["attention.masks"])
         assert made.refused is not None
@@ -131,14 +132,14 @@ def test_what_would_spoil_a_fork_is_not_imported_again(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_where_no_fork_can_use_the_gpu_that_is_one_line() -> None:
     with pytest.raises(ValueError, match="workers can't be forked here: a fork can't use the GPU") as refusal:
-        Nursery(ROOT, variables("base", ROOT, "cuda"))
+        Nursery(ROOT, variables("base", HERE, "cuda"))
     assert "\n" not in str(refusal.value)
 
 
 def test_it_goes_with_its_maker() -> None:
     code = ("import os; from perf.compare.nursery import Nursery; from pathlib import Path; "
             "made = Nursery(Path.cwd(), probe=False); print(made._process.pid, flush=True); os._exit(0)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables("base", ROOT, "cpu"),
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables("base", HERE, "cpu"),
                           capture_output=True, text=True, check=True)
     end = time.monotonic() + 10
     while (alive := _alive(int(done.stdout))) and time.monotonic() < end:

@@ -16,7 +16,7 @@ from perf.measure.evidence import load
 from perf.workloads.grids import TREATED_BACKENDS
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = Path(__file__).parent / "other_package"
+PACKAGE = ROOT / "examples" / "mykernels"
 MODEL = "one-layer-3x40"
 KERNEL_SERIES, MODEL_SERIES = "attention.SoftmaxForwardH3D40Fp32", "models.OneLayer3x40SoftmaxForwardFp32"
 CELL = "softmax:einsum-forward-causal-b2-h3-kv3-n96-m96-d40-fp32"

@@ -4,14 +4,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perf.compare.checkout import ROOT
 from perf.compare.pair import Pair
 from perf.compare.pairs import HANDFUL, Case, compare
+from perf.compare.side import ROOT, Side
 from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, log
 from perf.verdict.spread import Spread
@@ -26,7 +25,7 @@ CLEAR = Thresholds(least_pairs=3, most_pairs=8)
 sides = fake_sides.sides
 
 
-def verdicts(base: Path, head: Path, *workloads: Workload, seconds: float = 60.0,
+def verdicts(base: Side, head: Side, *workloads: Workload, seconds: float = 60.0,
              thresholds: Any = CLEAR) -> tuple[dict[str, str], dict[str, Case]]:
     found: dict[str, Case] = {}
     told = compare(workloads, base, head, "cpu", thresholds, seconds, cases=found)
@@ -132,7 +131,8 @@ def test_breaking_off_ends_the_workers(sides: Sides, monkeypatch: pytest.MonkeyP
 def test_a_tree_is_no_slower_than_itself() -> None:
     """Real workers, one benchmark that both can and one that neither can."""
     nowhere = replace(SMALL, backend="fa2")
-    words, found = verdicts(ROOT, ROOT, SMALL, nowhere, thresholds=Thresholds(least_pairs=2, most_pairs=2))
+    tree = Side(ROOT, "the working tree")
+    words, found = verdicts(tree, tree, SMALL, nowhere, thresholds=Thresholds(least_pairs=2, most_pairs=2))
     assert words[nowhere.id] == "missing"
     assert words[SMALL.id] in ("ok", "inconclusive")
     assert found[SMALL.id].base == found[SMALL.id].head  # what is counted repeats to the last byte

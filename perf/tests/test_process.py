@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from perf.compare import pair, process
-from perf.compare.checkout import ROOT
 from perf.compare.pair import Pair
 from perf.compare.process import Died, variables
+from perf.compare.side import ROOT, Side
 from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, measured
 
@@ -34,7 +34,7 @@ def test_a_worker_that_dies_or_hangs_is_told_in_one_line(sides: Sides, monkeypat
             measured(made)
         assert error.value.side == "head"
     if does == "hang":
-        pids = map(int, (base.parent / "pids").read_text().split())
+        pids = map(int, (base.folder.parent / "pids").read_text().split())
         assert _gone(*pids)  # it, and what it started
 
 
@@ -72,10 +72,10 @@ def test_a_worker_that_does_not_quit_is_ended(sides: Sides, monkeypatch: pytest.
 
 def test_a_fault_is_put_into_the_head_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERF_INJECT", "clone")
-    base, head = (variables(side, ROOT, "cpu") for side in ("base", "head"))
+    base, head = (variables(role, Side(ROOT, "the tree"), "cpu") for role in ("base", "head"))
     assert "PERF_INJECT" not in base
     assert head.pop("PERF_INJECT") == "clone"
     assert base == head
     assert base["OMP_NUM_THREADS"] == "1"
     assert base["PERF_FAMILY"] == str(os.getpid())
-    assert variables("base", ROOT, "cuda").get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")
+    assert variables("base", Side(ROOT, "the tree"), "cuda").get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")

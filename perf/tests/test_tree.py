@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perf.compare import checkout as tree
-from perf.compare.checkout import Base, checkout, environment, head_folder, resolve
+from perf.compare.checkout import checkout, resolve, working_tree
+from perf.compare.side import ROOT, Side
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -50,22 +50,24 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_attention_and_models_come_from_the_revision(root: Path, scratch: Path) -> None:
-    (root / "perf" / "clock.py").write_text("today's clock")
     (root / "attention" / "__init__.py").write_text("step = 'changed, not committed'\n")
-    with Base(root, "whole").checkout() as folder:
+    with checkout("whole", root) as side:
+        folder = side.folder
         assert (folder / "attention" / "__init__.py").read_text() == "step = 'whole'\n"
         assert (folder / "models" / "__init__.py").exists()
-        assert (folder / "perf" / "clock.py").read_text() == "today's clock"
+        assert (folder / "perf").samefile(ROOT / "perf")  # today's
+        commit = git(root, "rev-parse", "whole")
+        assert (side.name, side.commit) == (f"whole ({commit[:8]})", commit)
         assert list(scratch.iterdir()) == [folder]
     assert not list(scratch.iterdir())
-    assert (root / "perf" / "clock.py").read_text() == "today's clock"  # the link went, not what it led to
+    assert (ROOT / "perf" / "__init__.py").exists()  # the link went, not what it led to
     assert "not committed" in (root / "attention" / "__init__.py").read_text()
     assert git(root, "worktree", "list").count("\n") == 0
 
 
 def test_a_package_that_the_revision_lacks_can_not_be_imported(root: Path) -> None:
-    with checkout("early", root) as folder:
-        found = subprocess.run([sys.executable, "-c", "import models"], cwd=folder, env=environment(folder),
+    with checkout("early", root) as side:
+        found = subprocess.run([sys.executable, "-c", "import models"], cwd=side.folder, env=side.variables(),
                                capture_output=True, text=True, check=False)
     assert "ImportError: early has no models/" in found.stderr
 
@@ -86,18 +88,18 @@ def test_nothing_is_left_behind_when_measuring_is_broken_off(root: Path, scratch
     ("none", "revision 'none' has no attention/"),
 ])
 def test_a_revision_that_can_not_be_measured_is_refused_in_one_line(root: Path, revision: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason) as refusal:
-        Base(root, revision)
+    with pytest.raises(ValueError, match=reason) as refusal, checkout(revision, root):
+        pass
     assert "\n" not in str(refusal.value)
 
 
 def test_outside_a_repository_and_without_git(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(ValueError, match="is in no git repository"):
-        Base(tmp_path, "main")
+        resolve(tmp_path, "main")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="there is no git here"):
-        Base(root, "main")
+        resolve(root, "main")
 
 
 def test_a_shallow_clone_says_how_to_get_the_commit(root: Path, tmp_path: Path) -> None:
@@ -116,15 +118,17 @@ def test_the_project_may_lie_in_a_folder_of_the_repository(root: Path, tmp_path:
     git(outer, "init", "--quiet")
     git(outer, "add", ".")
     git(outer, "commit", "--quiet", "-m", "all")
-    with checkout("HEAD", outer / "project") as folder:
-        assert (folder / "attention" / "__init__.py").read_text() == "inner = True\n"
+    with checkout("HEAD", outer / "project") as side:
+        assert (side.folder / "attention" / "__init__.py").read_text() == "inner = True\n"
 
 
 def test_the_head_is_the_working_tree_itself() -> None:
-    assert head_folder() == tree.ROOT == Path(__file__).parents[2]
+    with working_tree() as side:
+        assert side.folder == ROOT == Path(__file__).parents[2]
 
 
 def test_a_folder_stands_before_every_other() -> None:
-    assert environment(Path("here"), {})["PYTHONPATH"] == "here"
-    assert environment(Path("here"), {"PYTHONPATH": "there", "x": "y"}) == {
+    side = Side(Path("here"), "a side")
+    assert side.variables({})["PYTHONPATH"] == "here"
+    assert side.variables({"PYTHONPATH": "there", "x": "y"}) == {
         "PYTHONPATH": os.pathsep.join(["here", "there"]), "x": "y"}

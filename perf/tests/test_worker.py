@@ -22,7 +22,7 @@ from perf.bench import subject
 from perf.bench.contract import Prepared
 from perf.bench.prepare import Preparer
 from perf.compare import inject, worker
-from perf.compare.checkout import environment
+from perf.compare.side import Side
 from perf.measure.core_time import AVAILABLE, CoreTimer, Moment
 from perf.workloads.workload import BARE, Workload
 
@@ -230,8 +230,8 @@ def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "attention" / "__init__.py").write_text(
         "import os\nprint('a word')\nos.write(1, b'another')\nos.system('echo a third')\n")
     done = subprocess.run([sys.executable, "-m", "perf.compare.worker", "cpu", "json"], cwd=tmp_path,
-                          env=environment(tmp_path), input=f"{json.dumps(CHECKED)}\n", capture_output=True, text=True,
-                          check=False, timeout=100)
+                          env=Side(tmp_path, "a side").variables(), input=f"{json.dumps(CHECKED)}\n",
+                          capture_output=True, text=True, check=False, timeout=100)
     lines = done.stdout.splitlines()
     assert len(lines) == 1
     assert json.loads(lines[0])["failed"].startswith("ModuleNotFoundError: No module named 'attention.")

@@ -1,0 +1,126 @@
+"""`perf_packages` in a pytest ini: the template under examples/, as a repository of its own."""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perf.compare.bisect import between
+from perf.compare.checkout import checkout, working_tree
+from perf.compare.closure import sources, unchanged
+from perf.compare.project import Project, project
+from perf.compare.side import PACKAGES, ROOT
+from perf.tests.repositories import git
+from perf.workloads.ids import workload
+
+TEMPLATE = ROOT / "examples" / "mykernels"
+CELL = "softmax:einsum-forward-causal-b2-h3-kv3-n96-m96-d40-fp32"
+SLOW = "scores.softmax(-1).clone()"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The template with one commit, tagged `good`."""
+    root = tmp_path / "mine"
+    shutil.copytree(TEMPLATE, root, ignore=shutil.ignore_patterns("__pycache__"))
+    git(root, "init", "--quiet", "--initial-branch=main")
+    commit(root, "first")
+    git(root, "tag", "good")
+    return root
+
+
+def commit(root: Path, subject: str) -> str:
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", subject)
+    return git(root, "rev-parse", "HEAD")
+
+
+def edit(root: Path, before: str, after: str, file: str = "variants.py") -> None:
+    path = root / "mykernels" / file
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_an_ini_names_the_packages_and_without_one_they_are_this_project_s(repository: Path, tmp_path: Path) -> None:
+    assert project(repository) == Project(repository, ("mykernels",))
+    assert project(tmp_path) == Project(tmp_path, PACKAGES)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pytest.ini").write_text("[pytest]\nperf_packages = src/nowhere\n")
+    with pytest.raises(ValueError, match=r"perf_packages: .*other has no package src/nowhere") as refusal:
+        project(other)
+    assert "\n" not in str(refusal.value)
+
+
+def test_its_packages_come_from_its_commits_and_all_else_from_here(repository: Path) -> None:
+    edit(repository, "scores.softmax(-1)", SLOW)
+    with checkout("good", repository) as base, working_tree(repository) as head:
+        assert (base.packages, base.name[:5]) == (("mykernels",), "good ")
+        for side, slow in ((base, False), (head, True)):
+            assert (SLOW in (side.folder / "mykernels" / "variants.py").read_text()) == slow
+            for name in ("perf", *PACKAGES):
+                assert (side.folder / name).samefile(ROOT / name)
+    assert not base.folder.exists()
+    assert (repository / "mykernels" / "variants.py").exists()
+
+
+def test_only_commits_that_touch_its_packages_are_bisected(repository: Path) -> None:
+    (repository / "notes.txt").write_text("a note")
+    commit(repository, "a note")
+    edit(repository, "scores.softmax(-1)", SLOW)
+    slow = commit(repository, "slow")
+    assert between(repository, "good", "main") == [slow]
+    with pytest.raises(ValueError, match="touches mykernels/"):
+        between(repository, "main", "main")
+
+
+def test_code_of_its_packages_decides_what_is_timed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness's variants depend on it by what importing it does, and no more."""
+    monkeypatch.syspath_prepend(repository)
+    eager = workload(CELL.replace("einsum", "eager"))
+    with checkout("good", repository) as base, working_tree(repository) as head:
+        assert sources("softmax:eager", base) == set()
+        edit(repository, "scores.softmax(-1)", SLOW)
+        assert unchanged(eager, base, head)
+        edit(repository, "import torch\n", "import torch\n\ntorch.set_float32_matmul_precision('high')\n")
+        assert not unchanged(eager, base, head)
+
+
+def python(root: Path, site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, ROOT, site))), "OMP_NUM_THREADS": "1",
+                 "COLUMNS": "120"}
+    return subprocess.run([sys.executable, *words], cwd=root, env=variables, capture_output=True, text=True,
+                          timeout=900, check=False)
+
+
+@pytest.mark.slow
+def test_the_template_is_measured_compared_and_bisected(repository: Path, tmp_path: Path) -> None:
+    site, source = tmp_path / "site", tmp_path / "source"
+    shutil.copytree(TEMPLATE, source)  # building leaves files beside the source
+    done = python(tmp_path, site, "-m", "pip", "install", "--isolated", "--quiet", "--no-index", "--no-deps",
+                  "--no-build-isolation", "--target", str(site), str(source))
+    assert done.returncode == 0, done.stderr
+    measure = ("-m", "pytest", "--pyargs", "perf", "--benchmark-only", "-p", "no:cacheprovider", "--perf-device=cpu",
+               "--perf-unfit=keep", "-k", "h3 and test_attention")
+    done = python(repository, site, *measure)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+    edit(repository, "scores.softmax(-1)", SLOW)
+    against = tuple(word for word in measure if word != "--perf-unfit=keep")
+    done = python(repository, site, *against, "--perf-against=good")
+    assert done.returncode == 1, done.stdout + done.stderr
+    for words in ("regressed", "aten::clone", "against good (", "ok, unchanged"):  # eager's code is the harness's
+        assert words in done.stdout
+
+    culprit = commit(repository, "a needless copy")
+    edit(repository, '"""', '"""More. ', file="__init__.py")
+    commit(repository, "a docstring")
+    done = python(repository, site, "-m", "perf", "bisect", "--device=cpu", "--good=good", "--bad=main", "--seconds=0",
+                  CELL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"got slower: {culprit[:8]} a needless copy" in done.stdout
