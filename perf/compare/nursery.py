@@ -2,7 +2,7 @@
 within milliseconds instead of 4 to 15 seconds.
 
     with Nursery() as nursery:
-        with Pair(base_folder, head_folder, "cuda", nursery=nursery) as pair: ...
+        with Pair(base, head, "cuda", nursery=nursery) as pair: ...
 
 It imports torch, its compiler, and what other packages a worker had to import besides (`learn`). It never imports
 attention/ or models/: each worker imports its own side's after the fork, and so it does with what of perf/ uses them.
