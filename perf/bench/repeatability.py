@@ -16,6 +16,7 @@ import torch
 import attention
 from attention.testing import inputs
 from perf.measure.clocks import Clock, CudaClock, Plan, clock
+from perf.measure.sampling import one_round
 
 PROBE_CYCLES = 100_000  # 50 us
 ROUNDS = {"cuda": 200, "cpu": 30}
@@ -80,20 +81,15 @@ def measured(make: Callable[[], Callable[[], Any]], device: torch.device) -> dic
 def _clocked(made: Clock, plan: Plan, rounds: int) -> dict[str, float]:
     readings, rates = [], []
     for _ in range(rounds):
-        if plan.setup:
-            plan.setup()
-        start = made.timer()
-        for _ in range(plan.iterations):
-            plan.call()
-        stop = made.timer()
+        start, stop = one_round(made, plan)
         readings.append((start, stop))
         if isinstance(made, CudaClock):
             torch.cuda._sleep(PROBE_CYCLES)  # torch's own way to keep a GPU busy for so many cycles
             rates.append((stop, made.timer()))
-    seconds = statistics.median((stop - start) / plan.iterations for start, stop in readings)  # type: ignore[operator]
+    seconds = statistics.median((stop - start) / plan.iterations for start, stop in readings)
     figures = {"seconds": seconds}
     if rates:
-        figures["mhz"] = PROBE_CYCLES / statistics.median(stop - start for start, stop in rates) / 1e6  # type: ignore[operator]
+        figures["mhz"] = PROBE_CYCLES / statistics.median(stop - start for start, stop in rates) / 1e6
         figures["cycles"] = seconds * figures["mhz"] * 1e6
     return figures
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import psutil
 
-from perf.measure.foreign import Foreign
+from perf.measure.host import Foreign
 
 TOLERATED = 0.75  # of a core, beyond the cores that the pair leaves idle
 SHORTEST = 0.2  # seconds below which the kernel's hundredths don't tell company from nothing

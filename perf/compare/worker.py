@@ -144,7 +144,8 @@ class Worker:
 
     def state(self) -> Answer:
         """On the CPU without the company of other processes: the sibling is one, and whoever started both knows."""
-        from perf.measure.fitness import summary, unfit
+        from perf.measure.fitness import summary
+        from perf.measure.unfit import unfit
 
         if reason := self._disproved():
             return {"wrong": reason}

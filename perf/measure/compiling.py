@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perf.measure import machine
+from perf.system import files
 
 SCHEMA = 1
 MISSES = (("inductor", "fxgraph_cache_miss"), ("inductor", "fxgraph_cache_bypass"),
@@ -113,8 +114,5 @@ class Ledger:
         """Adds figures of a workload, and gives all that the ledger has of it."""
         if figures:
             self.known[workload] = {**self.known.get(workload, {}), **figures}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            whole = self.path.with_suffix(".new")
-            whole.write_text(json.dumps({"schema": SCHEMA, "compiled": self.known}), encoding="utf-8")
-            whole.replace(self.path)
+            files.write(self.path, json.dumps({"schema": SCHEMA, "compiled": self.known}))
         return self.known.get(workload, {})

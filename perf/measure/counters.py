@@ -1,9 +1,7 @@
 """Counters say what a call does without a clock: kernel launches, copies, operators, autograd nodes, compilations.
 
-Counts carry no noise: two runs of the same code on the same machine and versions give the same, so any
-change of a figure in `EXACT` is real and may gate by itself. What varies from run to run may not: a time,
-a CPU's resident memory, the error of a kernel whose atomics add in any order. Of these, the ones in
-`FACTORS` gate from that factor on.
+Counts carry no noise: two runs of the same code on the same machine and versions give the same ones, so any change is
+real. perf/verdict/exact.py says which change gates.
 
 | counter | counts, in one call |
 |---|---|
@@ -31,10 +29,6 @@ from torch.autograd import DeviceType
 from perf.measure.launches import launches, with_code
 from perf.measure.shares import NODE, Event, Shares, annotated, shares
 
-EXACT = ("launches", "memcpys", "memsets", "host_syncs", "operators", "autograd_nodes", "compiled_regions",
-         "graph_breaks", "recompiles", "peak_bytes", "kept_bytes", "flops", "bytes")
-FACTORS = {"error": 1.5, "rss_bytes": 1.5}
-
 CALLS, SHORT = 3, 10 ** 8  # calls of a CPU whose time is shared out, if the first took less than these nanoseconds
 LONGEST_NAME = 160  # characters; a kernel's template arguments go on for thousands
 
@@ -57,7 +51,7 @@ class Counted:
 def count(call: Callable[[], Any], device: torch.device, *, model: bool = False) -> Counted:
     """Counts one call, made under the profiler; `call` is warm already.
 
-    Of a `model` that is not compiled, attention's share of the time is told as well.
+    Of a `model` that is not compiled, attention's share of the time is measured as well.
     """
     on_gpu = device.type == "cuda"
     own = _own_syncs(device) if on_gpu else 0

@@ -1,9 +1,8 @@
-"""How the device kernels of a call were launched, and what code Triton's are: facts that two sides can be compared by
-without a time.
+"""Launches of device kernels, and the code of Triton's, are facts by which two sides are compared without a time.
 
-    launches(events)   [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
-    with_code(found)   the same, and of a Triton kernel "code" (a hash of its source and options), "spills", "stages",
-                       "warps" and "tile"
+    launches(events)     [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
+    with_code(launches)  the same, and of a Triton kernel "code" (a hash of its source and options), "spills",
+                         "stages", "warps" and "tile"
 
 The launches come from the profiler's record of each kernel. The code comes from the kernels that Triton and torch's
 inductor keep alive in this process; a library's kernel is known by its name, and both sides use the same library.
@@ -25,19 +24,19 @@ COPIES = ("Memcpy", "Memset")
 
 def launches(events: Iterable[Any]) -> list[Facts]:
     """Reads the kernels of a profiler's record; none where this version of torch tells nothing of them."""
-    found = []
+    starts = []
     for event in events:
         if event.device_type() != DeviceType.CUDA or event.is_user_annotation() or event.name().startswith(COPIES):
             continue
-        told = _told(event)
-        if "grid" in told:
-            found.append((event.start_ns(), {"kernel": event.name().removeprefix("void ")} | {
-                mine: told[theirs] for theirs, mine in FACTS.items() if theirs in told}))
-    return [facts for _, facts in sorted(found, key=lambda one: one[0])]
+        record = _metadata(event)
+        if "grid" in record:
+            starts.append((event.start_ns(), {"kernel": event.name().removeprefix("void ")} | {
+                mine: record[theirs] for theirs, mine in FACTS.items() if theirs in record}))
+    return [facts for _, facts in sorted(starts, key=lambda start: start[0])]
 
 
-def _told(event: Any) -> Facts:
-    """What the profiler keeps of a kernel as JSON, with braces or without."""
+def _metadata(event: Any) -> Facts:
+    """Reads what the profiler keeps of a kernel as JSON, with braces or without."""
     text = str(event.metadata_json()).strip() if hasattr(event, "metadata_json") else ""
     try:
         return json.loads(text if text.startswith("{") else f"{{{text}}}")
@@ -45,27 +44,29 @@ def _told(event: Any) -> Facts:
         return {}
 
 
-def with_code(found: Sequence[Facts]) -> list[Facts]:
-    """Adds what is known of the code of Triton's kernels. Of several of one name, as a tuner makes them, the one with
-    the registers and the shared memory of the launch counts."""
+def with_code(launches: Sequence[Facts]) -> list[Facts]:
+    """Adds what is known of the code of Triton's kernels. A tuner makes several of one name: the one with the registers
+    of the launch counts."""
     if "triton" not in sys.modules:
-        return list(found)
+        return list(launches)
     known: dict[str, list[Facts]] = {}
     for one in gc.get_objects():
         if facts := _code(one):
             known.setdefault(facts.pop("kernel"), []).append(facts)
-    return [launch | _like(launch, known.get(launch["kernel"], [])) for launch in found]
+    return [launch | _like(launch, known.get(launch["kernel"], [])) for launch in launches]
 
 
 def _like(launch: Facts, known: Sequence[Facts]) -> Facts:
+    """Gives the facts of the one code that the launch can be of; none where it can be of several."""
     same = [facts for facts in known if facts.get("registers") in (None, launch.get("registers"))] or known
     codes = {facts["code"]: facts for facts in same}
-    return {name: value for name, value in next(iter(codes.values())).items() if name != "registers"} if len(
-        codes) == 1 else {}
+    if len(codes) != 1:
+        return {}
+    return {name: value for name, value in next(iter(codes.values())).items() if name != "registers"}
 
 
 def _code(one: Any) -> Facts | None:
-    """The facts of an object that is a kernel of Triton's, or what inductor's tuner made of one."""
+    """Reads the facts of an object that is a kernel of Triton's, or what inductor's tuner made of one."""
     kind = type(one).__name__
     if kind.endswith("CompileResult"):
         kernel, config = getattr(one, "kernel", None), getattr(one, "config", None)

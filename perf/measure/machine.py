@@ -1,5 +1,6 @@
-"""The machine a measurement was made on: hardware, settings, driver and versions, and an id of what a time
-depends on. What changes by itself (load, clocks, heat) is no part of it: that is the measurement's state.
+"""A machine is described by its hardware, settings, driver and versions, and has an id of what a time depends on.
+
+Load, clocks and heat change by themselves and are no part of it: they are the measurement's state (fitness.py).
 """
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ CONTAINERS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", 
 @functools.cache
 def fingerprint() -> dict[str, Any]:
     """Describes what a time depends on, and where it was taken, as JSON scalars and lists. Of several GPUs the first
-    one's settings are told: "ecc", "persistence", "power_limit" (watts), "clocks_locked_mhz".
+    one's settings count: "ecc", "persistence", "power_limit" (watts), "clocks_locked_mhz".
 
     Raises ValueError, in one line, for an environment variable `LOCKED` that is no clock.
     """
@@ -82,21 +83,21 @@ def _gpu_settings() -> dict[str, Any]:
     try:
         gpu = Gpu(torch.device("cuda", 0))
     except Unwatched:
-        settings |= _asked_of_nvidia_smi()
+        settings |= _nvidia_smi()
     else:
         settings |= {"driver": gpu.driver} | gpu.settings()
-    return settings | {"clocks_locked_mhz": settings["clocks_locked_mhz"] or _said_locked()}
+    return settings | {"clocks_locked_mhz": settings["clocks_locked_mhz"] or _locked_clock()}
 
 
-def _said_locked() -> int | None:
-    """Reads what whoever locked the clocks said of it; the harness never locks them."""
+def _locked_clock() -> int | None:
+    """Reads the clock that whoever locked it wrote into the environment; the harness locks none."""
     word = os.environ.get(LOCKED, "").strip()
     if word and not (word.isascii() and word.isdigit() and int(word)):
         raise ValueError(f"{LOCKED}={word}: no clock; set it to the MHz that `nvidia-smi -lgc` was given, or unset it")
     return int(word) if word else None
 
 
-def _asked_of_nvidia_smi() -> dict[str, Any]:
+def _nvidia_smi() -> dict[str, Any]:
     gpu = f"--id=GPU-{torch.cuda.get_device_properties(0).uuid}"
     line = _output("nvidia-smi", gpu, "--query-gpu=driver_version,ecc.mode.current,persistence_mode,power.limit",
                    "--format=csv,noheader,nounits")

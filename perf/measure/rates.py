@@ -18,6 +18,7 @@ import torch
 import attention
 from perf.measure.clocks import Clock
 from perf.measure.memory import free_bytes
+from perf.measure.sampling import one_round
 
 SIZES = {"cuda": (2048, 4096, 8192), "cpu": (256, 512, 1024, 2048, 4096)}  # n
 LONGEST = {"cuda": 25e-3, "cpu": 60e-3}  # seconds: a size whose product would take longer is left out
@@ -67,22 +68,14 @@ def labels(dtypes: Iterable[str], device: torch.device) -> list[str]:
 
 def _fastest(fn: Callable[[], Any], clock: Clock) -> float:
     """Measures the fewest seconds that one call took."""
-    plan, timer = clock.prepare(fn), _timer(clock)
+    plan = clock.prepare(fn)
     best, end = math.inf, time.perf_counter() + SECONDS
     for done in range(plan.rounds):
         if done >= ROUNDS and time.perf_counter() > end:
             break
-        if plan.setup:
-            plan.setup()
-        start = timer()
-        for _ in range(plan.iterations):
-            plan.call()
-        best = min(best, (timer() - start) / plan.iterations)
+        start, stop = one_round(clock, plan)
+        best = min(best, (stop - start) / plan.iterations)
     return best
-
-
-def _timer(clock: Clock) -> Callable[[], Any]:
-    return clock.timer  # readings of one clock, which only mypy would subtract from another's
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

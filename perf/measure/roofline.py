@@ -21,7 +21,8 @@ import torch
 
 from perf.measure import machine, rates
 from perf.measure.clocks import clock
-from perf.measure.fitness import Watch, unfit
+from perf.measure.fitness import Watch
+from perf.measure.unfit import unfit
 from perf.system import files
 from perf.workloads.workload import Workload
 
@@ -85,24 +86,6 @@ def least(w: Workload, ceilings: Ceilings) -> Floor | None:
 def share(floor: Floor | None, seconds: float | None) -> float | None:
     """Tells how much of its limit a call of `seconds` reaches: 1 on the roofline, more where it beats it."""
     return floor.seconds / seconds if floor and seconds else None
-
-
-def intensity(w: Workload) -> float | None:
-    """Counts FLOPs a byte: where `w` stands on the axis of a roofline. None where either is unknown."""
-    return w.flops / w.bytes if w.flops is not None and w.bytes else None
-
-
-def ridge(ceilings: Ceilings, dtype: str) -> float:
-    """Gives the FLOPs a byte from which on FLOPs are the limit. Raises ValueError for a dtype without a ceiling."""
-    return _known(ceilings, dtype) / ceilings.copy
-
-
-def _known(ceilings: Ceilings, dtype: str) -> float:
-    rate = ceilings.flops(dtype)
-    if rate is None:
-        raise ValueError(f"the roofline has no ceiling of products in {dtype}; measure it, as those in "
-                         f"{', '.join(ceilings.matmul) or 'no dtype'} were")
-    return rate
 
 
 def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ceilings:

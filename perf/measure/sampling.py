@@ -1,4 +1,4 @@
-"""Takes samples until the median is known well enough, or the time for it is spent.
+"""Sampling takes rounds until the median is known well enough, or the time for it is spent.
 
 The interval is the distribution-free one of order statistics: of n independent samples, the j-th
 smallest and the j-th largest enclose the median with a probability that the binomial distribution

@@ -23,7 +23,7 @@ NODE = "autograd::engine::evaluate_function: "
 LEAST = 0.005  # a kernel with less of the time has no entry
 HALF = 0.5
 
-# What consists of matrix products; of a compiled CPU graph nobody knows.
+# Kernels that consist of matrix products; nobody knows what a compiled CPU graph consists of.
 _PRODUCT = re.compile(r"mm\b|matmul|gemm|gemv|nvjet|cutlass|(?<![a-z])q?linear(?!\d)|conv(olution|\d|_)|rnn|lstm|"
                       r"attention|attn|flash|fmha|triton_tem|_fft|einsum|CompiledFxGraph", re.IGNORECASE)
 _LAUNCH = re.compile(r"cu(da)?(Launch|Graph|Mem)")
@@ -32,7 +32,7 @@ Spans = Sequence[tuple[int, int]]  # start and end in nanoseconds
 
 
 class Event(Protocol):
-    """What the profiler recorded: an operator, a kernel, a call of the CUDA runtime."""
+    """Is one record of the profiler: an operator, a kernel, a call of the CUDA runtime."""
 
     def name(self) -> str: ...
     def device_type(self) -> DeviceType: ...
@@ -67,12 +67,12 @@ def product(kernel: str) -> bool:
 
 
 def brief(kernel: str) -> str:
-    """A kernel's name without template arguments and parameters."""
+    """Gives a kernel's name without template arguments and parameters."""
     return re.split(r"[<(]", kernel.replace("(anonymous namespace)::", ""))[0]
 
 
 def largest(shares: dict[str, float]) -> tuple[str, float] | None:
-    """The kernel with the largest share, and that share; None where no time is known."""
+    """Gives the kernel with the largest share, and that share; None where no time is known."""
     return max(shares.items(), key=lambda entry: entry[1], default=None)
 
 
@@ -84,8 +84,8 @@ def stands_out(shares: dict[str, float]) -> bool:
 
 @dataclass(frozen=True)
 class Shares:
-    """Where the time of one call goes: each kernel's share, the largest first, and attention's (None where no call of
-    it is annotated), of `nanoseconds` in all."""
+    """Tells where the `nanoseconds` of one call go: each kernel's share, the largest first, and attention's (None where
+    no call of it is annotated)."""
 
     kernels: dict[str, float] = field(default_factory=dict)
     attention: float | None = None
@@ -106,7 +106,7 @@ def shares(events: Sequence[Event], named: Callable[[Event], str | None]) -> Sha
 
 
 def _times(events: Sequence[Event], named: Callable[[Event], str | None]) -> Iterator[tuple[str, int, int]]:
-    """Each kernel's name, the moment at which the host started it, and the nanoseconds that it took itself."""
+    """Yields each kernel's name, the moment at which the host started it, and the nanoseconds that it took itself."""
     launches = {event.correlation_id(): event.start_ns() for event in events if _LAUNCH.match(event.name())}
     below: list[tuple[int, int, int]] = []  # of each open operator its thread, its end, the place of its entry
     entries: list[list[Any]] = []
@@ -127,7 +127,7 @@ def _times(events: Sequence[Event], named: Callable[[Event], str | None]) -> Ite
 
 
 def _spans(events: Sequence[Event]) -> Spans:
-    """When the host was within attention: its annotated calls, and the backward nodes that they made."""
+    """Finds when the host was within attention: its annotated calls, and the backward nodes that they made."""
     calls = sorted((event.start_thread_id(), event.start_ns(), event.start_ns() + event.duration_ns())
                     for event in events if event.is_user_annotation() and event.name() == ATTENTION
                     and event.device_type() == DeviceType.CPU)
@@ -146,7 +146,5 @@ def _spans(events: Sequence[Event]) -> Spans:
 
 
 def _overlap(spent: Iterable[tuple[str, int, int]], spans: Spans) -> int:
-    """The nanoseconds of all kernels that the host started within one of the spans."""
+    """Sums the nanoseconds of all kernels that the host started within one of the spans."""
     return sum(took for _, moment, took in spent if any(start <= moment < end for start, end in spans))
-
-

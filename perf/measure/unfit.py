@@ -1,12 +1,13 @@
-"""The rules that say why a measurement is not to be trusted: states of the machine in, one line out."""
+"""The rules say why a measurement is not to be trusted, and how often it is made again."""
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from perf.measure.fitness import State, figures, last_host, readings, thirds, words
 from perf.measure.host import Host
 from perf.measure.nvml import Reading
-from perf.measure.state import State, figures, last_host, readings, thirds, words
 
 # What holds clocks down and is the machine's fault, with what to do. The power cap is not among them: a large
 # matmul reaches it by design on a healthy GPU, so it is told, and so are the clocks that it costs.
@@ -115,3 +116,40 @@ def _short_of_memory(host: Host) -> str | None:
     if host.free_bytes < LOW_MEMORY:
         return f"only {host.free_bytes / 1e6:.0f} MB of memory are free, the machine may swap: {what_to_do}"
     return None
+
+
+@dataclass
+class Patience:
+    """Decides whether an unfit measurement is made again, and when a session gives up.
+
+    `retries` a workload and `most` a session; after `stop` workloads that stayed unfit, where none ever was
+    fit, `hopeless` says so in one line. `pause` seconds before a retry let a disturbance end, or a GPU cool.
+    """
+
+    retries: int = 2
+    most: int = 60
+    stop: int = 5
+    pause: float = 0.5
+    spent: int = field(default=0, init=False)
+    invalid: int = field(default=0, init=False)
+    ever_fit: bool = field(default=False, init=False)
+    reason: str | None = field(default=None, init=False)
+
+    def again(self, reason: str | None, attempt: int) -> bool:
+        """Decides whether to measure again: attempt `attempt`, from 0, was unfit for `reason` (None: it was fit)."""
+        if reason is None:
+            self.ever_fit = True
+            return False
+        if attempt < self.retries and self.spent < self.most:
+            self.spent += 1
+            return True
+        self.invalid += 1
+        self.reason = reason
+        return False
+
+    @property
+    def hopeless(self) -> str | None:
+        if self.ever_fit or self.invalid < self.stop:
+            return None
+        return (f"this machine was unfit for each of the first {self.invalid} workloads, so the others are not tried: "
+                f"{self.reason}")

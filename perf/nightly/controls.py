@@ -12,8 +12,9 @@ import torch
 
 from perf.bench import controls
 from perf.measure.clocks import clock
-from perf.measure.fitness import Watch, unfit
+from perf.measure.fitness import Watch
 from perf.measure.sampling import sample
+from perf.measure.unfit import unfit
 from perf.nightly.folder import append, lines
 from perf.system.tools import first_line, group_by
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from perf.measure.evidence import Evidence
-from perf.measure.foreign import TOLERATED
+from perf.measure.host import TOLERATED
 from perf.report.units import NO_PRODUCT, largest_kernel, percent
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 

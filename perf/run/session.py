@@ -18,9 +18,10 @@ from perf.measure import machine, roofline
 from perf.measure.clocks import Plan, clock
 from perf.measure.compiling import Ledger
 from perf.measure.evidence import Evidence, Writer
-from perf.measure.fitness import Patience, State, Watch, summary, unfit
+from perf.measure.fitness import State, Watch, summary
 from perf.measure.host import vnni
 from perf.measure.sampling import Samples
+from perf.measure.unfit import Patience, unfit
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.resume import measured_before

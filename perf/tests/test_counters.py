@@ -18,6 +18,7 @@ from perf.bench.prepare import Preparer
 from perf.measure import counters, evidence
 from perf.measure.counters import Counted, count, tally
 from perf.tests.profiler_events import Event
+from perf.verdict.words import NAMES
 from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -182,8 +183,7 @@ def test_waiting_done_by_the_profiler_does_not_count(monkeypatch):
         counters._own_syncs.cache_clear()
 
 
-def test_what_is_exact_is_a_counter_or_a_figure_of_the_evidence():
+def test_what_is_compared_is_a_counter_or_a_figure_of_the_evidence():
     found = count(prepared(CELL), CPU).counters.keys() | tally([], on_gpu=True).counters.keys()
     fields = evidence.Evidence.__dataclass_fields__.keys()
-    assert found <= set(counters.EXACT) <= found | fields
-    assert counters.FACTORS.keys() <= fields - set(counters.EXACT)
+    assert found <= NAMES.keys() <= found | fields

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from perf.measure import foreign, host
-from perf.measure.foreign import Foreign, spare_cores
-from perf.measure.host import HostReader
+from perf.measure import host
+from perf.measure.host import Foreign, HostReader, spare_cores
 
 
 def test_the_frequency_is_the_median_of_the_samples(tmp_path, monkeypatch):
@@ -23,14 +22,14 @@ def test_the_frequency_is_the_median_of_the_samples(tmp_path, monkeypatch):
 
 def test_foreign_processes_are_told_from_this_one(monkeypatch):
     times = iter([(10.0, 4.0), (13.0, 6.0)])  # of all processes, of this one: 1 s is not ours
-    monkeypatch.setattr(foreign, "_seconds", lambda cores: next(times))
-    monkeypatch.setattr(foreign.time, "monotonic", iter([100.0, 102.0]).__next__)
+    monkeypatch.setattr(host, "_seconds", lambda cores: next(times))
+    monkeypatch.setattr(host.time, "monotonic", iter([100.0, 102.0]).__next__)
     assert Foreign().cores == pytest.approx(0.5)
 
 
 def test_company_too_short_to_be_seen_is_none(monkeypatch):
     times = iter([(10.0, 4.0), (10.02, 4.0)])
-    monkeypatch.setattr(foreign, "_seconds", lambda cores: next(times))
+    monkeypatch.setattr(host, "_seconds", lambda cores: next(times))
     assert Foreign().cores == 0
 
 
@@ -38,21 +37,21 @@ def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
     def core(user: float) -> Any:
         return type("Times", (), {"user": user, "system": 1.0, "idle": 99.0, "iowait": 7.0, "steal": 0.5})()
 
-    monkeypatch.setattr(foreign.psutil, "cpu_times", lambda percpu: [core(1.0), core(2.0), core(4.0)])
-    assert foreign._seconds(frozenset({1}))[0] == pytest.approx(3.5)
-    assert foreign._seconds(frozenset({0, 1, 2}))[0] == pytest.approx(11.5)
+    monkeypatch.setattr(host.psutil, "cpu_times", lambda percpu: [core(1.0), core(2.0), core(4.0)])
+    assert host._seconds(frozenset({1}))[0] == pytest.approx(3.5)
+    assert host._seconds(frozenset({0, 1, 2}))[0] == pytest.approx(11.5)
 
 
 def test_the_cpu_times_grow():
-    everyone, own = foreign._seconds(foreign._allowed())
+    everyone, own = host._seconds(host._allowed())
     sum(range(10 ** 6))
-    later = foreign._seconds(foreign._allowed())
+    later = host._seconds(host._allowed())
     assert later[0] >= everyone
     assert later[1] >= own
 
 
 def test_two_hardware_threads_are_one_spare_core(monkeypatch):
-    monkeypatch.setattr(foreign, "_allowed", lambda: frozenset(range(16)))
-    monkeypatch.setattr(foreign.psutil, "cpu_count", lambda logical=True: 32 if logical else 16)
+    monkeypatch.setattr(host, "_allowed", lambda: frozenset(range(16)))
+    monkeypatch.setattr(host.psutil, "cpu_count", lambda logical=True: 32 if logical else 16)
     assert spare_cores(threads=8) == 0
     assert spare_cores(threads=2) == 6

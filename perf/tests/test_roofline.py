@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perf.measure import machine, rates, roofline
 from perf.measure.fitness import Watch
-from perf.measure.roofline import Ceilings, Floor, ceilings, floor, intensity, least, ridge, share
+from perf.measure.roofline import Ceilings, Floor, ceilings, floor, least, share
 from perf.workloads.workload import Workload
 
 CPU = torch.device("cpu")
@@ -97,19 +97,6 @@ def test_nothing_is_refused_that_the_fastest_dtype_allows(copy, half, full, w):
     assert refused.limit == "FLOPs"
     assert refused.seconds == pytest.approx(w.flops / max(half, full) / 2)
     assert least(w, Ceilings(copy, {})) is None
-
-
-def test_the_ridge_is_where_the_limit_changes():
-    top = ridge(H200, "bf16")
-    assert top == pytest.approx(183.7, abs=0.1)
-    assert intensity(FULL) == pytest.approx(FULL_FLOPS / WINDOW_BYTES)
-    assert (intensity(WINDOW) or 0) < top < (intensity(FULL) or 0)
-    assert intensity(replace(FULL, model="distilgpt2", heads=12, kv_heads=12)) is None
-
-
-def test_a_dtype_without_a_ceiling_is_refused():
-    with pytest.raises(ValueError, match=r"no ceiling of products in fp16; .* those in bf16"):
-        ridge(H200, "fp16")
 
 
 @pytest.fixture
