@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from perf.alerts import issue
-from perf.alerts.client import GitHub, NotDelivered
+from perf.alerts.network import NotDelivered
 from perf.alerts.sets import Action, Marker, Why, plan
 from perf.compare.record import Comparison
 from perf.policy.owners import Owners
+
+if TYPE_CHECKING:
+    from perf.alerts.client import GitHub
 
 T = TypeVar("T")
 

@@ -1,17 +1,24 @@
-"""Writes a comparison for other tools: as CSV, and as records of PyTorch's open-source benchmark database.
+"""Writes a comparison for other programs: CSV, PyTorch's benchmark database, and a workflow of GitHub Actions.
 
-The records are as vLLM's benchmarks write them, a metric each, in the database's schema v3
+The database's records are as vLLM's benchmarks write them, a metric each, in its schema v3
 (https://github.com/pytorch/pytorch/wiki/How-to-integrate-with-PyTorch-OSS-benchmark-database): what its upload adds
-(runners, repository, workflow) is left to it.
+(runners, repository, workflow) is left to it. A workflow shows annotations and the job's summary by itself. Annotations
+are commands on standard output, so text of others is escaped as the runner's own toolkit does:
+https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
 """
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from perf.alerts.markdown import plain
+from perf.alerts.sets import Why, alarms
+from perf.alerts.table import ordered
 from perf.compare.record import Comparison, Finding
 from perf.workloads import ids
 from perf.workloads.workload import GRADIENTS
@@ -56,3 +63,34 @@ def _record(comparison: Comparison, f: Finding) -> dict[str, Any]:
 
 def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+MOST = 10  # of one kind: GitHub shows no more of a step
+WARNINGS = ("invalid", "missing", "inconclusive")
+LARGEST = 1024 * 1024  # bytes that a step's summary may have
+
+
+def annotate(comparison: Comparison, accepted: Why) -> Iterator[str]:
+    """Yields an error for each of the worst alarms, and a warning for each finding that could not be decided."""
+    errors = alarms(comparison, accepted)[:MOST]
+    warnings = [f for f in ordered(comparison.findings) if f.word in WARNINGS][:MOST]
+    yield from (_command("error", f) for f in errors)
+    yield from (_command("warning", f) for f in warnings)
+
+
+def append(path: Path, text: str) -> None:
+    """Appends to the summary of a job's step. Raises OSError."""
+    encoded = text.encode()
+    if len(encoded) > LARGEST:
+        encoded = encoded[:LARGEST - 4].decode(errors="ignore").encode()
+    with path.open("ab") as file:
+        file.write(encoded)
+
+
+def _command(kind: str, f: Finding) -> str:
+    title, message = plain(f.benchmark), plain(f"{f.word}: {f.why}", 500)
+    return f"::{kind} title={_escape(title).replace(':', '%3A').replace(',', '%2C')}::{_escape(message)}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -123,11 +123,9 @@ def _history(f: Finding) -> str:
 
 def _also(comparison: Comparison, accepted: Why) -> Iterator[str]:
     """Yields what else there is to know of the comparison, a line for each kind."""
-    by_word: dict[str, list[str]] = {}
-    for f in ordered(comparison.findings):
-        by_word.setdefault(f.word, []).append(f.benchmark)
-    kinds = [("Improved", by_word.get("improved", [])), ("Invalid", by_word.get("invalid", [])),
-             ("Missing", by_word.get("missing", [])), ("Vanished", comparison.vanished),
+    findings = ordered(comparison.findings)
+    kinds = [*((word.capitalize(), [f.benchmark for f in findings if f.word == word])
+               for word in ("improved", "invalid", "missing")), ("Vanished", comparison.vanished),
              ("Not measured", [one.what for one in comparison.failed]),
              ("Accepted", [f.benchmark for f in comparison.findings if f.word in ALARMS and accepted(f)])]
     yield from (f"- {kind}: {_names(names)}" for kind, names in kinds if names)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from perf.alerts.table import ordered
 from perf.compare.record import Comparison, Finding
 from perf.report.counts import ALARMS
+from perf.system.tools import group_by
 
 CLEAR = ("ok", "improved")
 REGRESSIONS, TROUBLE = "regressions", "trouble"
@@ -170,7 +171,4 @@ def _trouble(comparison: Comparison, issues: Iterable[int]) -> Iterator[Action]:
 
 def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Groups findings by commit, the largest first: it takes its issue before a smaller one that overlaps with it."""
-    groups: dict[str | None, list[Finding]] = {}
-    for f in findings:
-        groups.setdefault(f.since, []).append(f)
-    return sorted(groups.values(), key=len, reverse=True)
+    return sorted(group_by(findings, lambda f: f.since).values(), key=len, reverse=True)

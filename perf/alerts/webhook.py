@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from perf.alerts.client import LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.comment import verdict
 from perf.alerts.markdown import plain
+from perf.alerts.network import LONGEST_WAIT, LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.sets import Why, alarms
 from perf.compare.record import Comparison, Finding
 from perf.report.units import change_in_percent
@@ -17,7 +17,6 @@ from perf.verdict.words import many
 
 NAMED = 10
 AGAIN = (429, *range(500, 600))  # answers after which a message is sent again
-LONGEST = 300  # seconds that it may ask to wait
 
 
 def payload(comparison: Comparison, accepted: Why) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def send(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: in
     except ImportError:
         raise ValueError("requests is not installed; pip install 'attention-perf[alerts]'") from None
     retries = Retry(attempts - 1, backoff_factor=pause, status_forcelist=AGAIN, allowed_methods={"POST"},
-                    raise_on_status=False, retry_after_max=LONGEST)
+                    raise_on_status=False, retry_after_max=LONGEST_WAIT)
     with requests.Session() as session, unlogged():
         session.mount(f"{address.scheme}://", requests.adapters.HTTPAdapter(max_retries=retries))
         try:

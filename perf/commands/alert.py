@@ -18,10 +18,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from perf.alerts import actions, exports, webhook
 from perf.alerts import comment as text
-from perf.alerts.client import API, GitHub, NotDelivered
+from perf.alerts import exports, webhook
 from perf.alerts.deliver import Folder, deliver, messages
+from perf.alerts.network import NotDelivered
 from perf.alerts.sets import Why
 from perf.commands.parser import whole_number
 from perf.compare.record import Comparison, Finding
@@ -80,15 +80,19 @@ def _jobs(options: argparse.Namespace, comparison: Comparison, why: Why, owner_r
     """Lists what the options ask for, files first, the network last. Raises ValueError where something is missing."""
     jobs: list[Callable[[], None]] = []
     if options.annotations:
-        jobs.append(lambda: print("\n".join(actions.annotate(comparison, why))))
+        jobs.append(lambda: print("\n".join(exports.annotate(comparison, why))))
     if options.summary:
         summary = Path(_variable("GITHUB_STEP_SUMMARY", "--summary"))
-        jobs.append(lambda: actions.append(summary, text.summary(comparison, why)))
+        jobs.append(lambda: exports.append(summary, text.summary(comparison, why)))
     for path, export in ((options.csv, exports.to_csv), (options.pytorch, exports.to_pytorch)):
         if path:
             jobs.append(lambda path=path, export=export: _write(path, export(comparison)))  # type: ignore[misc]
     if options.comment or options.issues:
         option = "--issues" if options.issues else "--comment"
+        try:
+            from perf.alerts.client import API, GitHub
+        except ImportError:
+            raise ValueError("PyGithub is not installed; pip install 'attention-perf[alerts]'") from None
         repository = options.repository or _variable("GITHUB_REPOSITORY", option)
         github = GitHub(_variable("GITHUB_TOKEN", option), repository, os.environ.get("GITHUB_API_URL") or API,
                         timeout=options.timeout, pause=options.pause)

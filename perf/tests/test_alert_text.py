@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.alerts import actions, exports, issue, sets, webhook
+from perf.alerts import exports, issue, sets, webhook
 from perf.alerts.client import LONGEST
 from perf.alerts.comment import MARKER, comment, summary, verdict
 from perf.alerts.sets import Action, Set, Trouble
@@ -191,7 +191,7 @@ def test_what_others_wrote_means_nothing():
                 assert not any(word in content for word in ("everyone", "error", "http", "`x`", "#1"))
             if kind.startswith("html"):
                 assert OUR_HTML.fullmatch(content)
-    [error] = [line for line in actions.annotate(made, nobody) if line.startswith("::error")]
+    [error] = [line for line in exports.annotate(made, nobody) if line.startswith("::error")]
     assert "\n" not in error
     assert "&lt;!-- --&gt;" in webhook.payload(made, nobody)["text"]
 
@@ -199,7 +199,7 @@ def test_what_others_wrote_means_nothing():
 def test_an_annotation_says_what_and_why():
     made = comparison(*(finding(benchmark=name, why="100% slower, a: b") for name in OTHERS[:12]), finding("invalid"),
                  finding("ok", FA2))
-    lines = list(actions.annotate(made, nobody))
+    lines = list(exports.annotate(made, nobody))
     assert len(lines) == 11
     assert lines[0].startswith("::error title=softmax%3Asdpa-forward")
     assert lines[0].endswith("::regressed: 100%25 slower, a: b")
@@ -208,8 +208,8 @@ def test_an_annotation_says_what_and_why():
 
 def test_a_summary_stays_within_what_a_step_may_have(tmp_path):
     path = tmp_path / "summary.md"
-    actions.append(path, "first\n")
-    actions.append(path, "é" * 1024 * 1024)
+    exports.append(path, "first\n")
+    exports.append(path, "é" * 1024 * 1024)
     written = path.read_text(encoding="utf-8")
     assert written.startswith("first\né")
     assert len(written.encode()) <= 1024 * 1024 + 6

@@ -13,10 +13,10 @@ from urllib3.util import retry
 
 from perf.__main__ import main
 from perf.alerts import client
-from perf.alerts.client import GitHub, NotDelivered
+from perf.alerts.client import SECONDARY, GitHub
 from perf.alerts.comment import MARKER
 from perf.alerts.issue import LABEL
-from perf.alerts.patience import SECONDARY
+from perf.alerts.network import NotDelivered
 from perf.compare.record import Comparison
 from perf.tests.comparisons import FA2, HEAD, SDPA, bisected, comparison, finding
 from perf.tests.github_server import BOT, REPOSITORY, TOKEN, serve
