@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from perf.policy.thresholds import Thresholds
-from perf.verdict import environment
 from perf.verdict.nightly import Look, Suspect, compared, last_good, recorded, screened
-from perf.verdict.nights import Comparison, Measured
+from perf.verdict.nights import Comparison, Measured, environment_change, environment_start
 from perf.verdict.verdict import Verdict, family
 
 NAMES = [f"b{i}" for i in range(9)]
@@ -117,10 +116,10 @@ def test_another_environment_starts_the_history_anew_and_says_so():
 
 def test_environments():
     a, b = {"torch": "1"}, {"torch": "2"}
-    assert [environment.began(told) for told in ([a], [a, a], [a, b], [a, b, b], [b, a, b])] == [0, 0, 1, 1, 2]
-    assert environment.said([a, a, a], 10) is None
-    assert "1 night ago (torch 1 -> 2)" in (environment.said([a, b, b], 10) or "")
-    assert environment.said([a, *[b] * 11], 10) is None
+    assert [environment_start(nights) for nights in ([a], [a, a], [a, b], [a, b, b], [b, a, b])] == [0, 0, 1, 1, 2]
+    assert environment_change([a, a, a], 10) is None
+    assert "1 night ago (torch 1 -> 2)" in (environment_change([a, b, b], 10) or "")
+    assert environment_change([a, *[b] * 11], 10) is None
 
 
 def test_the_last_good_commit():

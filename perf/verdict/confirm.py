@@ -1,4 +1,4 @@
-"""How a suspect is confirmed, and the smallest change that this is certain to find: the settings of its launch pairs.
+"""A suspect is confirmed by launch pairs, whose settings follow from the smallest change that is certain to be found.
 
 A confirmation is a comparison like any other (perf/verdict/verdict.py), tonight's commit against the last good one,
 with settings that history has learned for the benchmark:
@@ -36,23 +36,23 @@ CLEARING, QUICKLY = 5, 2  # pairs in which a promise of the base's effect, or of
 
 @dataclass(frozen=True)
 class Plan:
-    """`effect` is the smallest change certain to be found the first night, None where not even the largest of
-    `LADDER` is; `thresholds` those of its confirmation."""
+    """Holds the smallest change that is certain to be found the first night, `effect`, None where not even the largest
+    of `LADDER` is, and the `thresholds` of the confirmation."""
 
     effect: float | None
     thresholds: Thresholds
 
     @property
     def promise(self) -> str:
-        """"detects 5 % first night"."""
+        """Writes "detects 5 % first night"."""
         if self.effect is None:
             return "detects nothing for certain: too little history, or too wide a spread"
         return f"detects {100 * self.effect:g} % first night"
 
 
 def plan(base: Thresholds, pair: float, layout: float, *, strong: bool = False) -> Plan:
-    """`base` are the benchmark's committed settings; `pair` and `layout` the learned spreads (perf/verdict/learn.py),
-    not finite where nothing is known. `strong`: a suspect that looked slower."""
+    """Plans a benchmark's confirmation by its committed settings, `base`, and its learned spreads of a `pair` and of a
+    `layout` (perf/verdict/learn.py), not finite where nothing is known. `strong` is a suspect that looked slower."""
     effect = certified(base, pair, layout)
     asked = effect or max(LADDER[-1], base.effect)
     known = math.isfinite(pair)
@@ -65,7 +65,7 @@ def plan(base: Thresholds, pair: float, layout: float, *, strong: bool = False) 
 
 
 def certified(base: Thresholds, pair: float, layout: float) -> float | None:
-    """The smallest change of `LADDER`, at least base.effect, that is certain to be found the first night."""
+    """Finds the smallest change of `LADDER`, at least base.effect, that is certain to be found the first night."""
     if not (math.isfinite(pair) and math.isfinite(layout)):
         return None
     last = Estimate(0.0, pair, MOST_PAIRS - 2 * (MOST_PAIRS // PART), WEIGHT)

@@ -1,4 +1,4 @@
-"""Which frozen controls (perf/bench/controls.py) drift as a benchmark does: those that the same thing limits."""
+"""A benchmark drifts as those frozen controls (perf/bench/controls.py) do that the same thing limits."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ FEW = 64  # tokens of a model's call: its kernels are small
 
 
 def group(w: Workload, device_type: str) -> str:
-    """"compute", "memory" or "launch", by the benchmark's FLOPs and bytes; of a model by its tokens."""
+    """Gives "compute", "memory" or "launch", by a kernel's FLOPs and bytes, by a model's tokens."""
     if not w.bare:
         return "launch" if w.batch * w.n < FEW else "compute"
     flops, moved = w.flops or 0, w.bytes or 1
@@ -21,5 +21,5 @@ def group(w: Workload, device_type: str) -> str:
 
 
 def groups(workloads: Iterable[Workload], device_type: str) -> dict[str, str]:
-    """By workload id: what perf.verdict.nightly.screened takes."""
+    """Gives the group of each workload by its id, as perf.verdict.nightly.screened takes them."""
     return {w.id: group(w, device_type) for w in workloads}

@@ -1,4 +1,4 @@
-"""Changes in a history, as pure functions on lists: a value a night, the oldest first.
+"""Drift is found in a history by pure functions on lists: a value a night, the oldest first.
 
     steps(values)     every lasting change of level in the whole history, up or down
     creep(values)     what the last 7 or 30 nights lie above the 30 before, if that is no chance
@@ -39,7 +39,8 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Change:
-    """A level that came in place of another one: at night `at` (a place in the values), for good or until the next."""
+    """Is a level that came in place of another one: at night `at` (a place in the values), for good or until the
+    next."""
 
     at: int
     before: float
@@ -47,13 +48,13 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """After over before: 1.05 is 5 % slower. Infinite if there was nothing before."""
+        """Divides after by before: 1.05 is 5 % slower. It is infinite if there was nothing before."""
         return self.after / self.before if self.before else math.inf
 
 
 @dataclass(frozen=True)
 class Creep:
-    """The median of the last `nights`, over that of the nights before; `errors` standard errors apart."""
+    """Holds the median of the last `nights` and that of the nights before, `errors` standard errors apart."""
 
     nights: int
     before: float
@@ -66,7 +67,7 @@ class Creep:
 
 
 def steps(values: Values, *, penalty: float = PENALTY, least: float = LEAST) -> list[Change]:
-    """The lasting changes of level of at least `least`, in order; none in less than two levels' nights."""
+    """Finds the lasting changes of level of at least `least`, in order; none in less than two levels' nights."""
     nights = [at for at, value in enumerate(values) if value is not None]
     known = [value for value in values if value is not None]
     if len(known) < 2 * SHORTEST:
@@ -83,7 +84,7 @@ def steps(values: Values, *, penalty: float = PENALTY, least: float = LEAST) -> 
 
 def creep(values: Values, *, recent: Sequence[int] = RECENT, before: int = BEFORE, sure: float = SURE,
           least: float = LEAST) -> Creep | None:
-    """What the last nights lie above those before, by the surest of the windows; None if that may be chance.
+    """Finds what the last nights lie above those before, by the surest of the windows; None if that may be chance.
 
     A step that lies within the windows is found as well: `steps` says of which night it is.
     """
@@ -103,7 +104,7 @@ def creep(values: Values, *, recent: Sequence[int] = RECENT, before: int = BEFOR
 
 
 def noise(x: Sequence[float]) -> float:
-    """Standard deviation from night to night, steps and drift left out; never less than `QUIETEST`.
+    """Estimates the standard deviation from night to night, steps and drift left out; never less than `QUIETEST`.
 
     By the 80th percentile of the differences, not their median: over 20 nights that is out by a half too often.
     """
@@ -119,7 +120,7 @@ def _spread(x: Sequence[float]) -> float:
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
-    """On a scale where 0.01 is 1 %."""
+    """Puts the values on a scale where 0.01 is 1 %."""
     if all(value > 0 for value in values):
         return [math.log(value) for value in values]
     unit = statistics.median(map(abs, values)) or max(map(abs, values)) or 1.0
@@ -127,7 +128,7 @@ def _scaled(values: Sequence[float]) -> list[float]:
 
 
 def _clipped(x: Sequence[float], sigma: float) -> list[float]:
-    """Each night held to the median of those around it, as many at the ends: two spikes in the last three nights are
+    """Holds each night to the median of those around it, as many at the ends: two spikes in the last three nights are
     not yet a level."""
     held = []
     for at, value in enumerate(x):
@@ -138,7 +139,7 @@ def _clipped(x: Sequence[float], sigma: float) -> list[float]:
 
 
 def _partition(x: Sequence[float], penalty: float) -> list[int]:
-    """Where the levels start: PELT. `x` is in units of its noise."""
+    """Finds where the levels start, by PELT. `x` is in units of its noise."""
     total, squares = [0.0], [0.0]
     centre = statistics.median(x)
     for value in x:
@@ -168,7 +169,7 @@ def _partition(x: Sequence[float], penalty: float) -> list[int]:
 
 
 def _merged(x: Sequence[float], starts: list[int], least: float) -> list[int]:
-    """Without the steps that are smaller than `least`, the smallest first."""
+    """Drops the steps that are smaller than `least`, the smallest first."""
     starts = list(starts)
     while len(starts) > 1:
         bounds = [*starts, len(x)]
@@ -182,8 +183,8 @@ def _merged(x: Sequence[float], starts: list[int], least: float) -> list[int]:
 
 
 def _settled(x: Sequence[float], starts: list[int]) -> list[int]:
-    """Each level from the first night that is nearer to it than to the one before: the partition, which wants a few
-    nights of each, may begin it early. Without a last level that has too few nights then."""
+    """Begins each level at the first night that is nearer to it than to the one before: the partition, which wants a
+    few nights of each, may begin it early. A last level that has too few nights then is dropped."""
     bounds = [*starts, len(x)]
     levels = [statistics.median(x[a:b]) for a, b in pairwise(bounds)]
     moved = starts[:1]

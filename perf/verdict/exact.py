@@ -1,4 +1,4 @@
-"""What changed among the figures that carry no noise, and which of it gates by itself.
+"""Figures that carry no noise are compared exactly; some of them gate by themselves.
 
 | counter | gates |
 |---|---|
@@ -48,7 +48,7 @@ NAMED = ("aten::clone", "aten::contiguous")  # idle, but they say where a copy c
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what it counted, or why it has no time.
+    """Holds what one side of a comparison counted, or why it has no time.
 
     `missing`: it can't do this; `invalid`: its machine was unfit; `wrong`: its result is. `kernels` are the names of
     device kernels (operators on a CPU) with how often they ran.
@@ -72,7 +72,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """`sign`: 1 worse, -1 better, 0 only told. `work`: forgiven where the time improved."""
+    """Describes one change in `words`. Its `sign` is 1 for worse, -1 for better, 0 where it does not gate; a change of
+    `work` is forgiven where the time improved."""
 
     words: str
     sign: int
@@ -81,7 +82,7 @@ class Change:
 
 def changes(base: Side, head: Side, *, memory: float, error_factor: float, compile_factor: float = 1.5,
             compile_seconds: float = 5.0) -> list[Change]:
-    """Between two sides that both ran; what only one of them counted is not compared. What is worse comes first."""
+    """Compares two sides that both ran, by what both counted. What is worse comes first."""
     old, new = base.figures, head.figures
     both = {name: (old[name], new[name]) for name in old if name in new}
     found = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
@@ -90,7 +91,7 @@ def changes(base: Side, head: Side, *, memory: float, error_factor: float, compi
 
 
 def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
-    """What the device ran; on a CPU, which operators did the work."""
+    """Compares what the device ran; on a CPU, which operators did the work."""
     came, went = Counter(head.kernels), Counter(base.kernels)
     came, went = came - went, went - came
     if "launches" in both:
@@ -142,7 +143,7 @@ def _sizes(both: Mapping[str, tuple[int, int]], memory: float) -> Iterator[Chang
 
 
 def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
-    """A smaller error is told: it is no speed."""
+    """Compares errors. A smaller one gates nothing: it is no speed."""
     if base.error is None or head.error is None or base.error == head.error:
         return
     times = head.error / base.error if base.error else math.inf
@@ -153,7 +154,8 @@ def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
 
 
 def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[Change]:
-    """Apart from run time, which forgives none of it: who starts a process pays it first."""
+    """Compares compile seconds apart from run time, which forgives none of them: who starts a process pays them
+    first."""
     old, new = base.compile_seconds, head.compile_seconds
     if old is None or new is None:
         return
@@ -164,7 +166,7 @@ def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[
 
 
 def _launches(base: Side, head: Side) -> Iterator[Change]:
-    """How the kernels differ that ran on both sides, or that they don't; by which nothing gates."""
+    """Describes how the kernels differ that ran on both sides, or that they don't; nothing gates by it."""
     if not (base.launches and head.launches):
         return
     if list(map(dict, base.launches)) == list(map(dict, head.launches)):

@@ -1,4 +1,5 @@
-"""The interval of a change, from one log ratio a launch pair: honest at every look, and past a few bad pairs.
+"""The interval of a change comes from one log ratio a launch pair; it is honest at every look, and past a few bad
+pairs.
 
 Pairs are few (3 to 32), their spread is not known beforehand, and sampling ends as soon as the answer is
 clear. So the interval at n pairs belongs to a confidence sequence: all of them together, of whatever number of
@@ -42,8 +43,8 @@ NOTHING = Learned()
 
 @dataclass(frozen=True)
 class Estimate:
-    """The trimmed mean of the log ratios of `kept` pairs, and the spread (standard deviation) of one; `known` are the
-    degrees of freedom of that spread that were known before, `correlation` that of a pair and the next."""
+    """Holds the trimmed mean of the log ratios of `kept` pairs, and the spread (standard deviation) of one; `known` are
+    the degrees of freedom of that spread that were known before, `correlation` that of a pair and the next."""
 
     middle: float
     spread: float
@@ -52,13 +53,13 @@ class Estimate:
     correlation: float = 0.0
 
     def half_width(self, error: float, pairs: int | None = None) -> float:
-        """Half the interval, in log ratios, that misses with the chance `error` at all looks together; may be
-        infinite. With `pairs`: what it would be after so many pairs of the same spread."""
+        """Gives half the interval, in log ratios, that misses with the chance `error` at all looks together; may be
+        infinite. With `pairs` it is what it would be after so many pairs of the same spread."""
         kept = self._kept(pairs)
         return self.error(pairs) * critical(kept, error, self.known)
 
     def error(self, pairs: int | None = None) -> float:
-        """The standard error of the middle."""
+        """Gives the standard error of the middle."""
         kept = self._kept(pairs)
         return self.spread * math.sqrt(inflation(kept, self.correlation, self.known) / kept)
 
@@ -88,7 +89,7 @@ def estimate(pairs: Sequence[float], learned: Learned = NOTHING) -> Estimate:
 
 @functools.lru_cache(maxsize=4096)
 def inflation(n: int, correlation: float, known: float = 0.0) -> float:
-    """The variance of a mean of n pairs so correlated, over what n independent ones of the spread seen would have;
+    """Divides the variance of a mean of n pairs so correlated by what n independent ones of the spread seen would have;
     `known` degrees of freedom of that spread stem from elsewhere."""
     alike = math.fsum((1 - k / n) * correlation ** k for k in range(1, n))
     if not alike:
@@ -99,7 +100,7 @@ def inflation(n: int, correlation: float, known: float = 0.0) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def critical(n: int, error: float, known: float = 0.0) -> float:
-    """The |t| of n normal pairs at which B reaches 1/error; infinite where no t does, because n is too small.
+    """Gives the |t| of n normal pairs at which B reaches 1/error; infinite where no t does, because n is too small.
 
     `known`: the degrees of freedom of the spread beside those of the pairs."""
     freedom, grown = n - 1 + known, 1 + n * PRIOR

@@ -1,5 +1,5 @@
-"""One benchmark under comparison, from its first launch pair to its verdict: the rule that live pairs follow
-(perf/compare/pairs.py) and that simulations score (perf/studies/simulation, perf/tests/simulation.py). Pure.
+"""A judgement follows one benchmark from its first launch pair to its verdict, by the rule that live pairs take
+(perf/compare/pairs.py) and that simulations score (perf/studies/simulation, perf/tests/simulation.py). It is pure.
 
     judgement = Judgement(thresholds, base, head)
     while not judgement.done:
@@ -24,8 +24,8 @@ UNKNOWN = Side({}, None, None)
 
 @dataclass
 class Judgement:
-    """A benchmark's evidence so far: `ratios` are the log ratios of its pairs, `unfit` the reasons why others are none,
-    `prior` what it borrows of what is known of pairs."""
+    """Holds a benchmark's evidence so far: `ratios` are the log ratios of its pairs, `unfit` the reasons why others are
+    none, `prior` what it borrows of what is known of pairs."""
 
     thresholds: Thresholds
     base: Side = UNKNOWN
@@ -36,7 +36,7 @@ class Judgement:
 
     @property
     def settings(self) -> Thresholds:
-        """The thresholds, with what is borrowed."""
+        """Gives the thresholds, with what is borrowed."""
         if self.prior is None:
             return self.thresholds
         return replace(self.thresholds, spread=self.prior.spread, weight=self.prior.weight,
@@ -44,17 +44,17 @@ class Judgement:
 
     @property
     def able(self) -> bool:
-        """Whether both sides can do it, and rightly."""
+        """Tells whether both sides can do it, and rightly."""
         return not any(side.missing or side.wrong for side in (self.base, self.head))
 
     @property
     def counted(self) -> bool:
-        """Whether counters have decided."""
+        """Tells whether counters have decided."""
         return counted(self.base, self.head, self.thresholds)
 
     @property
     def done(self) -> bool:
-        """Whether no more pairs are asked for."""
+        """Tells whether no more pairs are asked for."""
         if not self.able or (len(self.ratios) >= ENOUGH and self.counted):
             return True
         return settled(self.ratios, self.settings) or (not self.ratios and len(self.unfit) >= UNFIT)

@@ -1,4 +1,5 @@
-"""What history teaches of each benchmark's noise: the spread of a launch pair and of a layout. Pure, on arrays.
+"""History teaches each benchmark's noise: the spread of a launch pair and of a layout. These are pure functions on
+arrays.
 
 - A pair's: two launches of one night differ by what the sides of a pair differ by.
 - A layout's (where a build puts code and data, which moves times and is no regression): by how much two commits differ
@@ -35,7 +36,7 @@ MEDIAN = 1.2533  # standard error of a median of normal samples, over that of th
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison by live pairs that was not called a change: the middle of its log ratios and the standard error.
+    """Is a comparison by live pairs that was not called a change: the middle of its log ratios and the standard error.
 
     `audit`: it was no suspect's."""
 
@@ -46,28 +47,30 @@ class Compared:
 
 
 def pair_spread(passes: Array) -> Array:
-    """Of one pair's log ratio, of each benchmark, with as many rounds as a launch had: `passes` (nights, benchmarks,
-    2). NaN where fewer than 10 nights are known."""
+    """Estimates the spread of one pair's log ratio, for each benchmark, with as many rounds as a launch had: `passes`
+    (nights, benchmarks, 2). It is NaN where fewer than 10 nights are known."""
     apart = passes[:, :, 0] - passes[:, :, 1]
     return np.where(np.isfinite(apart).sum(axis=0) >= FEWEST_NIGHTS, robust_spread(apart), np.nan)
 
 
 def with_rounds(pair: Array, within: Array, rounds: int, wanted: NDArray[np.int64]) -> Array:
-    """What the spread of a pair of `rounds` would be with `wanted` ones: `within` is the spread of the rounds of one
+    """Converts the spread of a pair of `rounds` to that of one of `wanted`: `within` is the spread of the rounds of one
     launch, whose median stands for it."""
     of_round = 2 * (MEDIAN * within) ** 2
     return np.sqrt(np.maximum(pair ** 2 - of_round / rounds, pair ** 2 / 10) + of_round / wanted)
 
 
 def rounds_of_pair(pair: Array, within: Array, rounds: int) -> NDArray[np.int64]:
-    """Of each side, 3 to 8: those that tell most for their time, a launch taking as long as `LAUNCH` rounds."""
+    """Chooses the rounds of each side, 3 to 8: those that tell most for their time, a launch taking as long as `LAUNCH`
+    rounds."""
     choices = np.arange(FEWEST_ROUNDS, MOST_ROUNDS + 1)[:, None]
     return FEWEST_ROUNDS + np.argmin((choices + LAUNCH) * with_rounds(pair, within, rounds, choices) ** 2, axis=0)
 
 
 def layout_spread(compared: Sequence[Compared], benchmarks: int) -> Array:
-    """Of each benchmark, as an upper estimate that comes down as comparisons come in; infinite before there are 30
-    audits. Of comparisons with errors e and middles m, m^2 - e^2 is twice the layout's variance, on average."""
+    """Estimates each benchmark's layout spread from above; it comes down as comparisons come in, and is infinite before
+    there are 30 audits. In comparisons with errors e and middles m, m^2 - e^2 is twice the layout's variance, on
+    average."""
     audit = np.array([one.audit for one in compared], dtype=bool)
     if audit.sum() < FEWEST:
         return np.full(benchmarks, np.inf)
@@ -81,7 +84,7 @@ def layout_spread(compared: Sequence[Compared], benchmarks: int) -> Array:
 
 
 def _usual(middle: Array, error: Array) -> float:
-    """The layout spread at which m^2 / (2 layout^2 + e^2), cut off at 6, has the mean that it has for normal
+    """Finds the layout spread at which m^2 / (2 layout^2 + e^2), cut off at 6, has the mean that it has for normal
     differences, by bisection; raised to an upper estimate."""
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -95,12 +98,12 @@ def _usual(middle: Array, error: Array) -> float:
 
 
 def _information(layout: float, error: Array) -> Array:
-    """Of each comparison about the layout spread, 1 for one without an error of its own."""
+    """Weighs what each comparison tells of the layout spread: 1 for one without an error of its own."""
     return (2 * layout ** 2 / (2 * layout ** 2 + error ** 2)) ** 2
 
 
 def audits(night: int, pair: Array) -> list[int]:
-    """The benchmarks to be compared tonight whatever they look like: of the quietest third, by `pair` spread, each in
-    its turn."""
+    """Lists the benchmarks to be compared tonight whatever they look like: each of the quietest third, by `pair`
+    spread, in its turn."""
     quiet = np.argsort(pair)[:np.isfinite(pair).sum() // 3]
     return sorted(int(one) for one in quiet[night % AUDITED::AUDITED])

@@ -1,5 +1,5 @@
-"""The nightly decision: which benchmarks of tonight are suspects, against what and how each is confirmed, and what the
-night can promise of the others. Pure: measured nights in, plans and verdicts out; no I/O, no clock.
+"""The nightly decision says which benchmarks are suspects tonight, against what and how each is confirmed, and what the
+night can promise of the others. It is pure: measured nights in, plans and verdicts out; no I/O, no clock.
 
     look = screened(nights, groups, control_groups, settings)   # tonight's last, two launches of each benchmark
     # measure look.again two more times, put that into tonight's record, and
@@ -13,7 +13,7 @@ night can promise of the others. Pure: measured nights in, plans and verdicts ou
 | the spread of launch pairs and layouts is learned | learn.py |
 | the smallest change that is certain to be found, and the settings of its confirmation | confirm.py |
 | tonight's commit against the last good one, pairs of live processes until it is decided | pairs.py, verdict.py |
-| a change of driver, torch or GPU starts the history anew | environment.py |
+| a change of driver, torch or GPU starts the history anew | nights.py |
 
 The last good commit is the newest of at least a week ago, since when the benchmark's time was not found to be another:
 so a slowdown that one night misses is not its own base the night after. What only the last week or month shows is
@@ -30,11 +30,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perf.policy.thresholds import Thresholds
-from perf.verdict import environment
 from perf.verdict.confirm import Plan, plan
 from perf.verdict.intervals import estimate
 from perf.verdict.learn import audits, layout_spread, rounds_of_pair, with_rounds
-from perf.verdict.nights import AGAIN, LAUNCHES, Comparison, Measured, Tables
+from perf.verdict.nights import (
+    AGAIN,
+    LAUNCHES,
+    Comparison,
+    Measured,
+    Tables,
+    environment_change,
+    environment_start,
+)
 from perf.verdict.screen import (
     EXCLUDED,
     FEWEST,
@@ -57,7 +64,7 @@ CREPT = ("week", "month")  # suspects for what more nights than tonight show
 
 @dataclass(frozen=True)
 class Suspect:
-    """One benchmark to be compared: `why` is the screen's word, or "audit"; `base` the commit to compare with;
+    """Is one benchmark to be compared: `why` is the screen's word, or "audit"; `base` the commit to compare with;
     `thresholds` has the rounds of a pair too."""
 
     benchmark: str
@@ -68,8 +75,9 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Look:
-    """`again` are the ids that were measured twice only and are to be measured two more times before they are compared;
-    `plans` what each benchmark promises; `cleared` the verdicts on those that are no suspects; `notes` sentences."""
+    """Holds the plan of a night: `again` are the ids that were measured twice only and are to be measured two more
+    times before they are compared; `plans` what each benchmark promises; `cleared` the verdicts on those that are no
+    suspects; `notes` sentences."""
 
     suspects: tuple[Suspect, ...]
     again: tuple[str, ...]
@@ -81,8 +89,8 @@ class Look:
 
 def look(passes: Array, controls: Array, group: NDArray[np.int64], control_group: NDArray[np.int64], pair: Array,
          effect: Array, night: int) -> Screened:
-    """The screen of the last night of log times `passes` (nights, benchmarks, launches) and `controls` (nights,
-    controls); a benchmark's last week is looked at every seventh night."""
+    """Screens the last night of log times `passes` (nights, benchmarks, launches) and `controls` (nights, controls); a
+    benchmark's last week is looked at every seventh night."""
     window = slice(-WINDOW, None)
     adjusted = without_common_mode(figures(passes[window], pair), group, controls[window], control_group)
     launches = np.maximum(np.isfinite(passes[-1]).sum(axis=1), LAUNCHES)
@@ -92,7 +100,8 @@ def look(passes: Array, controls: Array, group: NDArray[np.int64], control_group
 
 def learned(pair: Array, within: Array, layout: Array, rounds: int,
             settings: Sequence[Thresholds]) -> tuple[Array, NDArray[np.int64], list[Plan]]:
-    """The spread of a pair of the rounds chosen for it, these rounds, and what is promised, of each benchmark."""
+    """Gives the spread of a pair of the rounds chosen for it, these rounds, and what is promised, for each
+    benchmark."""
     chosen = rounds_of_pair(pair, within, rounds)
     spread = with_rounds(pair, within, rounds, chosen)
     return spread, chosen, [plan(*one) for one in zip(settings, spread.tolist(), layout.tolist(), strict=True)]
@@ -100,8 +109,9 @@ def learned(pair: Array, within: Array, layout: Array, rounds: int,
 
 def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str],
              settings: Callable[[str], Thresholds], rounds: int = 5) -> Look:
-    """Of the last of `nights`; `rounds` is what a launch of it had. Nights of another environment are not looked at."""
-    start = environment.began([night.environment for night in nights])
+    """Screens the last of `nights`; `rounds` is what a launch of it had. Nights of another environment are not looked
+    at."""
+    start = environment_start([night.environment for night in nights])
     same = nights[start:]
     tables = Tables.of(same, groups, control_groups)
     committed = [settings(name) for name in tables.benchmarks]
@@ -110,7 +120,7 @@ def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_grou
     effect = np.array([one.effect or one.thresholds.effect for one in plans])
     found = look(tables.passes, tables.controls, tables.group, tables.control_group, tables.pair, effect, len(nights))
     why = found.suspect.astype("<U8")
-    notes = list(filter(None, [environment.said([night.environment for night in nights], FEWEST)]))
+    notes = list(filter(None, [environment_change([night.environment for night in nights], FEWEST)]))
     for one in np.unique(tables.group):
         mine, known = tables.group == one, np.isfinite(tables.controls[-1, tables.control_group == one]).sum()
         if known < FEWEST_CONTROLS:
@@ -137,9 +147,9 @@ def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_grou
 
 
 def last_good(nights: Sequence[Measured], benchmark: str, age: int) -> str | None:
-    """The commit to compare tonight's with: the newest of at least `age` nights ago that measured the benchmark, not
-    before its time was last found to be another; else the oldest since then. None where there is none, or it is
-    tonight's own. Nights of another environment count: both commits run in tonight's."""
+    """Chooses the commit to compare tonight's with: the newest of at least `age` nights ago that measured the
+    benchmark, not before its time was last found to be another; else the oldest since then. None where there is none,
+    or it is tonight's own. Nights of another environment count: both commits run in tonight's."""
     level = max((t for t, night in enumerate(nights) if benchmark in night.changed), default=0)
     able = [t for t in range(level, len(nights) - 1) if benchmark in nights[t].launches]
     if not able:
@@ -150,7 +160,7 @@ def last_good(nights: Sequence[Measured], benchmark: str, age: int) -> str | Non
 
 
 def compared(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Comparison | None:
-    """What is kept of a comparison for learning; None of a change, and of too few pairs."""
+    """Gives what a comparison teaches; None for a change, and for too few pairs."""
     if verdict.word in ("regressed", "improved") or len(ratios) < (1 if suspect.thresholds.weight else 2):
         return None
     seen = estimate(ratios, suspect.thresholds.learned)
@@ -158,7 +168,7 @@ def compared(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Com
 
 
 def recorded(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequence[float], Verdict]]) -> Measured:
-    """Tonight with what its comparisons taught: suspect, log ratios and verdict of each."""
+    """Adds what comparisons taught to tonight: suspect, log ratios and verdict of each."""
     changed = tuple(suspect.benchmark for suspect, _, verdict in comparisons
                     if verdict.word in ("regressed", "improved"))
     taught = tuple(filter(None, (compared(*one) for one in comparisons)))
@@ -166,7 +176,7 @@ def recorded(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequence[fl
 
 
 def _cleared(found: Screened, b: int, promised: Plan, base: str | None) -> Verdict:
-    """Of what history alone clears, or what has no other commit to be compared with."""
+    """Gives the verdict of what history alone clears, or of what has no other commit to be compared with."""
     excess, spread, nights = float(found.excess[b]), float(found.spread[b]), int(found.nights[b])
     if nights < FEWEST or not math.isfinite(excess):
         return Verdict("inconclusive", None, None, None, 0,

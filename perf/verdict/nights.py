@@ -1,8 +1,11 @@
-"""What the nightly decision keeps of each night, as plain data and as arrays. Whoever measures fills it and stores it.
+"""A night is kept for the decision as plain data, and looked at as arrays. Whoever measures fills it and stores it.
 
     night = Measured(commit, environment, launches, within, controls)
     text = night.to_json()                       # one line; Measured.from_json(text) reads it
     tables = Tables.of([*earlier, night], group)
+
+A change of driver, torch or GPU is a change of environment, not a regression: the history starts anew, and a note says
+so.
 """
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from numpy.typing import NDArray
 from perf.verdict.learn import REMEMBERED, Compared, pair_spread
 from perf.verdict.screen import Array
 
+Environment = Mapping[str, Any]  # what a time depends on: perf.measure.machine.fingerprint(), without TOLD_ONLY
+
 SCHEMA = 1
 LAUNCHES = 2  # of every benchmark, every night
 AGAIN = 4  # of a suspect: two more, before it is compared
@@ -24,7 +29,7 @@ AGAIN = 4  # of a suspect: two more, before it is compared
 
 @dataclass(frozen=True)
 class Comparison:
-    """By live pairs, not called a change: middle and standard error of the log ratio, over `pairs` pairs."""
+    """Is a comparison by live pairs that was not called a change: middle and standard error of the log ratio."""
 
     benchmark: str
     middle: float
@@ -34,7 +39,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measured:
-    """One night on one machine. Times are seconds of one call.
+    """Is one night on one machine. Times are seconds of one call.
 
     launches      by workload id: the median of each launch, 2 of every benchmark and more of a suspect
     within        by workload id: the relative spread (standard deviation) of the rounds of a launch
@@ -44,7 +49,7 @@ class Measured:
     """
 
     commit: str
-    environment: Mapping[str, Any]
+    environment: Environment
     launches: Mapping[str, Sequence[float]]
     within: Mapping[str, float]
     controls: Mapping[str, Sequence[float]]
@@ -70,8 +75,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tables:
-    """The same of all nights of one environment, in arrays of log seconds, tonight last; NaN where not measured, and
-    before a benchmark's present level began. Benchmarks are those that were measured tonight."""
+    """Holds all nights of one environment in arrays of log seconds, tonight last; NaN where not measured, and before a
+    benchmark's present level began. Benchmarks are those that were measured tonight."""
 
     benchmarks: tuple[str, ...]
     passes: Array  # (nights, benchmarks, AGAIN)
@@ -84,7 +89,7 @@ class Tables:
 
     @classmethod
     def of(cls, nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str]) -> Tables:
-        """`groups` and `control_groups`: the group of each benchmark and of each control."""
+        """Tabulates nights; `groups` and `control_groups` give the group of each benchmark and of each control."""
         tonight = nights[-1]
         benchmarks, controls = tuple(tonight.launches), tuple(tonight.controls)
         group_names = tuple(sorted({*groups.values(), *control_groups.values()}))
@@ -111,5 +116,35 @@ class Tables:
 
     @property
     def pair(self) -> Array:
-        """The learned spread of a pair, from the nights before tonight."""
+        """Gives the learned spread of a pair, from the nights before tonight."""
         return pair_spread(self.passes[-REMEMBERED - 1:-1, :, :LAUNCHES])
+
+
+def environment_start(nights: Sequence[Environment]) -> int:
+    """Finds the first night of tonight's environment, in the unbroken run of equal ones that ends tonight."""
+    start = len(nights) - 1
+    while start > 0 and dict(nights[start - 1]) == dict(nights[-1]):
+        start -= 1
+    return start
+
+
+def environment_change(nights: Sequence[Environment], enough: int) -> str | None:
+    """Says, in one sentence, that the environment changed; None where it did not, or `enough` nights ago."""
+    start = environment_start(nights)
+    before = len(nights) - 1 - start
+    if start == 0 or before >= enough:
+        return None
+    changes = "; ".join(differences(nights[start - 1], nights[start]))
+    since = "tonight" if not before else f"{before} night{'' if before == 1 else 's'} ago"
+    return (f"the environment changed {since} ({changes}): histories start anew, no change of time against earlier "
+            f"nights is a regression, and until {enough} nights are known every benchmark is compared by live pairs")
+
+
+def differences(old: Environment, new: Environment) -> list[str]:
+    """Lists "torch 2.11.0 -> 2.12.0", one for each name that differs."""
+    return [f"{name} {_value(old.get(name))} -> {_value(new.get(name))}" for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)]
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,5 @@
-"""Which benchmarks look slower tonight than their history: suspects, to be confirmed by live pairs. Pure, on arrays.
+"""The screen finds the benchmarks that look slower tonight than their history: suspects, to be confirmed by live pairs.
+It is pure, on arrays.
 
 What the machine did to everything that night is taken off first: the median movement of a group's frozen control
 workloads (perf/bench/controls.py), which no revision changes. What is left is compared with the 30 nights before,
@@ -44,8 +45,8 @@ _quiet = functools.partial(warnings.catch_warnings, action="ignore", category=Ru
 
 @dataclass(frozen=True)
 class Screened:
-    """Of each benchmark: tonight's log time over its baseline, the spread of a night, the excess of the last week, how
-    many nights the baseline has, and why it is a suspect ("" if it is none). Arrays (benchmarks,)."""
+    """Holds, for each benchmark, tonight's log time over its baseline, the spread of a night, the excess of the last
+    week, how many nights the baseline has, and why it is a suspect ("" if it is none). Arrays are (benchmarks,)."""
 
     excess: Array
     spread: Array
@@ -55,15 +56,16 @@ class Screened:
 
 
 def figures(passes: Array, pair: Array) -> Array:
-    """(nights, benchmarks, launches) to (nights, benchmarks): their mean, without those that lie farther above the
-    lowest than launches do (`pair`, perf/verdict/learn.py): what hits one launch of a night is not the benchmark."""
+    """Averages (nights, benchmarks, launches) to (nights, benchmarks), without those launches that lie farther above
+    the lowest than launches do (`pair`, perf/verdict/learn.py): what hits one launch of a night is not the
+    benchmark."""
     with _quiet():
         least = np.nanmin(passes, axis=2, keepdims=True)
         return np.nanmean(np.where(passes - least > SPIKE * pair[:, None], np.nan, passes), axis=2)
 
 
 def common_mode(controls: Array) -> Array:
-    """How far a group's controls lay from where each usually lies: (nights, controls) to (nights,).
+    """Tells how far a group's controls lay from where each usually lies: (nights, controls) to (nights,).
 
     NaN on a night with fewer than 4 of them."""
     with _quiet():
@@ -73,7 +75,8 @@ def common_mode(controls: Array) -> Array:
 
 def without_common_mode(logs: Array, group: NDArray[np.int64], controls: Array,
                         control_group: NDArray[np.int64]) -> Array:
-    """(nights, benchmarks), less the common mode of each one's group. `controls`: (nights, controls)."""
+    """Takes the common mode of each benchmark's group off its (nights, benchmarks). `controls` are (nights,
+    controls)."""
     found = logs.copy()
     for one in np.unique(group):
         found[:, group == one] -= common_mode(controls[:, control_group == one])[:, None]
@@ -81,7 +84,7 @@ def without_common_mode(logs: Array, group: NDArray[np.int64], controls: Array,
 
 
 def robust_spread(values: Array) -> Array:
-    """The standard deviation along the nights, were the middle 80 % of them normal; NaN where there are none."""
+    """Gives the standard deviation along the nights, were the middle 80 % of them normal; NaN where there are none."""
     if not len(values):
         return np.full(values.shape[1:], np.nan)
     with _quiet():
@@ -92,8 +95,8 @@ def robust_spread(values: Array) -> Array:
 
 def screen(adjusted: Array, effect: Array | float, *, pair: Array | float = 0.0, launches: NDArray[np.int64] | int = 2,
            due: NDArray[np.bool_] | bool = True) -> Screened:
-    """Of `adjusted` (nights, benchmarks), without the common mode, tonight last; NaN before a benchmark's present level
-    or environment began.
+    """Screens `adjusted` (nights, benchmarks), without the common mode, tonight last; NaN before a benchmark's present
+    level or environment began.
 
     `effect` is the smallest change to be found, 0.05 for 5 %, (benchmarks,) or one for all. Tonight's figure is one of
     `launches`, the others' of two; of more, whose spread is `pair` / sqrt(2), it spreads less. `due`: whose last week
@@ -118,7 +121,8 @@ def screen(adjusted: Array, effect: Array | float, *, pair: Array | float = 0.0,
 
 
 def _rise(adjusted: Array, then: Array, spread: Array, fewest: int) -> tuple[Array, NDArray[np.bool_]]:
-    """Of the last week over `then`, and whether it is above 3 standard errors and `then` has the fewest nights."""
+    """Gives the rise of the last week over `then`, and whether it is above 3 standard errors and `then` has the fewest
+    nights."""
     last = adjusted[-WEEK:]
     with _quiet():
         rise = np.nanmean(last, axis=0) - np.nanmean(then, axis=0)

@@ -1,4 +1,5 @@
-"""Which commits made a benchmark slower: bisection over measurements that are noisy, and may not be possible at all.
+"""The search finds the commits that made a benchmark slower: bisection over measurements that are noisy, and may not be
+possible at all.
 
 Pure: what measures a commit is given. A measurement is a verdict against the first commit (`good`); its word
 answers, and the interval of its ratio tells whether that one step is the whole story. An answer that isn't clear
@@ -27,7 +28,8 @@ Question = Callable[["Verdict"], "bool | None"]
 
 @dataclass(frozen=True)
 class Step:
-    """The time changed after position `before` and not after position `after`; good is 0, the first commit after it 1.
+    """Says that the time changed after position `before` and not after position `after`; good is 0, the first commit
+    after it 1.
 
     Of the commits between the two, if there are any, none gave an answer.
     """
@@ -38,7 +40,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Found:
-    """`end` is the verdict on the last commit, None if it can't be measured; `steps` stand in the order of commits.
+    """Holds the verdict on the last commit, `end`, None if it can't be measured, and the `steps` in the order of
+    commits.
 
     `verdicts` holds the last verdict of each commit measured, by position; `unusable` what could not be measured.
     """
@@ -72,12 +75,13 @@ def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS
 
 
 def slower(verdict: Verdict) -> bool | None:
-    """Whether the verdict's word says so; None where it decides nothing."""
+    """Tells whether the verdict's word says so; None where it decides nothing."""
     return {"regressed": True, "ok": False, "improved": False}.get(verdict.word)
 
 
 def departed(floor: tuple[float, float], ceiling: tuple[float, float]) -> Question:
-    """Whether a commit's interval has left that of the earlier end, `floor`; None while it may be at either end."""
+    """Asks whether a commit's interval has left that of the earlier end, `floor`; None while it may be at either
+    end."""
     def question(verdict: Verdict) -> bool | None:
         span = interval(verdict)
         if span is None or (_overlap(span, floor) and _overlap(span, ceiling)):
@@ -88,7 +92,7 @@ def departed(floor: tuple[float, float], ceiling: tuple[float, float]) -> Questi
 
 
 def interval(verdict: Verdict) -> tuple[float, float] | None:
-    """Of the ratio to good; None where there is none, or only an empty one."""
+    """Gives the interval of the ratio to good; None where there is none, or only an empty one."""
     if verdict.word in ("invalid", *UNUSABLE) or verdict.low is None or verdict.high is None:
         return None
     return (verdict.low, verdict.high) if 0 < verdict.low <= verdict.high < math.inf else None
@@ -103,7 +107,7 @@ def _nearest(positions: Sequence[int], wanted: int) -> int:
 
 
 class _Measured:
-    """What is known of each commit, by position."""
+    """Knows what was measured of each commit, by position."""
 
     def __init__(self, commits: Sequence[str], measure: Measure, attempts: int) -> None:
         self.commits, self.measure, self.attempts = commits, measure, attempts
@@ -111,7 +115,7 @@ class _Measured:
         self.unusable: set[int] = set()
 
     def ask(self, position: int, question: Question) -> bool | None:
-        """The answer of a commit's evidence, measured anew while it has none; None if it never gets one."""
+        """Gives the answer of a commit's evidence, measured anew while it has none; None if it never gets one."""
         known = self.verdicts.get(position)
         answer = question(known) if known is not None else None
         for _ in range(self.attempts):
@@ -143,13 +147,13 @@ class _Measured:
         return Step(low, high)
 
     def span(self, position: int) -> tuple[float, float]:
-        """The interval of a commit's ratio to good; without one it may lie anywhere."""
+        """Gives the interval of a commit's ratio to good; without one it may lie anywhere."""
         if position == 0:
             return 1.0, 1.0
         return interval(self.verdicts[position]) or (0.0, math.inf)
 
     def differ(self, left: int, right: int) -> bool:
-        """Whether the two are certain to differ, and by a part of the whole change that matters."""
+        """Tells whether the two are certain to differ, and by a part of the whole change that matters."""
         ends = self.span(left), self.span(right), self.span(len(self.commits))
         if any(low <= 0 for low, _ in ends) or _overlap(ends[0], ends[1]) or ends[2][0] <= 1:
             return False

@@ -1,4 +1,4 @@
-"""The spread of a launch pair that a benchmark borrows, so that 2 or 3 pairs of its own are enough, and how far
+"""A benchmark borrows the spread of a launch pair, so that 2 or 3 pairs of its own are enough, and learns how far
 neighbouring pairs are alike.
 
     own      its own pairs of earlier runs on this machine
@@ -33,7 +33,7 @@ UPPER = 2.0  # standard errors, for a correlation that is not passed
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of a benchmark's log ratios about their mean, with its degrees of freedom.
+    """Holds the variance of a benchmark's log ratios about their mean, with its degrees of freedom.
 
     `lag` / `lags` is the correlation of a pair and the next, of `pairs` pairs, without the bias of a short series
     (Kendall, Biometrika 41 (1954) 403: -(1 + 3 r) / n)."""
@@ -73,7 +73,7 @@ def of(ratios: Sequence[float]) -> Spread | None:
 
 
 def borrowed(kind: Learned, own: Spread | None, others: Sequence[Spread]) -> Learned:
-    """What is known of a benchmark's pairs before its own of this run."""
+    """Gives what is known of a benchmark's pairs before its own of this run."""
     known = common(others) if len(others) >= ENOUGH else None
     if known is None and kind.weight:
         known = Spread(kind.spread ** 2, kind.weight)
@@ -85,7 +85,7 @@ def borrowed(kind: Learned, own: Spread | None, others: Sequence[Spread]) -> Lea
 
 
 def alike(spreads: Sequence[Spread]) -> float:
-    """The correlation of a pair and the next that these don't rule out; infinite where they tell none."""
+    """Gives the correlation of a pair and the next that these don't rule out; infinite where they tell none."""
     lags = math.fsum(one.lags for one in spreads)
     if not lags:
         return math.inf
@@ -94,7 +94,8 @@ def alike(spreads: Sequence[Spread]) -> float:
 
 
 def common(spreads: Sequence[Spread]) -> Spread:
-    """The variance s0^2 that these have in common, worth d0 degrees of freedom: few where they differ widely."""
+    """Estimates the variance s0^2 that these have in common, worth d0 degrees of freedom: few where they differ
+    widely."""
     logs = [math.log(one.variance) - digamma(one.freedom / 2) + math.log(one.freedom / 2) for one in spreads]
     mean = statistics.fmean(logs)
     excess = statistics.variance(logs) - statistics.fmean(trigamma(one.freedom / 2) for one in spreads)
@@ -104,7 +105,7 @@ def common(spreads: Sequence[Spread]) -> Spread:
 
 
 def digamma(x: float) -> float:
-    """The derivative of log gamma: upwards by its recurrence, then by its asymptotic series."""
+    """Computes the derivative of log gamma: upwards by its recurrence, then by its asymptotic series."""
     total = 0.0
     while x < 6:
         total -= 1 / x
@@ -114,7 +115,7 @@ def digamma(x: float) -> float:
 
 
 def trigamma(x: float) -> float:
-    """The derivative of digamma, likewise."""
+    """Computes the derivative of digamma, likewise."""
     total = 0.0
     while x < 6:
         total += 1 / (x * x)

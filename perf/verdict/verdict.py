@@ -1,4 +1,4 @@
-"""The verdict on one benchmark: evidence in, a word and its reasons out. Pure: no I/O, no clock, no state.
+"""The verdict on one benchmark is a word and its reasons, made from evidence. It is pure: no I/O, no clock, no state.
 
 The evidence of time is one log ratio (head over base) a launch pair: two freshly started processes, both alive,
 alternating rounds. Rounds of one process are no independent samples, so they are not counted.
@@ -42,10 +42,11 @@ SHARED = 0.6  # part of the benchmarks: as many changes of one sign are one find
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word on `ratio`, head over base, and its interval from `low` to `high`; None where nothing was timed, and an
-    interval from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not "inconclusive".
-    `certified` is the smallest change that as many pairs of this spread tell from none (0.04 is 4 %), `within_reach`
-    the smallest that the most pairs would tell. `slower`: the interval lies above the floor, whatever the word."""
+    """Holds the word on `ratio`, head over base, and its interval from `low` to `high`; None where nothing was timed,
+    and an interval from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not
+    "inconclusive". `certified` is the smallest change that as many pairs of this spread tell from none (0.04 is 4 %),
+    `within_reach` the smallest that the most pairs would tell. `slower`: the interval lies above the floor, whatever
+    the word."""
 
     word: str
     ratio: float | None
@@ -85,12 +86,13 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
 
 
 def counted(base: Side, head: Side, thresholds: Thresholds) -> bool:
-    """Whether counters alone make it regressed, whatever the time."""
+    """Tells whether counters alone make it regressed, whatever the time."""
     return any(change.sign > 0 and not change.work for change in _changes(base, head, thresholds))
 
 
 def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
-    """Whether sampling may stop: the time's word is known, or the most pairs are taken, or would be hopelessly few.
+    """Tells whether sampling may stop: the time's word is known, or the most pairs are taken, or would be hopelessly
+    few.
 
     May be asked after each pair: intervals hold at all looks together (perf/verdict/intervals.py).
     """
@@ -107,7 +109,7 @@ def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
 
 
 def family(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """What many verdicts say together, a sentence each: a change across most benchmarks is one finding.
+    """Says what many verdicts say together, a sentence each: a change across most benchmarks is one finding.
 
     `Thresholds.among` keeps their number from multiplying false alarms.
     """
@@ -128,7 +130,7 @@ def _changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
 
 
 def _without_time(base: Side, head: Side) -> tuple[str, str] | None:
-    """Word and reason where no time can be compared."""
+    """Gives word and reason where no time can be compared."""
     if head.wrong:
         return "wrong", head.wrong
     if reason := head.invalid or base.invalid:
@@ -144,7 +146,7 @@ def _without_time(base: Side, head: Side) -> tuple[str, str] | None:
 
 
 def _grown(base: Side, head: Side, found: list[Change]) -> tuple[str, str] | None:
-    """Of two that were counted and don't fit beside each other: what grew must not hide behind that."""
+    """Judges two that were counted and don't fit beside each other: what grew must not hide behind that."""
     worse = [change.words for change in found if change.sign > 0]
     if not (worse and base.missing and head.missing) or head.wrong or head.invalid or base.invalid:
         return None
@@ -152,7 +154,7 @@ def _grown(base: Side, head: Side, found: list[Change]) -> tuple[str, str] | Non
 
 
 def _untimed(pairs: Sequence[float], found: list[Change], t: Thresholds) -> Verdict:
-    """Counters alone; one pair tells a ratio, but not how far to trust it."""
+    """Decides by counters alone; one pair tells a ratio, but not how far to trust it."""
     word = _with_counters("inconclusive", found)
     at_best = Estimate(sum(pairs), FINEST, len(pairs), correlation=t.correlation)
     lacking = _more_pairs(at_best, len(pairs), t) if word == "inconclusive" else 0
@@ -171,7 +173,8 @@ def _with_counters(timed: str, found: list[Change]) -> str:
 
 
 def _word(seen: Estimate, n: int, t: Thresholds) -> str:
-    """The word of the time alone, of what was seen in n pairs, or of what would be seen were all pairs like these."""
+    """Gives the word of the time alone, by what was seen in n pairs, or by what would be seen were all pairs like
+    these."""
     if n < t.least_pairs:
         return "inconclusive"
     away, floor = abs(seen.middle), math.log1p(t.floor)
@@ -190,8 +193,8 @@ def _more_pairs(seen: Estimate, pairs: int, t: Thresholds, most: int = MANY) -> 
 
 
 def _certified(seen: Estimate, t: Thresholds, pairs: int | None = None) -> float | None:
-    """The smallest change that would be called one where the estimate is just that, after as many `pairs` of this
-    spread (those seen, unless given); None: none yet."""
+    """Gives the smallest change that would be called one where the estimate is just that, after as many `pairs` of this
+    spread (those seen, unless given); None where there is none yet."""
     half, alarm = seen.half_width(1 - t.confidence, pairs), seen.half_width(2 * t.alarm, pairs)
     least = max(half + math.log1p(t.floor), alarm)
     return math.expm1(least) if least < 50 else None

@@ -1,4 +1,4 @@
-"""A verdict's reasons as an engineer would say them: "7.2 % slower [6.1, 8.4], 12 pairs; 3 more kernel launches:
+"""Words put a verdict's reasons as an engineer would: "7.2 % slower [6.1, 8.4], 12 pairs; 3 more kernel launches:
 aten::clone"."""
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _INNER = re.compile(r"\b(?!(?:Binary|AUnary|BUnary)Functor|gpu_|func_wrapper)\w*
 
 
 def times(middle: float, half: float, pairs: int) -> str:
-    """A log ratio and half its interval: "7.2 % slower [6.1, 8.4], 12 pairs". Of a faster head the interval too says
-    by how much less time it takes."""
+    """Writes a log ratio and half its interval: "7.2 % slower [6.1, 8.4], 12 pairs". For a faster head the interval too
+    says by how much less time it takes."""
     way = -1 if middle < 0 else 1
     amount, ends = _percent(middle, way), sorted(_value(middle + side * half, way) for side in (-1, 1))
     said = f"{amount} % {'faster' if way < 0 else 'slower'}" if float(amount) else "the same time"
@@ -35,18 +35,18 @@ def times(middle: float, half: float, pairs: int) -> str:
 
 
 def within(log_ratio: float) -> str:
-    """How far from the same a time may be at most: "within 0.8 %"."""
+    """Writes how far from the same a time may be at most: "within 0.8 %"."""
     return f"within {_figure(_value(log_ratio, 1))} %"
 
 
 def undecided(certified: float | None, more: int, about: str) -> str:
-    """What the pairs could have told apart, and how many more would tell."""
+    """Writes what the pairs could have told apart, and how many more would tell."""
     could = "" if certified is None else f"can tell changes from {_figure(100 * certified)} % on; "
     return f"{could}{about} {many(more, 'more pair')} would decide"
 
 
 def counted(name: str, more: int, came: Mapping[str, int] | None = None, went: Mapping[str, int] | None = None) -> str:
-    """"3 more kernel launches: aten::clone"; of "kernels", "other kernels: a for b"."""
+    """Writes "3 more kernel launches: aten::clone"; for "kernels", "other kernels: a for b"."""
     if name == "kernels":
         there = [f"{'' if not went else 'other '}kernels: {_listed(came)}" if came else "",
                  f"{'for' if came else 'without'} {_listed(went)}" if went else ""]
@@ -57,7 +57,7 @@ def counted(name: str, more: int, came: Mapping[str, int] | None = None, went: M
 
 
 def size_change(name: str, old: int, new: int) -> str:
-    """"peak memory 1.25x (2.5 MB more)"."""
+    """Writes "peak memory 1.25x (2.5 MB more)"."""
     change = f"{_amount(abs(new - old))}{'B' if name.endswith('bytes') else ''} {'more' if new > old else 'less'}"
     return f"{NAMES[name]} {new / old:.4g}x ({change})" if old else f"{NAMES[name]}: {change}"
 
@@ -67,13 +67,13 @@ def error_change(old: float, new: float) -> str:
 
 
 def compile_change(old: float, new: float) -> str:
-    """"compiles in 41.2 s, was 19.6 s (2.10x)"."""
+    """Writes "compiles in 41.2 s, was 19.6 s (2.10x)"."""
     return f"compiles in {new:.1f} s, was {old:.1f} s ({new / old:.2f}x)" if old else f"compiles in {new:.1f} s"
 
 
 def relaunched(kernel: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """"flex_attention: registers 255 (was 168), stages 1 (was 3)": how two launches of a kernel differ; "" where it is
-    nothing that is told."""
+    """Writes how two launches of a kernel differ, "flex_attention: registers 255 (was 168), stages 1 (was 3)"; "" where
+    no fact with a name does."""
     told = [f"{label} {_plain(after[name])} (was {_plain(before[name])})" for name, label in LAUNCHED.items()
             if name in before and name in after and before[name] != after[name]]
     if not told and before.get("code") != after.get("code"):
@@ -82,7 +82,7 @@ def relaunched(kernel: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 
 def relaunched_alike(code: bool) -> str:
-    """"the same kernels": `code` says whether their code was compared, and not their names alone."""
+    """Writes "the same kernels": `code` says whether their code was compared, and not their names alone."""
     return f"{'the same kernels' if code else 'kernels of the same names'}, launched alike"
 
 
@@ -97,7 +97,7 @@ def many(count: int, what: str) -> str:
 
 
 def short(kernel: str) -> str:
-    """A kernel's name without namespaces, template arguments and parameters."""
+    """Gives a kernel's name without namespaces, template arguments and parameters."""
     plain = kernel.removeprefix("void ").replace("(anonymous namespace)::", "")
     outer, *inside = re.split(r"[<(]", plain, maxsplit=1)
     if inside and _GENERIC.search(outer) and (inner := _INNER.search(inside[0])):
@@ -114,7 +114,7 @@ def _listed(names: Mapping[str, int] | None) -> str:
 
 
 def _amount(value: float) -> str:
-    """"12.6 M", with a thousand as the step; "512 " below a thousand."""
+    """Writes "12.6 M", with a thousand as the step; "512 " below a thousand."""
     for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
             return f"{value / factor:.1f} {unit}"
@@ -122,7 +122,7 @@ def _amount(value: float) -> str:
 
 
 def _value(log_ratio: float, way: int) -> float:
-    """Percent slower, or (way -1) percent less time."""
+    """Gives percent slower, or (way -1) percent less time."""
     return 100 * way * math.expm1(min(log_ratio, 50.0))
 
 
