@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises ValueError, in one line, for an unknown variant, dtype or device, and for a file that is no record."""
-    from perf.report.invariance import load, shown, summary, table
+    from perf.report.invariance import difference, load, summary, table
 
     if options.table:
         print(table(load(options.table)[1]))
@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
         for phase in PHASES:
             finding = examine(name, phase, case, options.runs)
             findings.append(finding)
-            told = finding.reason or ", ".join(f"{check} {shown(finding.differences[check])}" for check in CHECKS)
-            print(f"{name} {phase}: {told}", flush=True)
+            words = finding.reason or ", ".join(f"{check} {difference(finding.differences[check])}" for check in CHECKS)
+            print(f"{name} {phase}: {words}", flush=True)
     print(summary(findings))
     if options.out:
         shape = {"batch": case.batch, "heads": case.heads, "n": case.n, "head_dim": case.head_dim, "dtype": dtype}

@@ -1,4 +1,4 @@
-"""The table of races and invariance in docs/invariance.md, from a record that `python -m perf invariance` wrote."""
+"""Writes the table of races and invariance in docs/invariance.md, from a record of `python -m perf invariance`."""
 from __future__ import annotations
 
 import gzip
@@ -26,14 +26,14 @@ def table(findings: Iterable[Finding]) -> str:
     lines = [f"| variant | phase | {' | '.join(CHECKS)} |", "|---" * (2 + len(CHECKS)) + "|"]
     for finding in findings:
         if finding.reason is None:
-            cells = (shown(finding.differences[check]) for check in CHECKS)
+            cells = (difference(finding.differences[check]) for check in CHECKS)
             lines.append(f"| {finding.variant} | {finding.phase} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def shown(difference: float | None) -> str:
+def difference(value: float | None) -> str:
     """Writes a difference as "same", "6e-08", or "-" where the check has no meaning."""
-    return "-" if difference is None else f"{difference:.0e}" if difference else "same"
+    return "-" if value is None else f"{value:.0e}" if value else "same"
 
 
 def summary(findings: Iterable[Finding]) -> str:
@@ -43,5 +43,5 @@ def summary(findings: Iterable[Finding]) -> str:
     for check in CHECKS:
         seen = [finding.differences[check] for finding in examined if finding.differences[check] is not None]
         if seen:
-            parts.append(f"{check} {sum(not difference for difference in seen)} of {len(seen)}")
+            parts.append(f"{check} {sum(not value for value in seen)} of {len(seen)}")
     return f"{len(examined)} variants and phases; the same bits: {', '.join(parts)}."

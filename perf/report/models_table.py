@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from perf.measure.evidence import Evidence
 from perf.report.notes import doubt
-from perf.report.units import UNKNOWN, calls, error_ratio, number, seconds, size
+from perf.report.units import UNKNOWN, calls, error_ratio, keys, number, seconds, size
+from perf.system.tools import group_by
 from perf.workloads.workload import UNQUANTISED, Workload
 
 NAME = "<34"
@@ -33,13 +34,16 @@ LEGEND = (
 def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str]:
     """Returns both tables of each model, phase and length; none for rows of bare kernels. `called` names what is
     counted of a call: launches or operators."""
-    sections: dict[Workload, list[Evidence]] = {}
-    for row in rows:
-        if not row.workload.bare and row.outcome != "skipped":
-            sections.setdefault(_section(row.workload), []).append(row)
-    timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
+    sections = group_by((row for row in rows if not row.workload.bare and row.outcome != "skipped"),
+                        lambda row: _section(row.workload))
+    timed = by_workload(rows)
     return [line for section, members in sections.items() for line in (*_speed(section, members, timed, width),
                                                                      *_spread(members, called), "")]
+
+
+def by_workload(rows: Sequence[Evidence]) -> dict[Workload, Evidence]:
+    """Returns the timed rows by their workloads; of two of one the later."""
+    return {row.workload: row for row in rows if row.outcome == "ok" and row.median}
 
 
 def _section(w: Workload) -> Workload:
@@ -111,8 +115,7 @@ def percentile(samples: Sequence[float], part: float) -> float | None:
 def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload, Evidence],
            width: int) -> list[str]:
     w = section
-    keys = f", {w.m} keys" if w.m != w.n else ""
-    title = f" {w.model}: {w.function} {w.phase}, n {w.n}{keys}: speed, size and quality "
+    title = f" {w.model}: {w.function} {w.phase}, n {w.n}{keys(w)}: speed, size and quality "
     lines = [title.center(width, "-"), _line("model", {key: key for key in SPEED}, SPEED) + "  against the plain model"]
     for row in rows:
         cells = {"b": row.workload.batch, "time ": row.outcome.upper() + " ", "weights": size(row.kept_bytes)}
@@ -120,9 +123,8 @@ def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload,
             cells |= {"time ": seconds(row.median) + ("!" if doubt(row) else " "),
                       "items/s": number(items(row.workload) / row.median)}
         start = f"{_line(name(row.workload), cells, SPEED)}  "
-        wrapped_lines = textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
-                             subsequent_indent=" " * len(start))
-        lines += wrapped_lines or [start.rstrip()]
+        lines += textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
+                               subsequent_indent=" " * len(start)) or [start.rstrip()]
     return lines
 
 

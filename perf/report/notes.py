@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from perf.measure.evidence import Evidence
 from perf.measure.host import TOLERATED
 from perf.report.units import NO_PRODUCT, largest_kernel, percent
+from perf.system.tools import group_by
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
 LIMITS = {"bytes": "b", "FLOPs": "F"}
@@ -28,9 +29,7 @@ def doubt(row: Evidence) -> str | None:
 
 def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidence]]]:
     """Groups texts that differ in numbers only (not in those of names, as fa2), the most frequent first."""
-    kinds: dict[str, list[tuple[str, Evidence]]] = {}
-    for text, row in texts:
-        kinds.setdefault(re.sub(r"(?<![\w-])\d+", "#", text), []).append((text, row))
+    kinds = group_by(texts, lambda text: re.sub(r"(?<![\w-])\d+", "#", text[0]))
     return sorted(kinds.values(), key=len, reverse=True)
 
 
@@ -53,13 +52,12 @@ def _alone(row: Evidence) -> str:
 
 def compilations(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
     """Collects what compiling took, by variant and phase, a record a row."""
-    records: dict[str, list[dict[str, float]]] = {}
-    for row in rows:
-        if row.compiled:
-            model = "" if row.workload.bare else f"{row.workload.model}: "
-            name = " ".join((f"{model}{row.workload.variant}", row.workload.phase, *row.workload.treatment))
-            records.setdefault(name, []).append(row.compiled)
-    return records
+    def name(row: Evidence) -> str:
+        w = row.workload
+        return " ".join((f"{'' if w.bare else f'{w.model}: '}{w.variant}", w.phase, *w.treatment))
+
+    groups = group_by((row for row in rows if row.compiled), name)
+    return {name: [row.compiled for row in group] for name, group in groups.items()}
 
 
 def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:

@@ -11,7 +11,7 @@ from perf.measure.evidence import Evidence
 from perf.report import models_table
 from perf.report.notes import KERNEL_NOTE, LIMITS, doubt
 from perf.report.table import WIDTH, groups, mask
-from perf.report.units import largest_kernel, length, number, percent, seconds, share
+from perf.report.units import heads, largest_kernel, length, number, percent, seconds, share
 from perf.workloads.workload import Workload
 
 COLUMNS = {"": "<32", "n": ">7", "b": ">4", "  fastest": "<16", "time ": ">11", "±": ">5", "limit ": ">8",
@@ -25,7 +25,7 @@ LEGEND = ("Time is the median, ± half of its 95 % interval; below stand the oth
 
 def lines(rows: Sequence[Evidence]) -> list[str]:
     """Returns a line for each comparison, by shape; a treated model stands against the model it was done to."""
-    timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
+    timed = models_table.by_workload(rows)
     sections: dict[str, list[str]] = {}
     for group in groups(row for row in rows if row.outcome != "skipped"):
         sections.setdefault(_section(group[0].workload), []).extend(_comparison(group, timed))
@@ -34,8 +34,7 @@ def lines(rows: Sequence[Evidence]) -> list[str]:
 
 
 def _section(w: Workload) -> str:
-    heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
-    return f"{'kernels' if w.bare else 'models'}: {heads} x {w.head_dim}, {w.dtype}"
+    return f"{'kernels' if w.bare else 'models'}: {heads(w)} x {w.head_dim}, {w.dtype}"
 
 
 def _comparison(group: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -> list[str]:

@@ -5,14 +5,14 @@ A pure function: evidence in, text out, at most `WIDTH` columns wide.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from perf.measure.evidence import Evidence
 from perf.report import models_table
 from perf.report.notes import LIMITS, compilation, doubt, legend, reasons, shares
-from perf.report.units import calls, error_ratio, gigabytes, number, percent, seconds, share, size, tflops
+from perf.report.units import calls, error_ratio, gigabytes, heads, keys, number, percent, seconds, share, size, tflops
+from perf.system.tools import group_by
 from perf.workloads.workload import Workload
 
 WIDTH = 120
@@ -20,7 +20,6 @@ BASELINES = ("eager", "sdpa")
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">5", "time ": ">11", "±": ">7", "speed-up ": ">10", "TFLOP/s": ">8",
            "GB/s": ">7", "limit ": ">8", "peak": ">6", "launches": ">10", "memory": ">11", "error": ">9", "ratio": ">7"}
 
-T = TypeVar("T")
 Datasheet = Callable[[Evidence], float | None]
 
 
@@ -32,7 +31,7 @@ def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
     """
     shown = [row for row in rows if row.outcome != "skipped"]
     plain = [row for row in shown if not row.workload.treatment]
-    lines = [line for alike in group_by(plain, lambda row: section(row.workload))
+    lines = [line for alike in group_by(plain, lambda row: section(row.workload)).values()
              for line in _section_lines(alike, datasheet)]
     lines += models_table.lines(shown, calls_header(shown))
     lines += [*shares(shown), *compilation(plain)]
@@ -48,19 +47,7 @@ def reasons_for_no_time(rows: Sequence[Evidence]) -> list[str]:
 
 def latest(rows: Sequence[Evidence]) -> list[Evidence]:
     """Returns the last measurement of every workload on the machine that measured last, in the order of the first."""
-    last: dict[Workload, Evidence] = {}
-    for row in rows:
-        if row.machine == rows[-1].machine:
-            last[row.workload] = row
-    return list(last.values())
-
-
-def group_by(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    """Groups rows that have the same key, in the order of the first of each."""
-    groups: dict[Hashable, list[T]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return list(groups.values())
+    return list({row.workload: row for row in rows if row.machine == rows[-1].machine}.values())
 
 
 def section(w: Workload) -> Workload:
@@ -70,8 +57,8 @@ def section(w: Workload) -> Workload:
 
 def groups(rows: Iterable[Evidence]) -> list[list[Evidence]]:
     """Groups the rows that may be compared with one another, by length and batch within a section."""
-    return [group for alike in group_by(rows, lambda row: section(row.workload))
-            for group in sorted(group_by(alike, lambda row: row.workload.group),
+    return [group for alike in group_by(rows, lambda row: section(row.workload)).values()
+            for group in sorted(group_by(alike, lambda row: row.workload.group).values(),
                                 key=lambda group: (group[0].workload.n, group[0].workload.batch))]
 
 
@@ -98,10 +85,8 @@ def calls_header(rows: Iterable[Evidence]) -> str:
 def title(w: Workload) -> str:
     """Names what the rows of a section have in common."""
     model = "" if w.bare else f"{w.model}: "
-    heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
-    keys = f", {w.m} keys" if w.m != w.n else ""
-    treated = "".join(f", {word}" for word in w.treatment)
-    return f"{model}{w.function} {w.phase}, {mask(w)}, {heads} x {w.head_dim}{keys}, {w.dtype}{treated}"
+    treatment = "".join(f", {word}" for word in w.treatment)
+    return f"{model}{w.function} {w.phase}, {mask(w)}, {heads(w)} x {w.head_dim}{keys(w)}, {w.dtype}{treatment}"
 
 
 def mask(w: Workload) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
+    from perf.workloads.workload import Workload
 
 UNKNOWN = "-"
 NO_PRODUCT = "^"  # beside a kernel that is none and takes more than half of the time
@@ -55,6 +56,16 @@ def change_in_percent(ratio: float) -> str:
 def length(n: int) -> str:
     """Writes "512", "16K"."""
     return f"{n // 1024}K" if n % 1024 == 0 else str(n)
+
+
+def heads(w: Workload) -> str:
+    """Writes "16 heads", and "16 heads (4 kv)" where keys and values have fewer."""
+    return f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
+
+
+def keys(w: Workload) -> str:
+    """Writes ", 192 keys", and nothing where there are as many as queries."""
+    return f", {w.m} keys" if w.m != w.n else ""
 
 
 def tflops(row: Evidence) -> float | None:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from perf.compare.row import Row
 from perf.report.counts import counts, mean
-from perf.report.table import WIDTH, group_by, section, title, wrap
+from perf.report.table import WIDTH, section, title, wrap
 from perf.report.units import UNKNOWN, seconds
+from perf.system.tools import group_by
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
 VERDICT = "<13"
@@ -23,15 +24,17 @@ def table(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
     """Sets the rows by section, what was not timed, a line a function, `notes`, and the counts last. Times are of one
     call; a ratio is head over base, so above 1 is slower."""
     shown = [row for row in rows if row.word not in ("unchanged", "skipped")]
-    lines = [line for alike in group_by(shown, lambda row: section(row.workload)) for line in _section_lines(alike)]
+    sections = group_by(shown, lambda row: section(row.workload))
+    lines = [line for alike in sections.values() for line in _section_lines(alike)]
     last = counts(row.word for row in rows)
     return "\n".join([*lines, *wrap([*_unchanged(rows), *_skipped(rows), *means(rows), *notes, last])])
 
 
 def means(rows: Iterable[Row]) -> Iterator[str]:
     """Writes a line a function with the mean of its ratios. Only what was timed counts."""
-    for group in group_by((row for row in rows if row.verdict.ratio), lambda row: row.workload.function):
-        yield f"{group[0].workload.function}: {mean([row.verdict.ratio for row in group if row.verdict.ratio])}"
+    timed = (row for row in rows if row.verdict.ratio)
+    for function, group in group_by(timed, lambda row: row.workload.function).items():
+        yield f"{function}: {mean([row.verdict.ratio for row in group if row.verdict.ratio])}"
 
 
 def interval(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""`python -m perf alert` against a GitHub and a webhook on bad days: nothing is lost, sent twice, or shown if secret."""
+"""`python -m perf alert` against a GitHub and a webhook on bad days: nothing is lost, sent twice, or told a secret."""
 from __future__ import annotations
 
 import pytest

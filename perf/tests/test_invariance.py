@@ -15,7 +15,7 @@ from attention.backends.eager import Eager
 from attention.backends.eager import attend as honest
 from perf.__main__ import main
 from perf.bench.invariance import CHECKS, Case, Finding, examine
-from perf.report.invariance import load, shown, summary, table
+from perf.report.invariance import difference, load, summary, table
 from perf.tests.cheats import CALLS, GPU_CHEATS
 from perf.tests.cheats import a_host_thread as thread_after_some_calls
 
@@ -142,7 +142,7 @@ def test_a_race_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_differences_in_words() -> None:
-    assert [shown(x) for x in (0.0, 6.1e-8, None)] == ["same", "6e-08", "-"]
+    assert [difference(x) for x in (0.0, 6.1e-8, None)] == ["same", "6e-08", "-"]
     nothing = dict.fromkeys(CHECKS)
     findings = [Finding("softmax:eager", "forward", {**nothing, "repeats": 0.0, "alone": 1e-7}),
                 Finding("softmax:fa2", "forward", reason="flash-attn runs on CUDA GPUs only, not on cpu")]

@@ -11,8 +11,7 @@ import pytest
 
 from perf.__main__ import main
 from perf.measure.evidence import Evidence
-from perf.report.plot import caption, panels
-from perf.report.plot_figure import LIMIT, draw
+from perf.report.plot import LIMIT, caption, draw, panels
 from perf.report.styles import backend_styles
 from perf.report.units import tflops
 from perf.workloads.workload import Workload

@@ -5,11 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attention.registry import functions
 from perf.measure.evidence import Evidence
-from perf.report.plot import load_of, shapes
-from perf.report.plot_figure import Lines, ceiling, lengths
+from perf.report.plot import Lines, ceiling, lengths, load_of, shapes
 from perf.report.styles import Style
 from perf.report.table import groups, mask, title
-from perf.report.units import length, number, percent, seconds, share, tflops
+from perf.report.units import heads, length, number, percent, seconds, share, tflops
 from perf.web.page import charts
 from perf.web.page.charts import Axis, Point, chart, decades, swatch
 from perf.web.page.markup import Markup, tag
@@ -70,9 +69,8 @@ def _panel(w: Workload, lines: Lines, y: Axis, styles: Mapping[str, Style], numb
     svg = chart(points, styles, x, y, label=f"TFLOP/s over n: {title(w)}", limit=sorted(limits.items()))
     best = max((row for row in rows if row.workload.n == ticks[-1]), key=lambda row: tflops(row) or 0)
     reached = f", {percent(share(best))} of the limit" if share(best) else ""
-    heads = f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"
     return tag("figure", tag("figcaption", tag("b", f"{w.phase}, {mask(w)}"),
-                             f" {heads} x {w.head_dim}, {w.dtype}, {load_of(rows)}"), svg,
+                             f" {heads(w)} x {w.head_dim}, {w.dtype}, {load_of(rows)}"), svg,
                tag("p", swatch(best.workload.backend, styles),
                    f"{best.workload.backend} leads at {length(ticks[-1])}: {number(tflops(best))} TFLOP/s{reached}"),
                class_=f"column{column % 3}")

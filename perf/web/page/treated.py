@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from perf.measure.evidence import Evidence
-from perf.report.models_table import against, items, quality, reference
+from perf.report.models_table import against, by_workload, items, quality, reference
 from perf.report.styles import Style
-from perf.report.units import number, seconds, size
+from perf.report.units import keys, number, seconds, size
 from perf.web.page.charts import Point, chart, decades, legend, swatch
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
@@ -41,7 +41,7 @@ def section(rows: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapp
     panels = groups(rows)
     if not panels:
         return None
-    timed = {row.workload: row for row in rows if row.outcome == "ok" and row.median}
+    timed = by_workload(rows)
     return tag("section", tag("h2", "Speed against size"), tag("p", NOTE, class_="note"),
                legend(names(rows), styles, "treatments shown"),
                tag("div", *(_panel(group, styles, numbers, timed) for group in panels), class_="panels"), id="treated")
@@ -54,10 +54,9 @@ def _panel(group: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapp
     y = decades([items(row.workload) / (row.median or 1) for row in group], f"{_unit(w)} a second")
     points = {name(row.workload): [_point(row, numbers, timed)] for row in group}
     ordered = {one: points[one] for one in styles if one in points}
-    keys = f", {w.m} keys" if w.m != w.n else ""
     title = f"{w.model}, {w.phase}, batch {w.batch}"
     best = max(group, key=lambda row: items(row.workload) / (row.median or 1))
-    return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys}, {w.variant}"),
+    return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys(w)}, {w.variant}"),
                chart(ordered, styles, x, y, label=f"{_unit(w)} a second over MB of weights: {title}"),
                tag("p", swatch(name(best.workload), styles), f"{name(best.workload)} is the fastest: "
                    f"{seconds(best.median or 0)}, {_comparison(best, timed)}"))
