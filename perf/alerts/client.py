@@ -79,7 +79,7 @@ class Patience(GithubRetry):
 
 
 class GitHub:
-    """One repository's issues. `timeout` is that of one request, in whole seconds; `attempts` and `pause` are
+    """Is one repository's issues. `timeout` is that of one request, in whole seconds; `attempts` and `pause` are
     `Patience`'s.
 
     Raises ValueError, in one line, for an impossible token, repository or address.

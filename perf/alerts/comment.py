@@ -26,6 +26,7 @@ def comment(comparison: Comparison, accepted: Why) -> str:
 
 
 def summary(comparison: Comparison, accepted: Why) -> str:
+    """Writes the comment without its marker."""
     return "\n\n".join(part for part in _parts(comparison, accepted) if part) + "\n"
 
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Message:
-    """An action on an issue, and its text."""
+    """Is an action on an issue, with its text."""
 
     action: Action
     title: str
@@ -37,7 +37,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder that messages lie in."""
+    """Is the folder that messages lie in."""
 
     path: Path
 

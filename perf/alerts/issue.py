@@ -24,6 +24,7 @@ MACHINE = ("gpus", "driver", "cuda", "torch", "triton", "flash-attn", "transform
 
 
 def title(comparison: Comparison, about: Set | Trouble) -> str:
+    """Writes the title, in one line of plain text."""
     return plain(_title(comparison, about), TITLE)
 
 

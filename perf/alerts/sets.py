@@ -14,11 +14,12 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perf.alerts.table import ordered
 from perf.compare.record import Comparison, Finding
+from perf.policy.accepted import Accepted, accepted
 from perf.report.counts import ALARMS
 from perf.system.tools import group_by
 
@@ -32,7 +33,7 @@ Why = Callable[[Finding], str | None]
 
 @dataclass(frozen=True)
 class Marker:
-    """The subject of an issue: its kind, the hardware, and the benchmark and figure of each member, with the value
+    """Names the subject of an issue: its kind, the hardware, and the benchmark and figure of each member, with the value
     below which it is good again (None where no value is known)."""
 
     kind: str
@@ -79,7 +80,7 @@ class Set:
 
 @dataclass(frozen=True)
 class Trouble:
-    """The obstacles that kept a night from watching everything: what, and why."""
+    """Lists the obstacles that kept a night from watching everything: what, and why."""
 
     reasons: tuple[tuple[str, str], ...]
 
@@ -89,7 +90,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Action:
-    """An order to open an issue (without a number), to update one, or to close it (without what it is about).
+    """Orders to open an issue (without a number), to update one, or to close it (without what it is about).
 
     `recovered` and `accepted` are the members that are the reason for closing.
     """
@@ -98,6 +99,11 @@ class Action:
     about: Set | Trouble | None
     recovered: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
+
+
+def acceptance(entries: Sequence[Accepted]) -> Why:
+    """Returns the rule of these entries: why a finding is accepted, or None."""
+    return lambda f: accepted(entries, f.benchmark, f.since)
 
 
 def key(f: Finding) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import attention
-from perf.policy.budgets import budget, doubt, lost
+from perf.policy.budgets import budget, doubt, excess
 from perf.workloads.families import family
 from perf.workloads.workload import UNQUANTISED, Workload
 
@@ -67,7 +67,7 @@ class Judge:
         quantised = quantization.quantize(model, w.quantization, dtype=attention.DTYPES[w.dtype])
         change, allowed = quality.compare(base, quality.evaluate(quantised, name)[figure]), budget(w.quantization)
         found = {"preset": name, **asdict(change), "budget": allowed.quality(change), "doubt": doubt(change, allowed)}
-        return Quality(found, lost=lost(change, allowed))
+        return Quality(found, lost=excess(change, allowed))
 
     def _trained(self, name: str, w: Workload) -> Any:
         from models.trained import trained

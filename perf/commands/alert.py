@@ -22,13 +22,13 @@ from perf.alerts import comment as text
 from perf.alerts import exports, webhook
 from perf.alerts.deliver import Folder, deliver, messages
 from perf.alerts.network import NotDelivered
-from perf.alerts.sets import Why
+from perf.alerts.sets import Why, acceptance
 from perf.commands.parser import whole_number
-from perf.compare.record import Comparison, Finding
+from perf.compare.record import Comparison
 from perf.compare.record import load as read
 from perf.policy import owners
 from perf.policy.accepted import FILE as ACCEPTED
-from perf.policy.accepted import accepted, load
+from perf.policy.accepted import load
 from perf.system.exit_codes import FAILED, OK
 
 FOLDER = Path(".perf/alerts")
@@ -60,10 +60,7 @@ def run(options: argparse.Namespace) -> int:
     owner_rules, more = owners.load(options.owners)
     for problem in (*problems, *more):
         print(f"warning: {problem}", file=sys.stderr)
-
-    def why(f: Finding) -> str | None:
-        return accepted(entries, f.benchmark, f.since)
-
+    why = acceptance(entries)
     folder = Folder(options.folder)
     jobs = _jobs(options, comparison, why, owner_rules, folder)
     if not jobs:

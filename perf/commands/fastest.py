@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(ranks: Sequence[Timing]) -> str:
-    """One line a variant: its time, and how many times the fastest's that is."""
+    """Writes a line a variant: its time, and how many times the fastest's that is."""
     first = ranks[0]
     width = max(len(timing.variant) for timing in ranks)
     sizes = f"batch {first.batch}, heads {first.heads}, kv_heads {first.kv_heads}, n {first.n}, m {first.m}"
@@ -65,7 +65,7 @@ def table(ranks: Sequence[Timing]) -> str:
 
 
 def use(timing: Timing, options: argparse.Namespace) -> str:
-    """The line of Python that builds the variant as it was timed."""
+    """Writes the line of Python that builds the variant as it was timed."""
     from attention.registry import DTYPES
 
     shared = "" if timing.kv_heads == timing.heads else f"kv_heads={timing.kv_heads}, "

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perf.commands.parser import whole_number
+from perf.commands.parser import read_evidence, whole_number
 from perf.system.exit_codes import FAILED, OK
 
 if TYPE_CHECKING:
@@ -79,12 +79,11 @@ def _pull(options: argparse.Namespace) -> list[str]:
 
 
 def _add(options: argparse.Namespace) -> list[str]:
-    from perf.commands.evidence import read
     from perf.history.results import write
 
     notes: list[str] = []
     for path in options.evidence:
-        rows, machines = read(path, "add")
+        rows, machines = read_evidence(path, "add")
         if options.commit:
             rows = [replace(row, revision=options.commit + _dirty(row)) for row in rows]
         written = write(rows, options.folder, machines=machines, root=options.repository, dirty=options.dirty)

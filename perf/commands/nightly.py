@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _folder(root: Path, path: Path) -> Path:
-    """The defaults lie in the project; a folder that is named lies where the caller stands."""
+    """Returns where a folder lies: a default in the project, a named one where the caller stands."""
     return root / path if path in (NIGHTS, WORK) else path.absolute()
 
 

@@ -1,8 +1,12 @@
-"""The parser that all commands share: what it refuses is one line."""
+"""What commands share: a parser that refuses in one line, a whole number, the evidence of a file."""
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from perf.measure.evidence import Evidence
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,3 +24,18 @@ def whole_number(word: str) -> int:
     if not (word.isascii() and word.isdigit() and int(word) > 0):
         raise argparse.ArgumentTypeError(f"{word!r} is no whole number of at least 1")
     return int(word)
+
+
+def read_evidence(path: Path, verb: str) -> tuple[list[Evidence], dict[str, dict[str, Any]]]:
+    """Returns the evidence of a file, and its machines by id. Raises ValueError if there is none to `verb`."""
+    from perf.measure.evidence import load, machines
+
+    try:
+        rows, known = load(path), machines(path)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; give an evidence file, such as .perf/evidence.jsonl") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not evidence: not text; give an evidence file") from error
+    if not rows:
+        raise ValueError(f"{path}: nothing to {verb}: it holds no evidence; run pytest perf/ --benchmark-only first")
+    return rows, known

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from perf.commands.parser import read_evidence
 from perf.system.exit_codes import OK
 from perf.workloads.workload import BARE_PHASES
 
@@ -16,13 +17,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perf.commands.evidence import read
     from perf.report.plot import caption, panels, write
     from perf.report.table import latest
 
     if options.output.suffix not in (".png", ".svg"):
         raise ValueError(f"-o {options.output}: a PNG and an SVG are written; give a name that ends in .png")
-    rows, machines = read(options.evidence, "plot")
+    rows, machines = read_evidence(options.evidence, "plot")
     rows = latest(rows)
     functions = options.function.split(",") if options.function else list(
         dict.fromkeys(row.workload.function for row in rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from perf.commands.parser import read_evidence
 from perf.system.exit_codes import OK
 
 
@@ -14,13 +15,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perf.commands.evidence import read
     from perf.web.page import TITLE, write
 
     output = options.output or options.evidence.with_suffix(".html")
     if output == options.evidence:
         raise ValueError(f"-o {output}: is the evidence itself; name another file")
-    rows, machines = read(options.evidence, "report")
+    rows, machines = read_evidence(options.evidence, "report")
     write(output, rows, machines, title=TITLE if options.title is None else options.title)
     print(output)
     return OK

@@ -33,7 +33,7 @@ def push(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
 
 def pull(folder: Path, root: Path, remote: str | None = "origin") -> list[str]:
     """Returns what of the branch could not be read. Raises ValueError, in one line, if there is no such branch."""
-    with _checked_out(root, tip := _tip(root, remote)) as tree:
+    with _work_tree(root, tip := _tip(root, remote)) as tree:
         if tip is None:
             raise ValueError(f"there is no branch {BRANCH} {'at ' + remote if remote else 'here'} yet; push makes one")
         return merge.merge_folders(tree / RESULTS, folder)
@@ -58,7 +58,7 @@ def _changed(root: Path, remote: str | None, message: str, change: Callable[[Pat
     """Commits what `change` makes of the branch's tree, and starts over when someone else was faster."""
     for attempt in range(TRIES):
         tip = _tip(root, remote)
-        with _checked_out(root, tip) as tree:
+        with _work_tree(root, tip) as tree:
             problems = change(tree)
             commit = _commit(root, tree, message, tip if past else None)
         if tip and past and _git(root, "rev-parse", f"{commit}^{{tree}}") == _git(root, "rev-parse", f"{tip}^{{tree}}"):
@@ -87,7 +87,7 @@ def _tip(root: Path, remote: str | None) -> str | None:
 
 
 @contextmanager
-def _checked_out(root: Path, commit: str | None) -> Iterator[Path]:
+def _work_tree(root: Path, commit: str | None) -> Iterator[Path]:
     """Gives a temporary folder with the commit's files, and an index of its own."""
     with tempfile.TemporaryDirectory(prefix="perf-history-") as scratch:
         tree = Path(scratch, "tree")

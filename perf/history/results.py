@@ -98,7 +98,7 @@ def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapp
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             measured = {common(row.workload) for of_key in groups.values() for row in of_key}
-            listed = _listed(folder, [index[shared] for shared in measured if shared in index])
+            listed = _benchmarks(folder, [index[shared] for shared in measured if shared in index])
             for key, of_key in sorted(groups.items()):
                 _one_file(folder, key, of_key, machines[key.machine], dates[key.commit], index, listed, receipt, append)
     return receipt
@@ -216,7 +216,7 @@ def cut(params: Sequence[Sequence[str]], cells: Iterable[Sequence[str]]) -> list
             for values, seen in zip(params, map(set, zip(*cells, strict=True)), strict=True)]
 
 
-def _listed(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, Any]]:
+def _benchmarks(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, Any]]:
     """Updates asv's benchmarks.json to the series `index` as they are today: what it had besides stays."""
     path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
     try:

@@ -89,8 +89,8 @@ class Late(Exception):
 
 @dataclass(frozen=True)
 class Blame:
-    """The commit `since` which a benchmark is slower; None where it was not found, for the reason `why`. Of a commit
-    that was found `why` holds what else there is to say ("")."""
+    """Names the commit `since` which a benchmark is slower; None where it was not found, for the reason `why`. Beside a
+    commit `why` holds what else there is to say ("")."""
 
     since: str | None
     why: str = ""
@@ -168,12 +168,13 @@ def find(commits: Sequence[str], good: str, compare: Compare, seconds: float, ro
             if compare(base, head, seconds).word == "regressed":
                 return Blame(commit)
     with checkout(good, root) as base:
-        found = search(commits, Measuring(line_of(good, commits, root), base, compare, seconds))
-    if not found.steps:
-        return Blame(None, f"not bisected: measured again, it was {found.end.word}: {found.end.why}" if found.end else
-                     "not bisected: the head could not be measured again")
-    step = worst(found)
-    return Blame(line[step.after], "; ".join(_more(line, step, found)))
+        result = search(commits, Measuring(line_of(good, commits, root), base, compare, seconds))
+    if not result.steps:
+        why = f"measured again, it was {result.end.word}: {result.end.why}" if result.end else (
+            "the head could not be measured again")
+        return Blame(None, f"not bisected: {why}")
+    step = worst(result)
+    return Blame(line[step.after], "; ".join(_more(line, step, result)))
 
 
 def worst(found: Found) -> Step:

@@ -34,7 +34,7 @@ AGAIN = "invalid"  # the word of what the machine spoiled, which is measured aga
 
 @dataclass(frozen=True)
 class Request:
-    """A benchmark by its id, and the commit to compare tonight's with.
+    """Names a benchmark by its id, and the commit to compare tonight's with.
 
     `thresholds` are the fields of `Thresholds`; None means the committed ones. With the same sources on both sides it
     is timed only if `timed` asks for it.

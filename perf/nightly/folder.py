@@ -26,19 +26,19 @@ RESUMED = 20 * 3600.0  # seconds after its begin that a night is taken up again;
 
 @dataclass(frozen=True)
 class Result(Step):
-    """The result of a step; `unfit` says that it failed because of the machine."""
+    """Is the result of a step; `unfit` says that it failed because of the machine."""
 
     unfit: bool = False
 
     @property
     def step(self) -> Step:
-        """The part of it that a night's record has."""
+        """Returns the part of it that a night's record has."""
         return Step(self.name, self.outcome, self.reason, self.seconds)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a night that began at `start`, in seconds since 1970."""
+    """Is the folder of a night that began at `start`, in seconds since 1970."""
 
     path: Path
     start: float

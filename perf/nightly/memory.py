@@ -46,6 +46,7 @@ def lesson(measurement: Measured, pairs: Iterable[tuple[Suspect, Sequence[float]
 
 
 def save(path: Path, start: float, device: str, measurement: Measured) -> None:
+    """Writes what later nights remember of this one."""
     write(path, {"began": start, "device": device, "night": json.loads(measurement.to_json())})
 
 

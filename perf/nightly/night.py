@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from perf.alerts import sets
 from perf.alerts.sets import Why
-from perf.compare.record import Comparison, Finding, load
+from perf.compare.record import Comparison, load
 from perf.nightly import process
 from perf.nightly.folder import Folder
-from perf.policy.accepted import accepted
-from perf.policy.accepted import load as load_accepted
+from perf.policy import accepted
 
 STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint
 
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine as `python -m perf machine` prints it; `unfit` is why nothing can be measured now."""
+    """Is the machine as `python -m perf machine` prints it; `unfit` is why nothing can be measured now."""
 
     id: str
     fingerprint: Mapping[str, Any]
@@ -55,13 +55,13 @@ class Machine:
 
     @property
     def device(self) -> str:
-        """The device to measure on, unless the options name another."""
+        """Names the device to measure on, unless the options name another."""
         return "cuda" if self.fingerprint.get("gpus") else "cpu"
 
 
 @dataclass(frozen=True)
 class Night:
-    """One night of one commit, as its steps see it; `lock` is the file descriptor that processes inherit."""
+    """Is one night of one commit, as its steps see it; `lock` is the file descriptor that processes inherit."""
 
     root: Path
     options: Options
@@ -73,7 +73,7 @@ class Night:
 
     @property
     def evidence(self) -> Path:
-        """The evidence of the first launch."""
+        """Names the file of evidence of the first launch."""
         return self.evidence_of(1)
 
     def evidence_of(self, launch: int) -> Path:
@@ -81,7 +81,7 @@ class Night:
 
     @property
     def record(self) -> Path:
-        """The record that alerts and the site read."""
+        """Names the record that alerts and the site read."""
         return self.options.nights / f"{self.folder.path.name}.json"
 
     def run(self, name: str, *words: str, secrets: bool = False) -> int:
@@ -147,9 +147,4 @@ def words(command: str) -> list[str]:
 
 def acceptance() -> Why:
     """Returns the rule of perf/policy/accepted.toml: why a finding is accepted, or None."""
-    entries, _ = load_accepted()
-
-    def why(finding: Finding) -> str | None:
-        return accepted(entries, finding.benchmark, finding.since)
-
-    return why
+    return sets.acceptance(accepted.load()[0])

@@ -83,4 +83,5 @@ def exit_code(results: Mapping[str, Result], comparison: Comparison, accepted: W
 
 
 def say(line: str) -> None:
+    """Prints a line with the time."""
     print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)

@@ -23,7 +23,7 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """A step: `do` raises Skipped, or for a failure ValueError or OSError.
+    """Is a step: `do` raises Skipped, or for a failure ValueError or OSError.
 
     It runs if all that it `needs` are ok. It runs again if one of these ran, or one of those it comes `after`, whatever
     their outcome. `always`: it runs each time the night is taken up, which alone makes nothing else run again. `last`:

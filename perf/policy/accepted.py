@@ -1,8 +1,8 @@
 """Changes for the worse that were looked at and taken: the entries of `accepted.toml`.
 
 An entry holds for the benchmarks that its pattern matches, up to its last day, and for one commit: where bisection has
-found another one, it is another change. A wrong result is never accepted. What is malformed or expired is told in a
-line and accepts nothing; the other entries hold.
+found another commit, it is another change. A wrong result is never accepted. A malformed or
+expired entry is named in a line and accepts nothing; the others hold.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIELDS = ("workload", "commit", "reason", "until")
 
 @dataclass(frozen=True)
 class Accepted:
-    """One entry; `until` is the last day on which it holds. Raises ValueError, in one line, for what makes no sense."""
+    """An entry holds up to the day `until`. Raises ValueError, in one line, for what makes no sense."""
 
     workload: str
     commit: str
@@ -41,7 +41,7 @@ class Accepted:
             raise ValueError(f"until must be a date such as 2027-02-28, without quotes, not {self.until!r}")
 
     def holds(self, benchmark: str, since: str | None) -> bool:
-        """Of a benchmark that got slower in commit `since`; None where that is not known."""
+        """Tells whether it holds for a benchmark that got slower in commit `since`; None where that is not known."""
         one = self.commit == ANY or since is None or since.startswith(self.commit) or self.commit.startswith(since)
         return one and fnmatchcase(benchmark, self.workload)
 
@@ -51,13 +51,13 @@ class Accepted:
 
 
 def accepted(entries: Sequence[Accepted], benchmark: str, since: str | None = None) -> str | None:
-    """The reason why a change of this benchmark is accepted, and until when; None if it is not."""
-    held = next((entry for entry in entries if entry.holds(benchmark, since)), None)
-    return f"{held.reason} (accepted until {held.until.isoformat()})" if held else None
+    """Gives the reason why a change of this benchmark is accepted, and until when; None if it is not."""
+    return next((f"{entry.reason} (accepted until {entry.until.isoformat()})" for entry in entries
+                 if entry.holds(benchmark, since)), None)
 
 
 def read(text: str, today: date) -> tuple[list[Accepted], list[str]]:
-    """The entries that hold today, and a line about each that does not. Raises nothing."""
+    """Reads the entries that hold today, and writes a line about each that does not. Raises nothing."""
     try:
         table = tomllib.loads(text)
     except ValueError as error:
@@ -66,23 +66,23 @@ def read(text: str, today: date) -> tuple[list[Accepted], list[str]]:
                                                     for name in table if name != "accepted"]
     if not isinstance(entries, list):
         return [], [*problems, "accepted.toml: write [[accepted]], in two brackets; nothing is accepted until then"]
-    found = []
-    for i, entry in enumerate(entries, 1):
+    current = []
+    for i, fields in enumerate(entries, 1):
         try:
-            made = _entry(entry)
+            entry = _entry(fields)
         except ValueError as error:
             problems.append(f"accepted.toml: entry {i}: {error}; it accepts nothing")
             continue
-        if made.until < today:
-            problems.append(f"accepted.toml: entry {i} ({made.workload}) ended on {made.until.isoformat()}; remove it, "
-                            "or give it a later day")
+        if entry.until < today:
+            problems.append(f"accepted.toml: entry {i} ({entry.workload}) ended on {entry.until.isoformat()}; remove "
+                            "it, or give it a later day")
         else:
-            found.append(made)
-    return found, problems
+            current.append(entry)
+    return current, problems
 
 
 def load(path: Path = FILE, today: date | None = None) -> tuple[list[Accepted], list[str]]:
-    """`read` of a file; one that is not there accepts nothing."""
+    """Does as `read` with a file; one that is not there accepts nothing."""
     try:
         return read(path.read_text(encoding="utf-8"), today or date.today())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What a quantisation method may cost: error of a layer and of the logits, and quality. The joint gate.
+"""Limits what a quantisation method may cost: error of a layer and of the logits, and quality. The joint gate.
 
-`budgets.toml` says it for each method, with what was measured and the reason. `perf.bench.treatments` says what the
-errors are; `lost` is the gate of quality: a quantised model that lost more than its budget fails, whatever its speed.
+`budgets.toml` has the limits of each method, with what was measured and the reason. `perf.bench.treatments` defines the
+errors; `excess` is the gate of quality: a quantised model that lost more than its budget fails, whatever its speed.
 """
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FILE = Path(__file__).with_name("budgets.toml")
 
 @dataclass(frozen=True)
 class Budget:
-    """Of one method. `layer` and `logits` are relative errors: 0.01 is 1 %. `points` of an accuracy may be lost, of any
-    other figure of quality `relative` of the unquantised model's."""
+    """A budget is one method's. `layer` and `logits` are relative errors: 0.01 is 1 %. `points` of an accuracy may be
+    lost, of any other figure of quality `relative` of the unquantised model's."""
 
     layer: float
     logits: float
@@ -30,18 +30,18 @@ class Budget:
     reason: str
 
     def quality(self, change: Change) -> float:
-        """How much of this figure may be lost, in its unit."""
+        """Returns how much of this figure may be lost, in its unit."""
         return self.points if change.unit == "points" else self.relative * abs(change.base)
 
 
 @functools.cache
 def budgets() -> dict[str, Budget]:
-    """Of every method, by name. Raises ValueError, in one line, for a file that makes no sense."""
-    return parsed(tomllib.loads(FILE.read_text(encoding="utf-8")))
+    """Reads the budget of every method, by name. Raises ValueError, in one line, for a file that makes no sense."""
+    return parse(tomllib.loads(FILE.read_text(encoding="utf-8")))
 
 
-def parsed(table: dict[str, Any]) -> dict[str, Budget]:
-    """The budgets of a parsed file. Raises as `budgets`."""
+def parse(table: dict[str, Any]) -> dict[str, Budget]:
+    """Makes the budgets of the file's tables. Raises as `budgets`."""
     known = [field.name for field in fields(Budget)]
     for method, settings in table.items():
         if not isinstance(settings, dict) or sorted(settings) != sorted(known):
@@ -56,18 +56,17 @@ def parsed(table: dict[str, Any]) -> dict[str, Budget]:
 
 
 def budget(method: str) -> Budget:
-    """Raises ValueError for a method that has none: it can't be measured before it has."""
-    found = budgets().get(method)
-    if found is None:
+    """Returns the budget of a method. Raises ValueError for one that has none: it can't be measured before it has."""
+    if method not in budgets():
         raise ValueError(f"{method} has no budget of error and quality; state one in perf/policy/{FILE.name}")
-    return found
+    return budgets()[method]
 
 
-def lost(change: Change, allowed: Budget) -> str | None:
-    """In one line, that more quality is lost than `allowed`; None where it is not.
+def excess(change: Change, allowed: Budget) -> str | None:
+    """Says in one line that more quality is lost than `allowed`; None where it is not.
 
     The estimate must be beyond the budget and some loss be certain: a figure that is worse by chance alone, on few
-    items, fails nothing (`doubt` tells it).
+    items, fails nothing (`doubt` says so).
     """
     most = allowed.quality(change)
     if not math.isfinite(change.difference):
@@ -78,9 +77,10 @@ def lost(change: Change, allowed: Budget) -> str | None:
 
 
 def doubt(change: Change, allowed: Budget) -> str | None:
-    """In one line, that these items can't exclude a loss beyond the budget; None where they can, or `lost` fails it."""
+    """Says in one line that these items can't exclude a loss beyond the budget; None where they can, or `excess` fails
+    it."""
     most = allowed.quality(change)
-    if lost(change, allowed) or change.lost[1] <= most:
+    if excess(change, allowed) or change.lost[1] <= most:
         return None
     return f"{change.items} items can't exclude a loss of {change.lost[1]:.3g} {change.unit}; the budget is {most:.3g}"
 

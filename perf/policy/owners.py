@@ -1,4 +1,4 @@
-"""Who is told of a benchmark: the patterns of `owners.toml`, later ones over earlier ones."""
+"""Names the owners of a benchmark by the patterns of `owners.toml`; later ones override earlier ones."""
 from __future__ import annotations
 
 import re
@@ -26,39 +26,41 @@ class Owner:
 
 @dataclass(frozen=True)
 class Owners:
-    """Patterns and what they say, in the file's order."""
+    """The owners are patterns and their fields, in the file's order."""
 
     patterns: Sequence[tuple[str, dict[str, Any]]] = field(default_factory=tuple)
 
     def of(self, benchmark: str) -> Owner:
-        found: dict[str, Any] = {}
-        for pattern, said in self.patterns:
+        """Returns the owner of a benchmark, whose fields are those of all patterns that match."""
+        fields: dict[str, Any] = {}
+        for pattern, more in self.patterns:
             if fnmatchcase(benchmark, pattern):
-                found |= said
-        return Owner(**found)
+                fields |= more
+        return Owner(**fields)
 
     def all(self, benchmarks: Iterable[str]) -> list[Owner]:
-        """Of several benchmarks, each once."""
+        """Lists the owners of several benchmarks, each once."""
         return list(dict.fromkeys(self.of(benchmark) for benchmark in benchmarks))
 
 
 def read(text: str) -> tuple[Owners, list[str]]:
-    """The owners, and a line about each pattern that is left aside. Raises nothing: an alert goes out regardless."""
+    """Reads the owners, and writes a line about each pattern that is left aside. Raises nothing: an alert goes out
+    regardless."""
     try:
         table = tomllib.loads(text)
     except ValueError as error:
         return Owners(), [f"owners.toml: not TOML: {error}; nobody is named until it is repaired"]
-    found, problems = [], []
-    for pattern, said in table.items():
+    patterns, problems = [], []
+    for pattern, fields in table.items():
         try:
-            found.append((pattern, _checked(said)))
+            patterns.append((pattern, _fields(fields)))
         except ValueError as error:
             problems.append(f'owners.toml: ["{pattern}"]: {error}; this pattern is left aside')
-    return Owners(found), problems
+    return Owners(patterns), problems
 
 
 def load(path: Path = FILE) -> tuple[Owners, list[str]]:
-    """`read` of a file; without one nobody is named."""
+    """Does as `read` with a file; without one nobody is named."""
     try:
         return read(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -67,18 +69,17 @@ def load(path: Path = FILE) -> tuple[Owners, list[str]]:
         return Owners(), [f"owners.toml: can't be read: {error}; nobody is named"]
 
 
-def _checked(said: Any) -> dict[str, Any]:
-    if not isinstance(said, dict):
+def _fields(table: Any) -> dict[str, Any]:
+    """Returns the fields of a pattern. Raises ValueError for what makes no sense."""
+    if not isinstance(table, dict):
         raise ValueError('write it as a table below a pattern such as ["softmax:*"]')
-    if unknown := set(said) - set(FIELDS):
+    if unknown := set(table) - set(FIELDS):
         raise ValueError(f"unknown {min(unknown)!r}; it takes {', '.join(FIELDS)}")
-    if not isinstance(said.get("owner", ""), str) or not said.get("owner", "").isprintable():
-        raise ValueError(f"owner must be a line of text, not {said['owner']!r}")
-    found = dict(said)
-    for name, form, example in (("assignees", LOGIN, "ada"), ("mention", MENTION, "@example/kernels")):
-        if name in said:
-            found[name] = _list(name, said[name], form, example)
-    return found
+    owner = table.get("owner", "")
+    if not isinstance(owner, str) or not owner.isprintable():
+        raise ValueError(f"owner must be a line of text, not {owner!r}")
+    lists = {"assignees": (LOGIN, "ada"), "mention": (MENTION, "@example/kernels")}
+    return table | {name: _list(name, table[name], *form) for name, form in lists.items() if name in table}
 
 
 def _list(name: str, value: Any, form: re.Pattern[str], example: str) -> tuple[str, ...]:

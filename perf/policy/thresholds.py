@@ -1,4 +1,4 @@
-"""What counts as a change: the settings of a verdict, and the patterns that say them for each benchmark.
+"""Says what counts as a change: the settings of a verdict, and the patterns that set them for each benchmark.
 
 The defaults stand in `thresholds.toml`, and are also those of the class. They were tuned in the simulated world
 of perf/tests/simulation.py, on other seeds than those it is scored on. What real A/A runs on a kind of machine have
@@ -20,7 +20,7 @@ ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compare
 
 @dataclass(frozen=True)
 class Learned:
-    """What is known of pairs beforehand: the spread (standard deviation) of one's log ratio, worth as many pairs as
+    """Is what earlier runs tell of pairs: the spread (standard deviation) of one's log ratio, worth as many pairs as
     `weight`, and the correlation of one and the next at most."""
 
     spread: float = 0.0
@@ -30,7 +30,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The settings of one benchmark's verdict. Raises ValueError, in one line, for what makes no sense.
+    """Holds the settings of one benchmark's verdict. Raises ValueError, in one line, for what makes no sense.
 
     effect        "ok" leaves no larger change possible, of either sign: 0.05 is 5 % slower, or 1/1.05
     floor         what two layouts or placements of the same code differ by: no smaller change is called one, however
@@ -101,8 +101,8 @@ class Thresholds:
         return Learned(self.spread, self.weight, self.correlation)
 
     def among(self, count: int) -> Thresholds:
-        """The settings for one of `count` benchmarks compared in one run, so that their number does not multiply
-        false alarms: the chance of each is at most an equal share of `ALARM_OF_A_RUN` (Bonferroni's bound).
+        """Returns the settings for one of `count` benchmarks compared in one run, so that their number does not
+        multiply false alarms: the chance of each is at most an equal share of `ALARM_OF_A_RUN` (Bonferroni's bound).
 
         What ends as ok is not asked for more: only an alarm takes more pairs.
         """

@@ -17,11 +17,11 @@ def keep_apart() -> None:
         if not isinstance(mapping, dict):
             continue
         for name in [name for name in mapping if "." not in name]:
-            if not _found_in(name, Path(mapping[name])):
+            if not _lies_in(name, Path(mapping[name])):
                 del mapping[name]
 
 
-def _found_in(name: str, folder: Path) -> bool:
+def _lies_in(name: str, folder: Path) -> bool:
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None) or getattr(importlib.util.find_spec(name), "origin", None)
     return origin is None or Path(origin).resolve().is_relative_to(folder.resolve())

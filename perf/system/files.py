@@ -1,4 +1,4 @@
-"""Files that are written at once: whoever reads meanwhile, or after a kill, sees the old file or the new one."""
+"""Writes files at once: whoever reads meanwhile, or after a kill, sees the old file or the new one."""
 from __future__ import annotations
 
 import os
@@ -22,7 +22,7 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def beside(folder: Path) -> Iterator[Path]:
-    """A scratch folder on the same disk, gone afterwards: what is written there is moved into `folder` at once."""
+    """Gives a scratch folder on the same disk for a while: what is written there is moved into `folder` at once."""
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         yield scratch

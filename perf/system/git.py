@@ -1,4 +1,4 @@
-"""git, in the repository that a folder belongs to. Its index, worktrees and branches are left as they are.
+"""Runs git in the repository that a folder belongs to. Its index, worktrees and branches are left as they are.
 
     git.text(root, "rev-parse", "HEAD")          # what it prints; ValueError, in one line, where it gives up
     git.run(root, "merge-base", ...).returncode  # where giving up is an answer
@@ -36,7 +36,7 @@ def text(root: Path, *words: str, variables: Mapping[str, str] | None = None) ->
 
 
 def reason(errors: str) -> str:
-    """The line in which git gives up; after it may stand advice."""
+    """Finds the line in which git gives up; after it may stand advice."""
     lines = errors.strip().splitlines() or ["git gives no reason"]
     return next((line for line in lines if line.startswith(("fatal: ", "error: ", " ! "))), lines[-1]).removeprefix(
         "fatal: ")
@@ -48,19 +48,19 @@ def has(root: Path, commit: str, path: str) -> bool:
 
 
 def commits(root: Path, revisions: str, *paths: str) -> list[str]:
-    """The full hashes of a range such as v1..main, the oldest first; of a merge its first side; those that touch
+    """Lists the full hashes of a range such as v1..main, the oldest first; of a merge its first side; those that touch
     `paths`. Raises ValueError, in one line, for what is no range of this repository."""
     return text(root, "rev-list", "--first-parent", "--reverse", revisions, "--", *paths).split()
 
 
 def changes(root: Path) -> list[str]:
-    """The tracked files with uncommitted changes. Raises ValueError outside a repository."""
+    """Lists the tracked files with uncommitted changes. Raises ValueError outside a repository."""
     return [line.split(maxsplit=1)[1] for line in
             text(root, "status", "--porcelain", "--untracked-files=no").splitlines()]
 
 
 def author_and_subject(root: Path, commit: str) -> tuple[str, str]:
-    """Who made a commit, and the first line of its message. Raises ValueError for an unknown one."""
+    """Returns who made a commit, and the first line of its message. Raises ValueError for an unknown one."""
     author, _, subject = text(root, "show", "--no-patch", "--no-show-signature", "--format=%an%x00%s",
                               commit).partition("\0")
     return author, subject

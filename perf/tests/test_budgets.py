@@ -17,7 +17,7 @@ from models.recipes import RECIPES
 from perf.bench.quality import Judge, Quality
 from perf.measure.evidence import load
 from perf.measure.roofline import Ceilings
-from perf.policy.budgets import Budget, budget, budgets, doubt, lost, parsed
+from perf.policy.budgets import Budget, budget, budgets, doubt, excess, parse
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.session import Session
@@ -49,7 +49,7 @@ def losses(value: float, spread: float = 0.0, items: int = 200) -> Figure:
     (losses(2.0), losses(1.5), False),
 ])
 def test_quality_beyond_the_budget_is_lost(base, new, fails):
-    told = lost(compare(base, new), HALF)
+    told = excess(compare(base, new), HALF)
     assert (told is not None) == fails
     if told:
         assert told.startswith("loses more quality than its budget of ")
@@ -58,7 +58,7 @@ def test_quality_beyond_the_budget_is_lost(base, new, fails):
 
 def test_what_the_items_cannot_exclude_is_told_and_fails_nothing():
     few = compare(hits(350, 360), hits(347, 360))
-    assert lost(few, HALF) is None
+    assert excess(few, HALF) is None
     assert "360 items can't exclude a loss of" in (doubt(few, HALF) or "")
     many = compare(hits(17500, 17970), hits(17500, 17970))
     assert doubt(many, HALF) is None
@@ -66,7 +66,7 @@ def test_what_the_items_cannot_exclude_is_told_and_fails_nothing():
 
 
 def test_more_loss_never_passes_where_less_failed():
-    told = [lost(compare(hits(1750, 1797), hits(right, 1797)), HALF) for right in range(1750, 1600, -10)]
+    told = [excess(compare(hits(1750, 1797), hits(right, 1797)), HALF) for right in range(1750, 1600, -10)]
     assert [bool(one) for one in told] == sorted(bool(one) for one in told)
 
 
@@ -81,7 +81,7 @@ def test_more_loss_never_passes_where_less_failed():
 ])
 def test_a_file_that_makes_no_sense_is_one_line(settings, said):
     with pytest.raises(ValueError, match=r"^budgets.toml: \[bnb-int8\] ") as refusal:
-        parsed({"bnb-int8": settings})
+        parse({"bnb-int8": settings})
     assert said in str(refusal.value)
 
 
