@@ -33,8 +33,8 @@ Why = Callable[[Finding], str | None]
 
 @dataclass(frozen=True)
 class Marker:
-    """Names the subject of an issue: its kind, the hardware, and the benchmark and figure of each member, with the value
-    below which it is good again (None where no value is known)."""
+    """Names the subject of an issue: its kind, the hardware, and the benchmark and figure of each member, with the
+    value below which it is good again (None where no value is known)."""
 
     kind: str
     hardware: str
