@@ -20,7 +20,7 @@ import importlib.util
 import signal
 from pathlib import Path
 
-from perf.nightly import lock
+from perf.nightly.process import LOCK, hold, stop
 from perf.workloads.workload import GRIDS
 
 NIGHTS, WORK, BUDGET = Path(".perf/nights"), Path(".perf/nightly"), 7200.0
@@ -40,8 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help=f"the nights' records (default: {NIGHTS})")
     parser.add_argument("--work", type=Path, default=WORK, metavar="FOLDER",
                         help=f"a folder for each night's logs and evidence (default: {WORK})")
-    parser.add_argument("--lock", type=Path, default=lock.DEFAULT, metavar="FILE",
-                        help=f"keeps two from measuring at once (default: {lock.DEFAULT})")
+    parser.add_argument("--lock", type=Path, default=LOCK, metavar="FILE",
+                        help=f"keeps two from measuring at once (default: {LOCK})")
     parser.add_argument("--fresh", action="store_true", help="a new night, though the last one is not finished")
     for name, what in (("tests", "run no tests"), ("alert", "alert nobody"), ("site", "write no site")):
         parser.add_argument(f"--no-{name}", dest=name, action="store_false", help=what)
@@ -58,7 +58,6 @@ def run(options: argparse.Namespace) -> int:
     from perf.history import destination
     from perf.nightly import schedule
     from perf.nightly.night import Options, acceptance
-    from perf.nightly.process import stop
 
     folder = destination.results_dir(ROOT) if options.results is None else options.results.absolute()
     settings = Options(options.device, options.grid, folder, _folder(ROOT, options.nights), _folder(ROOT, options.work),
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         resolve(ROOT, settings.last_good)
     head = schedule.head_commit(ROOT)
     signal.signal(signal.SIGTERM, stop)
-    with lock.hold(options.lock) as file:
+    with hold(options.lock) as file:
         night, comparison, results = schedule.run_night(ROOT, settings, head, file, fresh=options.fresh)
     why = acceptance()
     print(f"{comment.verdict(comparison, why)}; the record is {night.record}, logs are in {night.folder.path}")

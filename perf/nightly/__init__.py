@@ -2,12 +2,12 @@
 
 A night is a list of steps (schedule.py). Each leaves its result in the night's folder (folder.py) as soon as it ends,
 so that a killed night goes on where it was (steps.py). What measures is a process of its own, and holds the machine's
-lock (process.py, lock.py).
+lock (process.py).
 
 | step | file |
 |---|---|
 | machine, tests, benchmarks | measure.py |
-| launches, screen, learn | screen.py; controls.py measures, memory.py remembers |
+| launches, screen, learn | screen.py; memory.py remembers |
 | verdict | verdict.py asks, compare.py measures |
 | bisection | bisection.py |
 | alert, site | publish.py |

@@ -1,22 +1,35 @@
-"""The steps that compare tonight's times with earlier nights, and name suspects (perf/verdict/nightly.py)."""
+"""The steps that compare tonight's times with earlier nights, and name suspects (perf/verdict/nightly.py).
+
+Each launch of the frozen controls (perf/bench/controls.py) is a process of its own:
+`python -m perf.nightly.screen DEVICE LAUNCH RESULTS`. A line goes to RESULTS for each; what has one of this launch is
+not measured again.
+"""
 from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from perf.bench import controls as frozen
+import torch
+
+from perf.bench import controls
 from perf.compare import live
+from perf.measure.clocks import clock
 from perf.measure.evidence import Evidence
-from perf.nightly import compare, controls, memory
-from perf.nightly.folder import COMPARED, lines, write
+from perf.measure.fitness import Watch
+from perf.measure.sampling import sample
+from perf.measure.unfit import unfit
+from perf.nightly import compare, memory
+from perf.nightly.folder import COMPARED, append, lines, write
 from perf.nightly.measure import one_pass, rows
 from perf.nightly.night import Night, acceptance
 from perf.nightly.steps import Skipped
 from perf.policy.thresholds import Thresholds
+from perf.system.tools import first_line, group_by
 from perf.verdict.control_groups import groups
 from perf.verdict.nightly import Look, Suspect, screened
 from perf.verdict.nights import LAUNCHES, Measured
@@ -24,13 +37,15 @@ from perf.verdict.screen import FEWEST
 from perf.verdict.verdict import Verdict
 from perf.verdict.words import many
 
+PRECISION = {"cuda": 0.002, "cpu": 0.01}  # of a control
+
 
 def launches(night: Night) -> None:
     """Launches every benchmark a second time, and the frozen controls twice. That shows what two launches of a night
     differ by, and what the machine did to everything."""
     one_pass(night, "launches", LAUNCHES)
     for launch in range(1, LAUNCHES + 1):
-        night.demand("launches", controls.__name__, night.device, str(launch), str(_controls(night)))
+        night.demand("launches", __name__, night.device, str(launch), str(_controls(night)))
 
 
 def screen(night: Night) -> None:
@@ -85,13 +100,13 @@ def _screening(night: Night, earlier: Sequence[Measured]) -> Look:
     workloads = {name: first[name].workload for name in tonight.launches}
     rounds = round(statistics.median([first[name].rounds for name in workloads] or [1]))
     return screened([*earlier, tonight], groups(workloads.values(), kind),
-                    {one.name: one.group for one in frozen.of(kind) if one.name in tonight.controls},
+                    {one.name: one.group for one in controls.of(kind) if one.name in tonight.controls},
                     lambda name: live.settings(workloads[name], machine), max(rounds, 1))
 
 
 def _measurement(night: Night) -> Measured:
     return memory.measurement(night.head, night.machine.fingerprint, _passes(night),
-                              controls.launches(_controls(night)))
+                              control_medians(_controls(night)))
 
 
 def _passes(night: Night) -> list[Mapping[str, Evidence]]:
@@ -108,3 +123,36 @@ def _file(night: Night) -> Path:
 
 def _suspect(record: dict[str, Any]) -> Suspect:
     return Suspect(**record | {"thresholds": Thresholds(**record["thresholds"])})
+
+
+def main(device: torch.device, launch: int, results: Path, all_controls: Sequence[controls.Control]) -> None:
+    """Measures the controls. What can't be measured, or only by an unfit machine, is left out: the decision does with
+    fewer."""
+    before = {(line["control"], line["launch"]) for line in lines(results)}
+    timer, watch = clock(device), Watch(device)
+    for control in all_controls:
+        if (control.name, launch) in before:
+            continue
+        try:
+            plan = timer.prepare(control.make(device))
+            watch.begin()
+            samples = sample(timer, plan, precision=PRECISION[device.type], watch=watch.sample)
+        except (RuntimeError, ValueError) as error:
+            print(f"{control.name}: {first_line(error)}", flush=True)
+            continue
+        if reason := unfit(watch.end()):
+            print(f"{control.name}: {reason}", flush=True)
+            continue
+        append(results, {"control": control.name, "launch": launch, "seconds": samples.median})
+        print(f"{control.name}: {samples.median:.3e} s", flush=True)
+
+
+def control_medians(results: Path) -> dict[str, list[float]]:
+    """Reads the medians of each control's launches, by its name."""
+    return {name: [line["seconds"] for line in group]
+            for name, group in group_by(lines(results), lambda line: line["control"]).items()}
+
+
+if __name__ == "__main__":
+    _device = torch.device(sys.argv[1])
+    main(_device, int(sys.argv[2]), Path(sys.argv[3]), controls.of(_device.type))

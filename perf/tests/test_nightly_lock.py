@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from perf.nightly import lock, process
+from perf.nightly import process
 
 ROOT = Path(__file__).parents[2]
-HOLDS = "import sys, time; from pathlib import Path; from perf.nightly import lock\n" \
-        "with lock.hold(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+HOLDS = "import sys, time; from pathlib import Path; from perf.nightly import process\n" \
+        "with process.hold(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
 STARTS = """
 import sys
 from pathlib import Path
-from perf.nightly import lock, process
-with lock.hold(Path(sys.argv[1])) as held:
+from perf.nightly import process
+with process.hold(Path(sys.argv[1])) as held:
     process.run([sys.executable, "-c", sys.argv[3]], Path(sys.argv[2]), root=Path.cwd(), lock=held)
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('at work', flush=True); " \
@@ -42,7 +42,7 @@ def test_a_second_one_is_refused_in_one_line(tmp_path):
     holder = start("-c", HOLDS, tmp_path / "lock")
     holder.stdout.readline()
     try:
-        with pytest.raises(ValueError, match="is measuring, since") as refused, lock.hold(tmp_path / "lock", 0.0):
+        with pytest.raises(ValueError, match="is measuring, since") as refused, process.hold(tmp_path / "lock", 0.0):
             pass
         assert f"process {holder.pid} " in str(refused.value)
         assert str(tmp_path / "lock") in str(refused.value)
@@ -50,20 +50,20 @@ def test_a_second_one_is_refused_in_one_line(tmp_path):
     finally:
         holder.kill()
         holder.wait()
-    with lock.hold(tmp_path / "lock", 0.0):  # it went with its holder
+    with process.hold(tmp_path / "lock", 0.0):  # it went with its holder
         assert (tmp_path / "lock").read_text().startswith(f"{os.getpid()} ")
 
 
 def test_it_is_given_back(tmp_path):
     for _ in range(2):
-        with lock.hold(tmp_path / "lock", 0.0):
+        with process.hold(tmp_path / "lock", 0.0):
             pass
 
 
 def test_it_is_every_account_s(tmp_path):
     before = os.umask(0o077)
     try:
-        with lock.hold(tmp_path / "lock", 0.0):
+        with process.hold(tmp_path / "lock", 0.0):
             assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o666
     finally:
         os.umask(before)
@@ -71,7 +71,7 @@ def test_it_is_every_account_s(tmp_path):
 
 def test_a_file_that_can_t_be_opened_is_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"can't be opened: .+; name another file by --lock"), \
-            lock.hold(tmp_path / "none" / "lock"):
+            process.hold(tmp_path / "none" / "lock"):
         pass
 
 
@@ -82,7 +82,7 @@ def test_what_a_killed_night_started_ends_too(tmp_path):
     until(lambda: (tmp_path / "log").exists() and "\nat work" in (tmp_path / "log").read_text())
     night.kill()
     night.wait()
-    with lock.hold(tmp_path / "lock"):  # what it had started held it
+    with process.hold(tmp_path / "lock"):  # what it had started held it
         pass
 
 
@@ -96,11 +96,11 @@ def test_while_something_still_measures_nobody_else_does(tmp_path):
     night.wait()
     try:
         with pytest.raises(ValueError, match=rf"what process {night.pid}, now gone, had started at .+ is still"), \
-                lock.hold(tmp_path / "lock", 0.0):
+                process.hold(tmp_path / "lock", 0.0):
             pass
     finally:
         os.kill(pid, signal.SIGKILL)
-    with lock.hold(tmp_path / "lock"):
+    with process.hold(tmp_path / "lock"):
         pass
 
 

@@ -13,7 +13,7 @@ from perf.bench import controls as frozen
 from perf.compare.checkout import working_tree
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
-from perf.nightly import compare, controls, measure, memory, screen, verdict
+from perf.nightly import compare, measure, memory, screen, verdict
 from perf.nightly.compare import Request
 from perf.nightly.folder import Folder, Result, append, lines
 from perf.nightly.night import Machine, Night, Options
@@ -100,7 +100,7 @@ def night(tmp_path, monkeypatch):
     def run(self, name, *words, secrets=False):
         ran.append(words)
         self.folder.log(name).write_text("$ pytest\nfine\n")
-        if words[0] == "perf.nightly.controls":
+        if words[0] == screen.__name__:
             for control in frozen.of("cpu"):
                 append(Path(words[3]), {"control": control.name, "launch": int(words[2]), "seconds": 1e-3})
         if words[0] == "pytest":
@@ -131,7 +131,7 @@ def test_a_slower_benchmark_is_measured_again_and_becomes_a_suspect(night):
     medians[B] = 1.1e-3
     measure.benchmarks(made)
     screen.launches(made)
-    assert sum(words[0] == "perf.nightly.controls" for words in ran) == 2
+    assert sum(words[0] == screen.__name__ for words in ran) == 2
     ran.clear()
     screen.screen(made)
     assert [words[words.index("-k") + 1] for words in ran] == [B, B]
@@ -240,9 +240,9 @@ def test_one_launch_of_the_controls(tmp_path):
 
     refuses = frozen.Control("memory/none v1", "memory", refused)
     for launch in (1, 2, 2):  # the third finds all done
-        controls.main(torch.device("cpu"), launch, path, [refuses, *chosen])
+        screen.main(torch.device("cpu"), launch, path, [refuses, *chosen])
     assert {line["control"] for line in lines(path)} <= {one.name for one in chosen}
-    assert all(len(seconds) <= 2 and min(seconds) > 0 for seconds in controls.launches(path).values())
+    assert all(len(seconds) <= 2 and min(seconds) > 0 for seconds in screen.control_medians(path).values())
 
 
 def test_the_same_sources_are_timed_only_where_that_is_asked_for(tmp_path, monkeypatch):
