@@ -1,4 +1,4 @@
-"""The pytest plugin: options, parametrisation, the clock, the table.
+"""The pytest plugin adds the options, parametrises the tests, and shows the clock's samples and the table.
 
 It costs a run that measures nothing only its options: torch is imported when a test carries the
 marker `workloads`, or a `--perf-` option is given.
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "workloads(family): parametrise with the workloads of a model family, "
                                        '"attention" for bare kernels, "other_models" for other packages')
-    if options.any_given(config):
+    if options.any_value(config):
         settings = _settings(config)  # an impossible option stops the run before anything is collected
         if settings.against is not None:
             from perf.run import against as pytest_against
@@ -201,7 +201,7 @@ def _profile(w: Workload, settings: options.Settings) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
-    """The word of a measured workload is its time."""
+    """Makes the time of a measured workload its word."""
     if report.when == "call" and report.passed and (session := config.stash.get(session_key, None)):
         from perf.report.units import seconds
 

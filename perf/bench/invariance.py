@@ -1,4 +1,4 @@
-"""Races and invariance: an attention variant may give the same bits whatever stands beside a row, or may not.
+"""An attention variant may give the same bits whatever stands beside a row, or may not; and it may race.
 
 Each check compares the results of calls that must agree mathematically. A difference is given relative to the largest
 value; 0 means the same bits.

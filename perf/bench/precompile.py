@@ -1,4 +1,4 @@
-"""Fills torch.compile's caches before a GPU run, in processes side by side: one process compiles one kernel at a time.
+"""Processes side by side fill torch.compile's caches before a GPU run: one process compiles one kernel at a time.
 
 Each worker prepares and calls its share of the compiled workloads once; what it compiled lies in the
 caches that all processes of a user share, so the run itself only traces.

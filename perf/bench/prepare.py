@@ -37,13 +37,7 @@ class Preparer:
     def why_not(self, workload: Workload) -> str | None:
         """Says why the workload can't be measured here, in one line, decided before anything is allocated."""
         w = workload
-        try:
-            reason = attention.why_not(w.variant, device=self.device, dtype=attention.DTYPES[w.dtype],
-                                       heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m,
-                                       causal=w.causal, grad=w.needs_grad)
-        except ValueError as error:
-            reason = str(error)
-        if reason := reason or treatments.why_not(w, self.device):
+        if reason := why_not(w, self.device):
             return reason
         needed, free = predicted_bytes(w, self.device.type), free_bytes(self.device)
         if needed > free and w.shape != self._shape:
@@ -71,6 +65,18 @@ class Preparer:
         if len(sys.modules) > self._imported and not _keeps_model():
             gc.freeze()  # half a second to look through what was imported, each time
             self._imported = len(sys.modules)
+
+
+def why_not(w: Workload, device: torch.device) -> str | None:
+    """Says why the variant or its treatment can't be had on a device, in one line, whether it fits into memory or
+    not."""
+    try:
+        reason = attention.why_not(w.variant, device=device, dtype=attention.DTYPES[w.dtype], heads=w.heads,
+                                   kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m, causal=w.causal,
+                                   grad=w.needs_grad)
+    except ValueError as error:
+        return str(error)
+    return reason or treatments.why_not(w, device)
 
 
 def predicted_bytes(w: Workload, device_type: str) -> int:

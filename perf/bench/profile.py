@@ -24,7 +24,6 @@ import torch
 from perf.bench.prepare import Preparer
 from perf.workloads.workload import Workload
 
-TOOLS = ("torch", "ncu", "nsys")
 SUFFIX = {"torch": ".json.gz", "ncu": ".ncu-rep", "nsys": ".nsys-rep"}
 PRODUCT = {"ncu": "Nsight Compute", "nsys": "Nsight Systems"}
 CUDA = "/usr/local/cuda/bin"
@@ -44,8 +43,8 @@ ARGUMENTS = {
 def check(tool: str, device: torch.device, ids: Sequence[str]) -> None:
     """Raises ValueError, in one line, for what is known to be impossible before anything runs: `ids` are the
     selected rows."""
-    if tool not in TOOLS:
-        raise ValueError(f"--perf-profile: unknown tool {tool!r}; choose from {', '.join(TOOLS)}")
+    if tool not in SUFFIX:
+        raise ValueError(f"--perf-profile: unknown tool {tool!r}; choose from {', '.join(SUFFIX)}")
     option = f"--perf-profile {tool}"
     if len(ids) != 1:
         example = f", such as '{ids[0]}'" if ids else ""

@@ -1,4 +1,5 @@
-"""The same calls in fresh processes: how far their medians spread (`python -m perf repeatability`)."""
+"""Fresh processes make the same calls; repeatability is how far their medians spread (`python -m perf
+repeatability`)."""
 from __future__ import annotations
 
 import functools
@@ -28,7 +29,8 @@ SPREADS = {"time": "seconds", "stopwatch": "stopwatch", "cycles": "cycles", "tim
 
 
 def controls(device: torch.device) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """Attention over n at 16 K tokens, a matrix product, a layer norm, DistilGPT-2 at batch 1; less on a CPU.
+    """Makes the calls: attention over n at 16 K tokens, a matrix product, a layer norm, DistilGPT-2 at batch 1; less on
+    a CPU.
 
     Each makes a call on tensors of its own, so that every one lies elsewhere in memory.
     """
@@ -62,9 +64,9 @@ def controls(device: torch.device) -> dict[str, Callable[[], Callable[[], Any]]]
             f"layer_norm {rows} x {size}": layer_norm, "distilgpt2 1 x 256": model}
 
 
-def measured(make: Callable[[], Callable[[], Any]], device: torch.device) -> dict[str, float]:
-    """Seconds of one call: by the clock, by a stopwatch, by the profiler; and, on a GPU, its SM cycles, and their
-    mean over some placements of its tensors, all alive at once."""
+def measure(make: Callable[[], Callable[[], Any]], device: torch.device) -> dict[str, float]:
+    """Measures seconds of one call: by the clock, by a stopwatch, by the profiler; and, on a GPU, its SM cycles, and
+    their mean over some placements of its tensors, all alive at once."""
     made = clock(device)
     calls = [make() for _ in range(PLACEMENTS)]
     plan = made.prepare(calls[0])
@@ -106,7 +108,7 @@ def _stopwatch(fn: Callable[[], Any], device: torch.device) -> float:
 
 
 def _kernels(plan: Plan, device: torch.device, rounds: int = 20) -> dict[str, float]:
-    """Seconds that a call's kernels ran, their durations added up, by the profiler, and how many they are."""
+    """Sums the seconds that a call's kernels ran, by the profiler, and counts them."""
     torch.cuda.synchronize(device)
     with torch.autograd.profiler.profile(use_kineto=True, use_device="cuda") as profile:
         for _ in range(rounds):
@@ -146,11 +148,11 @@ def main(device: torch.device) -> None:
         for make in calls.values():
             make()()  # libraries are loaded, plans made
         sys.stdin.readline()
-        print(json.dumps({name: measured(make, device) for name, make in calls.items()}))
+        print(json.dumps({name: measure(make, device) for name, make in calls.items()}))
 
 
 def table(figures: Sequence[dict[str, dict[str, float]]]) -> str:
-    """One row a call: its median, and standard deviations between processes, relative to their mean."""
+    """Writes one row a call: its median, and standard deviations between processes, relative to their mean."""
     line = ("{:<24}{:>12}" + "{:>10}" * 5 + "{:>13}{:>16}").format
     lines = [f"{len(figures)} fresh processes; between their medians, the standard deviations of:",
              "  time; a stopwatch's; SM cycles; time and cycles, the mean of some placements in memory",

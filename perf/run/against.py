@@ -150,7 +150,7 @@ class PairedRun:
             session.exitstatus = exit_codes.UNDECIDED
 
     def _save(self, path: Path) -> None:
-        """The record that alerts read, also of a run that was interrupted."""
+        """Writes the record that alerts read, also of a run that was interrupted."""
         from perf.compare.record import Comparison, Finding
         from perf.measure import machine
         from perf.verdict.verdict import family
@@ -161,11 +161,11 @@ class PairedRun:
               notes=(*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))).save(path)
 
     def _again(self) -> str:
-        """The command that makes this comparison again, whatever the base is called by then."""
+        """Writes the command that makes this comparison again, whatever the base is called by then."""
         named = self.config.args if self.config.args_source is pytest.Config.ArgsSource.ARGS else ["perf/"]
         keywords = ["-k", self.config.option.keyword] if self.config.option.keyword else []
         return shlex.join(["python", "-m", "pytest", *named, "--benchmark-only", *keywords,
-                           *options.said(self.config, but=("verdicts",), against=self.against.commit)])
+                           *options.command_options(self.config, but=("verdicts",), against=self.against.commit)])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ def properties(row: Row) -> dict[str, Any]:
 
 
 def _workload(item: pytest.Item) -> Workload | None:
-    """What a test measures; None for a test that measures nothing."""
+    """Gives what a test measures; None for a test that measures nothing."""
     if not isinstance(item, pytest.Function) or item.get_closest_marker("workloads") is None:
         return None
     fields: dict[str, Any] = {name: item.callspec.params[name] for name in FIELDS}

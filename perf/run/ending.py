@@ -1,4 +1,4 @@
-"""What ends a run: the table, why rows have no time, a few hints, what to do next, the page."""
+"""A run ends with the table, the reasons why rows have no time, a few hints, what to do next, and the page."""
 from __future__ import annotations
 
 import itertools
@@ -64,7 +64,7 @@ def _report(session: Session, least: Least | None, arguments: Sequence[str], her
 
 
 def _by_datasheet(session: Session) -> tuple[Least | None, list[str]]:
-    """The least seconds of a row by the vendor's numbers, and a line about them; on a GPU that was timed."""
+    """Gives the least seconds of a row by the vendor's numbers, and a line about them, where a GPU was timed."""
     if session.settings.device.type != "cuda" or not any(row.floor for row in session.rows):
         return None, []
     gpu = torch.cuda.get_device_name(session.settings.device)
@@ -90,7 +90,7 @@ def _not_products(rows: Sequence[Evidence]) -> Iterator[str]:
 
 
 def _slow(session: Session) -> Iterator[str]:
-    """How to profile the rows that take longer than what they are compared with, the worst first."""
+    """Says how to profile the rows that take longer than what they are compared with, the worst first."""
     slow = []
     for group in groups(session.rows):
         base = baseline(group)

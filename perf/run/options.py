@@ -1,4 +1,4 @@
-"""The options of `pytest perf/`: their names, their ini twins, and their validation."""
+"""The options of `pytest perf/` have names, ini twins and checks."""
 from __future__ import annotations
 
 import os
@@ -70,7 +70,7 @@ PAIRED = ("all", "lenient", "verdicts")  # of one that compares two
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked to measure."""
+    """Holds what a run is asked to measure."""
 
     device: torch.device
     grid: str
@@ -93,7 +93,7 @@ class Settings:
 
 
 def add(parser: pytest.Parser) -> None:
-    """Each option as --perf-name and, for the ini file, perf_name."""
+    """Adds each option as --perf-name and, for the ini file, perf_name."""
     group = parser.getgroup("perf", "performance of attention and models")
     for name, (_, text) in AXES.items():
         group.addoption(_flag(name), metavar="LIST", help=f"comma-separated {text}")
@@ -114,14 +114,15 @@ def _flag(name: str) -> str:
     return "--perf-" + name.replace("_", "-")
 
 
-def given(config: pytest.Config, name: str) -> Any:
-    """An option from the command line, else from the ini file; None if from neither."""
+def value(config: pytest.Config, name: str) -> Any:
+    """Reads an option from the command line, else from the ini file; None if from neither."""
     value = config.getoption(f"perf_{name}")
     return value if value is not None else (config.getini(f"perf_{name}") or None)
 
 
-def said(config: pytest.Config, *, but: Sequence[str] = (), **instead: str) -> list[str]:
-    """The options that the command line has, each as a word of a command; some left out, some with another value."""
+def command_options(config: pytest.Config, *, but: Sequence[str] = (), **instead: str) -> list[str]:
+    """Writes the options that the command line has, each as a word of a command; some left out, some with another
+    value."""
     words = []
     for name in (*AXES, *OTHERS, *SWITCHES):
         value = instead.get(name, config.getoption(f"perf_{name}"))
@@ -130,41 +131,41 @@ def said(config: pytest.Config, *, but: Sequence[str] = (), **instead: str) -> l
     return words
 
 
-def any_given(config: pytest.Config) -> bool:
-    return any(given(config, name) is not None for name in (*AXES, *OTHERS, *SWITCHES))
+def any_value(config: pytest.Config) -> bool:
+    return any(value(config, name) is not None for name in (*AXES, *OTHERS, *SWITCHES))
 
 
 def settings(config: pytest.Config) -> Settings:
-    """The validated options. Raises pytest.UsageError, in one line that names the choices."""
+    """Checks the options. Raises pytest.UsageError, in one line that names the choices."""
     from perf.workloads import axes
 
     against = _against(config)
     device = _device(config)
-    grid = given(config, "grid") or "default"
+    grid = value(config, "grid") or "default"
     _one_of("grid", grid, GRIDS)
-    explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := given(config, name)) is not None}
-    with_shapes = bool(given(config, "shapes"))
+    explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := value(config, name)) is not None}
+    with_shapes = bool(value(config, "shapes"))
     try:
         chosen = axes.select(grid, device.type, explicit, with_shapes=with_shapes)
     except ValueError as error:
         raise pytest.UsageError(f"perf: {error}") from None
-    if (profile := given(config, "profile")) is not None:
+    if (profile := value(config, "profile")) is not None:
         _one_of("profile", profile, PROFILERS)
     history = _history(config)
     decides = history is not None or bool(os.environ.get("CI"))
-    unfit = _one_of("unfit", given(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
-    precision = _precision(given(config, "precision"), device.type)
+    unfit = _one_of("unfit", value(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
+    precision = _precision(value(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
-                    _file(config, "report", None), bool(given(config, "resume")), against, bool(given(config, "all")),
-                    bool(given(config, "lenient")), explicit, with_shapes, history,
-                    bool(given(config, "history_dirty")), _file(config, "verdicts", None),
-                    bool(given(config, "quality")))
+                    _file(config, "report", None), bool(value(config, "resume")), against, bool(value(config, "all")),
+                    bool(value(config, "lenient")), explicit, with_shapes, history,
+                    bool(value(config, "history_dirty")), _file(config, "verdicts", None),
+                    bool(value(config, "quality")))
 
 
 def _against(config: pytest.Config) -> str | None:
-    """The revision to compare with. Raises pytest.UsageError for options of the other kind of run; the ini file's
+    """Gives the revision to compare with. Raises pytest.UsageError for options of the other kind of run; the ini file's
     are for when they apply."""
-    revision = given(config, "against")
+    revision = value(config, "against")
     for name in PAIRED if revision is None else SINGLE:
         if config.getoption(f"perf_{name}"):
             raise pytest.UsageError(
@@ -175,13 +176,13 @@ def _against(config: pytest.Config) -> str | None:
 
 
 def _history(config: pytest.Config) -> Path | None:
-    """The folder of asv's results, and whether anything measured now may go there."""
-    if (option := given(config, "history")) is None:
+    """Gives the folder of asv's results, where what is measured now may go there."""
+    if (option := value(config, "history")) is None:
         return None
     try:
         from perf.history import destination
 
-        dirty = bool(given(config, "history_dirty"))
+        dirty = bool(value(config, "history_dirty"))
         base = config.rootpath if config.getoption("perf_history") is None else config.invocation_params.dir
         return destination.folder(base / option if option else None, config.rootpath, dirty=dirty)
     except ImportError:
@@ -206,13 +207,14 @@ def _precision(text: str | None, device_type: str) -> float:
 
 def _device(config: pytest.Config) -> torch.device:
     try:
-        return devices.device(given(config, "device"))
+        return devices.device(value(config, "device"))
     except ValueError as error:
         raise pytest.UsageError(f"--perf-device: {error}") from None
 
 
 def _file(config: pytest.Config, name: str, default: str | None) -> Any:
-    """An option's path is relative to where pytest was called, the ini file's and the default to the root."""
+    """Resolves a path: an option's is relative to where pytest was called, the ini file's and the default to the
+    root."""
     option = config.getoption(f"perf_{name}")
     path = config.invocation_params.dir / option if option is not None else None
     if path is None and (known := config.getini(f"perf_{name}") or default):
@@ -237,7 +239,7 @@ def _values(name: str, text: str) -> list[Any]:
 
 
 def _choices(name: str) -> list[str]:
-    """The words that an option takes; none if it takes numbers."""
+    """Lists the words that an option takes; none if it takes numbers."""
     import attention
     import models
     from attention.registry import functions

@@ -1,5 +1,4 @@
-"""The progress of a run that measures is shown: one line, which a terminal writes over, instead of a line a
-workload."""
+"""A run that measures shows its progress in one line, which a terminal writes over, instead of a line a workload."""
 from __future__ import annotations
 
 from collections.abc import Collection

@@ -1,4 +1,5 @@
-"""Samples that the project's own sampling took are played to pytest-benchmark, whose table and JSON then show them."""
+"""A script plays samples that the project's own sampling took to pytest-benchmark, whose table and JSON then show
+them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import attention
-from perf.bench import treatments
+from perf.bench.prepare import why_not
 from perf.compare import live, pairs, project
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import unchanged
@@ -25,9 +23,6 @@ from perf.compare.spreads import Spreads
 from perf.run.options import Settings
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Against:
@@ -97,17 +92,6 @@ class Against:
 
     def _thresholds(self, w: Workload) -> Thresholds:
         return live.settings(w, self.kind, self.count)
-
-
-def why_not(w: Workload, device: torch.device) -> str | None:
-    """Says why the working tree can't do it on this device, in one line; whether it fits is for the workers to see."""
-    try:
-        return attention.why_not(w.variant, device=device, dtype=attention.DTYPES[w.dtype], heads=w.heads,
-                                 kv_heads=w.kv_heads, head_dim=w.head_dim, n=w.n, m=w.m, causal=w.causal,
-                                 grad=w.needs_grad
-                                 ) or treatments.why_not(w, device)
-    except ValueError as error:
-        return str(error)
 
 
 def _tree(side: Side) -> dict[Path, bytes]:

@@ -17,14 +17,13 @@ from perf.bench.subject import Missing, Subject, Wrong
 from perf.measure import machine, roofline
 from perf.measure.clocks import Plan, clock
 from perf.measure.compiling import Ledger
-from perf.measure.evidence import Evidence, Writer
+from perf.measure.evidence import Evidence, Writer, load
 from perf.measure.fitness import State, Watch, summary
 from perf.measure.host import vnni
 from perf.measure.sampling import Samples
 from perf.measure.unfit import Patience, unfit
 from perf.run.options import Settings
 from perf.run.replay import Script
-from perf.run.resume import measured_before
 from perf.run.spending import Spending
 from perf.workloads.workload import Workload
 
@@ -48,7 +47,7 @@ class Session:
         self.judge = Judge(settings.device, settings.evidence.parent / "trained")
         self.rows: list[Evidence] = []
         self.notes: list[str] = []
-        self.before = measured_before(settings) if settings.resume else {}
+        self.before = earlier_rows(settings) if settings.resume else {}
         self.compiled_ahead = False
 
     @functools.cached_property
@@ -134,7 +133,7 @@ class Session:
         return " (this CPU has no VNNI instructions, which int8 needs)" if int8 and not vnni() else ""
 
     def _timed(self, subject: Subject, plan: Plan) -> tuple[Samples, tuple[State, ...]]:
-        """Times, and times again where the machine turned out unfit."""
+        """Times the subject, and again where the machine turned out unfit."""
         attempt = 0
         while True:
             samples, states = subject.sample(self.clock, plan, self.watch, self.settings.precision)
@@ -157,3 +156,19 @@ class Session:
         self.rows.append(evidence)
         self.writer.append(evidence)
         return evidence
+
+
+def earlier_rows(settings: Settings) -> dict[str, Evidence]:
+    """Reads the good rows of the evidence file, by workload id: those of this machine and this very commit, which
+    `--perf-resume` does not measure again.
+
+    Raises ValueError, in one line, where there is no telling: uncommitted changes, no git, a broken file.
+    """
+    revision = machine.revision()
+    if revision is None or revision.endswith("+dirty"):
+        raise ValueError("--perf-resume: the working tree is no commit of its own, so no telling what the rows in "
+                         f"{settings.evidence} measured; commit, or measure all of it")
+    if not settings.evidence.exists():
+        return {}
+    return {row.workload.id: row for row in load(settings.evidence)
+            if row.outcome == "ok" and row.machine == machine.identity() and row.revision == revision}

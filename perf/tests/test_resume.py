@@ -9,7 +9,7 @@ import torch
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
 from perf.run.options import Settings
-from perf.run.resume import measured_before
+from perf.run.session import earlier_rows
 from perf.workloads.workload import Workload
 
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
@@ -37,7 +37,7 @@ def test_only_what_is_surely_the_same_is_measured(tmp_path, revision):
               replace(good, revision="another"), replace(good, outcome="skipped"))
     for n, row in enumerate(others, start=1):
         writer.append(replace(row, workload=replace(CELL, n=n)))
-    assert list(measured_before(settings(path))) == [replace(CELL, n=1).id]
+    assert list(earlier_rows(settings(path))) == [replace(CELL, n=1).id]
 
 
 def test_the_last_measurement_counts(tmp_path, revision):
@@ -46,16 +46,16 @@ def test_the_last_measurement_counts(tmp_path, revision):
     for seconds in (1.0, 2.0):
         writer.append(Evidence(CELL, "ok", samples=(seconds,), median=seconds, machine=machine.identity(),
                                revision=COMMIT))
-    assert measured_before(settings(path))[CELL.id].median == 2.0
+    assert earlier_rows(settings(path))[CELL.id].median == 2.0
 
 
 def test_a_first_run_has_nothing_before_it(tmp_path, revision):
-    assert measured_before(settings(tmp_path / "none.jsonl")) == {}
+    assert earlier_rows(settings(tmp_path / "none.jsonl")) == {}
 
 
 @pytest.mark.parametrize("text", [None, f"{COMMIT}+dirty"])
 def test_without_a_commit_of_its_own_it_is_refused_in_one_line(tmp_path, revision, text):
     revision(text)
     with pytest.raises(ValueError, match="--perf-resume: the working tree is no commit of its own") as error:
-        measured_before(settings(tmp_path / "evidence.jsonl"))
+        earlier_rows(settings(tmp_path / "evidence.jsonl"))
     assert "\n" not in str(error.value)

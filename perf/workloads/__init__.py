@@ -1,4 +1,4 @@
-"""What is measured: a workload in plain scalars, the grids of them, and the way from options to a choice."""
+"""Workloads are what is measured, in plain scalars; grids hold them, and options choose among them."""
 from perf.workloads.grids import register
 from perf.workloads.workload import Sweep, Workload
 

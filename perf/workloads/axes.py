@@ -1,4 +1,4 @@
-"""Explicit options over a grid: a value given replaces that axis, wherever the workload leaves it free.
+"""An explicit option replaces an axis of a grid by its values, wherever the workload leaves that axis free.
 
 A bare kernel leaves every axis free but quantization and compiled, which are of models. A model fixes its
 heads, head_dim and mask (and a ViT or TFT its lengths); a shape of `--perf-shapes` is a point. What is fixed
@@ -23,7 +23,7 @@ Axes = Mapping[str, Sequence[Any]]
 
 
 def select(name: str, device_type: str, axes: Axes, *, with_shapes: bool = False) -> list[Workload]:
-    """The workloads of grid `name` under explicit `axes` (field name -> values), in grid order.
+    """Selects the workloads of grid `name` under explicit `axes` (field name -> values), in grid order.
 
     Raises ValueError, in one line, if nothing is left, or nothing with one of the given values.
     """
@@ -54,7 +54,7 @@ def _replaced(cells: Sequence[Workload], axes: Axes, device_type: str,
 
 
 def _with_functions(cells: Sequence[Workload], functions: Sequence[str] | None) -> Iterator[Workload]:
-    """The cells of `functions`; for one that the model is not measured with, softmax's cells."""
+    """Yields the cells of `functions`; for one that the model is not measured with, softmax's cells."""
     if functions is None:
         yield from cells
         return
@@ -84,7 +84,7 @@ def _decodes(cell: Workload) -> bool:
 
 
 def _consistent(cell: Workload, new: dict[str, Any], device_type: str) -> Workload | None:
-    """`cell` with `new` values and what follows from them; None if they contradict one another."""
+    """Gives `cell` with `new` values and what follows from them; None if they contradict one another."""
     if "n" in new and cell.n == cell.m:
         new.setdefault("m", new["n"])
         if TOKENS[device_type] and cell.bare:

@@ -1,4 +1,4 @@
-"""The families of models, and what the harness knows of each. It holds for every revision that is measured."""
+"""A family of models shares what the harness knows of it, for every revision that is measured."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models.
+    """Describes a family of models.
 
     `test` names the test that collects it. `transformer`: its FLOPs are counted by `MODEL_FORMULA`. `any_length`: an
     option may choose n. `takes_length`: its inputs are made for a length. `items` is what its batch counts. `trained`

@@ -1,4 +1,4 @@
-"""The matrix: the only place that says what is measured.
+"""The grids are the only place that says what is measured.
 
 The full grid is a list of sweeps, each an exact product; `default` and `quick` are parts of its
 cells. GPU cells keep batch x n at 16 K tokens and heads x head_dim at 2048, as the FlashAttention
@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 from perf.workloads.workload import (
     BARE,
     BARE_PHASES,
-    FIELDS,
     GRIDS,
     ITEM_BYTES,
     UNQUANTISED,
     Sweep,
     Workload,
-    parse_length,
 )
 
 if TYPE_CHECKING:
@@ -106,27 +104,28 @@ def _load() -> None:
 
 
 def registered(grid: str = "full") -> list[Sweep]:
-    """What other packages added to `grid`."""
+    """Lists what other packages added to `grid`."""
     _load()
     return [sweep for sweep, grids in _registered if grid in grids]
 
 
 def backends(function: str) -> tuple[str, ...]:
-    """The backends that `function` is registered on, in registration order."""
+    """Lists the backends that `function` is registered on, in registration order."""
     import attention
 
     return tuple(name.partition(":")[2] for name in attention.names(function=function))
 
 
 def quantizations() -> tuple[str, ...]:
-    """The methods that quantise a model; a plain dtype is an axis of its own."""
+    """Lists the methods that quantise a model; a plain dtype is an axis of its own."""
     from models import quantization
 
     return tuple(name for name in quantization.methods() if name not in ITEM_BYTES)
 
 
 def bare_sweeps(device_type: str, *, zoo: bool) -> list[Sweep]:
-    """Of the functions in every grid, or of the `zoo`: those that are measured only where they are named."""
+    """Gives the sweeps of the functions in every grid, or of the `zoo`: those that are measured only where they are
+    named."""
     from attention.registry import functions
 
     return [sweep for function in functions().values() if function.default != zoo
@@ -146,7 +145,7 @@ def _sweeps_of(function: Function, device_type: str) -> Iterator[Sweep]:
 
 
 def sweeps(device_type: str) -> list[Sweep]:
-    """The full grid's sweeps: asv's axes are theirs."""
+    """Gives the full grid's sweeps: asv's axes are theirs."""
     import models
 
     dtype = DTYPE[device_type]
@@ -171,7 +170,7 @@ def _treated(device_type: str) -> Iterator[Sweep]:
 
 
 def shapes(device_type: str) -> list[Sweep]:
-    """Real models' shapes, stratified: the forward pass of softmax at batch 1 on every backend."""
+    """Gives real models' shapes, stratified: the forward pass of softmax at batch 1 on every backend."""
     return [Sweep(BARE, "softmax", "forward", heads, kv_heads, head_dim, DTYPE[device_type],
                   backends("softmax"), (causal,), (1,), (n,), m)
             for heads, kv_heads, head_dim, n, m, causal in SHAPES]
@@ -192,7 +191,7 @@ def _compiles(w: Workload) -> bool:
 
 
 def _cuda_default(w: Workload) -> bool:
-    """Fixed tokens. What is slow to run or to compile is measured where it tells most; `full` has it all."""
+    """Keeps batch x n fixed. What is slow to run or to compile is measured where it tells most; `full` has it all."""
     if not w.bare:
         once = w.treatment or w.phase == TRAINING or w.model == "gpt2" or w.dtype != DTYPE["cuda"]
         if w.compiled:  # a minute and a half to compile each: --perf-compiled yes
@@ -215,7 +214,7 @@ def _cuda_default(w: Workload) -> bool:
 
 
 def _one_of_a_model(w: Workload) -> bool:
-    """The cheapest row of each model family: its first forward pass, by sdpa."""
+    """Keeps the cheapest row of each model family: its first forward pass, by sdpa."""
     first = {"distilgpt2": "prefill", "vit-b16": "forward", "tft-160": "forward"}
     return w.phase == first.get(w.model) and w.batch == 1 and w.backend == "sdpa" and not w.treatment and w.n != 256
 
@@ -228,7 +227,8 @@ def _cuda_quick(w: Workload) -> bool:
 
 
 def _cpu_default(w: Workload) -> bool:
-    """Forward to n = 2048, a backward pass at one n; one shape of a compiled backend, which costs 5 to 7 s.
+    """Keeps forward passes to n = 2048 and a backward pass at one n, and one shape of a compiled backend, which costs 5
+    to 7 s.
 
     On 2 cores, one of them busy, all of it takes 2 minutes.
     """
@@ -265,7 +265,7 @@ PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
 
 
 def grid(name: str, device_type: str, *, with_shapes: bool = False, with_zoo: bool = False) -> list[Workload]:
-    """The workloads of grid `name` on "cuda" or "cpu", backends of one shape next to one another."""
+    """Gives the workloads of grid `name` on "cuda" or "cpu", backends of one shape next to one another."""
     added = {w for sweep in registered(name) for w in sweep}
     keep = PARTS.get((device_type, name), lambda w: True)
     cells = [w for sweep in sweeps(device_type) for w in sweep if w in added or keep(w)]
@@ -277,12 +277,8 @@ def grid(name: str, device_type: str, *, with_shapes: bool = False, with_zoo: bo
 
 
 def ordered(cells: Iterable[Workload]) -> list[Workload]:
-    """Without duplicates, and all phases and backends of one shape together: they share a reference."""
+    """Drops duplicates, and puts all phases and backends of one shape together: they share a reference."""
     together: dict[Workload, dict[Workload, None]] = {}
     for cell in cells:
         together.setdefault(cell.shape, {})[cell] = None
     return [cell for group in together.values() for cell in group]
-
-
-__all__ = ["BARE", "BARE_PHASES", "FIELDS", "GRIDS", "SHAPES", "Sweep", "Workload", "backends", "grid", "ordered",
-           "parse_length", "quantizations", "register", "registered", "shapes", "sweeps"]

@@ -1,4 +1,4 @@
-"""A workload by its id: the inverse of `Workload.id`.
+"""An id names its workload: this is the inverse of `Workload.id`.
 
     workload("softmax:sdpa-forward-causal-b1-h8-kv8-n512-m512-d64-fp32")    # ValueError for what is none of ours
     parse(text)["backend"]                                                  # of any project's id, without torch
@@ -22,7 +22,7 @@ _ID = re.compile(
 
 
 class Parts(TypedDict):
-    """The parts of an id; `what` is the function, behind the model's name and a hyphen if there is one."""
+    """Holds the parts of an id; `what` is the function, behind the model's name and a hyphen if there is one."""
 
     what: str
     backend: str

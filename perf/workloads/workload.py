@@ -1,4 +1,4 @@
-"""One workload, and a sweep of workloads that is a product by construction."""
+"""A workload is one thing to time; a sweep is a product of them by construction."""
 from __future__ import annotations
 
 import functools
@@ -26,7 +26,7 @@ MODEL_FORMULA = ("of a model, per layer, + 24 B n d^2 (projections and MLP of wi
 
 @dataclass(frozen=True)
 class Workload:
-    """A thing to time, in plain scalars.
+    """Is a thing to time, in plain scalars.
 
     `model` is "attention" for a bare kernel, else a preset of `models`. `heads` are query heads,
     `kv_heads` key/value heads, `n` queries and `m` keys of one sequence. `quantization` is a method of
@@ -64,7 +64,7 @@ class Workload:
 
     @property
     def id(self) -> str:
-        """Unique among workloads; the id of the pytest item."""
+        """Names the workload, unlike any other; it is the id of the pytest item."""
         model = "" if self.bare else f"{self.model}-"
         mask = "causal" if self.causal else "full"
         treated = "".join(f"-{word}" for word in self.treatment)
@@ -73,28 +73,29 @@ class Workload:
 
     @property
     def treatment(self) -> tuple[str, ...]:
-        """What was done to the model: its quantization, "compiled", both or nothing."""
+        """Lists what was done to the model: its quantization, "compiled", both or nothing."""
         method = () if self.quantization == UNQUANTISED else (self.quantization,)
         return (*method, "compiled") if self.compiled else method
 
     @property
     def plain(self) -> Workload:
-        """The same model as it is, neither quantised nor compiled."""
+        """Gives the same model as it is, neither quantised nor compiled."""
         return replace(self, quantization=UNQUANTISED, compiled=False)
 
     @property
     def group(self) -> Workload:
-        """What is the same for all backends that may be compared with one another."""
+        """Keeps what is the same for all backends that may be compared with one another."""
         return replace(self, backend="")
 
     @property
     def shape(self) -> Workload:
-        """What is the same for all backends, phases and treatments that share their inputs."""
+        """Keeps what is the same for all backends, phases and treatments that share their inputs."""
         return replace(self.plain, backend="", phase="")
 
     @property
     def flops(self) -> int | None:
-        """Floating-point operations of one call, by `FORMULA` and `MODEL_FORMULA`; None for a model of unknown work."""
+        """Counts the floating-point operations of one call, by `FORMULA` and `MODEL_FORMULA`; None for a model of
+        unknown work."""
         head = _head_flops(self.function, self.n, self.m, self.head_dim, self.causal)
         attention = int(self.batch * self.heads * head * ATTENTION_COST.get(self.phase, 1))
         if self.bare:
@@ -112,8 +113,8 @@ class Workload:
 
     @property
     def bytes(self) -> int | None:
-        """Fewest bytes one call moves: inputs (and a model's weights) read once, outputs (and the gradients of weights)
-        written once. None for a model of unknown work, and for a quantised one."""
+        """Counts the fewest bytes one call moves: inputs (and a model's weights) read once, outputs (and the gradients
+        of weights) written once. None for a model of unknown work, and for a quantised one."""
         if not self.bare:
             if self.quantization != UNQUANTISED or not (work := _work(self.model)):
                 return None
@@ -140,7 +141,7 @@ def _head_flops(function: str, n: int, m: int, head_dim: int, causal: bool) -> i
 
 @functools.cache
 def _work(model: str) -> Any:
-    """The work that a family counts (`models.tft.work`); None where it counts none or can't be imported."""
+    """Gives the work that a family counts (`models.tft.work`); None where it counts none or can't be imported."""
     import models
 
     if families.family(model).transformer:
@@ -183,13 +184,13 @@ class Sweep:
 
     @classmethod
     def of(cls, w: Workload) -> Sweep:
-        """The sweep of one workload."""
+        """Makes the sweep of one workload."""
         return cls(w.model, w.function, w.phase, w.heads, w.kv_heads, w.head_dim, w.dtype, (w.backend,),
                    (w.causal,), (w.batch,), (w.n,), w.m, w.quantization, w.compiled)
 
 
 def parse_length(text: str) -> int:
-    """"8k" -> 8192, "197" -> 197; ValueError unless it is a positive whole number."""
+    """Reads "8k" as 8192, "197" as 197. Raises ValueError unless it is a positive whole number."""
     digits = text.strip().lower()
     factor = 1024 if digits.endswith("k") else 1
     number = digits.removesuffix("k")
