@@ -46,8 +46,8 @@ def needles(*, batch: int, heads: int, kv_heads: int | None = None, n: int, m: i
     one = torch.where(role == 2, (own + 1).clamp_max(M - 1), own.expand_as(role))
     other = torch.where(role == 2, drawn, (own - 1).clamp_min(0).expand_as(role))
     towards = k * head_dim / k.square().sum(-1, keepdim=True)  # a query of that has the score D for this key, not |k|²
-    towards = towards.repeat_interleave(heads // G, dim=1)
-    sought = towards[:, head, one] + towards[:, head, other]
+    shared = head * G // heads  # the key head of each
+    sought = towards[:, shared, one] + towards[:, shared, other]
     flat = q * size[(own + head) % 3, None].sqrt() * (1 + head[..., None] % 2)
     q = torch.where((role == 0)[..., None], flat, 0.3 * q + strength(head_dim, M) * sought)
     group = torch.arange(G, device=device)[:, None]

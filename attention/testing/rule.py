@@ -143,9 +143,11 @@ class Measure:
 
     def findings(self, found: torch.Tensor) -> Iterator[Finding]:
         """Yields, for each measure, the finding that comes closest to its bound."""
-        error = rows(found).to(self.exact.dtype) - self.exact
-        yield self._worst("", error.abs().amax(-1) / self.size, ROW * self.spread / self.size, 1)
-        square, along = error.square().mean(-1) / self.spread2, (error * self.exact).sum(-1) / self.spread2
+        error = rows(found) - self.exact
+        largest, norm = (torch.linalg.vector_norm(error, order, -1) for order in (math.inf, 2))
+        yield self._worst("", largest / self.size, ROW * self.spread / self.size, 1)
+        square = norm.square() / error.shape[-1] / self.spread2
+        along = (error * self.exact).sum(-1) / self.spread2
         for block, limits in self.limits.items():
             yield self._worst("rms", (_sums(square, block) / limits.rows).sqrt() * limits.unit, limits.rms, block)
             yield self._worst("slope", _sums(along, block).abs() / limits.weight, limits.slope, block)

@@ -15,6 +15,7 @@ import torch
 import attention
 from attention import reference, registry
 from attention.functions.alibi import slopes
+from attention.testing import Reference, needles
 
 FROZEN = json.loads(Path(__file__).with_name("frozen.json").read_text())
 ROWS = ((0, 0), (4, 3), (11, 5))  # head, position
@@ -105,3 +106,14 @@ def test_an_oracle_names_no_mask_and_no_backend(function: str) -> None:
     names = {node.id for node in ast.walk(ast.parse(inspect.getsource(oracle))) if isinstance(node, ast.Name)}
     assert names
     assert not names & {"masks", "band", "Band", "eager", "sdpa", "flex", "fa2", "tiled"}
+
+
+@pytest.mark.parametrize("function", sorted(registry.functions()))
+def test_attention_is_odd_in_its_values(function: str) -> None:
+    """A trial of the timed call rests on it (perf/bench/trial.py)."""
+    described = registry.functions()[function]
+    options = {name: values[0] for name, values in described.test_values.items()}
+    q, k, v = needles(batch=1, heads=4, kv_heads=2 if described.grouped else 4, n=described.queries or 32, m=32,
+                      head_dim=16)
+    one, other = (Reference(function, q, k, x, causal=described.causal, **options).exact["out"] for x in (v, -v))
+    assert torch.allclose(one, -other, rtol=0, atol=1e-12)

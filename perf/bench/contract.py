@@ -16,7 +16,7 @@ class Prepared:
     """Is a workload, ready: `call()` is what is timed, `check()` says whether it is right by what `reference()` worked
     out before.
 
-    `renew()` writes new values into what the call reads, `trial()` values whose exact result it returns a judge of.
+    `renew()` writes new values into what the call reads; `trial()` knows the exact result of some other values.
     """
 
     call: Callable[[], Any]
@@ -24,14 +24,16 @@ class Prepared:
     reference: Callable[[], Any]
     kept: Callable[[], int]  # bytes held between calls that are the variant's: a dense mask
     renew: Callable[[], None]
-    trial: Callable[[], Judge]
+    trial: Callable[[], Trial]
 
 
-class Judge(Protocol):
-    """Judges results of the call on the values that stand in `read`."""
+class Trial(Protocol):
+    """Writes its values into what the call reads, `read`, and judges a result of the call on them."""
 
     @property
     def read(self) -> Sequence[torch.Tensor]: ...
+
+    def write(self) -> None: ...
 
     def judge(self, result: Any) -> Report: ...
 

@@ -1,4 +1,9 @@
-"""Bare attention kernels are made ready: all variants of one shape on the same inputs, held against one oracle."""
+"""Bare attention kernels are made ready: all variants of one shape on the same inputs, held against one oracle.
+
+They are checked and tried on `needles`, in which every key matters, and timed on normal inputs: a variant that skips
+what weighs nothing (ALiBi's far keys) would skip less where some queries are long. The backward pass alone is timed on
+the needles too, for it can't be given other inputs after its forward pass.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,7 +12,7 @@ from typing import Any
 import torch
 
 import attention
-from attention.testing import Reference, Report, inputs
+from attention.testing import Reference, Report, inputs, needles
 from perf.bench.contract import Prepared
 from perf.bench.trial import Trial
 from perf.bench.values import Values
@@ -18,25 +23,26 @@ class Kernels:
     """Holds the variants of one shape, with what they share: inputs, the oracle's results, and the reports on each."""
 
     def __init__(self, w: Workload, device: torch.device) -> None:
-        q, k, v = inputs(batch=w.batch, heads=w.heads, kv_heads=w.kv_heads, n=w.n, m=w.m,
-                         head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], device=device)
+        shape: dict[str, Any] = {"batch": w.batch, "heads": w.heads, "kv_heads": w.kv_heads, "n": w.n, "m": w.m,
+                                 "head_dim": w.head_dim, "dtype": attention.DTYPES[w.dtype], "device": device}
         self.device = device
-        self.reference = Reference(w.function, q, k, v, causal=w.causal)
-        self.qkv, self.grad_out = Values((q, k, v)), Values((self.reference.grad_out,))
+        self.reference = Reference(w.function, *needles(**shape, seed=1), causal=w.causal)  # keys that are not timed
+        self.qkv, self.grad_out = Values(inputs(**shape)), Values((self.reference.grad_out.clone(),))
         self.modules: dict[str, attention.Attention] = {}
         self.reports: dict[tuple[str, bool], Report] = {}
-        self.trials: dict[str, Trial] = {}
 
     def prepare(self, w: Workload) -> Prepared:
-        """Builds the variant, if no workload before did, on the values that the reference was computed from."""
+        """Builds the variant, if no workload before did, and the call, on the first values."""
         self.qkv.restore()
         self.grad_out.restore()
         if w.variant not in self.modules:
             self.modules[w.variant] = self._built(w)
         if w.phase == "backward":
             keep_buffers()
+            self.qkv.write(self.reference.inputs[:3])
         return Prepared(self._call(w), lambda: self._report(w), lambda: self._reference(w),
-                        self.modules[w.variant].kept_bytes, lambda: self._renew(w), lambda: self._trial(w))
+                        self.modules[w.variant].kept_bytes, lambda: self._renew(w),
+                        lambda: Trial(w, self.reference, self.qkv, self.grad_out))
 
     def _built(self, w: Workload) -> attention.Attention:
         module = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, seq_len=w.m,
@@ -65,20 +71,8 @@ class Kernels:
         if w.needs_grad:
             self.grad_out.renew()
 
-    def _trial(self, w: Workload) -> Trial:
-        """Writes the trial's values, whose exact results are computed once for all variants of the shape."""
-        if w.phase == "backward":
-            self.qkv.restore()
-        else:
-            self.qkv.trial()
-        if w.phase not in self.trials:
-            self.trials[w.phase] = Trial(w, self.qkv.tensors, self.reference.names)
-        self.trials[w.phase].write(self.grad_out)
-        return self.trials[w.phase]
-
     def _call(self, w: Workload) -> Callable[[], Any]:
-        module, grad_out = self.modules[w.variant], self.reference.grad_out
-        qkv = self.reference.inputs[:3]
+        module, qkv, (grad_out,) = self.modules[w.variant], self.qkv.tensors, self.grad_out.tensors
         if w.phase == "forward":
             return torch.no_grad()(lambda: module(*qkv))
         leaves = [x.detach().requires_grad_() for x in qkv]

@@ -68,9 +68,9 @@ class Models:
     def _trial(self, w: Workload, model: nn.Module, read: Values) -> Trial:
         token = _written(read)
         if w.quantization == UNQUANTISED:
-            return Trial(w, model, read.tensors, *self._kept_reference(w, token))
+            return Trial(w, model, read, *self._kept_reference(w, token))
         plain = self._outputs(self._plain(w), w.plain, self.inputs, token)
-        return Trial(w, model, read.tensors, plain, {"logits": budget(w.quantization).logits})
+        return Trial(w, model, read, plain, {"logits": budget(w.quantization).logits})
 
     def _plain(self, w: Workload) -> nn.Module:
         return _switched(_built(w.model, w.function, self.dtype, self.device), w)
@@ -185,11 +185,15 @@ def _record(w: Workload) -> AbstractContextManager[Any]:
 
 
 class Trial:
-    """Holds what a phase must give on the values that stand in `read`, and how far it may be off."""
+    """Holds what a phase must give on the trial's values, and how far it may be off."""
 
-    def __init__(self, w: Workload, model: nn.Module, read: Sequence[torch.Tensor], exact: Tensors,
-                 bounds: dict[str, float]) -> None:
-        self.w, self.model, self.read, self.exact, self.bounds = w, model, read, exact, bounds
+    def __init__(self, w: Workload, model: nn.Module, values: Values, exact: Tensors, bounds: dict[str, float]) -> None:
+        self.w, self.model, self.values, self.exact, self.bounds = w, model, values, exact, bounds
+        self.read: Sequence[torch.Tensor] = values.tensors
+
+    def write(self) -> None:
+        """Writes the values that check and trial share."""
+        self.values.trial()
 
     def judge(self, result: Any) -> Report:
         """Holds a result of the timed call against the exact one."""

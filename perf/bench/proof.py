@@ -1,6 +1,7 @@
-"""The call that is timed is the call that is checked: what it leaves in its last rounds, on inputs it has not seen.
+"""The call that is timed is the call that is checked: what it left in the rounds, and leaves after them, on inputs that
+it has not seen.
 
-    spoil the memory of its result -> write new inputs -> call -> copy the result at once -> judge the copy
+    write new inputs -> spoil the memory of its result -> call -> copy the result at once -> judge the copy
 
 So what is remembered, skipped, computed elsewhere or computed later is seen: the copy holds what the call had done when
 the clock was read. Only what a call does is looked at, not how: a sentence says what was seen.
@@ -14,7 +15,8 @@ from typing import Any
 
 import torch
 
-from perf.bench.contract import Prepared
+from perf.bench.contract import Prepared, Trial
+from perf.bench.spot import Spot, copy, strange
 from perf.measure.clocks import Plan
 from perf.measure.counters import tensors
 from perf.measure.cuda_graph import Replay
@@ -26,7 +28,7 @@ TRIALS, PAIRS = 2, 3  # of a short call; a longer one is tried once
 LOOKS = 3  # before a call is called one that remembers: a busy machine may make one look like it
 REMEMBERS = 3.0  # times as fast on values that it has seen
 NOTHING = 50e-6  # seconds that caches may make of it
-PAUSE = 0.02  # seconds in which what works on in secret may end
+PAUSE, PAUSES = 0.02, 10  # seconds in which what works on in secret may end, and how often
 AHEAD = 4_000_000  # cycles that keep a GPU's stream busy, so that work outside of it comes too early
 
 Call = Callable[[], Any]
@@ -36,18 +38,23 @@ class Caught(Exception):
     """Tells that a call did something other than compute; the message says what, after the call's name."""
 
 
-def prove(prepared: Prepared, plan: Plan, device: torch.device, like: Sequence[torch.Tensor]) -> None:
+def prove(prepared: Prepared, plan: Plan, spot: Spot, device: torch.device, like: Sequence[torch.Tensor]) -> None:
     """Raises Caught where the plan's call does not compute its result, each time, from what stands in its inputs.
 
-    `like` are tensors, on no device, of the shapes and dtypes that the call returns.
+    `spot` looked at its rounds; `like` are tensors, on no device, of the shapes and dtypes that the call returns.
     """
+    spot.look()
     short = plan.seconds / plan.iterations < SHORT
     memory = plan.call.result if isinstance(plan.call, Replay) else like
-    for _ in range(TRIALS if short else 1):
-        other = _copy(_new(prepared, plan.call)) if short else None
-        early = _try(prepared, plan.call, device, memory)
-        if other is not None and all(torch.equal(x, y) for x, y in zip(tensors(early), tensors(other), strict=True)):
-            raise Caught("gave the same result when its inputs were new")
+    trial = prepared.trial()
+    right = None
+    for number in range(TRIALS if short else 1):
+        for _ in range(number + 1 if short else 0):  # so that what computes every second time is caught at one of two
+            prepared.renew()
+            plan.call()
+        right = _try(prepared, trial, plan.call, device, memory, right)
+    if reason := spot.strange or (spot.seen is not None and _wrong(trial, spot.seen, right)):
+        raise Caught(reason)
     if short:
         _forgets(prepared, plan.call, device)
 
@@ -63,47 +70,51 @@ def too_fast(seconds: float, w: Workload, ceilings: Ceilings) -> str | None:
             "the most that any dtype was seen to reach here, so it works elsewhere or not at all")
 
 
-def _new(prepared: Prepared, call: Call) -> Any:
-    prepared.renew()
-    return call()
-
-
-def _try(prepared: Prepared, call: Call, device: torch.device, memory: Any) -> Any:
-    """Gives what the call had done when it ended."""
-    prepared.trial()  # computes the exact results
-    _spoil(memory, device)
+def _try(prepared: Prepared, trial: Trial, call: Call, device: torch.device, memory: Any,
+         right: Any) -> Any:
+    """Gives what the call had done when it ended. Raises Caught if that is wrong."""
     prepared.renew()  # what does not wait for the stream finds these inputs
     _wait(device)
     if device.type == "cuda":
         torch.cuda._sleep(AHEAD)
-    judge = prepared.trial()
-    expected = [x.clone() for x in judge.read]
+    trial.write()
+    expected = [x.clone() for x in trial.read]
+    _spoil(memory, device)
     result = call()
-    _plain(result)
-    early = _copy(result)
+    if reason := strange(result):
+        raise Caught(reason)
+    early = copy(result)
     _wait(device)
-    reason = _wrong(judge.judge, early)
-    if not _same(judge.read, expected):
+    reason = _wrong(trial, early, right)
+    if not _same(trial.read, expected):
         raise Caught("changed its inputs")
     if reason is None:
         return early
-    time.sleep(PAUSE)
-    _wait(device)
-    if not _same(tensors(result), tensors(early)):
-        raise Caught("went on to change its result after it had ended, in another stream or thread")
+    for _ in range(PAUSES):
+        time.sleep(PAUSE)
+        _wait(device)
+        if not _same(tensors(result), tensors(early)):
+            raise Caught("went on to change its result after it had ended, in another stream or thread")
     raise Caught(reason)
 
 
-def _wrong(judge: Callable[[Any], Any], early: Any) -> str | None:
-    """Says what is wrong with a result: memory that was not written, else what the rule says."""
-    spoilt = max((x.isnan().double().mean().item() for x in tensors(early) if x.is_floating_point()), default=0.0)
+def _wrong(trial: Trial, early: Any, right: Any) -> str | None:
+    """Says what is wrong with a result, unless it is the same as one that is right: memory that was not written, else
+    what the rule says."""
+    if right is not None and _same(tensors(early), tensors(right)):
+        return None
+    spoilt = max((_share_of_nan(x) for x in tensors(early) if x.is_floating_point()), default=0.0)
     if spoilt:
         return f"left {max(spoilt, 1e-4):.2%} of its result as it was before, when its inputs were new"
     try:
-        report = judge(early)
+        report = trial.judge(early)
     except ValueError as error:  # of a result of another shape
         return f"gave another result when it was timed: {error}"
     return None if report.ok else f"gave another result when it was timed, of inputs that were new: {report.message}"
+
+
+def _share_of_nan(x: torch.Tensor) -> float:
+    return x.isnan().double().mean().item() if x.isnan().any() else 0.0
 
 
 def _forgets(prepared: Prepared, call: Call, device: torch.device) -> None:
@@ -136,28 +147,11 @@ def _spoil(memory: Any, device: torch.device) -> None:
         for x in tensors(memory):
             if x.is_floating_point():
                 (torch.empty_like(x, device=device) if x.is_meta else x).fill_(math.nan)
-    _wait(device)
-
-
-def _plain(result: Any) -> None:
-    if next(tensors(result), None) is None:
-        raise Caught(f"returned no tensor but {type(result).__name__}")
-    for x in tensors(result):
-        if type(x) not in (torch.Tensor, torch.nn.Parameter):
-            raise Caught(f"returned a {type(x).__name__}, which may compute when it is read; return a torch.Tensor")
-
-
-def _copy(result: Any) -> Any:
-    """Copies the result as it is now, in the call's own stream."""
-    if isinstance(result, torch.Tensor):
-        return result.detach().clone()
-    if isinstance(result, list | tuple):
-        return [None if x is None else _copy(x) for x in result]
-    return [_copy(x) for x in tensors(result)]
 
 
 def _same(one: Iterable[torch.Tensor], other: Iterable[torch.Tensor]) -> bool:
-    return all(bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in zip(one, other, strict=True))
+    return all(torch.equal(x, y) or bool(((x == y) | (x.isnan() & y.isnan())).all())
+               for x, y in zip(one, other, strict=True))
 
 
 def _wait(device: torch.device) -> None:

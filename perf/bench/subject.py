@@ -19,10 +19,12 @@ from typing import Any
 import torch
 
 import attention
+from attention import registry
 from attention.testing import Report
 from perf.bench import NO_MEMORY
 from perf.bench.prepare import Preparer
 from perf.bench.proof import Caught, prove, too_fast
+from perf.bench.spot import Spot
 from perf.bench.treatments import not_compiled
 from perf.measure import counters, memory, switches
 from perf.measure.clocks import Clock, Plan
@@ -74,12 +76,15 @@ class Subject:
     the compiler's seconds. Every method raises Missing where memory is short or the compiler has no kernel.
     """
 
+    checked = False  # against its oracle
+
     def __init__(self, preparer: Preparer, workload: Workload, *, around: Callable[[Call], Call] = lambda call: call,
                  compiles: Callable[[], AbstractContextManager[Compiled]] = compiling,
                  part: Part = lambda name: nullcontext()) -> None:
         self.workload, self.device, self.part = workload, preparer.device, part
         self.launches: list[dict[str, Any]] = []  # of its device kernels, once it is checked
         self.switches = switches.positions()
+        self.spot: Spot | None = None
         if reason := preparer.why_not(workload):
             raise Missing(reason)
         with available(workload), compiles() as compiled:
@@ -110,6 +115,7 @@ class Subject:
             self.facts.error, self.facts.bound = worst(report)
             if not report.ok:
                 raise Wrong(report.message, self.facts)
+            self.checked = True
             self._weigh()
             with self.part("counting"):
                 self._count()
@@ -131,9 +137,18 @@ class Subject:
         self.facts.reserved_bytes, self.facts.rss_bytes = peak.reserved, peak.rss
 
     def plan(self, clock: Clock, *, graph: bool = True) -> Plan:
-        """Warms the call up and chooses its rounds; without `graph` a GPU's call is launched, not replayed."""
-        with available(self.workload):
-            return clock.prepare(self.call, graph=graph, renew=self.prepared.renew)
+        """Warms the call up and chooses its rounds; without `graph` a GPU's call is launched, not replayed.
+
+        If the call was checked, some of the rounds will be looked at. Those would take another time where a function
+        skips what weighs nothing.
+        """
+        w = self.workload
+        with available(w):
+            looked = self.checked and not (w.bare and registry.function(w.function).skips)
+            self.spot = Spot(self.call, self.prepared.renew, self.prepared.trial() if looked else None)
+            plan = clock.prepare(self.spot.call, graph=graph, renew=self.spot.renew)
+            self.spot.begin()
+            return plan
 
     def sample(self, clock: Clock, plan: Plan, watch: Watch, precision: float) -> tuple[Samples, tuple[State, ...]]:
         """Times the plan's call until its median is known to `precision`, and looks at the machine meanwhile."""
@@ -150,7 +165,8 @@ class Subject:
         name = f"{self.workload.variant} ({self.workload.phase})"
         with self.part("proof"), available(self.workload):
             try:
-                prove(self.prepared, plan, self.device, self.like)
+                assert self.spot is not None, "a proof before a plan"
+                prove(self.prepared, plan, self.spot, self.device, self.like)
             except Caught as caught:
                 raise Wrong(f"{name} {caught}", self.facts) from caught
             finally:

@@ -17,7 +17,7 @@ TRIAL = 7919  # the seed of the trial's values
 
 class Values:
     """Holds tensors at fixed addresses, whose values change: `restore` writes the first ones, `renew` others each
-    time, and `trial` ones that are always the same."""
+    time, `write` those given, and `trial` ones that are always the same."""
 
     def __init__(self, tensors: Iterable[torch.Tensor], seed: int = 0) -> None:
         self.tensors = tuple(tensors)
@@ -35,6 +35,13 @@ class Values:
         """Writes values that have not been there before."""
         self._first = False
         self._write(self._random.getrandbits(32))
+
+    def write(self, values: Iterable[torch.Tensor]) -> None:
+        """Writes these values."""
+        self._first = False
+        with torch.no_grad():
+            for x, value in zip(self.tensors, values, strict=True):
+                x.copy_(value)
 
     def trial(self) -> None:
         """Writes the values of the trial."""

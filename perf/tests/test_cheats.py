@@ -11,7 +11,9 @@ import torch
 
 import attention
 from attention.backends.eager import Eager
+from attention.backends.eager import attend as honest
 from attention.registry import variant
+from attention.testing import reference
 from attention.tests.options import fixed
 from perf.bench import proof
 from perf.bench.prepare import Preparer
@@ -24,7 +26,8 @@ from perf.measure.clocks import clock
 from perf.measure.fitness import Watch
 from perf.measure.roofline import Ceilings
 from perf.studies.measuring import Study
-from perf.tests.cheats import CHEATS, GPU_CHEATS, GRADIENT_CHEATS, remembered_by_address
+from perf.tests.cheats import CHEATS, GPU_CHEATS, GRADIENT_CHEATS, MOMENT, STAGES
+from perf.tests.cheats.memory import remembered_by_address
 from perf.workloads.workload import Workload
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,20 +41,25 @@ VIT = Workload("vit-tiny", "softmax", "sdpa", "forward", False, 2, 4, 4, 17, 17,
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a cheat switches is set back; and a call is short, however busy the machine is."""
+    """Sets back what a cheat switches; and a call is short, however busy the machine is."""
     monkeypatch.setattr(proof, "SHORT", 1.0)
     before = switches.positions()
+    monkeypatch.setattr(MOMENT, "stages", STAGES[1:])
     yield
     switches.moved(before)
 
 
 def measured(w: Workload, device: torch.device = DEVICE, ceilings: Ceilings = NO_LIMIT, **options: Any) -> None:
     """Takes a workload the whole way, as a pytest run does."""
+    MOMENT.stage = "check"
     subject = Subject(Preparer(device), w, **options)
     subject.check()
     ticking = clock(device)
+    MOMENT.stage = "plan"
     plan = subject.plan(ticking)
+    MOMENT.stage = "timing"
     samples, _ = subject.sample(ticking, plan, Watch(device), 0.05)
+    MOMENT.stage = "proof"
     subject.prove(plan, samples.median, ceilings)
 
 
@@ -67,6 +75,18 @@ def test_a_cheat_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         measured(CELL, CPU)
     assert str(refused.value).startswith("softmax:eager")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("stages", [("timing", "proof"), ("timing",)], ids=" and ".join)
+@pytest.mark.parametrize("name", ["zeros once timed", "the first result once timed", "a smaller batch once timed",
+                                  "lazily right", "a host thread"])
+def test_a_cheat_that_begins_in_the_rounds_is_refused(name: str, stages: tuple[str, ...],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a round itself shows what cheats in the rounds alone."""
+    swap(monkeypatch, CHEATS[name][0])
+    monkeypatch.setattr(MOMENT, "stages", stages)
+    with pytest.raises(Wrong, match=f"when it was timed|{CHEATS[name][1]}"):
+        measured(CELL, CPU)
 
 
 @pytest.mark.parametrize("name", GRADIENT_CHEATS)
@@ -88,11 +108,12 @@ def test_a_cheat_on_a_gpu_is_refused(name: str, monkeypatch: pytest.MonkeyPatch)
         measured(replace(CELL, n=4096, m=4096))
 
 
-@pytest.mark.parametrize(("phase", "n"), [("forward", 2048), ("forward-backward", 2048), ("backward", 2048)])
-def test_a_cheat_is_seen_in_the_rows_that_are_taken_of_many(phase: str, n: int,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("phase", ["backward", "forward"])
+def test_a_cheat_is_seen_in_long_calls(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is tried but once, and not timed on values that it knows."""
+    monkeypatch.setattr(proof, "SHORT", 0.0)
     make, words = GRADIENT_CHEATS["gradients remembered"] if phase != "forward" else CHEATS["half of the rows stale"]
-    w = replace(CELL, phase=phase, n=n, m=n, batch=1, heads=2, kv_heads=2)
+    w = replace(CELL, phase=phase)
     measured(w, CPU)
     swap(monkeypatch, make)
     with pytest.raises(Wrong, match=words):
@@ -127,6 +148,13 @@ def test_a_time_that_nothing_can_take_is_a_sentence() -> None:
     assert "no time at all" in (too_fast(0.0, CELL, limits) or "")
     assert too_fast(1e-9, Workload("tft-tiny", "softmax", "sdpa", "forward", True, 2, 4, 4, 4, 16, 4, "fp32"),
                     Ceilings(1e10, {})) is None
+
+
+def test_a_function_that_is_not_linear_in_v_is_no_cheat(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = reference.oracle
+    monkeypatch.setattr(reference, "oracle", lambda name, q, k, v, **told: exact(name, q, k, v.abs(), **told))
+    swap(monkeypatch, lambda: lambda q, k, v, **told: honest(q, k, v.abs(), **told))
+    measured(CELL, CPU)
 
 
 def test_a_comparison_refuses_a_cheat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
