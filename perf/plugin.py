@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
                                        '"attention" for bare kernels, "other_models" for other packages')
     if options.any_value(config):
         settings = _settings(config)  # an impossible option stops the run before anything is collected
-        if settings.against is not None:
+        if settings.compares:
             from perf.run import against as pytest_against
 
             config.stash[settings_key] = pytest_against.install(config, settings)

@@ -114,6 +114,7 @@ class Comparison:
     vanished: tuple[str, ...] = ()  # benchmarks that the history has and the head doesn't
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()  # sentences about all of it
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # "base", "head": where they differ
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:

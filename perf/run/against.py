@@ -41,8 +41,8 @@ def install(config: pytest.Config, settings: Settings) -> Settings:
     Raises pytest.UsageError, in one line, for a revision that can't be compared with.
     """
     if not config.getoption("benchmark_only", False):
-        if config.getoption("perf_against") is None:
-            return settings  # the ini file's is for when benchmarks are measured
+        if all(config.getoption(f"perf_{name}") is None for name in options.COMPARED):
+            return settings  # the ini file's are for when benchmarks are measured
         raise pytest.UsageError("--perf-against: measures benchmarks only; add --benchmark-only")
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         raise pytest.UsageError("--perf-against: one process measures at a time; drop -n")
@@ -155,17 +155,20 @@ class PairedRun:
         from perf.measure import machine
         from perf.verdict.verdict import family
 
-        Comparison(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit,
-              machine.revision() or "not committed", self._again(),
-              tuple(map(Finding.of, self.rows.values())),
-              notes=(*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))).save(path)
+        head = machine.revision() or "not committed"
+        notes = (*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))
+        Comparison(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit or head, head,
+                   self._again(), tuple(map(Finding.of, self.rows.values())), notes=notes,
+                   versions=self.against.versions).save(path)
 
     def _again(self) -> str:
         """Writes the command that makes this comparison again, whatever the base is called by then."""
         named = self.config.args if self.config.args_source is pytest.Config.ArgsSource.ARGS else ["perf/"]
+        revision = {"against": self.against.commit} if self.against.commit else {}
         keywords = ["-k", self.config.option.keyword] if self.config.option.keyword else []
-        return shlex.join(["python", "-m", "pytest", *named, "--benchmark-only", *keywords,
-                           *options.command_options(self.config, but=("verdicts",), against=self.against.commit)])
+        pyargs = ["--pyargs"] if self.config.option.pyargs else []
+        return shlex.join(["python", "-m", "pytest", *pyargs, *named, "--benchmark-only", *keywords,
+                           *options.command_options(self.config, but=("verdicts",), **revision)])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:

@@ -50,6 +50,9 @@ OTHERS = {
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
     "history": "write the evidence as asv results too, into FOLDER (default: the results_dir of asv.conf.json)",
     "against": "git revision to compare with: the working tree's attention/ and models/ against its",
+    "against_python": "another interpreter to compare with: the same code there",
+    "against_versions": "other versions to compare with, such as 'torch==2.10.*': the same code, and these installed "
+                        "over this environment",
     "verdicts": "with --perf-against: file that the verdicts are written to, JSON (python -m perf alert reads it)",
 }
 SWITCHES = {
@@ -65,6 +68,7 @@ PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
 SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history",
           "quality")  # of a run of one revision
+COMPARED = ("against", "against_python", "against_versions")  # each makes a run one that compares
 PAIRED = ("all", "lenient", "verdicts")  # of one that compares two
 
 
@@ -82,6 +86,8 @@ class Settings:
     report: Path | None = None
     resume: bool = False
     against: str | None = None
+    against_python: str | None = None
+    against_versions: tuple[str, ...] = ()
     all: bool = False
     lenient: bool = False
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what was asked for: field -> values
@@ -90,6 +96,11 @@ class Settings:
     history_dirty: bool = False
     verdicts: Path | None = None
     quality: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Tells whether the run compares two sides."""
+        return bool(self.against is not None or self.against_python or self.against_versions)
 
 
 def add(parser: pytest.Parser) -> None:
@@ -156,23 +167,27 @@ def settings(config: pytest.Config) -> Settings:
     unfit = _one_of("unfit", value(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
     precision = _precision(value(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
-                    _file(config, "report", None), bool(value(config, "resume")), against, bool(value(config, "all")),
-                    bool(value(config, "lenient")), explicit, with_shapes, history,
-                    bool(value(config, "history_dirty")), _file(config, "verdicts", None),
-                    bool(value(config, "quality")))
+                    _file(config, "report", None), bool(value(config, "resume")), **against,
+                    all=bool(value(config, "all")), lenient=bool(value(config, "lenient")), axes=explicit,
+                    shapes=with_shapes, history=history, history_dirty=bool(value(config, "history_dirty")),
+                    verdicts=_file(config, "verdicts", None), quality=bool(value(config, "quality")))
 
 
-def _against(config: pytest.Config) -> str | None:
-    """Gives the revision to compare with. Raises pytest.UsageError for options of the other kind of run; the ini file's
-    are for when they apply."""
-    revision = value(config, "against")
-    for name in PAIRED if revision is None else SINGLE:
+def _against(config: pytest.Config) -> dict[str, Any]:
+    """Reads what to compare with. Raises pytest.UsageError for options of the other kind of run; the ini file's are for
+    when they apply."""
+    revision, python, versions = (value(config, name) for name in COMPARED)
+    if python and versions:
+        raise pytest.UsageError("--perf-against-python: has its own versions; drop --perf-against-versions")
+    alone = revision is python is versions is None
+    for name in PAIRED if alone else SINGLE:
         if config.getoption(f"perf_{name}"):
             raise pytest.UsageError(
                 f"{_flag(name)}: says how --perf-against compares; give it a revision, such as main"
-                if revision is None else f"--perf-against: doesn't go together with {_flag(name)}, which is of a run "
+                if alone else f"--perf-against: doesn't go together with {_flag(name)}, which is of a run "
                                          "that measures one revision; drop one of them")
-    return revision
+    return {"against": revision, "against_python": python,
+            "against_versions": tuple((versions or "").split())}
 
 
 def _history(config: pytest.Config) -> Path | None:

@@ -1,4 +1,5 @@
-"""The working tree is compared with a revision: which benchmarks changed, and the verdict on each.
+"""The working tree is compared with a revision, or in another environment: which benchmarks changed, and the verdict
+on each.
 
     against = Against(settings)                        # ValueError, in one line, for what is no revision to measure
     rows = against.untimed(workloads)                  # of all that need no timing
@@ -7,12 +8,12 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from perf.bench.prepare import why_not
-from perf.compare import live, pairs, project
+from perf.compare import environments, live, pairs, project
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import unchanged
 from perf.compare.listing import listed
@@ -26,8 +27,9 @@ from perf.workloads.workload import Workload
 
 
 class Against:
-    """Holds both sides until it is closed: the revision `settings.against` of the repository at `root`, and its working
-    tree. By default that is the repository whose packages are measured.
+    """Holds both sides until it is closed: the head is the working tree of the repository at `root` (default: the one
+    whose packages are measured), the base its revision `settings.against`, or the same tree, in the environment that
+    the settings name.
 
     Raises ValueError, in one line, where the two can't be compared.
     """
@@ -39,13 +41,22 @@ class Against:
             live.settings(w, self.kind)  # raises for a threshold that makes no sense
         root = root or project.root()
         with ExitStack() as opening:
-            self.base = opening.enter_context(checkout(settings.against or "", root))
             self.head = opening.enter_context(working_tree(root))
+            self.base = self.head
+            if settings.against is not None:
+                self.base = opening.enter_context(checkout(settings.against, root))
+            if environment := _environment(settings, root):
+                self.base = environments.inside(self.base, environment)
             self._open = opening.pop_all()
         self.name, self.commit = self.base.name, self.base.commit or ""
         self.spreads = Spreads(settings.evidence.with_name(SPREADS.name), settings.device)
-        self.notes: list[str] = []
+        self.notes = [] if self.base.here else [f"the base: {self.name}"]
         self.count = 0  # benchmarks that are timed in this run
+
+    @property
+    def versions(self) -> dict[str, Mapping[str, str]]:
+        """Lists what is installed on each side, where that is not the same."""
+        return {} if self.base.here else {"base": self.base.versions, "head": environments.installed()}
 
     def close(self) -> None:
         """Removes their folders."""
@@ -92,6 +103,12 @@ class Against:
 
     def _thresholds(self, w: Workload) -> Thresholds:
         return live.settings(w, self.kind, self.count)
+
+
+def _environment(settings: Settings, root: Path) -> environments.Environment | None:
+    if settings.against_python:
+        return environments.interpreter(settings.against_python)
+    return environments.with_versions(settings.against_versions, root) if settings.against_versions else None
 
 
 def _tree(side: Side) -> dict[Path, bytes]:

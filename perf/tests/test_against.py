@@ -48,6 +48,7 @@ class Fake:
     words: ClassVar[dict[str, str]] = {}
     name = "main (01234567)"
     commit = "01234567" * 5
+    versions: ClassVar[dict[str, dict[str, str]]] = {}
 
     def __init__(self, settings):
         if settings.against == "nowhere":

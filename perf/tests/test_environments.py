@@ -1,0 +1,112 @@
+"""Another interpreter, other versions, and the releases of a package: what is made, and what is refused in one line."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from perf.compare import releases as releases_of
+from perf.compare.bisect import bisect, comparing
+from perf.compare.checkout import working_tree
+from perf.compare.closure import unchanged
+from perf.compare.environments import Environment, differences, inside, installed, interpreter, with_versions
+from perf.compare.releases import releases
+from perf.compare.side import ROOT, Side
+from perf.tests.wheels import CELL, variant, wheel
+from perf.workloads.ids import workload
+
+OTHER = Environment("/other/bin/python", {**installed(), "torch": "2.0.0"}, ("torch",))
+
+
+def test_the_same_packages_in_another_environment_are_another_side() -> None:
+    with working_tree() as tree:
+        other = inside(tree, OTHER)
+        assert (other.folder, other.python, other.here) == (tree.folder, OTHER.python, False)
+        assert other.name == f"torch 2.0.0 (here {installed()['torch']})"
+        w = workload("softmax:sdpa-forward-causal-b1-h8-kv8-n512-m512-d64-fp32")
+        assert unchanged(w, tree, tree)
+        assert not unchanged(w, other, tree)
+    revision = Side(ROOT, "main (01234567)", commit="01234567")
+    assert inside(revision, OTHER).name.startswith("main (01234567) with torch 2.0.0")
+
+
+def test_differences_name_the_asked_ones_first() -> None:
+    here = {"a": "1", "b": "1", "c": "1", "torch": "2"}
+    assert differences(here, here) == "the same versions"
+    there = {"a": "2", "b": "2", "d": "1", "torch": "1"}
+    assert differences(there, here, ("torch",)) == "torch 1 (here 2), a 2 (here 1) and 3 more packages"
+    assert differences({}, {"a": "1"}) == "a absent (here 1)"
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(ValueError, match=r"\w") as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_interpreter_that_can_t_measure_is_refused(tmp_path: Path) -> None:
+    assert refusal(interpreter, "/no/python") == "/no/python is no interpreter: No such file or directory"
+    bare = tmp_path / "python"
+    bare.write_text(f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")  # no installed packages
+    bare.chmod(0o755)
+    assert refusal(interpreter, str(bare)) == f"{bare} can't measure: ModuleNotFoundError: No module named 'psutil'"
+
+
+def test_releases_lie_between_two_that_the_index_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases_of, "_offered", lambda *_, **__: ["1.10", "1.9", "1.2", "1.0"])
+    line = releases("stub", "1.0.0", "1.10", ROOT)
+    assert (line.good, line.names, line.described("1.9")) == ("1.0", ["1.2", "1.9", "1.10"], "stub 1.9")
+    assert refusal(releases, "stub", "1.0", "1.3", ROOT) == (
+        "the index offers no stub 1.3; the newest are 1.0, 1.2, 1.9, 1.10")
+    assert "the index offers no stub new" in refusal(releases, "stub", "1.0", "new", ROOT)
+    assert refusal(releases, "stub", "1.9", "1.2", ROOT) == "stub 1.2 is no later than 1.9; give an older --good"
+
+
+def test_a_requirement_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert refusal(with_versions, ["torch=2"], tmp_path) == (
+        "'torch=2' is no requirement; give one such as torch==2.10.*")
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index of nothing but a folder, by pip's own variables; the variant is on the path of all processes."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(folder)), ("CONFIG_FILE", "/dev/null")):
+        monkeypatch.setenv(f"PIP_{name}", value)
+    path = variant(tmp_path / "variant")
+    monkeypatch.syspath_prepend(path)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{path}")
+    return folder
+
+
+@pytest.mark.slow
+def test_versions_are_installed_over_this_environment_once(index: Path, tmp_path: Path) -> None:
+    wheel(index, "1.0")
+    made = with_versions(["stubkernel==1.*"], tmp_path)
+    assert made.versions == {**installed(), "stubkernel": "1.0"}
+    wheel(index, "1.1")
+    assert with_versions(["stubkernel==1.*"], tmp_path) == made
+    assert "No matching distribution found for stubkernel==9" in refusal(with_versions, ["stubkernel==9"], tmp_path)
+    assert refusal(releases, "no-such-package", "1", "2", tmp_path).startswith(
+        "pip finds no releases of no-such-package: ")
+
+
+@pytest.mark.slow
+def test_the_release_that_copies_too_much_is_named(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """One release doesn't install; counters tell the others apart, so that a few pairs do."""
+    from attention import registry
+
+    registry._load.cache_clear()
+    monkeypatch.setattr(registry, "_variants", {**registry._variants})
+    for i in range(5):
+        wheel(index, f"1.{i}", more=".clone()" if i > 2 else "", requires="no-such-package" if i == 1 else "")
+    line = releases("stubkernel", "1.0", "1.4", ROOT)
+    assert bisect(line, comparing(workload(CELL), torch.device("cpu")), 0.0) == 0
+    out = capsys.readouterr().out
+    assert "got slower: stubkernel 1.3\n    against stubkernel 1.2: regressed" in out
+    assert "aten::clone" in out
