@@ -45,9 +45,9 @@ def command_block(command: str) -> str | None:
     return None
 
 
-def block(text: str, language: str = "sh") -> str:
-    """Writes a fenced block of our own text."""
-    return f"```{language}\n{text}\n```"
+def block(text: str) -> str:
+    """Writes a fenced block of our own commands."""
+    return f"```sh\n{text}\n```"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:

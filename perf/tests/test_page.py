@@ -62,8 +62,7 @@ def test_hostile_text_stays_text():
                 no_graph=HOSTILE, compiled={"cold": 1.0}) for n in (512, 1024)]
     rows += [row(backend=HOSTILE, n=n, outcome=outcome, reason=f"{n}{HOSTILE}")
              for n, outcome in ((1, "wrong"), (2, "skipped"), (3, "failed"), (4, "invalid"))]
-    hostile = Page(page(rows, {"gpu": {"gpus": [HOSTILE], HOSTILE: HOSTILE}}, fitness={HOSTILE: [HOSTILE]},
-                        title=HOSTILE, command=HOSTILE))
+    hostile = Page(page(rows, {"gpu": {"gpus": [HOSTILE], HOSTILE: HOSTILE}}, title=HOSTILE, command=HOSTILE))
     harmless = Page(page(ROWS, {"gpu": GPU}))
     assert len(hostile.named("script")) == len(hostile.named("style")) == 1
     assert not hostile.named("img")
@@ -120,10 +119,10 @@ def test_the_summary_speaks_of_the_longest_sequence(shown):
 
 def test_the_header_says_where_when_and_in_what_state():
     rows = [row(), row("fa2", state={**STATE, "sm_mhz": 1600, "sm_mhz_min": 1500, "throttle": "sw_power_cap"})]
-    text = header(rows, GPU, 3, {"verdict": "fit"}, "title", "pytest perf/ --benchmark-only")
+    text = header(rows, GPU, 3, "title", "pytest perf/ --benchmark-only")
     for label, said in (("GPU", "2 x NVIDIA H200"), ("driver", "580.1"), ("SM clock", "1500 to 1980, median 1700 MHz"),
                  ("clocks held down by", "1 x none, 1 x sw_power_cap"), ("measured", "2001-09-09 01:46 to 01:46 UTC"),
-                 ("verdict", "fit"), ("command", "pytest perf/ --benchmark-only"), ("SM clock drift", "-1 %"),
+                 ("command", "pytest perf/ --benchmark-only"), ("SM clock drift", "-1 %"),
                  ("clocks", "not locked, as far as NVML tells"),
                  ("left out", "3 rows of other machines, or measured again later")):
         assert f"<dt>{label}</dt><dd>{said}</dd>" in text

@@ -22,12 +22,11 @@ TITLE = "Attention performance"
 
 
 def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
-         fitness: Mapping[str, Any] | None = None, title: str = TITLE, command: str | None = None,
-         datasheet: Datasheet | None = None) -> str:
+         title: str = TITLE, command: str | None = None, datasheet: Datasheet | None = None) -> str:
     """Returns the page as text. It shows the last machine's rows, and of each workload the last time.
 
-    `machines` are fingerprints by id (`evidence.machines`); `fitness` is what more to say of the machine,
-    as scalars by name; `command` is what was typed; `datasheet` as in `table`. Raises ValueError if there are no rows.
+    `machines` are fingerprints by id (`evidence.machines`); `command` is what was typed; `datasheet` as in `table`.
+    Raises ValueError if there are no rows.
     """
     if not rows:
         raise ValueError("nothing to report: no evidence; run pytest perf/ --benchmark-only first")
@@ -36,7 +35,7 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
     styles = {**backends, **treatment_styles(treated.names(shown))}  # a class of colour each
     numbers = {row.workload: i for i, row in enumerate(shown)}
     problems = reasons.problems(shown, numbers)
-    main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), fitness, title, command),
+    main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), title, command),
             summary.summary(shown, styles), problems, sweeps.sweeps(shown, backends, numbers),
             treated.section(shown, styles, numbers),
             rows_table.section(shown, styles, datasheet), reasons.skips(shown), reasons.compiled(shown),

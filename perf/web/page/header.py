@@ -27,9 +27,9 @@ NAMES = {
 NOT_SHOWN = ("kind", "schema", "id")
 
 
-def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, fitness: Mapping[str, Any] | None,
-           title: str, command: str | None) -> Markup:
-    """Shows title, machine and fitness of `rows`, all of one machine; `left_out` counts the file's other rows."""
+def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, title: str,
+           command: str | None) -> Markup:
+    """Shows the title and the machine of `rows`, all of one machine; `left_out` counts the file's other rows."""
     where = _text(machine.get("gpus")) or _text(machine.get("cpu")) or f"machine {rows[-1].machine}"
     run = {"measured": _when(rows), "revision": _counted(_short(row.revision) for row in rows),
             "clock": _counted(row.clock for row in rows if row.clock), "command": command,
@@ -41,7 +41,7 @@ def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, 
         heading(title),
         tag("p", where, class_="where"),
         tag("div", _list("Run", run), _list("Machine", settings),
-            _list("While it was timed", {**(fitness or {}), **state_ranges(rows)}), class_="facts"))
+            _list("While it was timed", state_ranges(rows)), class_="facts"))
 
 
 def state_ranges(rows: Iterable[Evidence]) -> dict[str, str]:
