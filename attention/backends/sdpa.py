@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention import masks
-from attention.backends.base import FUSED, SOFTMAX, Backend, Case, Kernels, score_bytes
+from attention.backends.base import FUSED, SOFTMAX, Backend, Case, Kernels, Unsupported, score_bytes
 from attention.backends.eager import may_be_blind
 
 # Names of PyTorch's fused kernels, forward and backward. On the CPU there is one.
@@ -148,13 +148,24 @@ class Attend:
         mask = masks.dense(band, n, m, q.device, key_mask, visible, h)
         if bias is not None:
             heads = torch.arange(h, device=q.device)[:, None, None]
-            numbers = bias(heads, *masks.positions(n, m, q.device)).to(q.dtype)
+            numbers = bias(heads, *masks.positions(n, m, q.device)).to(mask_dtype(q, bias))
             mask = numbers if mask is None else numbers.masked_fill(~mask, -torch.inf)
         if mask is not None and mask.dim() == 3:
             mask = mask.unsqueeze(0)  # with 3 dimensions PyTorch runs its math path on the CPU
         if key_mask is None:
             self.key, self.mask = key, mask
         return mask
+
+
+def mask_dtype(q: torch.Tensor, bias: Callable) -> torch.dtype:
+    """Chooses the dtype of a bias as a mask: that of q, but of distances at least float32, since 8 bits hold none above
+    256. On a GPU PyTorch's kernels take no other than that of q: raises Unsupported."""
+    if not hasattr(bias, "slopes_H") or q.dtype.itemsize > 2:
+        return q.dtype
+    if q.is_cuda:
+        raise Unsupported(f"PyTorch takes ALiBi's distances as a mask in {str(q.dtype).removeprefix('torch.')} here, "
+                          "which rounds them to a few bits; use flex, or float32")
+    return torch.float32
 
 
 def _lower_right(n: int, m: int) -> torch.Tensor:

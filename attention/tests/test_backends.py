@@ -1,6 +1,7 @@
 """Single backends keep promises beyond the contract of all."""
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 import attention
 from attention import masks
 from attention.backends import flex, tiled
-from attention.backends.base import Case
+from attention.backends.base import Case, Unsupported
 from attention.backends.fa2 import fa2
+from attention.backends.sdpa import mask_dtype
+from attention.functions.alibi import Alibi
 from attention.functions.document import Documents
 from attention.functions.varlen import Packed
 from attention.testing import check, inputs
@@ -137,3 +140,15 @@ def test_flex_makes_one_block_mask_for_all_heads_that_see_the_same(visible: mask
     attend._express(q, 8, masks.CAUSAL, visible, None, None, None, skips=False)
     blocks = attend.options["block_mask"]
     assert blocks.shape == (1, 1, 8, 8)
+
+
+def test_distances_are_not_rounded_to_eight_bits() -> None:
+    """SimpleNamespace stands for tensors of a GPU, whose kernels this test does not run."""
+    bias, cpu = Alibi(2, torch.device("cpu"), True), torch.device("cpu")
+    module = attention.create("alibi:sdpa", heads=2, head_dim=8, causal=True, dtype=torch.bfloat16)
+    module(*inputs(batch=1, heads=2, n=300, head_dim=8, dtype=torch.bfloat16))
+    assert module._attend.mask.dtype == torch.float32  # type: ignore[attr-defined]
+    assert mask_dtype(torch.zeros(1, device=cpu, dtype=torch.float64), bias) == torch.float64
+    with pytest.raises(Unsupported, match="ALiBi's distances as a mask in bfloat16"):
+        mask_dtype(SimpleNamespace(dtype=torch.bfloat16, is_cuda=True), bias)  # type: ignore[arg-type]
+    assert mask_dtype(SimpleNamespace(dtype=torch.float32, is_cuda=True), bias) == torch.float32  # type: ignore[arg-type]
