@@ -57,7 +57,7 @@ def _failure(source: Path, out: Path, this: Project) -> str:
     try:
         said, _ = process.communicate(timeout=this.limit)
     except subprocess.TimeoutExpired:
-        return f"it took longer than {this.limit:.0f} s; perf_build_seconds allows more"
+        return f"it took longer than {this.limit:g} s; perf_build_seconds allows more"
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

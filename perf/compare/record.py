@@ -124,8 +124,9 @@ class Comparison:
         if began is None or not 0 <= began < YEAR_10000:
             raise ValueError(f"time: not a time: {self.time!r}")
         _typed(self, TEXT, ("machine", "environment", "base", "head", "command"))
-        if not isinstance(self.fingerprint, Mapping):
-            raise ValueError("fingerprint: not a table")
+        for name in ("fingerprint", "versions"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name}: not a table")
         for name, kind in (("findings", Finding), ("failed", Failed), ("vanished", str), ("steps", Step),
                            ("notes", str)):
             if not all(isinstance(one, kind) for one in getattr(self, name)):
@@ -138,12 +139,13 @@ class Comparison:
 
     @property
     def hardware(self) -> str:
-        """"2 x NVIDIA H200", or the processor's name where there is no GPU."""
+        """"2 x NVIDIA H200", or the processor's name where there is no GPU. A comparison of environments says so: its
+        issues are none of a night's."""
         gpus = self.fingerprint.get("gpus")
         names = [str(name) for name in gpus] if isinstance(gpus, list | tuple) else []
-        if not names:
-            return str(self.fingerprint.get("cpu") or "a machine that is not described")
-        return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0]
+        place = names[0] if names else str(self.fingerprint.get("cpu") or "a machine that is not described")
+        count = f"{len(names)} x " if len(names) > 1 else ""
+        return f"{count}{place}{' against other versions' if self.versions else ''}"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, allow_nan=False)

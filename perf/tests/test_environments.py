@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from perf.compare.bisect import bisect, comparing
 from perf.compare.checkout import working_tree
 from perf.compare.closure import unchanged
 from perf.compare.environments import Environment, differences, inside, installed, interpreter, with_versions
+from perf.compare.record import Comparison
 from perf.compare.releases import releases
 from perf.compare.side import ROOT, Side
 from perf.tests.wheels import CELL, variant, wheel
@@ -110,3 +112,12 @@ def test_the_release_that_copies_too_much_is_named(index: Path, tmp_path: Path, 
     out = capsys.readouterr().out
     assert "got slower: stubkernel 1.3\n    against stubkernel 1.2: regressed" in out
     assert "aten::clone" in out
+
+
+def test_a_record_keeps_both_environments_and_its_issues_are_none_of_a_night_s() -> None:
+    night = Comparison(0.0, "a", {"gpus": ["H200"]}, "", "1", "1", "pytest")
+    both = replace(night, versions={"base": {"torch": "2.0"}, "head": {"torch": "2.1"}})
+    assert Comparison.from_json(both.to_json()) == both
+    assert (night.hardware, both.hardware) == ("H200", "H200 against other versions")
+    with pytest.raises(ValueError, match="versions: not a table"):
+        replace(night, versions=[])

@@ -15,6 +15,7 @@ FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 PIN = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 MAY_WRITE = {  # the only rights to write, by workflow and job
+    "canary": {"alert": {"issues"}},
     "nightly": {"keep": {"contents"}, "alert": {"issues"}, "site": {"pages", "id-token"}},
     "perf-pr": {"unlabel": {"pull-requests"}, "comment": {"pull-requests"}},
     "site": {"deploy": {"pages", "id-token"}}, "tests": {}}
@@ -41,8 +42,8 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_there_are_four():
-    assert [path.stem for path in WORKFLOWS] == ["nightly", "perf-pr", "site", "tests"]
+def test_there_are_five():
+    assert [path.stem for path in WORKFLOWS] == ["canary", "nightly", "perf-pr", "site", "tests"]
 
 
 def test_they_follow_github_s_schema():
@@ -133,7 +134,8 @@ def test_no_event_gives_a_fork_more_than_a_fork_has(path):
 
 def test_the_gpu_machine_runs_no_fork_and_can_write_nothing():
     own = [(workflow, name, job) for workflow, name, job in jobs() if "self-hosted" in job.get("runs-on", ())]
-    assert [(workflow, name) for workflow, name, _ in own] == [("nightly", "measure"), ("perf-pr", "measure")]
+    assert [(workflow, name) for workflow, name, _ in own] == [
+        ("canary", "measure"), ("nightly", "measure"), ("perf-pr", "measure")]
     for workflow, _, job in own:
         assert job["permissions"] == {"contents": "read"}
         assert "secrets." not in json.dumps(job)
