@@ -120,4 +120,4 @@ def test_a_record_keeps_both_environments_and_its_issues_are_none_of_a_night_s()
     assert Comparison.from_json(both.to_json()) == both
     assert (night.hardware, both.hardware) == ("H200", "H200 against other versions")
     with pytest.raises(ValueError, match="versions: not a table"):
-        replace(night, versions=[])
+        replace(night, versions=[])  # type: ignore[arg-type]
