@@ -47,7 +47,7 @@ class Line:
 
 
 def commits(good: str, bad: str, root: Path = ROOT) -> Line:
-    """The commits after `good` up to `bad` that touch what is measured. Raises as `between`."""
+    """Lists the commits after `good` up to `bad` that touch what is measured. Raises as `between`."""
     return line_of(resolve(root, good), between(root, good, bad), root)
 
 

@@ -69,7 +69,7 @@ def _failure(source: Path, out: Path, this: Project) -> str:
 
 
 def _error(said: str) -> str:
-    """The last line of a compiler's that names an error; the last line at all where none does."""
+    """Finds the last line of a compiler's that names an error; the last line at all where none does."""
     lines = [line.strip() for line in said.strip().splitlines() if line.strip()]
     of_compiler = [line for line in lines if " error: " in line or "fatal error" in line]
     return (of_compiler or lines or [""])[-1]

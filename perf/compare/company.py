@@ -30,11 +30,11 @@ class Company:
         return sum(times.user + times.system for times in (worker.cpu_times() for worker in self._workers))
 
     def cores(self) -> float:
-        """That others kept busy, on average."""
+        """Gives how many cores others kept busy, on average."""
         return max(0.0, self._foreign.cores - (self._seconds() - self._spent) / self._foreign.seconds)
 
     def unfit(self) -> str | None:
-        """Why the pair is not to be trusted, in one line."""
+        """Says why the pair is not to be trusted, in one line."""
         idle = cores_allowed() - 1
         found = self.cores()
         if self._foreign.seconds < SHORTEST or found <= idle + TOLERATED:
@@ -44,12 +44,12 @@ class Company:
 
 
 def cores_allowed() -> int:
-    """That this process may run on."""
+    """Counts the cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_core() -> int | None:
-    """The idlest of the cores allowed, after a look at them; None where a process can't be held to one."""
+    """Chooses the idlest of the cores allowed, after a look at them; None where a process can't be held to one."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     before = psutil.cpu_times(percpu=True)

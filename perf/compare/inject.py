@@ -27,7 +27,7 @@ Call = Callable[[], Any]
 
 
 def wrap(call: Call, spec: str) -> Call:
-    """The call with the fault `spec` in it. Makes the call, to learn its device and time.
+    """Gives the call with the fault `spec` in it. Makes the call, to learn its device and time.
 
     Raises ValueError, in one line, for an unknown spec, and for a slowdown too small to be put in by a launch.
     """
@@ -38,7 +38,7 @@ def wrap(call: Call, spec: str) -> Call:
 
 
 def parse(spec: str) -> tuple[str, float]:
-    """The kind of fault, and by which share the call is made slower: ("slow", 0.05). Raises ValueError."""
+    """Reads the kind of fault, and by which share the call is made slower: ("slow", 0.05). Raises ValueError."""
     kind, _, amount = spec.strip().partition(":")
     if kind not in KINDS or (kind != "slow" and amount):
         raise ValueError(f"unknown fault {spec!r}; choose from slow:5%, {', '.join(KINDS[1:])}")
@@ -87,7 +87,7 @@ def _spinning(call: Call, share: float) -> Call:
 
 
 def _cycles(call: Call, share: float, device: torch.device) -> int:
-    """How long to keep the GPU busy so that the call, by the project's clock, takes that share longer."""
+    """Finds how long to keep the GPU busy so that the call, by the project's clock, takes that share longer."""
     from perf.measure.clocks import clock
     from perf.measure.sampling import sample
 

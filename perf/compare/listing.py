@@ -1,4 +1,4 @@
-"""What a revision would measure under the same options, so that what only the base has is seen as missing.
+"""Lists what a revision would measure under the same options, so that what only the base has is seen as missing.
 
 `python -m perf.compare.listing`, run in the revision's folder: a request in JSON on stdin, the workloads on the
 last line of stdout.
@@ -47,7 +47,7 @@ def select(grid: str, device_type: str, axes: Mapping[str, Sequence[Any]], with_
 
 
 def _parts(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Sequence[Any]]]:
-    """The axes with one value each of those that a revision may lack: one of them leaves the others alone."""
+    """Yields the axes with one value each of those that a revision may lack: one of them leaves the others alone."""
     names = [name for name in KNOWN_BY_REVISION if name in axes]
     for values in product(*(axes[name] for name in names)):
         yield {**axes, **{name: [value] for name, value in zip(names, values, strict=True)}}

@@ -37,7 +37,7 @@ def budget(device_type: str, count: int) -> float:
 
 
 def kind(device: torch.device | str) -> str:
-    """The kind of machine that thresholds go by: a GPU's name, or "cpu"."""
+    """Names the kind of machine that thresholds go by: a GPU's name, or "cpu"."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

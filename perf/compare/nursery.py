@@ -84,7 +84,7 @@ class Nursery:
             self._start(FIRST)
 
     def wait(self, pid: int, limit: float) -> int | None:
-        """How a worker ended, as `subprocess` says it; None where it is alive after `limit` seconds."""
+        """Says how a worker ended, as `subprocess` says it; None where it is alive after `limit` seconds."""
         return self._ask({"wait": pid, "limit": limit})["status"]
 
     def _start(self, modules: Sequence[str]) -> None:
@@ -161,7 +161,7 @@ def _imported(names: Sequence[str], *, probe: bool) -> dict[str, Any]:
 
 
 def _probe() -> int:
-    """A fork that makes a CUDA context, if it can."""
+    """Forks a process that makes a CUDA context, if it can."""
     pid = os.fork()
     if pid == 0:
         status = 1

@@ -77,7 +77,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
             earlier: Mapping[str, Spread] | None = None,
             nursery: Nursery | None = None) -> Iterator[tuple[Workload, Verdict]]:
-    """Each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
+    """Yields each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
     `thresholds` are one for all, by workload id, or a function of the workload. The budget is counted from the first
     `HANDFUL` of pairs on, without which few benchmarks can be decided; no further pair is begun if it would pass the

@@ -29,17 +29,17 @@ class Project:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The names that are imported."""
+        """Lists the names that are imported."""
         return tuple(Path(place).name for place in self.places)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What a commit has to touch to count: anything may go into a build."""
+        """Lists what a commit has to touch to count: anything may go into a build."""
         return () if self.build else self.places
 
     @property
     def touched(self) -> str:
-        """The same for a reader: "attention/ or models/"."""
+        """Writes the same for a reader: "attention/ or models/"."""
         return " or ".join(f"{place}/" for place in self.places) if self.paths else "anything"
 
 
@@ -63,7 +63,7 @@ def root() -> Path:
 
 
 def _ini(folder: Path) -> tuple[Path | None, dict[str, str]]:
-    """The folder of the pytest ini that holds for `folder`, and what it says as pytest reads it."""
+    """Gives the folder of the pytest ini that holds for `folder`, and what it says as pytest reads it."""
     try:
         where, _, told, _ = locate_config(folder, [])
     except pytest.UsageError as error:

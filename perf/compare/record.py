@@ -64,7 +64,7 @@ class Finding:
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """The time of a benchmark that `--perf-against` decided."""
+        """Makes the finding on the time of a benchmark that `--perf-against` decided."""
         v = row.verdict
         return cls(row.workload.id, "time", "seconds", row.word, row.base, row.head, v.ratio, v.low, v.high, v.pairs,
                    v.why, v.certified)
@@ -171,7 +171,7 @@ class Comparison:
             raise ValueError(str(error).splitlines()[0]) from None
 
     def save(self, path: Path) -> None:
-        """All of it or nothing, so that a killed night leaves the file as it was."""
+        """Writes all of it or nothing, so that a killed night leaves the file as it was."""
         files.write(path, self.to_json() + "\n")
 
 

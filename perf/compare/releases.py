@@ -18,7 +18,7 @@ from perf.compare.side import Side
 
 
 def releases(package: str, good: str, bad: str, root: Path, *, pre: bool = False) -> Line:
-    """The releases after `good` up to `bad` that the index offers; with `pre`, pre-releases too.
+    """Lists the releases after `good` up to `bad` that the index offers; with `pre`, pre-releases too.
 
     Raises ValueError, in one line, for a package or release that the index doesn't have.
     """

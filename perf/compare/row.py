@@ -33,7 +33,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The word, as it is shown."""
+        """Gives the word, as it is shown."""
         return "ok, unchanged" if self.word == "unchanged" else self.word
 
     @property

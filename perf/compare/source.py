@@ -65,7 +65,7 @@ class Tree:
 
 
 def read(path: str, module: str, relative: str) -> Source:
-    """The file at `path`, imported as `module`. One that doesn't parse is known by its bytes alone."""
+    """Reads the file at `path`, imported as `module`. One that doesn't parse is known by its bytes alone."""
     status = os.stat(path)
     return _parsed(_content(path, status.st_mtime_ns, status.st_size), module, relative)
 
@@ -107,7 +107,7 @@ def _parsed(raw: bytes, module: str, relative: str) -> Source:
 
 
 class _Uses(ast.NodeVisitor):
-    """Names that are read."""
+    """Collects the names that are read."""
 
     def __init__(self) -> None:
         self.used: set[str] = set()
@@ -181,7 +181,7 @@ def _constant(call: ast.Call) -> str | None:
 
 
 def _exported(node: ast.stmt) -> Iterator[str]:
-    """What `__all__ = [...]` lists."""
+    """Yields what `__all__ = [...]` lists."""
     if isinstance(node, ast.Assign) and _targets(node) == ["__all__"] and isinstance(node.value, ast.List | ast.Tuple):
         for item in node.value.elts:
             if isinstance(item, ast.Constant) and isinstance(item.value, str):
@@ -189,7 +189,7 @@ def _exported(node: ast.stmt) -> Iterator[str]:
 
 
 def _lists(node: ast.stmt) -> bool:
-    """Whether a statement only imports, or lists names that others gave."""
+    """Tells whether a statement only imports, or lists names that others gave."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return True
     return (isinstance(node, ast.Assign) and all(_targets(node)) and isinstance(node.value, ast.List | ast.Tuple)
@@ -197,7 +197,7 @@ def _lists(node: ast.stmt) -> bool:
 
 
 def _defines(node: ast.stmt) -> bool:
-    """Whether a statement only binds names of its own file."""
+    """Tells whether a statement only binds names of its own file."""
     if isinstance(node, ast.Assign):
         return all(_targets(node))
     if isinstance(node, ast.AnnAssign):
@@ -208,7 +208,7 @@ def _defines(node: ast.stmt) -> bool:
 
 
 def _targets(node: ast.Assign) -> list[str | None]:
-    """Their names; None for a target that belongs to another object: `masks.dense = faster`."""
+    """Lists their names; None for a target that belongs to another object: `masks.dense = faster`."""
     flat = [item for target in node.targets
             for item in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])]
     return [item.id if isinstance(item, ast.Name) else None for item in flat]
