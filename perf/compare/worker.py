@@ -209,7 +209,10 @@ def line(error: BaseException) -> str:
 
 def _own_packages() -> None:
     """Raises ImportError where another package than this side's would be measured: an installed one."""
-    for init in Path.cwd().glob("*/__init__.py"):
+    packages = list(Path.cwd().glob("*/__init__.py"))
+    if not packages:
+        raise ImportError(f"{Path.cwd()} holds no package to measure")
+    for init in packages:
         name, spec = init.parent.name, importlib.util.find_spec(init.parent.name)
         if spec is None or not Path(spec.origin or "").resolve().samefile(init):
             raise ImportError(f"{name}/ is that of {spec and spec.origin}, not of {Path.cwd()}")

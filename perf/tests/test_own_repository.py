@@ -118,7 +118,7 @@ def test_the_template_is_measured_compared_and_bisected(repository: Path, tmp_pa
         assert words in done.stdout
 
     culprit = commit(repository, "a needless copy")
-    edit(repository, '"""', '"""More. ', file="__init__.py")
+    edit(repository, '"""Attention', '"""More. Attention', file="__init__.py")
     commit(repository, "a docstring")
     done = python(repository, site, "-m", "perf", "bisect", "--device=cpu", "--good=good", "--bad=main", "--seconds=0",
                   CELL)

@@ -169,6 +169,10 @@ def test_a_plan_holds_to_one_core_and_preparing_lets_go() -> None:
 def test_another_installed_package_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     answer, = answers(CHECKED)
+    assert "holds no package to measure" in answer["failed"]
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "attention/__init__.py").touch()
+    answer, = answers(CHECKED)
     assert "attention/ is that of" in answer["failed"]
 
 
