@@ -91,9 +91,11 @@ def test_at_most_one_false_alarm_in_10000_comparisons(world, known):
 @pytest.mark.parametrize("known", [{}, {"together": 20}, TOGETHER], ids=["alone", "together", "known"])
 @pytest.mark.parametrize("world", CORRELATED)
 def test_correlated_pairs_raise_no_more_alarms_than_stated(world, known):
-    """At most twice one in 10,000, both ways together, of 20,000: 4 expected at most."""
+    """At most one in 10,000 either way: of 20,000 at most 4 are expected, and 8 are the 98th percentile of their count.
+
+    Five seeds of the GPU's world with the run's own spread gave 17 of 100,000."""
     found = shipped(CORRELATED[world], T, comparisons=20_000, seed=6000, **known)
-    assert found.words["regressed"] + found.words["improved"] <= 4
+    assert found.words["regressed"] + found.words["improved"] <= 8
 
 
 @pytest.mark.slow
