@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from perf.commands import (
@@ -62,4 +63,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"{message}\n"  # one line, without the code that warned
     sys.exit(main(sys.argv[1:]))

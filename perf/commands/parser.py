@@ -34,8 +34,6 @@ def read_evidence(path: Path, verb: str) -> tuple[list[Evidence], dict[str, dict
         rows, known = load(path), machines(path)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; give an evidence file, such as .perf/evidence.jsonl") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not evidence: not text; give an evidence file") from error
     if not rows:
         raise ValueError(f"{path}: nothing to {verb}: it holds no evidence; run pytest perf/ --benchmark-only first")
     return rows, known

@@ -5,15 +5,14 @@ soon as it is known: a run that is killed loses nothing.
 """
 from __future__ import annotations
 
-import gzip
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from perf.measure import machine
+from perf.system import lines
 from perf.workloads.workload import Workload
 
 SCHEMA = 4
@@ -68,8 +67,8 @@ class Evidence:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"unknown outcome {self.outcome!r}; choose from {', '.join(OUTCOMES)}")
 
-    def to_json(self) -> str:
-        return json.dumps({"kind": "evidence", **asdict(self)})
+    def record(self) -> dict[str, Any]:
+        return {"kind": "evidence", **asdict(self)}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Evidence:
@@ -83,56 +82,43 @@ class Evidence:
 
 
 class Writer:
-    """Appends evidence to a file, after the record of the machine."""
+    """Appends evidence to a file, after the record of the machine. Raises OSError where it can't."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._started = False
 
     def append(self, evidence: Evidence) -> None:
-        if not self._started:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            described = {"kind": "machine", "schema": SCHEMA, "id": machine.identity(), **machine.fingerprint()}
-            # A killed run may have left half a line: it must not swallow this one.
-            self._write(("" if _ends_with_newline(self.path) else "\n") + json.dumps(described))
-            self._started = True
-        self._write(evidence.to_json())
-
-    def _write(self, line: str) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-
-def _ends_with_newline(path: Path) -> bool:
-    if not path.exists() or not path.stat().st_size:
-        return True
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read() == b"\n"
-
-
-def open_text(path: Path) -> IO[str]:
-    """Opens a file of JSON lines to be read; one that ends in .gz is decompressed on the way."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        described = {"kind": "machine", "schema": SCHEMA, "id": machine.identity(), **machine.fingerprint()}
+        lines.append(self.path, *([] if self._started else [described]), evidence.record())
+        self._started = True
 
 
 def load(path: Path) -> list[Evidence]:
     """Reads the evidence in a file. Raises ValueError naming file and line of what is not evidence."""
-    return [Evidence.from_dict(record) for record in _checked(path) if record["kind"] == "evidence"]
+    return [one for one in _read(path) if isinstance(one, Evidence)]
 
 
 def machines(path: Path) -> dict[str, dict[str, Any]]:
     """Reads the machines that a file's evidence names, by id. Raises as `load`."""
-    return {record["id"]: record for record in _checked(path) if record["kind"] == "machine"}
+    return {one["id"]: one for one in _read(path) if isinstance(one, dict)}
 
 
-def _checked(path: Path) -> Iterator[dict[str, Any]]:
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-                if record["kind"] == "evidence":
-                    Evidence.from_dict(record)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}:{number}: not evidence: {error}; delete the line") from error
-            yield record
+def _read(path: Path) -> Iterator[Evidence | dict[str, Any]]:
+    broken: list[tuple[int, Exception]] = []
+    for number, record in lines.read(path):
+        try:
+            if isinstance(record, ValueError):
+                raise record
+            if record["kind"] == "evidence":
+                yield Evidence.from_dict(record)
+            elif not isinstance(record["id"], str):
+                raise TypeError(f"{record['id']!r} is no machine's id")
+            else:
+                yield record
+        except (KeyError, TypeError, ValueError) as error:
+            broken.append((number, error))
+    if broken:
+        (first, reason), others = broken[0], ", ".join(str(number) for number, _ in broken[1:])
+        what = f"delete the line, and lines {others}, which are none either" if others else "delete the line"
+        raise ValueError(f"{path}:{first}: not evidence: {reason}; {what}") from reason

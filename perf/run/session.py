@@ -4,6 +4,8 @@ from __future__ import annotations
 import functools
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -47,17 +49,24 @@ class Session:
         self.judge = Judge(settings.device, settings.evidence.parent / "trained")
         self.rows: list[Evidence] = []
         self.notes: list[str] = []
-        self.before = earlier_rows(settings) if settings.resume else {}
+        with self._noting():
+            self.before = earlier_rows(settings) if settings.resume else {}
         self.compiled_ahead = False
 
     @functools.cached_property
     def ceilings(self) -> roofline.Ceilings:
         """Gives the machine's rates in the dtypes of this run."""
-        with self.spending.on("ceilings"), warnings.catch_warnings(record=True) as doubts:
+        with self.spending.on("ceilings"), self._noting():
             dtypes = sorted({*roofline.FASTEST, *(w.dtype for w in self.settings.workloads)})
-            rates = roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)
-        self.notes += [str(doubt.message) for doubt in doubts]
-        return rates
+            return roofline.ceilings(self.settings.device, dtypes, folder=self.settings.evidence.parent)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Turns what is warned of meanwhile into notes of the run."""
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always")
+            yield
+        self.notes += [text for doubt in doubts if (text := str(doubt.message)) not in self.notes]
 
     def _compile_ahead(self) -> None:
         """Compiles before the first workload: nothing is timed while workers compile."""
@@ -76,15 +85,17 @@ class Session:
             self.rows.append(row)
             self._play(row, benchmark, lambda: None)
             return
-        if benchmark.enabled and not self.compiled_ahead:
-            self._compile_ahead()
         try:
+            if benchmark.enabled and not self.compiled_ahead:
+                self._compile_ahead()
             self._measure(w, benchmark)
         except Missing as reason:
             self._record(w, "skipped", reason=str(reason))
             pytest.skip(str(reason))
         except Wrong as wrong:
             self._fail(w, str(wrong), asdict(wrong.facts))
+        except pytest.exit.Exception:
+            raise
         except Exception as error:
             self._record(w, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
             raise
@@ -153,8 +164,13 @@ class Session:
     def _record(self, w: Workload, outcome: str, **facts: Any) -> Evidence:
         evidence = Evidence(w, outcome, flops=w.flops, bytes=w.bytes, machine=machine.identity(),
                             revision=machine.revision(), **facts)
+        try:
+            with self._noting():
+                self.writer.append(evidence)
+        except OSError as error:  # no row after it could be kept either
+            pytest.exit(f"perf: {self.writer.path}: {error.strerror}: the evidence can't be written, so the run ends "
+                        "here; mend that, and go on with --perf-resume", returncode=pytest.ExitCode.USAGE_ERROR)
         self.rows.append(evidence)
-        self.writer.append(evidence)
         return evidence
 
 

@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from perf.measure.evidence import open_text
 from perf.studies.contrast import Contrast, used
 from perf.studies.measuring import Measurement
 from perf.studies.quantised_goals import Models, image, pairs, quantised, unquantised
+from perf.system.lines import open_bytes
 from perf.workloads.workload import Workload
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -28,7 +28,7 @@ class Run:
     """Holds what one run of the study wrote: its times, and what it measured of each claim."""
 
     def __init__(self, path: Path) -> None:
-        with open_text(path) as file:
+        with open_bytes(path) as file:
             records = [json.loads(line) for line in file]
         timings = [_timed(record) for record in records if record["kind"] == "timed"]
         self.timed = {t.workload: t for t in timings}

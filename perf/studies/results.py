@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perf.measure.evidence import load, open_text
+from perf.measure.evidence import load
 from perf.report import variants
 from perf.report.table import groups, table
 from perf.studies import goals_table
 from perf.studies.quantised_goals import Models
+from perf.system.lines import open_bytes
 
 RECORDS = Path(__file__).parents[1] / "records"
 KERNELS = RECORDS / "h200-2026-11-23" / "quick-grid.jsonl.gz"
@@ -93,7 +94,7 @@ def page() -> str:
 
 def records(path: Path) -> list[dict[str, Any]]:
     """Returns the JSON lines of a record, compressed or not."""
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         return [json.loads(line) for line in file]
 
 

@@ -1,14 +1,18 @@
 """Evidence: what is written is read back, and what is broken is named."""
 from __future__ import annotations
 
+import gzip
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from perf.measure import evidence, machine
-from perf.measure.evidence import Evidence, Writer, load, machines, open_text
+from perf.measure.evidence import Evidence, Writer, load, machines
+from perf.system.lines import open_bytes, sealed
 from perf.tests import repositories
 from perf.workloads.workload import Workload
 
@@ -49,7 +53,8 @@ def test_a_run_starts_with_its_machine(tmp_path):
 
 
 @pytest.mark.parametrize("line", ['{"kind": "evid', "[]", "{}", '{"kind": "evidence"}', "7",
-                                  ROW.to_json().replace(f'"schema": {evidence.SCHEMA}', '"schema": 99')])
+                                  json.dumps(ROW.record() | {"schema": 99}), "[" * 100000,
+                                  sealed(ROW.record()).replace("0.00105", "0.00106"), '{"kind": "machine"}'])
 def test_a_corrupt_line_is_named(tmp_path, line):
     path = tmp_path / "evidence.jsonl"
     Writer(path).append(ROW)
@@ -59,14 +64,58 @@ def test_a_corrupt_line_is_named(tmp_path, line):
         load(path)
 
 
-def test_half_a_line_does_not_swallow_the_next_run(tmp_path):
+def test_several_corrupt_lines_are_one_sentence(tmp_path):
     path = tmp_path / "evidence.jsonl"
-    path.write_text('{"kind": "evid')  # killed while writing
     Writer(path).append(ROW)
-    lines = path.read_text().splitlines()
-    assert lines[0] == '{"kind": "evid'
-    assert json.loads(lines[1])["kind"] == "machine"
-    assert Evidence.from_dict(json.loads(lines[2])) == ROW
+    path.write_bytes(path.read_bytes() + b"\xff\n{}\n7\n")
+    with pytest.raises(ValueError, match=":3: not evidence: not text; delete the line, and lines 4, 5,") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 500, -1, "zeros"])
+def test_a_power_cut_costs_the_last_row(tmp_path, cut):
+    """Whatever is left of its last line, the rows before it are read, and the next run goes on behind them."""
+    path = tmp_path / "evidence.jsonl"
+    Writer(path).append(ROW)
+    whole = path.read_bytes()
+    line = sealed(replace(ROW, revision="lost").record()).encode()
+    path.write_bytes(whole + (bytes(400) if cut == "zeros" else line[:cut]))
+    with pytest.warns(UserWarning, match="evidence.jsonl: its last line was cut off"):
+        assert load(path) == [ROW]
+    with pytest.warns(UserWarning, match="its last line was cut off"):
+        Writer(path).append(replace(ROW, revision="next"))
+    assert [row.revision for row in load(path)] == ["abc", "next"]
+
+
+def test_a_line_that_lacks_only_its_end_is_a_line(tmp_path):
+    path = tmp_path / "evidence.jsonl"
+    Writer(path).append(ROW)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load(path) == [ROW]
+    Writer(path).append(ROW)
+    assert load(path) == [ROW, ROW]
+
+
+def test_two_runs_may_write_to_one_file(tmp_path):
+    """Lines are larger than a pipe's or a buffer's, so that they would mix if nothing kept them apart."""
+    path = tmp_path / "evidence.jsonl"
+
+    def run(name: str) -> None:
+        writer = Writer(path)
+        for _ in range(20):
+            writer.append(replace(ROW, revision=name, samples=(1e-3,) * 10_000))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, "abcd"))
+    assert Counter(row.revision for row in load(path)) == dict.fromkeys("abcd", 20)
+
+
+def test_records_that_are_cut_are_one_line(tmp_path):
+    path = tmp_path / "evidence.jsonl.gz"
+    path.write_bytes(gzip.compress(sealed(ROW.record()).encode() + b"\n")[:-9])
+    with pytest.raises(ValueError, match=r"evidence.jsonl.gz: not evidence: Compressed file ended"):
+        load(path)
 
 
 def test_outcomes_are_five():
@@ -92,7 +141,7 @@ def test_a_revision_needs_git(repository, monkeypatch, tmp_path_factory):
 
 
 def test_evidence_from_before_there_were_quantised_models_is_read():
-    record = json.loads(ROW.to_json())
+    record = json.loads(json.dumps(ROW.record()))
     del record["workload"]["quantization"], record["workload"]["compiled"], record["quality"]
     record["schema"] = 2
     assert Evidence.from_dict(record) == replace(ROW, schema=2)
@@ -102,7 +151,7 @@ def kept() -> list[Path]:
     """Evidence among the records: its first line tells the machine and the schema."""
     firsts = {}
     for path in RECORDS.glob("*/*.jsonl.gz"):
-        with open_text(path) as file:
+        with open_bytes(path) as file:
             firsts[path] = json.loads(file.readline())
     return sorted(path for path, first in firsts.items() if first.get("kind") == "machine" and "schema" in first)
 
@@ -116,7 +165,7 @@ def test_the_records_of_the_readme_are_read(path):
 
 def test_the_schema_before_is_still_read():
     """Its records lack the fields that came later; a record of this schema may lack none."""
-    record = json.loads(ROW.to_json())
+    record = json.loads(json.dumps(ROW.record()))
     later = ("interval", "counters", "kernels", "state", "floor")
     old = {name: value for name, value in record.items() if name not in later} | {"schema": 1}
     assert Evidence.from_dict(old).median == ROW.median

@@ -14,6 +14,7 @@ from perf.measure.evidence import Evidence
 from perf.report.plot import LIMIT, caption, draw, panels
 from perf.report.styles import backend_styles
 from perf.report.units import tflops
+from perf.system.lines import sealed
 from perf.workloads.workload import Workload
 
 GPU = {"id": "gpu", "gpus": ["NVIDIA H200"], "driver": "580.1", "cuda": "13.0", "cudnn": 91900, "cpu": "Xeon",
@@ -47,7 +48,7 @@ def points(rows, **kwargs):
 def written(folder, rows, *machines):
     path = folder / "evidence.jsonl"
     records = [json.dumps({"kind": "machine", "schema": 2, **machine}) for machine in machines]
-    path.write_text("\n".join([*records, *(row.to_json() for row in rows)]) + "\n")
+    path.write_text("\n".join([*records, *(sealed(row.record()) for row in rows)]) + "\n")
     return path
 
 
@@ -157,7 +158,8 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys, arguments, said):
 
 @pytest.mark.parametrize(("content", "said"), [
     (None, "evidence.jsonl: No such file or directory; give an evidence file"),
-    (b'{"kind": "evid', "evidence.jsonl:1: not evidence: "), (b"\x89PNG\xff", "evidence.jsonl: not evidence: not text"),
+    (b'{"kind": "evid\n', "evidence.jsonl:1: not evidence: "),
+    (b"\x89PNG\xff", "evidence.jsonl:1: not evidence: not text"),
     (b"", "evidence.jsonl: nothing to plot: it holds no evidence"),
 ])
 def test_what_is_no_evidence_is_one_line(tmp_path, capsys, content, said):

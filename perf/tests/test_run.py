@@ -4,8 +4,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +138,42 @@ def test_everything_is_evidence(first, project):
     assert timed.clock == "perf_counter, 1 threads"
     assert timed.peak_bytes is not None
     assert timed.peak_bytes >= 2 * 32 * 64 * 4  # the output at least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "said"), [("/dev/full", "No space left on device"),
+                                             ("/sys/evidence.jsonl", "Permission denied")])
+def test_a_full_disk_and_a_folder_that_is_read_only_end_the_run_in_one_line(project, place, said):
+    done = pytest_run(project, "--benchmark-only", *SMALL, "--perf-seqlens=32", "--perf-backends=eager,sdpa",
+                      f"--perf-evidence={place}")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert f"perf: {place}: {said}: the evidence can't be written" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_is_resumed_and_measures_nothing_twice(project, tmp_path):
+    """SIGKILL at random moments, one run after the other, each resumed; then one that ends."""
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".*", "*.json"))
+    (folder / ".gitignore").write_text(".*\n")
+    for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qm", "it"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    moments, path = random.Random(time.time_ns()), folder / ".perf" / "evidence.jsonl"
+    arguments = ("--benchmark-only", *SMALL, "--perf-seqlens=16,32,48,64,80", "--perf-backends=eager,sdpa",
+                 "--perf-resume")
+    for count in (1, 3, 5, 7):  # rows that are there before it is killed, at some moment of the next few
+        with subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=folder,
+                              env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                              stdout=subprocess.DEVNULL) as child:
+            while child.poll() is None and not (path.exists() and path.read_bytes().count(b'"samples"') >= count):
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.5))
+            child.kill()
+    done = pytest_run(folder, *arguments)
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
+    measured = [row.workload.id for row in load(path)]
+    assert len(measured) == len(set(measured)) == 10
 
 
 OTHER = """
