@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from perf.workloads.workload import Workload
 
 EVIDENCE = ".perf/evidence.jsonl"
+CASE_TIMEOUT = 1800.0  # seconds of a row, its preparation and compilation among them
 COMPILED = {"yes": (True,), "no": (False,), "both": (False, True)}
 MASKS = {"causal": (True,), "full": (False,), "both": (True, False)}
 FLAGS = {"causal": MASKS, "compiled": COMPILED}
@@ -43,6 +44,7 @@ OTHERS = {
     "device": devices.HELP,
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
     "precision": "stop sampling when the median's 95 %% interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
+    "case_timeout": f"seconds after which a row is taken to hang and ended (default: {CASE_TIMEOUT:g})",
     "unfit": "what becomes of a row measured on an unfit machine: keep it with a mark, or fail it as invalid (default: "
              "keep; invalid where the number is kept or decides: with --perf-history, and in CI)",
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
@@ -66,7 +68,7 @@ SWITCHES = {
 PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
-SINGLE = ("profile", "resume", "report", "precision", "unfit", "evidence", "history",
+SINGLE = ("profile", "resume", "report", "precision", "case_timeout", "unfit", "evidence", "history",
           "quality")  # of a run of one revision
 COMPARED = ("against", "against_python", "against_versions")  # each makes a run one that compares
 PAIRED = ("all", "lenient", "verdicts")  # of one that compares two
@@ -96,6 +98,7 @@ class Settings:
     history_dirty: bool = False
     verdicts: Path | None = None
     quality: bool = False
+    case_timeout: float = CASE_TIMEOUT  # seconds
 
     @property
     def compares(self) -> bool:
@@ -170,7 +173,8 @@ def settings(config: pytest.Config) -> Settings:
                     _file(config, "report", None), bool(value(config, "resume")), **against,
                     all=bool(value(config, "all")), lenient=bool(value(config, "lenient")), axes=explicit,
                     shapes=with_shapes, history=history, history_dirty=bool(value(config, "history_dirty")),
-                    verdicts=_file(config, "verdicts", None), quality=bool(value(config, "quality")))
+                    verdicts=_file(config, "verdicts", None), quality=bool(value(config, "quality")),
+                    case_timeout=_seconds(value(config, "case_timeout")))
 
 
 def _against(config: pytest.Config) -> dict[str, Any]:
@@ -218,6 +222,16 @@ def _precision(text: str | None, device_type: str) -> float:
     if not 0 < value < 1:
         raise pytest.UsageError(f"--perf-precision: {text!r} is no precision; give a share such as 0.5% or 0.005")
     return value
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        seconds = CASE_TIMEOUT if text is None else float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise pytest.UsageError(f"--perf-case-timeout: {text!r} is no time; give seconds, such as 600")
+    return seconds
 
 
 def _device(config: pytest.Config) -> torch.device:

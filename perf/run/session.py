@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from perf.measure.fitness import State, Watch, summary
 from perf.measure.host import vnni
 from perf.measure.sampling import Samples
 from perf.measure.unfit import Patience, unfit
+from perf.run.hanging import Hung, limit
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.spending import Spending
@@ -88,7 +90,13 @@ class Session:
         try:
             if benchmark.enabled and not self.compiled_ahead:
                 self._compile_ahead()
-            self._measure(w, benchmark)
+            with limit(self.settings.case_timeout):
+                self._measure(w, benchmark)
+        except Hung as hung:
+            self.preparer = Preparer(self.settings.device)  # it may have been ended half way
+            print(hung.stacks, file=sys.stderr)  # pytest shows it with the failure
+            self._record(w, "failed", reason=str(hung))
+            pytest.fail(str(hung), pytrace=False)
         except Missing as reason:
             self._record(w, "skipped", reason=str(reason))
             pytest.skip(str(reason))
