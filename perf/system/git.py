@@ -75,7 +75,10 @@ def extract(root: Path, tree: str, folder: Path, *paths: str) -> None:
             raise ValueError(f"git can't read {tree[:8]}: {reason(done.stderr)}")
         archive.seek(0)
         with tarfile.open(fileobj=archive) as tar:
-            tar.extractall(folder, filter="tar")
+            if hasattr(tarfile, "tar_filter"):
+                tar.extractall(folder, filter="tar")
+            else:  # Python 3.11.0 to 3.11.3 has no filters
+                tar.extractall(folder)
 
 
 def working_tree(root: Path) -> str:

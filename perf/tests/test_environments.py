@@ -19,19 +19,22 @@ from perf.compare.side import ROOT, Side
 from perf.tests.wheels import CELL, variant, wheel
 from perf.workloads.ids import workload
 
-OTHER = Environment("/other/bin/python", {**installed(), "torch": "2.0.0"}, ("torch",))
+
+def another() -> Environment:
+    """This environment, as it is at the moment, with another torch."""
+    return Environment("/other/bin/python", {**installed(), "torch": "2.0.0"}, ("torch",))
 
 
 def test_the_same_packages_in_another_environment_are_another_side() -> None:
     with working_tree() as tree:
-        other = inside(tree, OTHER)
-        assert (other.folder, other.python, other.here) == (tree.folder, OTHER.python, False)
+        other = inside(tree, another())
+        assert (other.folder, other.python, other.here) == (tree.folder, another().python, False)
         assert other.name == f"torch 2.0.0 (here {installed()['torch']})"
         w = workload("softmax:sdpa-forward-causal-b1-h8-kv8-n512-m512-d64-fp32")
         assert unchanged(w, tree, tree)
         assert not unchanged(w, other, tree)
     revision = Side(ROOT, "main (01234567)", commit="01234567")
-    assert inside(revision, OTHER).name.startswith("main (01234567) with torch 2.0.0")
+    assert inside(revision, another()).name.startswith("main (01234567) with torch 2.0.0")
 
 
 def test_differences_name_the_asked_ones_first() -> None:
