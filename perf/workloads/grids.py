@@ -230,7 +230,7 @@ def _cpu_default(w: Workload) -> bool:
     """Keeps forward passes to n = 2048 and a backward pass at one n, and one shape of a compiled backend, which costs 5
     to 7 s.
 
-    On 2 cores, one of them busy, all of it takes 2 minutes.
+    On 2 cores, one of them busy, all of it takes 156 s (perf/records/cpu-2026-11-30).
     """
     if not w.bare:
         once = w.treatment or w.phase == TRAINING or w.model == "vit-b16"  # attention is 5 % of ViT's step
