@@ -75,7 +75,7 @@ class ResampleNorm(nn.Module):
 
 def resample_lines(layers: Sequence[ResampleNorm], x_RV: torch.Tensor, weight_VS: torch.Tensor,
                    bias_VS: torch.Tensor) -> torch.Tensor:
-    """What each of V layers gives for x weight + bias, x being a column of `x_RV`: (V, R, F), in one product.
+    """Gives the outputs of V layers for x weight + bias, x being a column of `x_RV`: (V, R, F), in one product.
 
     Every feature is a line in x. So is its difference u x + c to the mean of all, and the variance of all is a
     parabola, mean(u²) x² + 2 mean(u c) x + mean(c²): no row has to be looked through for its moments. It is computed in

@@ -138,8 +138,8 @@ def test_a_report_without_an_error_is_right() -> None:
 
 @pytest.mark.parametrize("n", [64, 512])
 def test_each_key_decides_a_row(n: int) -> None:
-    """Without a key some row changes by half of its size; with the next one, which is hidden, many rows do by more than
-    any bound."""
+    """Some row changes by half of its size when a key is left out, and many rows change by more than any bound when the
+    next key, which is hidden, is let in."""
     q, k, v = (x.double() for x in needles(batch=1, heads=2, n=n, head_dim=64))
     told: dict[str, Any] = {"scale": 64 ** -0.5, "band": masks.CAUSAL}
     whole = eager_attend(q, k, v, **told)

@@ -1,4 +1,4 @@
-"""What GitHub's client and the webhook share: the one error that both raise, and the care for secret addresses."""
+"""GitHub's client and the webhook share one error, and the care for secret addresses."""
 from __future__ import annotations
 
 import logging

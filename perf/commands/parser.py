@@ -1,4 +1,4 @@
-"""What commands share: a parser that refuses in one line, a whole number, the evidence of a file."""
+"""Commands share a parser that refuses in one line, a type for whole numbers, and the evidence of a file."""
 from __future__ import annotations
 
 import argparse

@@ -35,8 +35,8 @@ Compare = Callable[[Side, Side, float], Verdict]  # base, head, seconds
 
 @dataclass(frozen=True)
 class Line:
-    """What is bisected: `names` after `good`, the oldest first. `what` says what they are, `side` gives the side of one
-    of them (ValueError: it can't be measured), `described` names it for a reader, in `short` briefly."""
+    """Holds what is bisected: `names` after `good`, the oldest first. `what` says what they are, `side` gives the side
+    of one of them (ValueError: it can't be measured), `described` names it for a reader, `short` does so briefly."""
 
     good: str
     names: Sequence[str]

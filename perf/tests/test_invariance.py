@@ -63,12 +63,12 @@ def test_a_thread_that_nobody_waits_for_is_found_every_time(monkeypatch: pytest.
 def test_sums_in_any_order_are_found_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
 
-    def shuffled(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, **_: Any) -> torch.Tensor:
+    def any_order(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, **_: Any) -> torch.Tensor:
         order = torch.randperm(k.shape[2], generator=generator)
         return (scale * q @ k[:, :, order].mT).softmax(-1) @ v[:, :, order]
 
     for _ in range(TIMES):
-        assert planted(monkeypatch, shuffled)["repeats"] > 0
+        assert planted(monkeypatch, any_order)["repeats"] > 0
 
 
 def test_a_sequence_that_sees_its_neighbours_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +81,11 @@ def test_a_sequence_that_sees_its_neighbours_is_found(monkeypatch: pytest.Monkey
 
 
 def test_work_that_is_split_by_the_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def split(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, **_: Any) -> torch.Tensor:
+    def two_parts(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, **_: Any) -> torch.Tensor:
         weights, part = (scale * q @ k.mT).softmax(-1), k.shape[2] // (1 + len(q))
         return weights[..., :part] @ v[:, :, :part] + weights[..., part:] @ v[:, :, part:]
 
-    differences = planted(monkeypatch, split)
+    differences = planted(monkeypatch, two_parts)
     assert 0 < differences["alone"] < 1e-5
     assert differences["repeats"] == 0
 

@@ -41,7 +41,7 @@ def test_kernels_are_read_in_the_order_in_which_they_ran() -> None:
 
 
 class CompiledKernel:
-    """As Triton's."""
+    """Stands for Triton's class of the same name."""
 
     def __init__(self, name: str, code: str, **facts: Any) -> None:
         self.name, self.hash, self.n_regs, self.n_spills = name, code, facts.get("registers"), facts.get("spills")
@@ -49,7 +49,7 @@ class CompiledKernel:
 
 
 class TritonCompileResult:
-    """As inductor's tuner's."""
+    """Stands for the class of the same name in inductor's tuner."""
 
     def __init__(self, kernel: CompiledKernel, **tile: int) -> None:
         self.kernel, self.config = kernel, SimpleNamespace(num_stages=3, num_warps=4, kwargs=tile)
