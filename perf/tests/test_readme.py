@@ -134,6 +134,22 @@ def test_every_link_of_a_page_leads_to_a_file(page):
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}, which is not there"
 
 
+STUDIES = ("000a", "000b", "001a", "001b", "002", "003")  # what must be runnable of each
+STATUS = re.compile(r"no|\[(done|a part)\]\(\.\./perf/records/\S+\).*")  # nothing is done without a record
+
+
+def test_every_row_of_the_studies_has_a_status_and_the_readme_says_the_pages_head(readme):
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    rows = {line.split()[1]: [cell.strip() for cell in line.split(" | ")] for line in page.splitlines()
+            if line.startswith("| 00")}
+    assert tuple(rows) == STUDIES
+    for name, (_, cpu, gpu, missing) in rows.items():
+        assert STATUS.fullmatch(cpu), f"{name}: {cpu}"
+        assert STATUS.fullmatch(gpu), f"{name}: {gpu}"
+        assert ": " in missing, f"{name} does not say why it lacks {missing}"
+    assert page.split("\n\n")[1] in " ".join(readme.replace("[", "").replace("](docs/studies.md)", "").split())
+
+
 def test_the_page_of_results_is_made_from_the_records():
     done = run("-m", "perf.studies.results")
     assert done.returncode == 0, done.stderr
