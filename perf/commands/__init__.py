@@ -1,1 +1,1 @@
-"""The commands of `python -m perf`, one a file."""
+"""The commands of `python -m perf`, a file a subject: each adds its commands, with their arguments, to the parser."""

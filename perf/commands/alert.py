@@ -1,14 +1,4 @@
-"""Delivers what a night or a comparison found: issues, a comment, a summary, a table, a webhook.
-
-RECORD is the JSON file that a night or `--perf-verdicts` wrote, or a folder of them, of which the newest is read.
-Without any of --issues, --comment, --summary, --annotations, --csv, --pytorch and --webhook it prints what would be
-delivered. Every message lies in --folder before it is sent. One that can't be delivered does not keep the others back.
-
-The environment gives the secrets: GITHUB_TOKEN (issues, comments) and PERF_WEBHOOK_URL; and where GitHub is:
-GITHUB_REPOSITORY, GITHUB_API_URL, GITHUB_STEP_SUMMARY, as its workflows set them.
-
-Exit codes: 0 all is delivered; 1 something is not, each with its reason; 2 refused, in one line.
-"""
+"""The commands that tell people of a change for the worse, and that accept one."""
 from __future__ import annotations
 
 import argparse
@@ -16,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 
 from perf.alerts import comment as text
@@ -23,19 +14,19 @@ from perf.alerts import exports, webhook
 from perf.alerts.deliver import Folder, deliver, messages
 from perf.alerts.network import NotDelivered
 from perf.alerts.sets import Why, acceptance
-from perf.commands.parser import whole_number
+from perf.commands.parser import Commands, command, whole_number
 from perf.compare.record import Comparison
 from perf.compare.record import load as read
-from perf.policy import owners
-from perf.policy.accepted import FILE as ACCEPTED
-from perf.policy.accepted import load
+from perf.policy import accepted, owners
 from perf.system.exit_codes import FAILED, OK
 
 FOLDER = Path(".perf/alerts")
 LARGEST = 32_000_000  # bytes of a record
+DAYS = 90  # for which a change is accepted
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
+    parser = command(commands, "alert", alert, alert.__doc__)
     parser.add_argument("record", type=Path, metavar="RECORD")
     parser.add_argument("--issues", action="store_true", help="open, update and close issues")
     parser.add_argument("--comment", type=whole_number, metavar="NUMBER", help="the pull request to comment on")
@@ -47,16 +38,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", metavar="COMMIT", help="refuse a record whose head is another")
     parser.add_argument("--repository", metavar="OWNER/NAME")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where messages lie (default: {FOLDER})")
-    parser.add_argument("--accepted", type=Path, default=ACCEPTED, metavar="FILE")
+    parser.add_argument("--accepted", type=Path, default=accepted.FILE, metavar="FILE")
     parser.add_argument("--owners", type=Path, default=owners.FILE, metavar="FILE")
     parser.add_argument("--timeout", type=whole_number, default=20, metavar="SECONDS", help="of one request")
     parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="before a second attempt")
+    parser = command(commands, "accept", accept, accept.__doc__)
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="the id of a workload, or a pattern of ids")
+    parser.add_argument("--commit", required=True, help=f'that made it slower; "{accepted.ANY}" until it is known')
+    parser.add_argument("--reason", required=True)
+    parser.add_argument("--until", type=_day, metavar="YYYY-MM-DD", default=date.today() + timedelta(days=DAYS),
+                        help=f"the last day on which this holds (default: in {DAYS} days)")
+    parser.add_argument("--file", type=Path, default=accepted.FILE, help="default: perf/policy/accepted.toml")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Raises ValueError, in one line, for what is refused."""
+def alert(options: argparse.Namespace) -> int:
+    """Delivers what a night or a comparison found: issues, a comment, a summary, a table, a webhook.
+
+    RECORD is the JSON file that a night or `--perf-verdicts` wrote, or a folder of them, of which the newest is read.
+    Without any of --issues, --comment, --summary, --annotations, --csv, --pytorch and --webhook it prints what would be
+    delivered. Every message lies in --folder before it is sent. One that can't be delivered does not keep the others
+    back.
+
+    The environment gives the secrets: GITHUB_TOKEN (issues, comments) and PERF_WEBHOOK_URL; and where GitHub is:
+    GITHUB_REPOSITORY, GITHUB_API_URL, GITHUB_STEP_SUMMARY, as its workflows set them.
+
+    Exit codes: 0 all is delivered; 1 something is not, each with its reason; 2 refused, in one line.
+    """
     comparison = _comparison(options.record, options.head)
-    entries, problems = load(options.accepted)
+    entries, problems = accepted.load(options.accepted)
     owner_rules, more = owners.load(options.owners)
     for problem in (*problems, *more):
         print(f"warning: {problem}", file=sys.stderr)
@@ -150,3 +159,26 @@ def _variable(name: str, option: str) -> str:
 def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+
+
+def accept(options: argparse.Namespace) -> int:
+    """Accepts a change for the worse, so that nobody is alerted to it: adds an entry to accepted.toml."""
+    if options.reason == "REASON":
+        raise ValueError("--reason: write why the change is accepted in place of REASON")
+    entry = accepted.Accepted(options.benchmark, options.commit, options.reason, options.until)
+    if entry.until < date.today():
+        raise ValueError(f"--until: {entry.until} is over; give a later day")
+    before = options.file.read_text(encoding="utf-8") if options.file.exists() else ""
+    after = before + entry.to_toml()
+    if entry not in accepted.read(after, date.today())[0]:  # the file was none before
+        raise ValueError(f"{options.file}: {accepted.read(before, date.today())[1][0]}")
+    options.file.write_text(after, encoding="utf-8")
+    print(f"added to {options.file}: {entry.workload}, until {entry.until}; commit it")
+    return OK
+
+
+def _day(word: str) -> date:
+    try:
+        return date.fromisoformat(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is no day; give one such as 2027-02-28") from None

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 
+from perf.commands.parser import Commands, command
 from perf.system.devices import HELP, device
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
+    parser = command(commands, "bisect", run, __doc__)
     parser.add_argument("--good", required=True, metavar="REV", help="a revision or release before the regression")
     parser.add_argument("--bad", required=True, metavar="REV", help="a revision or release after it")
     parser.add_argument("--versions", metavar="PKG", help="bisect the releases of this package")

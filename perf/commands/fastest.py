@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perf.commands.parser import Commands, command
 from perf.system.devices import HELP, device
 from perf.system.exit_codes import OK
 from perf.workloads.workload import BARE_PHASES, ITEM_BYTES
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 RECORDS = Path(__file__).parents[1] / "records"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
+    parser = command(commands, "fastest", run, __doc__)
     parser.add_argument("function", metavar="FUNCTION")
     parser.add_argument("--n", type=int, required=True, help="the length")
     parser.add_argument("--head-dim", type=int, default=64, help="default: 64")

@@ -1,32 +1,27 @@
-"""Keeps the history of every commit: adds evidence to it, shows its changes, pushes, pulls and prunes its branch.
-
-    add FILE...    puts evidence there, of the commits that it names, or of --commit
-    backfill A..B  measures commits of the past; pytest's options after --
-    show           prints what there is, what could not be read, and where each line stepped or creeps
-    push, pull     merge the folder into the branch perf-history; the branch into the folder
-    prune          forgets the old of the folder, and of the branch unless --no-branch
-
-Exit codes: 0 done; 1 something could not be read or written; 2 refused, in one line.
-"""
+"""The commands that keep the history of every commit, and publish it."""
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perf.commands.parser import read_evidence, whole_number
+from perf.commands.parser import Commands, command, read_evidence, whole_number
 from perf.system.exit_codes import FAILED, OK
 
 if TYPE_CHECKING:
     from perf.history.rows import Entry
     from perf.measure.evidence import Evidence
 
+RESULTS, NIGHTS, OUT = Path(".asv/results"), Path(".perf/nights"), Path(".site")
 
-def add(parser: argparse.ArgumentParser) -> None:
+
+def add(commands: Commands) -> None:
+    parser = command(commands, "history", history, history.__doc__)
     verbs = {"add": _add, "backfill": _backfill, "show": _show, "push": _push, "pull": _pull, "prune": _prune}
     group = parser.add_subparsers(dest="verb", required=True, metavar="|".join(verbs))
     for verb, action in verbs.items():
@@ -50,10 +45,23 @@ def add(parser: argparse.ArgumentParser) -> None:
             one.add_argument("--sample-days", type=float, default=30.0,
                              help="age of commits whose samples are; statistics stay (default: 30)")
             one.add_argument("--no-branch", action="store_true", help="the folder alone")
+    parser = command(commands, "site", site, site.__doc__)
+    parser.add_argument("--results", type=Path, help="asv's results (default: the results_dir of asv.conf.json)")
+    parser.add_argument("--nights", type=Path, default=NIGHTS, help=f"the nights' records (default: {NIGHTS})")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"the folder to write (default: {OUT})")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Raises ValueError, in one line, for what can't be done."""
+def history(options: argparse.Namespace) -> int:
+    """Keeps the history of every commit: adds evidence to it, shows its changes, pushes, pulls and prunes its branch.
+
+        add FILE...    puts evidence there, of the commits that it names, or of --commit
+        backfill A..B  measures commits of the past; pytest's options after --
+        show           prints what there is, what could not be read, and where each line stepped or creeps
+        push, pull     merge the folder into the branch perf-history; the branch into the folder
+        prune          forgets the old of the folder, and of the branch unless --no-branch
+
+    Exit codes: 0 done; 1 something could not be read or written; 2 refused, in one line.
+    """
     if options.folder is None:
         from perf.history.destination import results_dir
 
@@ -145,3 +153,31 @@ def _prune(options: argparse.Namespace) -> list[str]:
     for where, (gone, lighter, _) in pruned:
         print(f"{where}: {gone} files forgotten, the samples of {lighter}")
     return [problem for _, (_, _, problems) in pruned for problem in problems]
+
+
+def site(options: argparse.Namespace) -> int:
+    """Publishes the history as web pages that load nothing from elsewhere.
+
+        python -m perf site                      # .asv/results and .perf/nights -> .site
+        python -m http.server -d .site           # or any static server, under any path
+
+    Exit codes: 0 published; 1 there is a history, and asv's pages of it are missing; 2 refused, in one line.
+    """
+    from perf.web.site import build
+
+    config = _config(Path("asv.conf.json"))
+    results = options.results or Path(config.get("results_dir", RESULTS))
+    problems, whole = build(config, Path.cwd(), results, options.nights, options.out)
+    for problem in problems:
+        print(f"python -m perf site: {problem}", file=sys.stderr)
+    print(options.out / "index.html")
+    return OK if whole or not (results / "benchmarks.json").exists() else FAILED
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(f"no {path} here; run it where that file stands") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None

@@ -12,12 +12,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from perf.commands.parser import whole_number
+from perf.commands.parser import Commands, command, whole_number
 from perf.system.devices import HELP
 from perf.system.exit_codes import FAILED, OK
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
+    parser = command(commands, "invariance", run, __doc__)
     parser.add_argument("variants", metavar="VARIANT", nargs="*", help="such as softmax:sdpa (default: all)")
     parser.add_argument("--device", help=HELP)
     parser.add_argument("--dtype", help="fp32, bf16 or fp16 (default: bf16 on a GPU, fp32 on a CPU)")

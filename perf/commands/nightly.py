@@ -20,13 +20,15 @@ import importlib.util
 import signal
 from pathlib import Path
 
+from perf.commands.parser import Commands, command
 from perf.nightly.process import LOCK, hold, stop
 from perf.workloads.workload import GRIDS
 
 NIGHTS, WORK, BUDGET = Path(".perf/nights"), Path(".perf/nightly"), 7200.0
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
+    parser = command(commands, "nightly", run, __doc__)
     parser.add_argument("--device", help="to measure on (default: cuda if there is one, else cpu)")
     parser.add_argument("--grid", choices=GRIDS, default="default", help="how much to measure (default: default)")
     parser.add_argument("--budget", type=_seconds, default=BUDGET, metavar="SECONDS",

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from perf.measure.evidence import Evidence
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what a command is added to
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,6 +21,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
+
+
+def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str | None) -> Parser:
+    """Adds a command that `run` carries out, and returns its parser. --help shows its text."""
+    text = inspect.cleandoc(text or "")
+    one = commands.add_parser(name, help=text.splitlines()[0], description=text)
+    one.set_defaults(run=run)
+    return one
 
 
 def whole_number(word: str) -> int:

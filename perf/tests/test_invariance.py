@@ -61,7 +61,11 @@ def test_a_thread_that_nobody_waits_for_is_found_every_time(monkeypatch: pytest.
         threads[-1].start()
         return out
 
-    monkeypatch.setattr(invariance, "_let_late_work_end", lambda device: [thread.join() for thread in threads])
+    def wait(device: object) -> None:
+        for thread in threads:
+            thread.join()
+
+    monkeypatch.setattr(invariance, "_let_late_work_end", wait)
     for _ in range(TIMES):
         assert planted(monkeypatch, late)["repeats"] > 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.__main__ import COMMANDS, main
+from perf.__main__ import main, parser
 from perf.alerts.issue import LABEL
 from perf.measure.machine import LOCKED
 
@@ -24,7 +24,7 @@ def settings(name: str) -> list[str]:
 @pytest.mark.parametrize("name", ["runner.md", "alerts.md"])
 def test_the_commands_exist(name):
     text = (DOCS / name).read_text(encoding="utf-8")
-    assert set(re.findall(r"python -m perf (\w+)", text)) <= set(COMMANDS)
+    assert set(re.findall(r"python -m perf (\w+)", text)) <= set(parser()[1])
     for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (DOCS / link).exists(), link
     for path in re.findall(r"`((?:perf|\.github|docs)/[\w./-]+\.\w+)`", text):
