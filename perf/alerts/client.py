@@ -23,9 +23,9 @@ from github.IssueComment import IssueComment
 from requests import RequestException
 from urllib3.exceptions import MaxRetryError
 
+from perf.alerts.deliver import LONGEST_WAIT, LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.issue import LABEL
 from perf.alerts.markdown import plain
-from perf.alerts.network import LONGEST_WAIT, LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.sets import Marker
 from perf.verdict.words import many
 

@@ -1,15 +1,19 @@
-"""Delivers the messages of a comparison: each is written to a folder first, so that none is lost."""
+"""Delivers the messages of a comparison: each is written to a folder first, so that none is lost.
+
+What sends them (client.py, webhook.py) shares one error here, and the care for secret addresses.
+"""
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from perf.alerts import issue
-from perf.alerts.network import NotDelivered
 from perf.alerts.sets import Action, Marker, Why, plan
 from perf.compare.record import Comparison
 from perf.policy.owners import Owners
@@ -18,6 +22,29 @@ if TYPE_CHECKING:
     from perf.alerts.client import GitHub
 
 T = TypeVar("T")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LONGEST_WAIT = 300  # seconds that an answer may ask to wait
+
+
+class NotDelivered(Exception):
+    """Raised when something was not delivered, with the reason in one line."""
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keeps urllib3 from logging an address that it tries again: a webhook's is a secret."""
+    log = logging.getLogger("urllib3.connectionpool")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def cause(error: Exception) -> str:
+    """Names what broke a connection, without the address: "ReadTimeoutError"."""
+    inner = error.args[0] if error.args else None
+    return type(getattr(inner, "reason", None) or error).__name__
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from perf.alerts.markdown import code, plain, sparkline
 from perf.alerts.sets import Action, Set, Trouble, Why
 from perf.alerts.table import ordered, table
 from perf.compare.record import Comparison, Finding
+from perf.compare.row import ALARMS
 from perf.policy.owners import Owner, Owners
-from perf.report.counts import ALARMS
 from perf.report.units import change_in_percent
 from perf.verdict.words import many
 

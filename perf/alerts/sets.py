@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 from perf.alerts.table import ordered
 from perf.compare.record import Comparison, Finding
+from perf.compare.row import ALARMS
 from perf.policy.accepted import Accepted, accepted
-from perf.report.counts import ALARMS
 from perf.system.tools import group_by
 
 CLEAR = ("ok", "improved")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from perf.alerts import markdown
 from perf.alerts.markdown import code
+from perf.compare import row
 from perf.compare.record import Finding
-from perf.report import counts as verdicts
+from perf.compare.row import ALARMS, PRESSING
 from perf.report import units
-from perf.report.counts import ALARMS, PRESSING
 from perf.report.units import change_in_percent
 
 SHOWN, FOLDED = 10, 40  # rows; GitHub takes 65536 characters
@@ -74,10 +74,10 @@ def change(f: Finding) -> str:
 
 def counts(findings: Iterable[Finding]) -> str:
     """Writes "40 benchmarks: 1 regressed, 39 ok", each by the worst word of its figures; in the terminal's order."""
-    return verdicts.counts(verdicts.worst_words(findings))
+    return row.counts(row.worst_words(findings))
 
 
 def mean(findings: Iterable[Finding]) -> str | None:
     """Writes the mean of the times' ratios; None without any."""
     ratios = [f.ratio for f in findings if f.figure == "time" and f.ratio]
-    return verdicts.mean(ratios) if ratios else None
+    return row.mean(ratios) if ratios else None

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from perf.alerts.comment import verdict
+from perf.alerts.deliver import LONGEST_WAIT, LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.markdown import plain
-from perf.alerts.network import LONGEST_WAIT, LOOPBACK, NotDelivered, cause, unlogged
 from perf.alerts.sets import Why, alarms
 from perf.compare.record import Comparison, Finding
 from perf.report.units import change_in_percent

@@ -9,7 +9,7 @@ Eight a group, after what limits them, because a machine's clock rates, memory a
     memory     copies, elementwise work, norms, a softmax, a reduction, a gather
     launch     many kernels of next to no work each, whose time is that of starting them
 
-A benchmark belongs to the group that limits it (perf/verdict/control_groups.py). Nothing here reads attention/, models/
+A benchmark belongs to the group that limits it (perf/verdict/nights.py). Nothing here reads attention/, models/
 or an option: inputs are seeded, sizes are written down. Whoever edits anything that a time depends on raises VERSION:
 it is part of the names, so that a new series starts. perf/tests/test_controls.py holds this file's hash.
 """

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from perf.alerts import comment as text
 from perf.alerts import exports, webhook
-from perf.alerts.deliver import Folder, deliver, messages
-from perf.alerts.network import NotDelivered
+from perf.alerts.deliver import Folder, NotDelivered, deliver, messages
 from perf.alerts.sets import Why, acceptance
 from perf.commands.parser import Commands, command, whole_number
 from perf.compare.record import Comparison

@@ -30,9 +30,8 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perf.compare.bisect import SECONDS, bisect, commits, comparing
+    from perf.compare.bisect import SECONDS, bisect, commits, comparing, releases
     from perf.compare.project import root
-    from perf.compare.releases import releases
     from perf.workloads.ids import workload
 
     w, place = workload(options.benchmark), device(options.device)

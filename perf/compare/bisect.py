@@ -1,6 +1,6 @@
 """Bisection by live pairs: which commits, or releases, after a good one made a benchmark slower.
 
-    line = commits("v1", "main", root)                # or perf.compare.releases.releases(...)
+    line = commits("v1", "main", root)                # or releases("torchao", "0.14", "0.18", root)
     code = bisect(line, comparing(workload, device), seconds)
 
 Every one is compared with the good end; each one found, with the one before it.
@@ -8,18 +8,21 @@ Every one is compared with the good end; each one found, with the one before it.
 from __future__ import annotations
 
 import math
+import subprocess
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from packaging.version import InvalidVersion, Version
 
 from perf.compare import live
-from perf.compare.checkout import checkout, resolve
+from perf.compare.checkout import checkout, resolve, working_tree
+from perf.compare.environments import inside, pip, with_versions
 from perf.compare.project import project
 from perf.compare.side import ROOT, Side
 from perf.system import exit_codes, git
@@ -180,3 +183,42 @@ def differs(verdict: Verdict) -> bool:
     """Tells whether time or counters say so; a part of a regression need not be one by itself."""
     span = interval(verdict)
     return verdict.word in ("regressed", "improved") or (span is not None and not span[0] <= 1 <= span[1])
+
+
+def releases(package: str, good: str, bad: str, root: Path, *, pre: bool = False) -> Line:
+    """Lists the releases after `good` up to `bad` that the index offers; with `pre`, pre-releases too.
+
+    Raises ValueError, in one line, for a package or release that the index doesn't have.
+    """
+    offered = sorted(map(Version, _offered(package, root, pre=pre)))
+    first, last = (_chosen(package, name, offered) for name in (good, bad))
+    names = [str(one) for one in offered if first < one <= last]
+    if not names:
+        raise ValueError(f"{package} {bad} is no later than {good}; give an older --good")
+
+    @contextmanager
+    def side(name: str) -> Iterator[Side]:
+        environment = with_versions([f"{package}=={name}"], root)
+        with working_tree(root) as tree:
+            yield inside(tree, environment)
+
+    return Line(str(first), names, f"releases of {package}", side, lambda name: f"{package} {name}")
+
+
+def _offered(package: str, root: Path, *, pre: bool) -> list[str]:
+    """Asks the index."""
+    words = [*pip(with_versions([], root).python), "index", "versions", package, *(["--pre"] if pre else [])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("Available versions:"):
+            return [name.strip() for name in line.partition(":")[2].split(",")]
+    errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    raise ValueError(f"pip finds no releases of {package}: {(errors or ['no reason given'])[-1]}")
+
+
+def _chosen(package: str, name: str, offered: Sequence[Version]) -> Version:
+    try:
+        return next(one for one in offered if one == Version(name))
+    except (StopIteration, InvalidVersion):
+        newest = ", ".join(map(str, offered[-5:]))
+        raise ValueError(f"the index offers no {package} {name}; the newest are {newest}") from None

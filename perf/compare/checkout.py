@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from perf.compare.build import build
-from perf.compare.project import Project, project
+from perf.compare.project import Project, build, project
 from perf.compare.side import PACKAGES, ROOT, Side
 from perf.system import git
 

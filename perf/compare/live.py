@@ -1,4 +1,8 @@
-"""Compares two sides by live pairs, by the committed thresholds."""
+"""Compares two sides by live pairs, by the committed thresholds and the spreads that this machine has shown.
+
+`.perf/spreads.jsonl` keeps the spreads of launch pairs from run to run. A line is one benchmark of one run, on one
+machine and device; the newest runs of a benchmark count.
+"""
 from __future__ import annotations
 
 import atexit
@@ -6,6 +10,8 @@ import functools
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -13,11 +19,16 @@ from perf.compare import pairs
 from perf.compare.nursery import AVAILABLE, Nursery
 from perf.compare.process import variables
 from perf.compare.side import ROOT, Side
-from perf.compare.spreads import FILE as SPREADS
-from perf.compare.spreads import Spreads
+from perf.measure import machine
 from perf.policy.thresholds import FILE, Thresholds, thresholds
+from perf.system import files
+from perf.verdict import spread
+from perf.verdict.spread import Spread
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
+
+SPREADS = Path(".perf/spreads.jsonl")
+NEWEST = 4  # runs of a benchmark that count
 
 # Workloads of one variant, base, head, seconds -> a verdict on each.
 Compare = Callable[[Sequence[Workload], Side, Side, float], Iterable[tuple[Workload, Verdict]]]
@@ -42,10 +53,32 @@ def kind(device: torch.device | str) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+class Spreads:
+    """Reads what `path` holds of this machine and `device`; a line that can't be read is not known."""
+
+    def __init__(self, path: Path, device: torch.device | str) -> None:
+        self.path, self.place = path, f"{machine.identity()} {device}"
+        runs: dict[str, list[Spread]] = {}
+        for one in files.records(path):
+            try:
+                if one["place"] == self.place:
+                    runs.setdefault(one["benchmark"], []).append(Spread(**one["spread"]))
+            except (TypeError, KeyError):
+                continue
+        self.earlier = {name: sum(spreads[-NEWEST:-1], spreads[-1]) for name, spreads in runs.items()}
+
+    def keep(self, cases: Iterable[pairs.Case]) -> None:
+        """Adds the spread of each case's pairs to the file."""
+        spreads = {case.workload.id: one for case in cases if (one := spread.of(case.ratios))}
+        if spreads:
+            files.append(self.path, *({"place": self.place, "benchmark": name, "spread": asdict(one)}
+                                      for name, one in spreads.items()))
+
+
 @functools.cache
 def nursery(device: str) -> Nursery | None:
-    """What forks this process's workers for a device; None on a CPU, where each pair has to draw its own layout of
-    memory, and where no fork could use the GPU, which is said."""
+    """Returns what forks this process's workers for a device. It is None on a CPU, where each pair has to draw its own
+    layout of memory, and where no fork could use the GPU: a line on stderr says so."""
     if device == "cpu" or not AVAILABLE:
         return None
     try:
@@ -58,7 +91,7 @@ def nursery(device: str) -> Nursery | None:
 
 
 def comparing(device: torch.device, among: int = 1) -> Compare:
-    """Live pairs on the device, whose progress goes to stderr; `among`: as in `settings`."""
+    """Returns a comparison by live pairs on the device, whose progress goes to stderr; `among`: as in `settings`."""
     machine, spreads = kind(device), Spreads(SPREADS, device)
 
     def compare(workloads: Sequence[Workload], base: Side, head: Side,

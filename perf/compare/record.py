@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from perf.compare.row import WORDS, Row
 from perf.system import files
+from perf.system.tools import first_line
 
 SCHEMA = 1
 OUTCOMES = ("ok", "failed", "skipped")
@@ -168,7 +169,7 @@ class Comparison:
         except KeyError as error:
             raise ValueError(f"{error} is missing") from None
         except (AttributeError, TypeError, RecursionError) as error:
-            raise ValueError(str(error).splitlines()[0]) from None
+            raise ValueError(first_line(error)) from None
 
     def save(self, path: Path) -> None:
         """Writes all of it or nothing, so that a killed night leaves the file as it was."""

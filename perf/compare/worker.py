@@ -37,6 +37,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from perf.system.tools import first_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -202,11 +204,6 @@ def _injected(call: Callable[[], Any]) -> Callable[[], Any]:
     return inject.wrap(call, spec)
 
 
-def line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _own_packages() -> None:
     """Raises ImportError where another package than this side's would be measured: an installed one."""
     packages = list(Path.cwd().glob("*/__init__.py"))
@@ -247,7 +244,7 @@ def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
             worker = worker or _start(device)
             answer = worker.answer(request)
         except Exception as error:  # of the measured code: any
-            answer = {"failed": f"{type(error).__name__}: {line(error)}"}
+            answer = {"failed": f"{type(error).__name__}: {first_line(error)}"}
         print(json.dumps(answer), file=answers, flush=True)
 
 

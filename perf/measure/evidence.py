@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.measure import machine
-from perf.system import lines
+from perf.system import files
 from perf.workloads.workload import Workload
 
 SCHEMA = 4
@@ -90,7 +90,7 @@ class Writer:
 
     def append(self, evidence: Evidence) -> None:
         described = {"kind": "machine", "schema": SCHEMA, "id": machine.identity(), **machine.fingerprint()}
-        lines.append(self.path, *([] if self._started else [described]), evidence.record())
+        files.append(self.path, *([] if self._started else [described]), evidence.record())
         self._started = True
 
 
@@ -106,7 +106,7 @@ def machines(path: Path) -> dict[str, dict[str, Any]]:
 
 def _read(path: Path) -> Iterator[Evidence | dict[str, Any]]:
     broken: list[tuple[int, Exception]] = []
-    for number, record in lines.read(path):
+    for number, record in files.read(path):
         try:
             if isinstance(record, ValueError):
                 raise record

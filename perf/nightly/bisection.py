@@ -24,11 +24,10 @@ from perf.compare.closure import fingerprint
 from perf.compare.record import Finding
 from perf.compare.side import ROOT, Side
 from perf.nightly.compare import finding
-from perf.nightly.folder import BISECTED, COMPARED, append, lines, write
 from perf.nightly.night import Night, acceptance
 from perf.nightly.process import stop
-from perf.nightly.steps import Skipped
-from perf.system import git
+from perf.nightly.steps import BISECTED, COMPARED, Skipped, write
+from perf.system import files, git
 from perf.system.devices import device
 from perf.system.tools import group_by
 from perf.verdict.search import Found, Step, search
@@ -42,7 +41,7 @@ MOST = 3  # commits that are named beside the first
 def bisection(night: Night) -> None:
     """Searches the commit of each regression that is not accepted, the worst first."""
     slower, why, spent = {}, acceptance(), 0.0
-    for line in lines(night.folder.path / COMPARED):
+    for line in files.records(night.folder.path / COMPARED):
         spent += line["seconds"]
         one = finding(line)
         if one.word == "regressed" and why(one) is None:
@@ -59,7 +58,7 @@ def bisection(night: Night) -> None:
 def commits(night: Night) -> dict[str, dict[str, Any]]:
     """Reads the commit of each benchmark: `since` and `why`, and the commit's `author` and `subject`."""
     return {line["benchmark"]: line | (_described(night.root, line["since"]) if line["since"] else {})
-            for line in lines(night.folder.path / BISECTED)}
+            for line in files.records(night.folder.path / BISECTED)}
 
 
 def with_commits(findings: list[Finding], commits: Mapping[str, Mapping[str, Any]], otherwise: str) -> list[Finding]:
@@ -99,7 +98,7 @@ class Blame:
 def main(request: Path, results: Path, root: Path = ROOT) -> None:
     """Searches what the request asks for and the results lack, as long as there is time."""
     job = json.loads(request.read_text(encoding="utf-8"))
-    before = {line["benchmark"]: line for line in lines(results)}
+    before = {line["benchmark"]: line for line in files.records(results)}
     place = device(job["device"])
     end = time.monotonic() + job["seconds"] - sum(line["seconds"] for line in before.values())
     searches = [(one["good"], workload(one["benchmark"])) for one in job["wanted"] if one["benchmark"] not in before]
@@ -120,7 +119,8 @@ def main(request: Path, results: Path, root: Path = ROOT) -> None:
                                              culprits)
         except Late:
             return
-        append(results, {"benchmark": name, "since": one.since, "why": one.why, "seconds": time.monotonic() - start})
+        files.append(results, {"benchmark": name, "since": one.since, "why": one.why,
+                               "seconds": time.monotonic() - start})
         culprits += [one.since] if one.since else []
         print(f"  {one.since}: {one.why}", flush=True)
 

@@ -20,9 +20,9 @@ from perf.compare.closure import unchanged
 from perf.compare.record import Finding
 from perf.compare.row import Row
 from perf.compare.side import ROOT, Side
-from perf.nightly.folder import append, lines
 from perf.nightly.process import stop
 from perf.policy.thresholds import Thresholds
+from perf.system import files
 from perf.system.tools import group_by
 from perf.verdict.verdict import Verdict
 from perf.workloads.ids import workload
@@ -50,19 +50,19 @@ def main(request: Path, results: Path, root: Path = ROOT) -> None:
     """Compares what the request asks for and the results lack."""
     job = json.loads(request.read_text(encoding="utf-8"))
     before = findings(results)
-    spent = sum(line["seconds"] for line in lines(results))
+    spent = sum(line["seconds"] for line in files.records(results))
     requests = [each for fields in job["wanted"] if (each := Request(**fields)).benchmark not in before
                 or before[each.benchmark].word == AGAIN]
     bases = {each.benchmark: each.base for each in requests}
     for one, ratios, seconds in decide(requests, job["device"], job["seconds"] - spent, root):
-        append(results, {"finding": asdict(one), "base": bases[one.benchmark], "ratios": list(ratios),
+        files.append(results, {"finding": asdict(one), "base": bases[one.benchmark], "ratios": list(ratios),
                          "seconds": seconds})
         print(f"{one.benchmark}: {one.word}: {one.why}", flush=True)
 
 
 def findings(results: Path) -> dict[str, Finding]:
     """Reads the findings by benchmark."""
-    return {one.benchmark: one for one in map(finding, lines(results))}
+    return {one.benchmark: one for one in map(finding, files.records(results))}
 
 
 def finding(line: Mapping[str, Any]) -> Finding:

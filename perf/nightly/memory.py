@@ -9,7 +9,7 @@ from typing import Any
 
 from perf.measure.evidence import Evidence
 from perf.measure.machine import TOLD_ONLY
-from perf.nightly.folder import write
+from perf.nightly.steps import write
 from perf.system.tools import first_line
 from perf.verdict.nightly import Suspect, recorded
 from perf.verdict.nights import Measured

@@ -14,7 +14,7 @@ from perf.alerts import sets
 from perf.alerts.sets import Why
 from perf.compare.record import Comparison, load
 from perf.nightly import process
-from perf.nightly.folder import Folder
+from perf.nightly.steps import Folder
 from perf.policy import accepted
 
 STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint

@@ -12,11 +12,10 @@ from perf.compare.record import Comparison, Finding
 from perf.history import place
 from perf.history.rows import load
 from perf.nightly import bisection, compare, screen, verdict
-from perf.nightly.folder import COMPARED, Result
 from perf.nightly.measure import rows
 from perf.nightly.night import Night, command, words
 from perf.nightly.process import status
-from perf.nightly.steps import Skipped
+from perf.nightly.steps import COMPARED, Result, Skipped
 from perf.system.tools import group_by
 from perf.verdict.verdict import family
 

@@ -13,11 +13,10 @@ from perf.compare.checkout import resolve
 from perf.compare.record import Comparison
 from perf.nightly import measure
 from perf.nightly.bisection import bisection
-from perf.nightly.folder import Folder, Result, take
 from perf.nightly.night import Machine, Night, Options
 from perf.nightly.publish import alert, save, site
 from perf.nightly.screen import launches, learn, screen
-from perf.nightly.steps import Job, run
+from perf.nightly.steps import Folder, Job, Result, run, take
 from perf.nightly.verdict import DECIDED, verdict
 from perf.system import exit_codes, git
 

@@ -24,15 +24,14 @@ from perf.measure.fitness import Watch
 from perf.measure.sampling import sample
 from perf.measure.unfit import unfit
 from perf.nightly import compare, memory
-from perf.nightly.folder import COMPARED, append, lines, write
 from perf.nightly.measure import one_pass, rows
 from perf.nightly.night import Night, acceptance
-from perf.nightly.steps import Skipped
+from perf.nightly.steps import COMPARED, Skipped, write
 from perf.policy.thresholds import Thresholds
+from perf.system import files
 from perf.system.tools import first_line, group_by
-from perf.verdict.control_groups import groups
 from perf.verdict.nightly import Look, Suspect, screened
-from perf.verdict.nights import LAUNCHES, Measured
+from perf.verdict.nights import LAUNCHES, Measured, groups
 from perf.verdict.screen import FEWEST
 from perf.verdict.verdict import Verdict
 from perf.verdict.words import many
@@ -84,7 +83,7 @@ def learn(night: Night) -> None:
     screening = result(night)
     suspects = {one.benchmark: one for one in (*screening["suspects"], *screening["audits"])} if screening else {}
     pairs, regressions, why = [], [], acceptance()
-    for line in lines(night.folder.path / COMPARED):
+    for line in files.records(night.folder.path / COMPARED):
         finding = compare.finding(line)
         if finding.word == "regressed" and why(finding) is None:
             regressions.append(finding.benchmark)
@@ -128,7 +127,7 @@ def _suspect(record: dict[str, Any]) -> Suspect:
 def main(device: torch.device, launch: int, results: Path, all_controls: Sequence[controls.Control]) -> None:
     """Measures the controls. What can't be measured, or only by an unfit machine, is left out: the decision does with
     fewer."""
-    before = {(line["control"], line["launch"]) for line in lines(results)}
+    before = {(line["control"], line["launch"]) for line in files.records(results)}
     timer, watch = clock(device), Watch(device)
     for control in all_controls:
         if (control.name, launch) in before:
@@ -143,14 +142,14 @@ def main(device: torch.device, launch: int, results: Path, all_controls: Sequenc
         if reason := unfit(watch.end()):
             print(f"{control.name}: {reason}", flush=True)
             continue
-        append(results, {"control": control.name, "launch": launch, "seconds": samples.median})
+        files.append(results, {"control": control.name, "launch": launch, "seconds": samples.median})
         print(f"{control.name}: {samples.median:.3e} s", flush=True)
 
 
 def control_medians(results: Path) -> dict[str, list[float]]:
     """Reads the medians of each control's launches, by its name."""
     return {name: [line["seconds"] for line in group]
-            for name, group in group_by(lines(results), lambda line: line["control"]).items()}
+            for name, group in group_by(files.records(results), lambda line: line["control"]).items()}
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ from perf.history import figures
 from perf.measure.evidence import Evidence
 from perf.nightly import compare, screen
 from perf.nightly.compare import Request
-from perf.nightly.folder import COMPARED, write
 from perf.nightly.measure import rows
 from perf.nightly.night import Night, acceptance
-from perf.nightly.steps import Skipped, Unfit
+from perf.nightly.steps import COMPARED, Skipped, Unfit, write
 from perf.verdict.nightly import Suspect
 from perf.verdict.verdict import Verdict
 

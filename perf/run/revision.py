@@ -17,10 +17,9 @@ from perf.compare import environments, live, pairs, project
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import unchanged
 from perf.compare.listing import listed
+from perf.compare.live import SPREADS, Spreads
 from perf.compare.row import Row
 from perf.compare.side import Side
-from perf.compare.spreads import FILE as SPREADS
-from perf.compare.spreads import Spreads
 from perf.run.options import Settings
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload

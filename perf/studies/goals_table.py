@@ -13,7 +13,7 @@ from typing import Any
 from perf.studies.contrast import Contrast, used
 from perf.studies.measuring import Measurement
 from perf.studies.quantised_goals import Models, image, pairs, quantised, unquantised
-from perf.system.lines import open_bytes
+from perf.system.files import open_bytes
 from perf.workloads.workload import Workload
 
 RECORDS = Path(__file__).parents[1] / "records"

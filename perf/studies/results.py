@@ -16,7 +16,7 @@ from perf.report import variants
 from perf.report.table import groups, table
 from perf.studies import goals_table
 from perf.studies.quantised_goals import Models
-from perf.system.lines import open_bytes
+from perf.system.files import open_bytes
 
 RECORDS = Path(__file__).parents[1] / "records"
 KERNELS = RECORDS / "h200-2026-11-23" / "quick-grid.jsonl.gz"

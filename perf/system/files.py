@@ -1,12 +1,26 @@
-"""Writes files at once: whoever reads meanwhile, or after a kill, sees the old file or the new one."""
+"""Files that outlive what happens to them. Text is written at once: whoever reads meanwhile, or after a kill, sees the
+old file or the new one. A file of JSON lines grows line by line, each with its checksum and on the disk once `append`
+returns.
+
+Several processes may append to one file. A kill or a power cut leaves at most one line without its end, the last: it is
+left out, with a warning.
+"""
 from __future__ import annotations
 
+import fcntl
+import gzip
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+SEAL = ', "crc": "'  # and eight hex digits of the text before it: the last item of a line
 
 
 def write(path: Path, text: str) -> None:
@@ -28,3 +42,103 @@ def beside(folder: Path) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sealed(record: Mapping[str, Any]) -> str:
+    """Writes a record as a line, without its end, that carries its checksum."""
+    text = json.dumps(record)[:-1]
+    return f'{text}{SEAL}{zlib.crc32(text.encode()):08x}"}}'
+
+
+def unsealed(line: bytes) -> dict[str, Any]:
+    """Reads a line. Raises ValueError for what is no record, or no longer the one that was written.
+
+    A line without a checksum, of an earlier version or edited by hand, is taken as it is.
+    """
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise ValueError("not text") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError("no record")
+    if (crc := record.pop("crc", None)) is not None:
+        text, _, _ = line.rpartition(SEAL.encode())
+        if crc != f"{zlib.crc32(text):08x}":
+            raise ValueError("its checksum is another, so it was changed")
+    return record
+
+
+def append(path: Path, *records: Mapping[str, Any]) -> None:
+    """Appends lines, and returns when the disk has them. Raises OSError where they can't be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _mend(path, file)
+        file.write("".join(f"{sealed(record)}\n" for record in records).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _mend(path: Path, file: IO[bytes]) -> None:
+    """Ends the last line if only its end is missing, and takes it away if more is."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return
+    file.seek(size - 1)
+    if file.read() == b"\n":
+        return
+    file.seek(0)
+    last = file.read().rpartition(b"\n")[2]
+    if _is_cut(last):
+        _warn(path)
+        file.truncate(size - len(last))
+    else:
+        file.write(b"\n")
+
+
+def read(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """Yields number and record of each line, or the error that says why it is none. A name in .gz is decompressed.
+
+    Raises ValueError for a compressed file that is broken.
+    """
+    with open_bytes(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield number, unsealed(line)
+                except ValueError as error:
+                    if _is_cut(line):
+                        _warn(path)
+                    else:
+                        yield number, error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: not evidence: {error}") from error
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the records of a file that can be read; none where there is no file."""
+    for _, record in read(path) if path.exists() else ():
+        if isinstance(record, dict):
+            yield record
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Opens a file of lines to be read; one that ends in .gz is decompressed on the way."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _is_cut(line: bytes) -> bool:
+    """Tells whether a line is only the beginning of one, or zeros: a disk's room for what it had yet to write."""
+    if line.endswith(b"\n") or line.strip(b"\0")[:1] not in (b"", b"{"):
+        return False
+    try:
+        unsealed(line)
+    except ValueError:
+        return True
+    return False
+
+
+def _warn(path: Path) -> None:
+    warnings.warn(f"{path}: its last line was cut off while it was written, so that row is left out", stacklevel=3)

@@ -16,7 +16,7 @@ from asv.environment import EnvironmentUnavailable
 from perf.history import asv_environment, matrix
 from perf.history.rows import load
 from perf.history.series import FIGURES
-from perf.system.lines import sealed, unsealed
+from perf.system.files import sealed, unsealed
 from perf.workloads import grids as workloads
 
 ROOT = Path(__file__).parents[2]

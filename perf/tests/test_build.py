@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from perf.compare.build import FOLDER
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.pairs import compare
-from perf.compare.project import project
+from perf.compare.project import BUILDS, project
 from perf.compare.side import ROOT, Side
 from perf.tests.repositories import git
 from perf.verdict.verdict import Thresholds
@@ -54,7 +53,7 @@ class Repository:
 
 def test_each_tree_is_built_once_and_the_working_tree_too(tmp_path: Path) -> None:
     made = Repository(tmp_path / "mine", COPY)
-    log = made.root / FOLDER / ".." / "log"
+    log = made.root / BUILDS / ".." / "log"
     for _ in range(2):
         with checkout("main", made.root) as side, working_tree(made.root) as tree:
             assert (side.folder / "fast" / "__init__.py").exists()
@@ -79,7 +78,7 @@ def test_what_can_t_be_built_is_missing_and_says_why(tmp_path: Path, command: st
     made = Repository(tmp_path / "mine", command, seconds)
     with checkout("main", made.root) as side:
         assert side.missing == reason
-    assert not list((made.root / FOLDER).iterdir())  # it is tried again
+    assert not list((made.root / BUILDS).iterdir())  # it is tried again
 
 
 def test_a_missing_side_makes_each_benchmark_missing() -> None:

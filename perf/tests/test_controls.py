@@ -11,7 +11,7 @@ import torch
 
 from perf.bench import controls
 from perf.measure.clocks import clock
-from perf.verdict.control_groups import groups
+from perf.verdict.nights import groups
 from perf.workloads.grids import grid
 
 CPU = torch.device("cpu")

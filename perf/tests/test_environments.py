@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf.compare import releases as releases_of
-from perf.compare.bisect import bisect, comparing
+from perf.compare.bisect import bisect, comparing, releases
 from perf.compare.checkout import working_tree
 from perf.compare.closure import unchanged
 from perf.compare.environments import Environment, differences, inside, installed, interpreter, with_versions
 from perf.compare.record import Comparison
-from perf.compare.releases import releases
 from perf.compare.side import ROOT, Side
 from perf.tests.wheels import CELL, variant, wheel
 from perf.workloads.ids import workload
@@ -61,7 +59,7 @@ def test_an_interpreter_that_can_t_measure_is_refused(tmp_path: Path) -> None:
 
 
 def test_releases_lie_between_two_that_the_index_offers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(releases_of, "_offered", lambda *_, **__: ["1.10", "1.9", "1.2", "1.0"])
+    monkeypatch.setattr("perf.compare.bisect._offered", lambda *_, **__: ["1.10", "1.9", "1.2", "1.0"])
     line = releases("stub", "1.0.0", "1.10", ROOT)
     assert (line.good, line.names, line.described("1.9")) == ("1.0", ["1.2", "1.9", "1.10"], "stub 1.9")
     assert refusal(releases, "stub", "1.0", "1.3", ROOT) == (

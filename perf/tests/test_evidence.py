@@ -12,7 +12,7 @@ import pytest
 
 from perf.measure import evidence, machine
 from perf.measure.evidence import Evidence, Writer, load, machines
-from perf.system.lines import open_bytes, sealed
+from perf.system.files import open_bytes, sealed
 from perf.tests import repositories
 from perf.workloads.workload import Workload
 

@@ -18,10 +18,10 @@ from perf.compare.side import Side
 from perf.measure.evidence import Evidence, Writer
 from perf.nightly import bisection, compare, measure, night, publish
 from perf.nightly.bisection import LATE, with_commits
-from perf.nightly.folder import Folder, Result, append, lines
 from perf.nightly.schedule import MEASURE, all_measured, exit_code, head_commit
+from perf.nightly.steps import Folder, Result
 from perf.nightly.verdict import failures, findings, last_quiet
-from perf.system import exit_codes
+from perf.system import exit_codes, files
 from perf.tests.comparisons import FA2, SDPA, SINCE, bisected, comparison, finding, nobody
 from perf.verdict.search import Found, Step
 from perf.verdict.verdict import Verdict
@@ -162,7 +162,7 @@ def test_the_last_good_row_of_each_benchmark_counts(tmp_path):
 def test_a_comparison_that_the_machine_spoiled_is_made_again(tmp_path):
     path = tmp_path / "compared.jsonl"
     for word in ("invalid", "ok"):
-        append(path, {"finding": json.loads(json.dumps(vars(finding(word)))), "seconds": 1.0})
+        files.append(path, {"finding": json.loads(json.dumps(vars(finding(word)))), "seconds": 1.0})
         assert compare.findings(path) == {SDPA: finding(word)}
 
 
@@ -290,7 +290,7 @@ def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path,
     request.write_text(json.dumps({"device": "cpu", "seconds": 60.0, "bad": commits[7], "wanted": wanted}))
     bisection.main(request, results, tmp_path)
     bisection.main(request, results, tmp_path)  # all is known
-    first, second = lines(results)
+    first, second = files.records(results)
     assert (first["benchmark"], first["since"], first["why"]) == (CELL.id, commits[5], "")
     assert (second["benchmark"], second["since"]) == (other.id, None)
     assert second["why"].startswith("not bisected: no commit of")

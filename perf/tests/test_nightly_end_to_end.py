@@ -16,7 +16,7 @@ import pytest
 
 from perf.compare.record import load
 from perf.history.rows import load as load_history
-from perf.nightly.folder import lines
+from perf.system import files
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def edit(path, before, after):
 
 
 def measured(path):
-    return [line for line in lines(path) if line.get("kind") != "machine"]
+    return [line for line in files.records(path) if line.get("kind") != "machine"]
 
 
 class Nightly:
@@ -174,7 +174,7 @@ def test_nights_speak_up_once(tree, github):
     assert len(rows) == 2  # nothing was measured twice
     assert rows[0] == kept
     assert set(Counter(line["finding"]["benchmark"] for line in
-                       lines(nightly.folder / "compared.jsonl")).values()) == {1}
+                       files.records(nightly.folder / "compared.jsonl")).values()) == {1}
     night = nightly.records[-1]
     found = {one.benchmark: one for one in night.findings}
     assert {name: one.word for name, one in found.items()} == {EAGER: "regressed", TILED: "unchanged"}

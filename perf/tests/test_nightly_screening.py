@@ -15,10 +15,10 @@ from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
 from perf.nightly import compare, measure, memory, screen, verdict
 from perf.nightly.compare import Request
-from perf.nightly.folder import Folder, Result, append, lines
 from perf.nightly.night import Machine, Night, Options
-from perf.nightly.steps import Skipped
+from perf.nightly.steps import Folder, Result, Skipped
 from perf.policy.thresholds import Thresholds
+from perf.system import files
 from perf.tests.comparisons import comparison as night_of
 from perf.tests.comparisons import finding
 from perf.verdict.nightly import Suspect
@@ -102,7 +102,7 @@ def night(tmp_path, monkeypatch):
         self.folder.log(name).write_text("$ pytest\nfine\n")
         if words[0] == screen.__name__:
             for control in frozen.of("cpu"):
-                append(Path(words[3]), {"control": control.name, "launch": int(words[2]), "seconds": 1e-3})
+                files.append(Path(words[3]), {"control": control.name, "launch": int(words[2]), "seconds": 1e-3})
         if words[0] == "pytest":
             writer = Writer(Path(next(word for word in words if word.startswith("--perf-evidence=")).partition("=")[2]))
             for cell in CELLS:
@@ -140,7 +140,7 @@ def test_a_slower_benchmark_is_measured_again_and_becomes_a_suspect(night):
     assert [(one.benchmark, one.why, one.base) for one in found["suspects"]] == [(B, "slower", GOOD)]
     assert set(found["cleared"]) == {A, C}
     assert found["cleared"][A].word == "ok"
-    append(made.folder.path / "compared.jsonl", {"finding": asdict(finding("regressed", B)), "base": GOOD,
+    files.append(made.folder.path / "compared.jsonl", {"finding": asdict(finding("regressed", B)), "base": GOOD,
                                                  "ratios": [0.09] * 5, "seconds": 1.0})
     screen.learn(made)
     [kept] = memory.load(made.options.nights, "cpu", 2e9)[0][-1:]
@@ -241,7 +241,7 @@ def test_one_launch_of_the_controls(tmp_path):
     refuses = frozen.Control("memory/none v1", "memory", refused)
     for launch in (1, 2, 2):  # the third finds all done
         screen.main(torch.device("cpu"), launch, path, [refuses, *chosen])
-    assert {line["control"] for line in lines(path)} <= {one.name for one in chosen}
+    assert {line["control"] for line in files.records(path)} <= {one.name for one in chosen}
     assert all(len(seconds) <= 2 and min(seconds) > 0 for seconds in screen.control_medians(path).values())
 
 

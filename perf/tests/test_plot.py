@@ -14,7 +14,7 @@ from perf.measure.evidence import Evidence
 from perf.report.plot import LIMIT, caption, draw, panels
 from perf.report.styles import backend_styles
 from perf.report.units import tflops
-from perf.system.lines import sealed
+from perf.system.files import sealed
 from perf.workloads.workload import Workload
 
 GPU = {"id": "gpu", "gpus": ["NVIDIA H200"], "driver": "580.1", "cuda": "13.0", "cudnn": 91900, "cpu": "Xeon",

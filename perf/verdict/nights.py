@@ -5,12 +5,12 @@
     tables = Tables.of([*earlier, night], group)
 
 A change of driver, torch or GPU is a change of environment, not a regression: the history starts anew, and a note says
-so.
+so. A benchmark drifts as those frozen controls (perf/bench/controls.py) do that the same thing limits: its group.
 """
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 
 from perf.verdict.learn import REMEMBERED, Compared, pair_spread
 from perf.verdict.screen import Array
+from perf.workloads.workload import Workload
 
 Environment = Mapping[str, Any]  # what a time depends on: perf.measure.machine.fingerprint(), without TOLD_ONLY
 
 SCHEMA = 1
 LAUNCHES = 2  # of every benchmark, every night
 AGAIN = 4  # of a suspect: two more, before it is compared
+
+FLOPS_PER_BYTE = {"cpu": 10.0, "cuda": 150.0}  # below which memory sets the limit
+LAUNCH_FLOPS = {"cpu": 1e6, "cuda": 1e9}  # of a call, below which starting it does
+FEW = 64  # tokens of a model's call: its kernels are small
 
 
 @dataclass(frozen=True)
@@ -148,3 +153,18 @@ def differences(old: Environment, new: Environment) -> list[str]:
 
 def _value(value: Any) -> str:
     return "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def group(w: Workload, device_type: str) -> str:
+    """Gives "compute", "memory" or "launch", by a kernel's FLOPs and bytes, by a model's tokens."""
+    if not w.bare:
+        return "launch" if w.batch * w.n < FEW else "compute"
+    flops, moved = w.flops or 0, w.bytes or 1
+    if flops < LAUNCH_FLOPS[device_type]:
+        return "launch"
+    return "memory" if flops / moved < FLOPS_PER_BYTE[device_type] else "compute"
+
+
+def groups(workloads: Iterable[Workload], device_type: str) -> dict[str, str]:
+    """Gives the group of each workload by its id, as perf.verdict.nightly.screened takes them."""
+    return {w.id: group(w, device_type) for w in workloads}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.compare.record import Comparison, Finding
-from perf.report.counts import ALARMS
+from perf.compare.row import ALARMS
 from perf.report.styles import Style, backend_styles
 from perf.report.table import title
 from perf.web.page import file, frame
