@@ -1,4 +1,5 @@
-"""Takes the places of two classes of asv's while `asv run` works. Tried with asv 0.6.6; another asv is refused.
+"""Takes the places of two classes of asv's while `asv run` works, and leaves out of what asv prints the cells at which
+nothing was measured. Tried with asv 0.6.6; another asv is refused.
 
 `SelectedBenchmarks` measures and shows the selected cells only: asv starts a process for each cell of a product of
 axes, thousands, of which a run measures a few dozen, and has no setting against it. It does keep the numbers of the
@@ -12,12 +13,12 @@ the lock that `perf.history.results` takes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from asv import benchmarks, results, util
-from asv.commands import run
+from asv.commands import compare, run
 from asv.console import log
 from asv.results import Results
 from filelock import FileLock
@@ -70,16 +71,27 @@ def shorten(table: Callable[..., list[str]]) -> Callable[..., list[str]]:
     return short
 
 
+def measured(unroll: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Wraps asv's `unroll_result(benchmark, params, values, ...)`, whose cells `asv compare` prints a line each: those
+    at which nothing was measured are left out."""
+
+    def short(*args: Any) -> Iterator[Any]:
+        return (cell for cell in unroll(*args) if cell[1] == cell[1])  # NaN: left out
+
+    return short
+
+
 def install() -> None:
     """Takes asv's places. Raises asv.util.UserError, in one line, if this asv has none such."""
     if run.Benchmarks is SelectedBenchmarks:
         return
-    table = getattr(results, "_format_benchmark_result", None)
-    if (run.Benchmarks is not benchmarks.Benchmarks or table is None
+    table, unroll = getattr(results, "_format_benchmark_result", None), getattr(compare, "unroll_result", None)
+    if (run.Benchmarks is not benchmarks.Benchmarks or table is None or unroll is None
             or not isinstance(getattr(benchmarks.Benchmarks, "benchmark_selection", None), property)):
         raise util.UserError("perf: this asv selects its benchmarks in another way; install asv 0.6.6")
     run.Benchmarks, run.Results = SelectedBenchmarks, MergedResults
     results._format_benchmark_result = shorten(table)
+    compare.unroll_result = measured(unroll)
 
 
 class MergedResults(Results):

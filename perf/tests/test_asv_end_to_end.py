@@ -163,6 +163,7 @@ def test_pytest_and_asv_run_fill_the_same_file_and_asv_reads_it(repository):
     compared = asv("compare", commits["right"], after, cwd=clone, home=home).stdout
     (line,) = [line for line in compared.splitlines() if "time_call" in line and "'sdpa'" in line and "1.00" in line]
     assert SERIES in line
+    assert not [line for line in compared.splitlines() if line.count("n/a") == 3]  # measured at neither commit
     asv("publish", cwd=clone, home=home)
     graphs = list((clone / ".asv" / "html" / "graphs").rglob(f"{SERIES}.time_call.json"))
     points = [json.loads(graph.read_text()) for graph in graphs if "summary" not in graph.parts]

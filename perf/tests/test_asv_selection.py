@@ -1,4 +1,4 @@
-"""`asv run` starts processes for the selected cells only, and shows no others."""
+"""`asv run` starts processes for the selected cells only; it and `asv compare` show no others."""
 from __future__ import annotations
 
 import math
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from asv import benchmarks, results, util
-from asv.commands import run
+from asv.commands import compare, run
 
 from perf.history import asv_run, matrix
 
@@ -60,14 +60,22 @@ def test_table_of_nothing():
     assert table([(math.nan, None)] * 6, benchmark) == ["nothing could be measured here"]
 
 
+def test_compare_shows_what_was_measured():
+    values = [math.nan, 0.25, math.nan, math.nan, None, math.nan]  # None failed
+    cells = asv_run.measured(compare.unroll_result)("Softmax", PARAMS, values, None, None)
+    assert list(cells) == [("Softmax('eager', 1024)", 0.25, None, None), ("Softmax('sdpa', 1024)", None, None, None)]
+
+
 def test_installed_once(monkeypatch):
     monkeypatch.setattr(run, "Benchmarks", benchmarks.Benchmarks)
     monkeypatch.setattr(results, "_format_benchmark_result", results._format_benchmark_result)
+    monkeypatch.setattr(compare, "unroll_result", compare.unroll_result)
     asv_run.install()
-    table = results._format_benchmark_result
+    table, unroll = results._format_benchmark_result, compare.unroll_result
     asv_run.install()
     assert run.Benchmarks is asv_run.SelectedBenchmarks
     assert results._format_benchmark_result is table
+    assert compare.unroll_result is unroll
 
 
 def test_another_asv_is_refused_in_one_line(monkeypatch):
