@@ -6,6 +6,7 @@ rows and computes each block again for the gradient, so memory stays bounded.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -57,14 +58,16 @@ def softmax_attention(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.
         weights = scores.softmax(-1)[..., :M].masked_fill(blind, 0)
         return weights @ v
 
+    run = block
+    if torch.is_grad_enabled():  # the first checkpoint imports the compiler, which takes two seconds
+        run = functools.partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False)
     size = _BLOCK.get(q.device.type, 2 ** 24)
     per_group = max(1, size // max(1, R * N * M))
     per_row = N if size >= R * N * M else max(1, size // (R * M))
     parts = []
     for g in range(0, B * G, per_group):
         groups = slice(g, g + per_group)
-        rows = [checkpoint(block, q[groups, :, r:r + per_row], k[groups], v[groups], groups,
-                           slice(r, r + per_row), use_reentrant=False, preserve_rng_state=False)
+        rows = [run(q[groups, :, r:r + per_row], k[groups], v[groups], groups, slice(r, r + per_row))
                 for r in range(0, N, per_row)]
         parts.append(torch.cat(rows, dim=2))
     return torch.cat(parts).reshape(B, H, N, v.shape[-1])

@@ -54,6 +54,7 @@ class Models:
         self.compiled: tuple[nn.Module, Any] | None = None
         self.state: tuple[nn.Module, dict[str, Any]] | None = None
         self.references: dict[str, tuple[Tensors, dict[str, float]]] = {}
+        self.plain: dict[Workload, tuple[Report, Tensors]] = {}
         self.values = Values(x for x in self.inputs.values() if isinstance(x, torch.Tensor))
 
     def prepare(self, w: Workload) -> Prepared:
@@ -69,8 +70,14 @@ class Models:
         token = _written(read)
         if w.quantization == UNQUANTISED:
             return Trial(w, model, read, *self._kept_reference(w, token))
-        plain = self._outputs(self._plain(w), w.plain, self.inputs, token)
-        return Trial(w, model, read, plain, {"logits": budget(w.quantization).logits})
+        return Trial(w, model, read, self._unquantised(w, token)[1], {"logits": budget(w.quantization).logits})
+
+    def _unquantised(self, w: Workload, token: torch.Tensor) -> tuple[Report, Tensors]:
+        """Gives, once for all methods, the report on the model before it is quantised, and what that computes."""
+        if w.plain not in self.plain:
+            report = self._report(w.plain, self._plain(w), token)
+            self.plain[w.plain] = report, self._outputs(self._plain(w), w.plain, self.inputs, token)
+        return self.plain[w.plain]
 
     def _plain(self, w: Workload) -> nn.Module:
         return _switched(_built(w.model, w.function, self.dtype, self.device), w)
@@ -120,8 +127,8 @@ class Models:
 
     def _report(self, w: Workload, model: nn.Module, token: torch.Tensor) -> Report:
         if w.quantization != UNQUANTISED:
-            plain = self._report(w.plain, self._plain(w), token)
-            return self._within_budget(w, model, token) if plain.ok else plain
+            plain, exact = self._unquantised(w, token)
+            return self._within_budget(w, model, token, exact["logits"]) if plain.ok else plain
         exact, bounds = self._kept_reference(w, token)
         model = model if w.treatment else self._plain(w)
         with _record(w) as calls:
@@ -134,11 +141,11 @@ class Models:
         return replace(layers, name=f"{w.model} on {w.variant}", errors=errors | layers.errors,
                        bounds=bounds | layers.bounds)
 
-    def _within_budget(self, w: Workload, model: nn.Module, token: torch.Tensor) -> Report:
-        """Holds a quantised model against the unquantised one on the same backend."""
+    def _within_budget(self, w: Workload, model: nn.Module, token: torch.Tensor, exact: torch.Tensor) -> Report:
+        """Holds a quantised model against the logits of the unquantised one on the same backend."""
         allowed, plain = budget(w.quantization), self._plain(w)
         with treatments.layer_errors(plain, model) as layers:
-            exact = self._outputs(plain, w.plain, self.inputs, token)["logits"]
+            self._outputs(plain, w.plain, self.inputs, token)
         worst = max(layers, key=lambda name: (layers[name] != layers[name], layers[name]), default="")
         result = self._outputs(model, w, self.inputs, token)["logits"]
         return Report(f"{w.model} on {w.variant} in {w.quantization}",

@@ -9,6 +9,7 @@ the clock was read. Only what a call does is looked at, not how: a sentence says
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,10 +24,10 @@ from perf.measure.cuda_graph import Replay
 from perf.measure.roofline import BEYOND, Ceilings, least
 from perf.workloads.workload import Workload
 
-SHORT = 10e-3  # seconds of a call that may be called a few times more
-TRIALS, PAIRS = 2, 3  # of a short call; a longer one is tried once
-LOOKS = 3  # before a call is called one that remembers: a busy machine may make one look like it
-REMEMBERS = 3.0  # times as fast on values that it has seen
+SHORT, LONG = 10e-3, 50e-3  # seconds of a call that may be tried twice, and of one that may not be called three times
+TRIALS = 2  # of a short call
+PAIRS = 9  # before a call is called one that remembers: a busy machine may make one look like it
+ALIKE, REMEMBERS = 1.5, 3.0  # times as fast on values that it has seen: as fast as may be, and faster than may be
 NOTHING = 50e-6  # seconds that caches may make of it
 PAUSE, PAUSES = 0.02, 10  # seconds in which what works on in secret may end, and how often
 AHEAD = 4_000_000  # cycles that keep a GPU's stream busy, so that work outside of it comes too early
@@ -44,7 +45,8 @@ def prove(prepared: Prepared, plan: Plan, spot: Spot, device: torch.device, like
     `spot` looked at its rounds; `like` are tensors, on no device, of the shapes and dtypes that the call returns.
     """
     spot.look()
-    short = plan.seconds / plan.iterations < SHORT
+    seconds = plan.seconds / plan.iterations
+    short = seconds < SHORT
     memory = plan.call.result if isinstance(plan.call, Replay) else like
     trial = prepared.trial()
     right = None
@@ -55,7 +57,7 @@ def prove(prepared: Prepared, plan: Plan, spot: Spot, device: torch.device, like
         right = _try(prepared, trial, plan.call, device, memory, right)
     if reason := spot.strange or (spot.seen is not None and _wrong(trial, spot.seen, right)):
         raise Caught(reason)
-    if short:
+    if seconds < LONG:
         _forgets(prepared, plan.call, device)
 
 
@@ -118,17 +120,18 @@ def _share_of_nan(x: torch.Tensor) -> float:
 
 
 def _forgets(prepared: Prepared, call: Call, device: torch.device) -> None:
-    """Raises Caught for a call that is faster on values that it has seen, each of a few times that it is looked at."""
-    for _ in range(LOOKS):
-        new, again = [], []
-        for _ in range(PAIRS):
-            prepared.renew()
-            new.append(_reading(call, device))
-            again.append(min(_reading(call, device) for _ in range(2)))
-        if REMEMBERS * max(again) + NOTHING >= min(new):
+    """Raises Caught for a call that is faster on values that it has seen; one that is as fast is called three times."""
+    new, again = [], []
+    for _ in range(PAIRS):
+        prepared.renew()
+        new.append(_reading(call, device))
+        again.append(min(_reading(call, device) for _ in range(2)))
+        first, second = statistics.median(new), statistics.median(again)
+        if first <= ALIKE * second + NOTHING:
             return
-    raise Caught(f"takes {1e6 * min(new):.3g} us or more where its inputs are new and {1e6 * max(again):.3g} us or "
-                 "less where they are as before, so it remembers results")
+    if first > REMEMBERS * second + NOTHING:
+        raise Caught(f"takes {1e6 * first:.3g} us where its inputs are new and {1e6 * second:.3g} us where they are as "
+                     "before, so it remembers results")
 
 
 def _reading(call: Call, device: torch.device) -> float:

@@ -116,12 +116,14 @@ class Subject:
             if not report.ok:
                 raise Wrong(report.message, self.facts)
             self.checked = True
-            self._weigh()
             with self.part("counting"):
-                self._count()
+                allocated = self._count()
+            with self.part("memory"):
+                self._weigh(allocated)
         return self.facts
 
-    def _count(self) -> None:
+    def _count(self) -> int | None:
+        """Counts what one call runs, and gives the bytes that it allocates, where that is seen as well."""
         w = self.workload
         counted = counters.count(self.call, self.device, model=not w.bare and not w.compiled)
         self.facts.counters, self.facts.kernels = counted.counters, counted.kernels
@@ -129,10 +131,10 @@ class Subject:
         self.facts.kernel_shares, self.facts.attention_share = counted.shares.kernels, counted.shares.attention
         if reason := fallback(counted, w, self.device):
             raise Wrong(reason, self.facts)
+        return counted.allocated
 
-    def _weigh(self) -> None:
-        with self.part("memory"):
-            peak, stays = memory.peak(self.call, self.device), self.prepared.kept()
+    def _weigh(self, allocated: int | None) -> None:
+        peak, stays = memory.peak(self.call, self.device, allocated), self.prepared.kept()
         self.facts.peak_bytes, self.facts.kept_bytes = peak.allocated + stays, stays
         self.facts.reserved_bytes, self.facts.rss_bytes = peak.reserved, peak.rss
 

@@ -20,7 +20,6 @@ from perf.measure.cuda_graph import Uncapturable, capture
 
 Call = Callable[[], Any]
 
-WARM_UP_SECONDS = 0.2  # and at least three calls
 STABLE = 0.1  # warm when three calls in a row lie this close together
 SHORTEST_ROUND = 200e-6  # on the CPU: 4000 times what its clock resolves
 
@@ -56,6 +55,7 @@ class CpuClock:
     """Measures wall-clock time on the CPU, with the threads that torch was given."""
 
     budget = 0.4  # seconds a cell
+    warm_up = 0.1  # seconds, and at least two calls
     most = 100  # rounds
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class CpuClock:
 
     def prepare(self, fn: Call, *, graph: bool = True, renew: Call | None = None) -> Plan:
         """Warms `fn` up and chooses its rounds. There is no graph to take here, whatever `graph` allows."""
-        seconds = _warm_up(fn, lambda: None, renew)
+        seconds = _warm_up(fn, self.warm_up, lambda: None, renew)
         iterations = max(1, math.ceil(SHORTEST_ROUND / seconds))
         whole = seconds * iterations + (_host_seconds(renew, lambda: None) if renew else 0.0)
         return Plan(fn, _rounds(self.budget, whole, self.most), iterations, renew, whole, self.name)
@@ -111,6 +111,7 @@ class CudaClock:
     """
 
     budget = 0.2
+    warm_up = 0.2
     most = 500
     name = "cuda graph, L2 flushed"
     by_events = "cuda events, L2 flushed"
@@ -135,7 +136,7 @@ class CudaClock:
 
     def prepare(self, fn: Call, *, graph: bool = True, renew: Call | None = None) -> Plan:
         """Warms `fn` up, captures it and chooses its rounds; without `graph` it is launched between the events."""
-        seconds = _warm_up(fn, self._synchronize, renew)
+        seconds = _warm_up(fn, self.warm_up, self._synchronize, renew)
         host = _host_seconds(fn, self._synchronize) if seconds < self.slow else None
         call, reason = fn, None if graph else "it was asked for without one"
         if graph:
@@ -202,10 +203,10 @@ def clock(device: torch.device) -> Clock:
     return CudaClock(device) if device.type == "cuda" else CpuClock()
 
 
-def _warm_up(fn: Call, synchronize: Call, renew: Call | None = None) -> float:
-    """Calls `fn`, on new inputs each time, until three calls agree or the time is spent; gives their seconds."""
+def _warm_up(fn: Call, longest: float, synchronize: Call, renew: Call | None = None) -> float:
+    """Calls `fn`, on new inputs each time, until three agree or `longest` seconds are spent; gives their median."""
     seconds: list[float] = []
-    end = time.perf_counter() + WARM_UP_SECONDS
+    end = time.perf_counter() + longest
     while len(seconds) < 2 or time.perf_counter() < end:
         if renew:
             renew()

@@ -27,6 +27,7 @@ import torch
 from torch.autograd import DeviceType
 
 from perf.measure.launches import launches, with_code
+from perf.measure.memory import most_bytes
 from perf.measure.shares import NODE, Event, Shares, annotated, shares
 
 CALLS, SHORT = 3, 10 ** 8  # calls of a CPU whose time is shared out, if the first took less than these nanoseconds
@@ -46,6 +47,7 @@ class Counted:
     kernels: dict[str, int] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares, compare=False)  # of the time, which is not exact
     launches: list[dict[str, Any]] = field(default_factory=list)  # of a GPU's kernels (perf/measure/launches.py)
+    allocated: int | None = field(default=None, compare=False)  # bytes at the peak, on a CPU
 
 
 def count(call: Callable[[], Any], device: torch.device, *, model: bool = False) -> Counted:
@@ -64,7 +66,8 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
         while not on_gpu and len(times) < CALLS and times[0].nanoseconds < SHORT:
             times.append(shares(_profiled(call, device)[0], named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
-    counted = replace(tally(events, on_gpu), shares=quickest, launches=with_code(launches(events)))
+    counted = replace(tally(events, on_gpu), shares=quickest, launches=with_code(launches(events)),
+                      allocated=None if on_gpu else most_bytes(events))
     if on_gpu:
         counted.counters["host_syncs"] -= own
     counted.counters["autograd_nodes"] = counted.counters["autograd_nodes"] or nodes(result)
@@ -158,7 +161,8 @@ def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[list[Event
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(device)
-    with torch.autograd.profiler.profile(use_kineto=True, use_device="cuda" if on_gpu else None) as profile:
+    with torch.autograd.profiler.profile(use_kineto=True, use_device="cuda" if on_gpu else None,
+                                         profile_memory=not on_gpu) as profile:
         result = call()
     return (profile.kineto_results.events() if profile.kineto_results else []), result
 

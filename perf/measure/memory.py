@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ class Peak:
     rss: int | None = None
 
 
-def peak(call: Callable[[], Any], device: torch.device) -> Peak:
-    """Calls it once on a GPU, twice on the CPU: the profiler that sees allocations is resident itself."""
+def peak(call: Callable[[], Any], device: torch.device, allocated: int | None = None) -> Peak:
+    """Calls it once on a GPU, twice on the CPU: the profiler that sees allocations is resident itself. Once will do
+    where a profile has shown already what is `allocated`."""
     if device.type == "cuda":
         return _cuda_peak(call, device)
     rss = _peak_rss(call)
-    return Peak(_cpu_peak(call), rss=rss)
+    return Peak(_cpu_peak(call) if allocated is None else allocated, rss=rss)
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
@@ -96,7 +97,11 @@ def _cpu_peak(call: Callable[[], Any]) -> int:
     with torch.autograd.profiler.profile(use_kineto=True, profile_memory=True) as profile:
         result = call()
     del result
-    events = profile.kineto_results.events() if profile.kineto_results else []
+    return most_bytes(profile.kineto_results.events() if profile.kineto_results else [])
+
+
+def most_bytes(events: Iterable[Any]) -> int:
+    """Gives the most bytes that were allocated at one time while the profiler recorded, on the CPU."""
     changes = sorted(((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"),
                      key=lambda change: change[0])
     peak = allocated = 0

@@ -46,7 +46,7 @@ def test_a_long_call_gets_few_rounds():
 
 def test_warming_up_ends_when_calls_agree():
     call = Sleeper(0.01)
-    clocks._warm_up(call, lambda: None)
+    clocks._warm_up(call, 0.2, lambda: None)
     assert 2 <= call.made <= 20
 
 
@@ -101,7 +101,7 @@ def refuses(fn):
 def cuda(monkeypatch):
     """A CUDA clock without a GPU: launching takes 3 ms, a flush and a call 1 ms each."""
     made = CudaClock(torch.device("cuda"))
-    monkeypatch.setattr(clocks, "_warm_up", lambda fn, synchronize, renew: 1e-3)
+    monkeypatch.setattr(clocks, "_warm_up", lambda fn, longest, synchronize, renew: 1e-3)
     monkeypatch.setattr(clocks, "_host_seconds", lambda fn, synchronize: 3e-3)
     monkeypatch.setattr(made, "_gpu_seconds", lambda before, fn, times=3: 1e-3)
     vars(made).update(_overhead_by_events=4e-6, _overhead_by_graph=3e-6, _flush_seconds=1e-3)

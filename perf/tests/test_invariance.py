@@ -61,11 +61,11 @@ def test_a_thread_that_nobody_waits_for_is_found_every_time(monkeypatch: pytest.
         threads[-1].start()
         return out
 
-    def wait(device: object) -> None:
+    def join(device: torch.device) -> None:
         for thread in threads:
             thread.join()
 
-    monkeypatch.setattr(invariance, "_let_late_work_end", wait)
+    monkeypatch.setattr(invariance, "_let_late_work_end", join)
     for _ in range(TIMES):
         assert planted(monkeypatch, late)["repeats"] > 0
 

@@ -50,6 +50,7 @@ MODELS: dict[str, tuple[tuple, ...]] = {
     "cpu": (
         ("distilgpt2", "prefill", (1, 4), (64, 256), None, True),
         ("distilgpt2", "decode", (1, 4), (1,), 256, True),
+        ("vit-s16", "forward", (1, 4), (197,), None, False),
         ("vit-b16", "forward", (1, 4), (197,), None, False),
         ("tft-160", "forward", (1, 16), (24,), 192, True),
         ("distilgpt2", "train-step", (1,), (64,), None, True),
@@ -70,6 +71,7 @@ TREATED: dict[str, tuple[tuple, ...]] = {
     ),
     "cpu": (
         ("distilgpt2", "prefill", (1,), (256,), None, True, ("bnb-int8",)),
+        ("vit-s16", "forward", (1,), (197,), None, False, ("bnb-nf4",)),
         ("vit-b16", "forward", (1,), (197,), None, False, ("ao-int8-dynamic", "bnb-nf4", "compiled")),
         ("tft-160", "forward", (1,), (24,), 192, True, ("ptq-int8",)),
     ),
@@ -215,7 +217,7 @@ def _cuda_default(w: Workload) -> bool:
 
 def _one_of_a_model(w: Workload) -> bool:
     """Keeps the cheapest row of each model family: its first forward pass, by sdpa."""
-    first = {"distilgpt2": "prefill", "vit-b16": "forward", "tft-160": "forward"}
+    first = {"distilgpt2": "prefill", "vit-b16": "forward", "vit-s16": "forward", "tft-160": "forward"}
     return w.phase == first.get(w.model) and w.batch == 1 and w.backend == "sdpa" and not w.treatment and w.n != 256
 
 
@@ -227,32 +229,28 @@ def _cuda_quick(w: Workload) -> bool:
 
 
 def _cpu_default(w: Workload) -> bool:
-    """Keeps forward passes to n = 2048 and a backward pass at one n, and one shape of a compiled backend, which costs 5
-    to 7 s.
-
-    On 2 cores, one of them busy, all of it takes 156 s (perf/records/cpu-2026-11-30).
-    """
+    """Keeps forward passes to n = 2048, backward passes at one n, and the small ViT, in which attention is 5 %."""
     if not w.bare:
-        once = w.treatment or w.phase == TRAINING or w.model == "vit-b16"  # attention is 5 % of ViT's step
-        slow = w.compiled or (w.phase == TRAINING and w.model != "tft-160")  # 10 seconds to half a minute each
-        return w.batch == 1 and not slow and w.backend in (("sdpa",) if once or w.n == 64 else ("eager", "sdpa"))
-    if w.batch > 1 or (_compiles(w) and w.n != 1024):
+        if w.batch > 1 or w.compiled or w.model == "vit-b16" or (w.phase == TRAINING and w.model != "tft-160"):
+            return False
+        once = w.treatment or w.phase == TRAINING or w.model == "vit-s16" or w.n == 64
+        return w.backend in (("sdpa",) if once else ("eager", "sdpa"))
+    if w.batch > 1:
         return False
-    if not _core(w):
-        return w.m == 512 and not _compiles(w)
+    if w.function != "softmax":
+        return w.m == 512 and w.phase == "forward" and (_core(w) or not _compiles(w))  # that costs 5 to 7 s
     if w.backend == "checkpointed":
         return w.causal and w.n == 512 and w.phase == "forward-backward"
-    if w.phase != "forward":
-        return w.function == "softmax" and w.causal and w.n == 512 and w.backend != "sdpa-math"
-    if w.function != "softmax":
-        return w.causal and w.n == 1024
-    longest = 512 if not w.causal else 1024 if w.backend in ("eager", "sdpa-math") else 2048
-    return w.n <= longest
+    if w.phase != "forward" or not w.causal:
+        return w.n == 512 and w.backend in ("eager", "sdpa", "tiled") and w.causal == (w.phase != "forward")
+    if w.backend in ("sdpa", "tiled"):
+        return w.n <= 2048
+    return w.n == 512 or (w.n == 1024 and w.backend == "eager")
 
 
 def _cpu_quick(w: Workload) -> bool:
     if not w.bare:
-        return _one_of_a_model(w)
+        return _one_of_a_model(w) and _cpu_default(w)
     if not _cpu_default(w) or w.phase != "forward" or (_compiles(w) and w.function != "softmax"):
         return False
     return w.causal and _core(w) and w.n in (512, 1024)
