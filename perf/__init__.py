@@ -1,4 +1,4 @@
-"""What happens to a workload: workloads -> measure -> decide -> track and report."""
+"""The harness takes a workload from its name to a verdict, and keeps and tells what came of it."""
 from perf.system.editable import keep_apart
 
 keep_apart()  # before anything of attention/ or models/ is imported

@@ -26,7 +26,7 @@ from perf.compare.environments import inside, pip, with_versions
 from perf.compare.project import project
 from perf.compare.side import ROOT, Side
 from perf.system import exit_codes, git
-from perf.verdict.search import UNUSABLE, Found, Step, interval, search
+from perf.verdict.search import UNUSABLE, Outcome, Step, interval, search
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
 
@@ -55,7 +55,7 @@ def commits(good: str, bad: str, root: Path = ROOT) -> Line:
 
 
 def line_of(good: str, names: Sequence[str], root: Path) -> Line:
-    """These commits as a line."""
+    """Makes a line of these commits."""
     return Line(good, names, f"commits that touch {project(root).touched}", lambda name: checkout(name, root),
                 lambda name: described(root, name), lambda name: name[:8])
 
@@ -99,16 +99,16 @@ class Measuring:
         try:
             with self.line.side(name) as head:
                 verdict = self.compare(self.base, head, self.seconds * 2 ** (self.times[name] - 1))
-            said = f"{verdict.word}: {verdict.why}"
+            message = f"{verdict.word}: {verdict.why}"
             if verdict.word in UNUSABLE:
-                said, self.reasons[name] = f"skipped, {said}", verdict.why
+                message, self.reasons[name] = f"skipped, {message}", verdict.why
         except ValueError as error:  # it has no attention/, can't be imported or installed
             self.reasons[name] = str(error)
-            said = f"skipped: {error}"
+            message = f"skipped: {error}"
         again = f", measured again ({self.times[name]})" if self.times[name] > 1 else ""
         names = self.line.names
         print(f"{self.line.described(name)}, {names.index(name) + 1} of {len(names)}{again}\n"
-              f"{_indented(f'{said} ({time.monotonic() - started:.0f} s)')}", flush=True)
+              f"{_indented(f'{message} ({time.monotonic() - started:.0f} s)')}", flush=True)
         return verdict
 
 
@@ -121,16 +121,16 @@ def bisect(line: Line, compare: Compare, seconds: float) -> int:
         if base.missing:
             raise ValueError(f"{line.short(line.good)}, the good end, can't be measured: {base.missing}")
         measuring = Measuring(line, base, compare, seconds)
-        found = search(line.names, measuring)
-        if count in found.unusable:
+        outcome = search(line.names, measuring)
+        if count in outcome.unusable:
             last = line.names[-1]
             raise ValueError(f"{line.short(last)}, the bad end, can't be compared: {measuring.reasons[last]}")
-        assert found.end is not None
-        if not found.steps:
-            return _nothing(found.end)
-        confirmed = [_shown(step, found, measuring) for step in found.steps]
-    print(f"{len(found.verdicts)} measured, {measuring.times.total() - len(measuring.times)} re-measurements, "
-          f"{len(found.unusable)} skipped")
+        assert outcome.end is not None
+        if not outcome.steps:
+            return _nothing(outcome.end)
+        confirmed = [_shown(step, outcome, measuring) for step in outcome.steps]
+    print(f"{len(outcome.verdicts)} measured, {measuring.times.total() - len(measuring.times)} re-measurements, "
+          f"{len(outcome.unusable)} skipped")
     return exit_codes.OK if all(confirmed) else exit_codes.UNDECIDED
 
 
@@ -155,12 +155,12 @@ def _nothing(end: Verdict) -> int:
     return exit_codes.FAILED
 
 
-def _shown(step: Step, found: Found, measuring: Measuring) -> bool:
+def _shown(step: Step, outcome: Outcome, measuring: Measuring) -> bool:
     """Prints a step, compared with what stands before it; tells whether that shows a difference."""
     line = measuring.line
     names = [line.good, *line.names]
     before, after = names[step.before], names[step.after]
-    verdict = found.verdicts[step.after] if step.before == 0 else _direct(before, after, measuring)
+    verdict = outcome.verdicts[step.after] if step.before == 0 else _direct(before, after, measuring)
     shown = differs(verdict)
     slower = verdict.word == "regressed" or (verdict.word != "improved" and (verdict.ratio or 1) > 1)
     what = "got slower" if slower else "got faster"

@@ -1,4 +1,4 @@
-"""What a workload's time may depend on, read from the sources: the same on both sides, it need not be timed.
+"""Reads from the sources what a workload's time may depend on: if that is the same on both sides, it need not be timed.
 
     sources("alibi:fa2", side)               -> {"attention/functions/alibi.py", "attention/backends/fa2.py", ...}
     unchanged(workload, base, head)
@@ -46,12 +46,12 @@ FAMILIES = "models.registry"  # imports the module of one family: models.<family
 def sources(work: Workload | str, side: Side) -> set[str]:
     """Lists the files, relative to the side's folder, that a workload, a variant or a model depends on; none for an
     unknown one."""
-    return {path for path in _closure(work, side).found if not path.startswith("(")}
+    return {path for path in _closure(work, side).digests if not path.startswith("(")}
 
 
 def fingerprint(work: Workload | str, side: Side) -> str:
     """Hashes the code that it depends on."""
-    return hashlib.sha256(repr(sorted(_closure(work, side).found.items())).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(_closure(work, side).digests.items())).encode()).hexdigest()
 
 
 def unchanged(workload: Workload, base: Side, head: Side) -> bool:
@@ -137,7 +137,8 @@ def _files_of_model(name: str) -> tuple[Path, ...]:
 
 @functools.cache
 def _files_of_quantization(name: str) -> tuple[Path, ...]:
-    """Of one method; none if it is not registered here. What all methods share, every model is built by."""
+    """Lists the files of one method; none if it is not registered here. What all methods share, every model is built
+    by."""
     from models import quantization
 
     if name not in quantization.methods():
@@ -151,7 +152,7 @@ class _Closure:
     where the names lead that packages pass on, and what the other files do on import."""
 
     def __init__(self, folder: Path, files: tuple[Path, ...], packages: tuple[str, ...]) -> None:
-        self.found: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
         self.packages = packages
         if not files:
             return
@@ -161,13 +162,14 @@ class _Closure:
         for package in packages:
             for origin in CALLED.get(package, ()):
                 self._resolve(*origin)
-        self.found.update(self.tree.others)
+        self.digests.update(self.tree.others)
         for source in self.tree.modules.values():
-            if source.path not in self.found and source.effects != NOTHING:
-                self.found[f"(effects of {source.path})"] = source.effects
+            if source.path not in self.digests and source.effects != NOTHING:
+                self.digests[f"(effects of {source.path})"] = source.effects
 
     def _add_file(self, path: Path) -> None:
-        """A file of the imported packages stands for the one at its place here; others are the same on both sides."""
+        """Adds the file at the same place here, where the path is in an imported package; other files are the same on
+        both sides."""
         for package in self.packages:
             home = _home(package)
             if home and path.is_relative_to(home):
@@ -177,12 +179,12 @@ class _Closure:
         self._follow(path.stem, read(str(path), path.stem, path.name))
 
     def _add(self, module: str) -> None:
-        """All of a module, and what it uses of others; of a package what it says itself."""
+        """Adds all of a module, and what it uses of others; of a package only its own statements."""
         source = self.tree.modules.get(module)
         if source is None:
-            self.found[f"{module.replace('.', '/')}.py"] = "absent"
-        elif source.path not in self.found:
-            self.found[source.path] = source.listing if source.package else source.digest
+            self.digests[f"{module.replace('.', '/')}.py"] = "absent"
+        elif source.path not in self.digests:
+            self.digests[source.path] = source.listing if source.package else source.digest
             if "." in module:
                 self._add(module.rpartition(".")[0])
             if not source.package:
@@ -203,7 +205,7 @@ class _Closure:
                 self._add(other)
 
     def _resolve(self, module: str, name: str | None) -> None:
-        """Where `from module import name` leads; the module alone without a name."""
+        """Follows `from module import name` to where it leads; without a name it adds the module alone."""
         if module.partition(".")[0] not in self.packages:
             return
         self._add(module)
@@ -215,25 +217,25 @@ class _Closure:
         elif source.package and name not in source.bindings:  # a star, or made there of what it imports
             self._all_of(module)
         origin = source.bindings.get(name, (module, name))
-        if origin != (module, name) and f"({module}.{name})" not in self.found:
-            self.found[f"({module}.{name})"] = repr(origin)
+        if origin != (module, name) and f"({module}.{name})" not in self.digests:
+            self.digests[f"({module}.{name})"] = repr(origin)
             self._resolve(*origin)
 
     def _attribute(self, module: str | None, path: list[str]) -> None:
-        """What `package.name` leads to, or `package.module.name`."""
+        """Follows `package.name`, or `package.module.name`."""
         if module and self.tree.modules[module].package and path:
             self._resolve(module, path[0])
             self._attribute(self._named(module, path[0]), path[1:])
 
     def _all_of(self, module: str | None) -> None:
-        """A package that is passed around as a whole may be asked for anything that it has imported."""
-        if module and self.tree.modules[module].package and f"({module})" not in self.found:
-            self.found[f"({module})"] = "whole"
+        """Adds all that a package has imported: passed around as a whole, it may be asked for any of it."""
+        if module and self.tree.modules[module].package and f"({module})" not in self.digests:
+            self.digests[f"({module})"] = "whole"
             for origin in self.tree.modules[module].bindings.values():
                 self._resolve(*origin)
 
     def _named(self, module: str, name: str | None) -> str | None:
-        """The module that an import binds; None where it is none of these packages'."""
+        """Returns the module that an import binds; None if it is in none of these packages."""
         dotted = f"{module}.{name}" if name else module
         return dotted if dotted in self.tree.modules else None
 

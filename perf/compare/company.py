@@ -36,10 +36,10 @@ class Company:
     def unfit(self) -> str | None:
         """Says why the pair is not to be trusted, in one line."""
         idle = cores_allowed() - 1
-        found = self.cores()
-        if self._foreign.seconds < SHORTEST or found <= idle + TOLERATED:
+        busy = self.cores()
+        if self._foreign.seconds < SHORTEST or busy <= idle + TOLERATED:
             return None
-        return (f"other processes kept {found:.1f} of {idle + 1} cores busy, so they took part of the one that is "
+        return (f"other processes kept {busy:.1f} of {idle + 1} cores busy, so they took part of the one that is "
                 "measured on: end them")
 
 

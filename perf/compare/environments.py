@@ -33,17 +33,17 @@ PROBE = """
 import importlib.metadata, json, platform, sys
 if sys.version_info < (3, 11): sys.exit(f"it is Python {platform.python_version()}, and the harness needs 3.11")
 import psutil, torch
-found = {"python": platform.python_version()}
+versions = {"python": platform.python_version()}
 for one in importlib.metadata.distributions():
-    found.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
-print(json.dumps(found))
+    versions.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
+print(json.dumps(versions))
 """
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter, and the versions of what is installed there, Python's among them; `asked` names the packages that
-    it was made for."""
+    """Is an interpreter, with the versions of what is installed there, Python's among them; `asked` names the packages
+    that it was made for."""
 
     python: str
     versions: Mapping[str, str]
@@ -67,8 +67,8 @@ def with_versions(requirements: Sequence[str], root: Path) -> Environment:
     """Makes this environment with these requirements, unless it was made before. Raises ValueError, in one line, for
     what pip can't install."""
     asked = tuple(_name(requirement) for requirement in requirements)
-    told = [*sorted(requirements), sys.prefix, *(f"{name} {version}" for name, version in sorted(installed().items()))]
-    folder = root / FOLDER / hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+    parts = [*sorted(requirements), sys.prefix, *(f"{name} {version}" for name, version in sorted(installed().items()))]
+    folder = root / FOLDER / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     python = str(folder / "bin" / "python")
     if (folder / FREEZE).exists():
         return Environment(python, json.loads((folder / FREEZE).read_text(encoding="utf-8")), asked)
@@ -98,19 +98,19 @@ def inside(side: Side, environment: Environment) -> Side:
 
 def installed() -> dict[str, str]:
     """Lists what is installed here, as `Environment.versions` does."""
-    found = {"python": sys.version.split()[0]}
+    versions = {"python": sys.version.split()[0]}
     for one in importlib.metadata.distributions():
-        found.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
-    return found
+        versions.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
+    return versions
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str], first: Sequence[str] = ()) -> str:
     """Writes "torch 2.10.0 (here 2.13.0) and 2 more packages", some packages `first`."""
     names = sorted((name for name in {*there, *here} if there.get(name) != here.get(name)),
                    key=lambda name: (name not in first, name))
-    said = [f"{name} {there.get(name, 'absent')} (here {here.get(name, 'absent')})" for name in names[:MOST]]
+    phrases = [f"{name} {there.get(name, 'absent')} (here {here.get(name, 'absent')})" for name in names[:MOST]]
     more = [f"{len(names) - MOST} more packages"] if len(names) > MOST else []
-    return " and ".join(filter(None, [", ".join(said), *more])) or "the same versions"
+    return " and ".join(filter(None, [", ".join(phrases), *more])) or "the same versions"
 
 
 def _name(requirement: str) -> str:

@@ -55,7 +55,7 @@ def parse(spec: str) -> tuple[str, float]:
 
 
 def _slower(call: Call, share: float) -> Call:
-    """Counting sees the call as it was: under a profiler nothing is added."""
+    """Makes the call take longer. Under a profiler it adds nothing, so that counters see the call as it was."""
     sample = next(_tensors(call()), None)
     if sample is None or not sample.is_cuda:
         return _spinning(call, share)
@@ -71,7 +71,7 @@ def _slower(call: Call, share: float) -> Call:
 
 
 def _spinning(call: Call, share: float) -> Call:
-    """On the CPU: each call is followed by a busy loop of its own time's share, CPU time both: what others take
+    """Follows each call on the CPU by a busy loop of its own time's share. Both are CPU time: what others take
     meanwhile is not the call's."""
     def slower() -> Any:
         start = time.process_time()
@@ -106,7 +106,7 @@ def _cycles(call: Call, share: float, device: torch.device) -> int:
 
 
 def calibrate(seconds: Callable[[int], float], share: float) -> int:
-    """Cycles for which `seconds(cycles)` is `1 + share` times `seconds(0)`, within `CLOSE` of what is added.
+    """Finds the cycles for which `seconds(cycles)` is `1 + share` times `seconds(0)`, within `CLOSE` of what is added.
 
     The launch of the busy kernel takes time of its own, so that the first guess is corrected by what it does.
     Raises ValueError where that launch alone takes longer than wanted, or the time follows no cycles.
@@ -147,7 +147,7 @@ def _waiting(call: Call) -> Call:
 
 
 def _recompiling(call: Call) -> Call:
-    """torch.compile gives up on code that it has compiled too often, so each time it gets code of another name."""
+    """Compiles code of another name before each call: torch.compile gives up on code that it has compiled too often."""
     like = next(_tensors(call()), torch.zeros(1))
     one, count = torch.zeros(1, device=like.device), itertools.count()
 
@@ -164,7 +164,7 @@ def _small(x: torch.Tensor) -> torch.Tensor:
 
 
 def _mapped(result: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """`result` with its floating-point tensors changed."""
+    """Changes the floating-point tensors of `result`."""
     if isinstance(result, torch.Tensor):
         return change(result) if result.is_floating_point() else result
     if isinstance(result, Mapping):

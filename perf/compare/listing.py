@@ -37,13 +37,13 @@ def select(grid: str, device_type: str, axes: Mapping[str, Sequence[Any]], with_
     from perf.workloads import axes as options
     from perf.workloads.grids import ordered
 
-    found = []
+    workloads = []
     for part in _parts(axes):
         try:
-            found += options.select(grid, device_type, part, with_shapes=with_shapes)
+            workloads += options.select(grid, device_type, part, with_shapes=with_shapes)
         except (ValueError, KeyError):  # this function is not registered here, or not on this backend
             continue
-    return ordered(found)
+    return ordered(workloads)
 
 
 def _parts(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Sequence[Any]]]:

@@ -1,4 +1,4 @@
-"""A syntax tree without what never changes a time: names of local variables, annotations, docstrings, the order of
+"""Strips a syntax tree of what never changes a time: names of local variables, annotations, docstrings, the order of
 helpers.
 
 It errs by leaving too much. A function that looks at its own variables by name (`locals()`) keeps them; a decorated one
@@ -19,7 +19,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def neutral(tree: ast.Module) -> list[tuple[ast.stmt, str]]:
-    """The statements of a module and what each comes to, helpers last. Changes the tree."""
+    """Lists the statements of a module with their normal form, helpers last. Changes the tree."""
     tree.body = [statement for statement in tree.body if not _only_for_types(statement)]
     for node in list(ast.walk(tree)):
         if isinstance(node, DOCUMENTED):
@@ -42,7 +42,7 @@ def _only_for_types(node: ast.stmt) -> bool:
 
 
 def _without_idle(body: list[ast.stmt]) -> list[ast.stmt]:
-    """A body without its docstring, and without `pass` beside others."""
+    """Drops the docstring of a body, and `pass` beside other statements."""
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) \
             and isinstance(body[0].value.value, str):
         body = body[1:]
@@ -50,8 +50,9 @@ def _without_idle(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _ordered(body: Iterable[ast.stmt]) -> list[tuple[ast.stmt, str]]:
-    """With what each statement comes to; those last, and sorted, whose place says nothing: functions that nothing
-    decorates, and whose defaults are constants. Of several of one name the last counts, so these keep theirs."""
+    """Pairs each statement with its normal form. Functions whose place says nothing come last, sorted: those without
+    a decorator whose defaults are constants. Of several functions of one name the last counts, so these keep their
+    place."""
     code = [(statement, ast.dump(statement)) for statement in body]
     names = [statement.name for statement, _ in code if isinstance(statement, Function)]
     helpers = [one for one in code if isinstance(one[0], Function) and _movable(one[0])
@@ -65,7 +66,7 @@ def _movable(node: Function) -> bool:
 
 
 def _functions(tree: ast.AST) -> Iterator[Function]:
-    """The outermost functions: of the module, and of its classes."""
+    """Yields the outermost functions: those of the module, and of its classes."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, Function):
             yield node
@@ -124,38 +125,39 @@ def _rename(scope: ast.AST, outer: Mapping[str, str], depth: int) -> None:
 
 
 def _kept(scope: ast.AST) -> set[str]:
-    """Names that stay: parameters, which callers may say, what is imported, and the module's."""
-    found: set[str] = set()
+    """Returns the names that stay: parameters, which callers may say, what is imported, and the module's."""
+    names: set[str] = set()
     if isinstance(scope, Function | ast.Lambda):
         arguments = scope.args
-        found |= {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg,
+        names |= {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg,
                                       arguments.kwarg) if one}
     for node in _own(scope):
         if isinstance(node, ast.Global):
-            found.update(node.names)
+            names.update(node.names)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
-    return found
+            names.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+    return names
 
 
 def _bound(scope: ast.AST) -> list[str]:
-    """The names that a scope binds, in order; a walrus within a comprehension binds in the function around it."""
-    found: dict[str, None] = {}
+    """Lists the names that a scope binds, in order; a walrus within a comprehension binds in the function around it."""
+    names: dict[str, None] = {}
     walrus = {node.target for node in _own(scope) if isinstance(node, ast.NamedExpr)} if isinstance(
         scope, Comprehension) else set()
     for node in _own(scope):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del) and node not in walrus:
-            found[node.id] = None
+            names[node.id] = None
         elif (isinstance(node, ast.ExceptHandler) and node.name) or isinstance(node, Function):
-            found[str(node.name)] = None
+            names[str(node.name)] = None
         elif isinstance(node, Comprehension):
-            found.update((inner.target.id, None) for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)
+            names.update((inner.target.id, None) for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)
                          and isinstance(inner.target, ast.Name))
-    return list(found)
+    return list(names)
 
 
 def _own(scope: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a scope in source order, not those of scopes within, but for what is evaluated outside of these."""
+    """Yields the nodes of a scope in source order. It leaves out those of scopes within, but for what is evaluated
+    outside of these."""
     if isinstance(scope, Comprehension):
         first, *others = scope.generators
         values = [scope.key, scope.value] if isinstance(scope, ast.DictComp) else [scope.elt]

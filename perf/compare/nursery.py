@@ -1,4 +1,4 @@
-"""A process that has imported what is slow to import, and forks the workers of a GPU's pairs: they are fresh, and ready
+"""Forks the workers of a GPU's pairs from a process that has imported what is slow to import: they are fresh, and ready
 within milliseconds instead of 4 to 15 seconds.
 
     with Nursery() as nursery:
@@ -94,9 +94,9 @@ class Nursery:
                 [sys.executable, "-m", "perf.compare.nursery", str(theirs.fileno())], cwd=self.root,
                 env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 start_new_session=True)
-        found = self._ask({"import": list(modules), "probe": self.probe})
-        if "spoiled" in found:
-            raise ValueError(f"workers can't be forked here: {found['spoiled']}")
+        answer = self._ask({"import": list(modules), "probe": self.probe})
+        if "spoiled" in answer:
+            raise ValueError(f"workers can't be forked here: {answer['spoiled']}")
 
     def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         self._socket.settimeout(STARTING)
@@ -110,7 +110,7 @@ class Nursery:
 
 
 class Forked:
-    """A worker as `subprocess.Popen` shows a process, as far as perf/compare/process.py asks."""
+    """Is a worker as `subprocess.Popen` shows a process, as far as perf/compare/process.py asks."""
 
     def __init__(self, nursery: Nursery, pid: int, to_child: int, from_child: int) -> None:
         self._nursery, self.pid = nursery, pid
@@ -204,8 +204,8 @@ def _forked(request: Mapping[str, Any], descriptors: Sequence[int], control: soc
 def _ended(pid: int, limit: float) -> int | None:
     end, pause = time.monotonic() + limit, 0.001
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        child, status = os.waitpid(pid, os.WNOHANG)
+        if child:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() >= end:
             return None

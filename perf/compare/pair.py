@@ -37,7 +37,7 @@ Answer = Mapping[str, Any]
 
 @dataclass
 class Times:
-    """Seconds of one call, in each round of a pair, and why they are not to be trusted."""
+    """Holds the seconds of one call, in each round of a pair, and why they are not to be trusted."""
 
     base: list[float] = field(default_factory=list)
     head: list[float] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Times:
 
 
 class Pair:
-    """Two workers on one device. `head_first`: which of them has the first turn; alternate it from pair to pair.
+    """Is two workers on one device. `head_first` says which of them has the first turn; alternate it from pair to pair.
 
     `times` are those of the last `log_ratio`, `imports` what its workers had to import. Every method raises Died, a
     ValueError, for a worker that dies or hangs. With a `nursery` the workers are forked.
@@ -94,8 +94,8 @@ class Pair:
         return _side(base, failed="missing"), _side(head, failed="missing" if broken else "wrong")
 
     def _one_by_one(self, request: Mapping[str, Any]) -> tuple[Answer, Answer]:
-        """Each has the device to itself for checking, so that neither is in the other's way. What fits once and not
-        twice neither side can do, since no pair can take turns; but it was counted."""
+        """Gives each side the device to itself for checking, so that neither is in the other's way. What fits once and
+        not twice neither side can do, since no pair can take turns; but it was counted."""
         self.head.ask(ANSWERING, release=True)
         base = self.base.ask(PREPARING, **request)
         self.base.ask(ANSWERING, release=True)
@@ -108,24 +108,24 @@ class Pair:
         return base, head
 
     def log_ratio(self, w: Workload, rounds: int | None = None) -> float:
-        """One sample: the log of the head's time over the base's, `w` being what was prepared last.
+        """Takes one sample: the log of the head's time over the base's, for what was prepared last, `w`.
 
         `rounds` of each side; by default as many as take `SECONDS`, and at least a few.
         """
         self.times = Times()
         order = (self.head, self.base) if self.head_first else (self.base, self.head)
         core = choose_core() if self.device == "cpu" else None
-        seconds = _planned(order, core)
+        seconds = _plan(order, core)
         company = Company((self.base.pid, self.head.pid))
         of_turn, turns = schedule(seconds, rounds, SECONDS[self.device.partition(":")[0]])
         ratios = []
         for turn in range(turns):
-            found = {}
+            times = {}
             for process in order if turn % 2 == 0 else reversed(order):
-                found[process.side] = _told(process, ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
-            self.times.base += found["base"]
-            self.times.head += found["head"]
-            ratios.append(_log_ratio(found))
+                times[process.side] = _ask(process, ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]
+            self.times.base += times["base"]
+            self.times.head += times["head"]
+            ratios.append(_log_ratio(times))
         states = self._states(order, ANSWERING + 20 * seconds)
         self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
         self.imports = tuple(states[0]["imports"])
@@ -134,42 +134,43 @@ class Pair:
         return statistics.median(ratios)
 
     def _states(self, order: Sequence[Process], limit: float) -> list[Answer]:
-        """The machine as both sides saw it. Raises Died where what was timed is wrong, the head's first."""
-        states = {process.side: _told(process, limit, state=True) for process in order}
+        """Returns the machine as both sides saw it. Raises Died where what was timed is wrong, the head's first."""
+        states = {process.side: _ask(process, limit, state=True) for process in order}
         for side in ("head", "base"):
             if reason := states[side].get("wrong"):
                 raise Died(side, reason)
         return [states[process.side] for process in order]
 
 
-def _log_ratio(found: Mapping[str, Sequence[float]]) -> float:
-    """The log of the head's time over the base's. Raises Died where no time passed."""
-    median = {side: statistics.median(found[side]) for side in ("head", "base")}
+def _log_ratio(times: Mapping[str, Sequence[float]]) -> float:
+    """Returns the log of the head's time over the base's. Raises Died where no time passed."""
+    median = {side: statistics.median(times[side]) for side in ("head", "base")}
     for side, seconds in median.items():
         if seconds <= 0:
             raise Died(side, "no time passed between the clock's two readings: the call works elsewhere or not at all")
     return math.log(median["head"] / median["base"])
 
 
-def _told(process: Process, limit: float, **request: Any) -> Answer:
-    """Its answer. Raises Died where it can't go on; of memory that lacks for two at once neither is to blame."""
+def _ask(process: Process, limit: float, **request: Any) -> Answer:
+    """Returns a worker's answer. Raises Died where it can't go on; neither side is to blame where memory lacks for both
+    at once."""
     answer = process.ask(limit, **request)
     if "missing" in answer or "failed" in answer:
         raise Died("both" if "missing" in answer else process.side, str(answer.get("missing", answer.get("failed"))))
     return answer
 
 
-def _planned(order: Sequence[Process], core: int | None) -> float:
-    """Seconds of a round of the slower side. Both have the same clock: where one side's call can't be captured as a
-    graph, the other's is launched as well, or the launching would be part of one time only."""
-    plans = [_told(process, PREPARING, plan=core) for process in order]
+def _plan(order: Sequence[Process], core: int | None) -> float:
+    """Returns the seconds of a round of the slower side. Both have the same clock: where one side's call can't be
+    captured as a graph, the other's is launched as well, or the launching would be part of one time only."""
+    plans = [_ask(process, PREPARING, plan=core) for process in order]
     if len({plan["clock"] for plan in plans}) > 1:
-        plans = [_told(process, PREPARING, plan=core, graph=False) for process in order]
+        plans = [_ask(process, PREPARING, plan=core, graph=False) for process in order]
     return max(plan["seconds"] for plan in plans)
 
 
 def schedule(seconds: float, rounds: int | None = None, budget: float = SECONDS["cpu"]) -> tuple[int, int]:
-    """Rounds of a turn, and turns of each side: an even number, for A B B A to be whole."""
+    """Chooses the rounds of a turn, and the turns of each side: an even number, for A B B A to be whole."""
     of_turn = max(1, round(TURN / seconds))
     turns = budget / (2 * of_turn * seconds) if rounds is None else rounds / of_turn
     return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)

@@ -30,8 +30,8 @@ HANDFUL = 6  # pairs that decide all but the noisiest: the budget is counted aft
 
 @dataclass(kw_only=True)
 class Case(Judgement):
-    """A benchmark that is compared live: `base_seconds` and `head_seconds` are those of one call, in every round of its
-    pairs."""
+    """Is a benchmark that is compared live: `base_seconds` and `head_seconds` are those of one call, in every round of
+    its pairs."""
 
     workload: Workload
     base_seconds: list[float] = field(default_factory=list)
@@ -93,16 +93,16 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
         yield from ((w, Verdict("missing", None, None, None, 0, f"{which.name}: {reason}", 0)) for w in workloads)
         return
     undecided = [known[w.id] for w in workloads]
-    started = counted = time.monotonic()
+    started = counting = time.monotonic()
     launched, took = 0, 0.0
-    while undecided and (_due(undecided, launched) or time.monotonic() - counted + took <= budget_seconds):
+    while undecided and (_due(undecided, launched) or time.monotonic() - counting + took <= budget_seconds):
         begun = time.monotonic()
         forks = nursery if base.here and head.here else None
         start = functools.partial(Pair, base, head, str(device), head_first=launched % 2 == 1, nursery=forks)
         _launch(undecided, start, forks)
         launched, took = launched + 1, time.monotonic() - begun
         if launched <= HANDFUL:
-            counted = time.monotonic()
+            counting = time.monotonic()
         if earlier is not None:
             share(known, earlier, [one.workload.id for one in undecided])
         decided = [one for one in undecided if one.done]
@@ -117,7 +117,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
 
 def _due(undecided: Sequence[Case], launched: int) -> bool:
     """Tells whether a pair is taken whatever the budget: the first, or a few where no counter has decided."""
-    return not launched or (launched < HANDFUL and not all(one.counted for one in undecided))
+    return not launched or (launched < HANDFUL and not all(one.counters_decide for one in undecided))
 
 
 def _launch(undecided: Sequence[Case], start: Callable[[], Pair], nursery: Nursery | None) -> None:

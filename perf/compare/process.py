@@ -29,7 +29,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2 ** 62), 
 
 
 class Died(ValueError):
-    """A worker that ended or did not answer; `side` is "base", "head" or "both"."""
+    """Is raised for a worker that ended or did not answer; `side` is "base", "head" or "both"."""
 
     def __init__(self, side: str, reason: str) -> None:
         super().__init__(f"{side}: {reason}")
@@ -37,7 +37,7 @@ class Died(ValueError):
 
 
 class Process:
-    """The worker of one side, "base" or "head", started afresh or forked by `nursery`. It and what it starts are a
+    """Is the worker of one side, "base" or "head", started afresh or forked by `nursery`. It and what it starts are a
     session of their own, and go together."""
 
     def __init__(self, role: str, side: Side, device: str, nursery: Nursery | None = None) -> None:
@@ -69,7 +69,7 @@ class Process:
             raise Died(self.side, self._last_words()) from None
 
     def receive(self, limit: float) -> dict[str, Any]:
-        """The answer to what was sent, waited for without turning. Raises Died after `limit` seconds without one."""
+        """Waits for the answer to what was sent, and returns it. Raises Died after `limit` seconds without one."""
         end = time.monotonic() + limit
         while b"\n" not in self._read:
             if not self._waiting.select(max(0.0, end - time.monotonic())):
@@ -86,7 +86,7 @@ class Process:
         return self.receive(limit)
 
     def _last_words(self) -> str:
-        """How it ended, and the last line that it wrote to stderr."""
+        """Says how it ended, with the last line that it wrote to stderr."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(QUIT)
         status = self._process.returncode
@@ -124,17 +124,18 @@ class Process:
 
 def variables(role: str, side: Side, device: str) -> dict[str, str]:
     """Gives the environment variables of a side's worker. A fault is put into the head only."""
-    found = {worker.STATE: str(Path(".perf").absolute()), **side.variables(), "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    settings = {worker.STATE: str(Path(".perf").absolute()), **side.variables(), "TORCHINDUCTOR_COMPILE_THREADS": "1",
              FAMILY: str(os.getpid())}
     if device == "cpu":
-        found |= ONE_THREAD | KEEP_MEMORY
+        settings |= ONE_THREAD | KEEP_MEMORY
     if role == "base":
-        found.pop(worker.INJECT, None)
-    return found
+        settings.pop(worker.INJECT, None)
+    return settings
 
 
 def both(base: Process, head: Process, limit: float, **request: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Both answers to a request that the two work on at the same time. Raises Died, of side "both" if both did."""
+    """Returns both answers to a request that the two work on at the same time. Raises Died, of side "both" if both
+    did."""
     answers: list[Mapping[str, Any]] = []
     dead: list[Died] = []
     for step in (lambda process: process.send(**request), lambda process: answers.append(process.receive(limit))):

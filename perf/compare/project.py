@@ -34,8 +34,8 @@ BUILDS = Path(".perf/builds")
 
 @dataclass(frozen=True)
 class Project:
-    """`places` are the packages' folders, relative to `root`; `build` is the command that makes them out of a revision,
-    "" where nothing is built; it may take `limit` seconds."""
+    """Is a repository at `root` whose `places` are the packages' folders; `build` is the command that makes them out of
+    a revision, "" where nothing is built; it may take `limit` seconds."""
 
     root: Path
     places: tuple[str, ...] = PACKAGES

@@ -28,7 +28,7 @@ NUMBER, TEXT, COUNT = (int, float), (str,), (int,)
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one figure of one benchmark: `ratio` is head over base, its interval from `low` to `high`.
+    """Is the verdict on one figure of one benchmark: `ratio` is head over base, its interval from `low` to `high`.
 
     An infinite or undefined number is not known: None. Raises ValueError for an unknown word or a wrong type.
     """
@@ -73,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Failed:
-    """A commit, benchmark or step that could not be measured, and why in one line."""
+    """Is a commit, benchmark or step that could not be measured, and why in one line."""
 
     what: str
     reason: str
@@ -84,7 +84,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Step:
-    """The outcome of one step of a comparison, and its seconds."""
+    """Is the outcome of one step of a comparison, with its seconds."""
 
     name: str
     outcome: str  # of OUTCOMES
@@ -101,7 +101,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison. `time` is when it began, in seconds since 1970; `machine` the id of what `fingerprint` tells."""
+    """Is one comparison. `time` is when it began, in seconds since 1970; `machine` the id of what `fingerprint`
+    tells."""
 
     time: float
     machine: str  # perf.measure.machine.identity()
@@ -135,13 +136,13 @@ class Comparison:
 
     @property
     def date(self) -> str:
-        """"2026-11-25 02:00 UTC"."""
+        """Writes "2026-11-25 02:00 UTC"."""
         return datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
     @property
     def hardware(self) -> str:
-        """"2 x NVIDIA H200", or the processor's name where there is no GPU. A comparison of environments says so: its
-        issues are none of a night's."""
+        """Writes "2 x NVIDIA H200", or the processor's name where there is no GPU. A comparison of environments says
+        so: its issues are none of a night's."""
         gpus = self.fingerprint.get("gpus")
         names = [str(name) for name in gpus] if isinstance(gpus, list | tuple) else []
         place = names[0] if names else str(self.fingerprint.get("cpu") or "a machine that is not described")

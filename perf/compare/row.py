@@ -24,7 +24,7 @@ ALARMS = ("wrong", "regressed")
 
 @dataclass(frozen=True)
 class Row:
-    """The verdict on one benchmark; `base` and `head` are seconds of one call, None where nothing was timed.
+    """Is the verdict on one benchmark; `base` and `head` are seconds of one call, None where nothing was timed.
 
     `word` is the verdict's, or "unchanged" (ok without timing), or "skipped" (neither side can).
     """
@@ -49,12 +49,12 @@ class Row:
 
     @property
     def short(self) -> str:
-        """"ok 1.003x"."""
+        """Writes "ok 1.003x"."""
         return f"{self.label} {self.verdict.ratio:.3f}x" if self.verdict.ratio else self.label
 
     @property
     def sentence(self) -> str:
-        """"regressed: 7.2 % slower [6.1, 8.4], 12 pairs"."""
+        """Writes "regressed: 7.2 % slower [6.1, 8.4], 12 pairs"."""
         return f"{self.label}: {self.verdict.why}"
 
 

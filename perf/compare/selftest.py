@@ -36,8 +36,8 @@ Compare = Callable[[Sequence[Workload], float], Iterable[tuple[Workload, Verdict
 
 @dataclass(frozen=True)
 class Trial:
-    """One benchmark, compared with itself (`fault` is None) or with a fault in it; `seconds` from the start to its
-    verdict, processes included."""
+    """Is one benchmark, compared with itself (`fault` is None) or with a fault in it; `seconds` last from the start to
+    its verdict, processes included."""
 
     fault: str | None
     workload: Workload
@@ -46,8 +46,8 @@ class Trial:
     thresholds: Thresholds
 
     @property
-    def told(self) -> bool:
-        """Whether there were pairs enough for an alarm."""
+    def enough_pairs(self) -> bool:
+        """Tells whether there were pairs enough for an alarm."""
         return self.verdict.pairs >= self.thresholds.least_pairs
 
     @property
@@ -64,10 +64,10 @@ class Trial:
 
     @property
     def must_be_caught(self) -> bool:
-        """Whether a miss is a failure: a slowdown below what matters may be called ok."""
+        """Tells whether a miss is a failure: a slowdown below what matters may be called ok."""
         if self.fault is None:
             return False
-        return counted(self.fault) or parse(self.fault)[1] >= self.thresholds.effect
+        return shows_in_counters(self.fault) or parse(self.fault)[1] >= self.thresholds.effect
 
     def to_json(self) -> dict[str, Any]:
         return {"fault": self.fault, "benchmark": self.workload.id, "seconds": self.seconds,
@@ -75,7 +75,7 @@ class Trial:
 
 
 def benchmarks(device: torch.device, *, quick: bool) -> list[Workload]:
-    """The quick grid as far as it can run here; of the first of `VARIANTS` only, where it has to be quick."""
+    """Lists the quick grid as far as it can run here; if it has to be quick, only the first of `VARIANTS`."""
     from perf.bench.prepare import Preparer
 
     chosen = [w for w in grid("quick", device.type) if not quick or (w.bare and w.variant == VARIANTS[0])]
@@ -96,8 +96,9 @@ def itself(device: torch.device, among: int) -> Compare:
 
 def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Compare, seconds: float,
               kind: str = "cpu") -> Iterator[Trial]:
-    """A/A of each variant, then each fault in the first benchmark of some, on a machine of that `kind`. A fault that
-    counters tell gets one pair, whatever else is timed an equal share of the time that is left."""
+    """Compares each variant with itself (A/A), then puts each fault into the first benchmark of some, on a machine of
+    that `kind`. A fault that counters tell gets one pair, whatever else is timed an equal share of the time that is
+    left."""
     variants: dict[str, list[Workload]] = {}
     for w in workloads:
         variants.setdefault(w.variant, []).append(w)
@@ -106,21 +107,21 @@ def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Com
     end = time.monotonic() + seconds
     for i, (fault, together) in enumerate(asked):
         start = time.monotonic()
-        timed = sum(not counted(fault) for fault, _ in asked[i:])
-        share = 0.0 if counted(fault) else max(0.0, end - start) / timed
+        timed = sum(not shows_in_counters(fault) for fault, _ in asked[i:])
+        share = 0.0 if shows_in_counters(fault) else max(0.0, end - start) / timed
         with injected(fault):
             for w, verdict in compare(together, share):
                 yield Trial(fault, w, verdict, time.monotonic() - start, live.settings(w, kind))
 
 
-def counted(fault: str | None) -> bool:
-    """Whether it shows in counters, which carry no noise."""
+def shows_in_counters(fault: str | None) -> bool:
+    """Tells whether a fault shows in counters, which carry no noise."""
     return fault is not None and parse(fault)[0] != "slow"
 
 
 @contextmanager
 def injected(fault: str | None) -> Iterator[None]:
-    """The head's workers that are started meanwhile have the fault in each call."""
+    """Puts the fault into each call of the head's workers that are started meanwhile."""
     before = os.environ.pop(INJECT, None)
     if fault is not None:
         os.environ[INJECT] = fault
@@ -133,7 +134,7 @@ def injected(fault: str | None) -> Iterator[None]:
 
 
 def shown(trial: Trial) -> str:
-    """A line, and the verdict's sentence below it."""
+    """Writes a line, and the verdict's sentence below it."""
     what, indent = trial.fault or "A/A", 11 * " "
     return (f"{what:<10} {trial.verdict.word:<13}{trial.seconds:6.1f} s  exit code {trial.exit_code:<3}"
             f"{trial.workload.id}\n"
@@ -143,7 +144,7 @@ def shown(trial: Trial) -> str:
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     """Sums up what is published. Changes are shares: 0.04 is 4 %. `time` says of each change of time alone, which no
     counter shows, how many were caught and how many were put in."""
-    same = [trial for trial in trials if trial.fault is None and trial.told]
+    same = [trial for trial in trials if trial.fault is None and trial.enough_pairs]
     due = [trial for trial in trials if trial.must_be_caught]
     certified = sorted(v for trial in same if (v := trial.verdict.within_reach) is not None)
     alarms = sum(trial.alarm for trial in same)
@@ -158,16 +159,17 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _by_size(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
-    """The trials that change time alone, by how much."""
-    found: dict[float, list[Trial]] = {}
+    """Groups the trials that change time alone, by how much."""
+    sizes: dict[float, list[Trial]] = {}
     for trial in trials:
-        if trial.fault and not counted(trial.fault):
-            found.setdefault(parse(trial.fault)[1], []).append(trial)
-    return found
+        if trial.fault and not shows_in_counters(trial.fault):
+            sizes.setdefault(parse(trial.fault)[1], []).append(trial)
+    return sizes
 
 
 def at_most(events: int, trials: int, confidence: float = 0.95) -> float:
-    """The largest rate that so few events don't rule out: of none seen 3/N, as a Poisson count has it; at most 1."""
+    """Finds the largest rate that so few events don't rule out: of none seen 3/N, as a Poisson count has it; at most
+    1."""
     if not trials:
         return 1.0
     low, high = 0.0, events + 10.0 * math.sqrt(events + 1)
@@ -179,20 +181,20 @@ def at_most(events: int, trials: int, confidence: float = 0.95) -> float:
 
 
 def _part(ordered: Sequence[float], share: float) -> float | None:
-    """What that share of the values doesn't exceed."""
+    """Finds the value that this share of the values doesn't exceed."""
     return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
 
 
-def sentences(found: dict[str, Any]) -> list[str]:
-    """The summary in sentences."""
-    certified = ", ".join(f"{part} {change:.1%}" for part, change in found["certified"].items() if change is not None)
+def sentences(figures: dict[str, Any]) -> list[str]:
+    """Writes the summary in sentences."""
+    certified = ", ".join(f"{part} {change:.1%}" for part, change in figures["certified"].items() if change is not None)
     return [
-        f"A/A: {many(found['compared'], 'benchmark')}, {many(found['false_alarms'], 'false alarm')}: at most "
-        f"{found['false_alarms_at_most']:.1%} of benchmarks (95 % confidence)",
+        f"A/A: {many(figures['compared'], 'benchmark')}, {many(figures['false_alarms'], 'false alarm')}: at most "
+        f"{figures['false_alarms_at_most']:.1%} of benchmarks (95 % confidence)",
         f"smallest change that the most pairs would certify: of the benchmarks {certified or 'none'}",
-        f"{found['certified_at_effect']} of {found['compared']} benchmarks certify what matters",
-        f"faults that matter: {found['caught']} of {found['due']} caught, {found['undecided']} undecided",
-        *_time_alone(found["time"])]
+        f"{figures['certified_at_effect']} of {figures['compared']} benchmarks certify what matters",
+        f"faults that matter: {figures['caught']} of {figures['due']} caught, {figures['undecided']} undecided",
+        *_time_alone(figures["time"])]
 
 
 def _time_alone(caught: Mapping[str, Sequence[int]]) -> list[str]:
@@ -205,7 +207,7 @@ def _time_alone(caught: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def exit_code(trials: Sequence[Trial]) -> int:
-    """Undecided is no failure: it claims nothing."""
+    """Returns the exit code of all trials. Undecided is no failure: it claims nothing."""
     if trials and all(trial.verdict.word == "invalid" for trial in trials):
         return exit_codes.UNFIT
     missed = [trial for trial in trials if trial.must_be_caught

@@ -17,7 +17,7 @@ PACKAGES = ("attention", "models")
 
 @dataclass(frozen=True)
 class Side:
-    """A process of this side runs `python` in `folder`.
+    """Is what a process of one side needs: it runs `python` in `folder`.
 
     `name` tells a reader which side it is; `commit` is the full hash, None of a working tree. `versions` lists what is
     installed beside `python` where that is another environment than this process has. `missing` says why nothing of it

@@ -18,8 +18,9 @@ DYNAMIC = ("import_module", "__import__")
 
 @dataclass(frozen=True)
 class Source:
-    """`digest` is of the code, without what never changes a time (perf/compare/neutral.py). `listing` is the same
-    without imports and plain lists of names. `effects` is what importing the file does besides binding its own names.
+    """Is what one file says. `digest` is of the code, without what never changes a time (perf/compare/neutral.py).
+    `listing` is the same without imports and plain lists of names. `effects` is what importing the file does besides
+    binding its own names.
 
     `bindings` is what each imported name stands for, `assigned` are names bound by a plain assignment; `used` are the
     names that are read, `whole` those of them read otherwise than as `name.attribute`, `attributes` these.
@@ -46,8 +47,8 @@ class Source:
 
 
 class Tree:
-    """All sources of some `packages` in a folder, as they are now: `modules` by dotted name, and `others`, digests of
-    what is no Python, by path. Tests are left out."""
+    """Holds all sources of some `packages` in a folder, as they are now: `modules` by dotted name, and `others`,
+    digests of what is no Python, by path. Tests are left out."""
 
     def __init__(self, folder: Path, packages: Iterable[str]) -> None:
         self.modules: dict[str, Source] = {}
@@ -77,7 +78,7 @@ def _content(path: str, changed: int, size: int) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(raw: bytes, module: str, relative: str) -> Source:
-    """Two trees have most files in common."""
+    """Parses a file once, since two trees have most files in common."""
     package = relative.endswith("__init__.py")
     try:
         tree = ast.parse(raw)
@@ -102,7 +103,7 @@ def _parsed(raw: bytes, module: str, relative: str) -> Source:
         assigned=frozenset(name for name in assigned if name),
         exported=exported,
         registered=frozenset(uses.registered), used=frozenset(uses.used), whole=frozenset(uses.whole),
-        attributes={name: frozenset(found) for name, found in uses.attributes.items()},
+        attributes={name: frozenset(paths) for name, paths in uses.attributes.items()},
         named=tuple(name for name in named if name), dynamic=None in named)
 
 
@@ -120,7 +121,7 @@ class _Uses(ast.NodeVisitor):
         self.whole.add(node.id)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """`a.b.c` is an attribute "b.c" of `a`."""
+        """Notes `a.b.c` as an attribute "b.c" of `a`."""
         path, value = [node.attr], node.value
         while isinstance(value, ast.Attribute):
             path.append(value.attr)
@@ -133,18 +134,20 @@ class _Uses(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         self.visit(node.func)
-        told = [keyword.value for keyword in node.keywords if keyword.arg == "backends" and _called(node) == "register"]
+        registers = _called(node) == "register"
+        lists = [keyword.value for keyword in node.keywords if registers and keyword.arg == "backends"]
         for child in (*node.args, *(keyword.value for keyword in node.keywords)):
-            items = child.elts if child in told and isinstance(child, ast.List | ast.Tuple) else [child]
+            items = child.elts if child in lists and isinstance(child, ast.List | ast.Tuple) else [child]
             for item in items:
-                if child in told and isinstance(item, ast.Name):
+                if child in lists and isinstance(item, ast.Name):
                     self.registered.add(item.id)
                 else:
                     self.visit(item)
 
 
 def _imports(nodes: Iterable[ast.AST], package: str) -> Iterator[tuple[str, Origin]]:
-    """Name and what it stands for, of every import at any depth; no name where a module is imported for its effects."""
+    """Yields each name that is imported, at any depth, with what it stands for; the name is "" where a module is
+    imported for its effects."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:

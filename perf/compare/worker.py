@@ -1,4 +1,4 @@
-"""One side of a pair: a fresh process that measures its own attention/ and models/ when it is told to.
+"""Measures one side of a pair: a fresh process imports its own attention/ and models/, and answers requests.
 
 `python -m perf.compare.worker DEVICE` runs with the side's folder as working directory and first on PYTHONPATH, or is
 forked there (perf/compare/nursery.py). A request is a line of JSON on stdin, its answer a line on stdout:
@@ -145,7 +145,8 @@ class Worker:
         return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
 
     def state(self) -> Answer:
-        """On the CPU without the company of other processes: the sibling is one, and whoever started both knows."""
+        """Returns the machine's state. On the CPU it leaves out the company of other processes: the sibling is one, and
+        whoever started both knows."""
         from perf.measure.fitness import summary
         from perf.measure.unfit import unfit
 
@@ -172,8 +173,8 @@ class Worker:
 
 
 def rounds(timer: Callable[[], Any], plan: Plan, count: int, watch: Watch) -> list[float]:
-    """Seconds of one call in each of `count` rounds, after one that is not counted unless it is long: the other side
-    had the caches."""
+    """Returns the seconds of one call in each of `count` rounds. A round before them is not counted, unless it is long:
+    the other side had the caches."""
     skipped, readings = int(plan.seconds < LONG), []
     for _ in range(skipped + count):
         if plan.setup:
@@ -196,7 +197,7 @@ def _checked(subject: Subject) -> Answer:
 
 
 def _injected(call: Callable[[], Any]) -> Callable[[], Any]:
-    """The call with the fault in it that the environment names."""
+    """Puts the fault into the call that the environment names."""
     if not (spec := os.environ.get(INJECT)):
         return call
     from perf.compare import inject
@@ -216,7 +217,8 @@ def _own_packages() -> None:
 
 
 def _installed(name: str) -> bool:
-    """Whether a module is of an installed package or of Python itself: neither of a side nor made by a compiler."""
+    """Tells whether a module is of an installed package or of Python itself: neither of a side nor made by a
+    compiler."""
     if name.partition(".")[0] in OURS:
         return False
     spec = getattr(sys.modules[name], "__spec__", None)
@@ -234,7 +236,7 @@ def _stay_on(cores: set[int]) -> None:
 
 
 def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
-    """Answers line by line until it is told to quit, or nobody is left to tell it."""
+    """Answers line by line until it is asked to quit, or nobody is left to ask."""
     worker: Worker | None = None
     for text in requests:
         request = json.loads(text)

@@ -24,7 +24,7 @@ from perf.history import asv_run, figures, matrix, place
 
 
 def setup() -> None:
-    """asv calls this when it has loaded the plugin."""
+    """Puts this project's classes in asv's place; asv calls it when it has loaded the plugin."""
     asv_run.install()
     run.Machine = Machine
 

@@ -20,7 +20,7 @@ from perf.measure.nvml import Gpu, Unwatched
 from perf.system import git
 
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "bitsandbytes", "pytest-benchmark")
-TOLD_ONLY = ("os", "container", "persistence", "pytest-benchmark")  # a time does not depend on them
+NO_INFLUENCE = ("os", "container", "persistence", "pytest-benchmark")  # a time does not depend on them
 LOCKED = "PERF_CLOCKS_LOCKED_MHZ"  # environment: what `nvidia-smi -lgc` was set to, of which NVML does not tell
 CPUS = Path("/sys/devices/system/cpu")
 ROOT = Path("/")
@@ -53,7 +53,7 @@ def fingerprint() -> dict[str, Any]:
 def identity(machine: dict[str, Any] | None = None) -> str:
     """Gives twelve hexadecimal digits that differ where a time may: not with the kernel's build, nor with how many
     equal GPUs are visible."""
-    facts = {name: value for name, value in (machine or fingerprint()).items() if name not in TOLD_ONLY}
+    facts = {name: value for name, value in (machine or fingerprint()).items() if name not in NO_INFLUENCE}
     facts["gpus"] = sorted(set(facts.get("gpus", ())))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 

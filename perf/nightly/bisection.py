@@ -30,7 +30,7 @@ from perf.nightly.steps import BISECTED, COMPARED, Skipped, write
 from perf.system import files, git
 from perf.system.devices import device
 from perf.system.tools import group_by
-from perf.verdict.search import Found, Step, search
+from perf.verdict.search import Outcome, Step, search
 from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
@@ -177,19 +177,19 @@ def find(commits: Sequence[str], good: str, compare: Compare, seconds: float, ro
     return Blame(line[step.after], "; ".join(_more(line, step, result)))
 
 
-def worst(found: Found) -> Step:
+def worst(outcome: Outcome) -> Step:
     """Returns the step that takes most; the first one, where times don't tell."""
     def rise(step: Step) -> float:
-        levels = [1.0 if at == 0 else found.verdicts[at].ratio or 1.0 for at in (step.before, step.after)]
+        levels = [1.0 if at == 0 else outcome.verdicts[at].ratio or 1.0 for at in (step.before, step.after)]
         return math.log(levels[1] / levels[0]) if min(levels) > 0 else 0.0
 
-    return max(found.steps, key=rise)
+    return max(outcome.steps, key=rise)
 
 
-def _more(line: Sequence[str], step: Step, found: Found) -> Iterator[str]:
+def _more(line: Sequence[str], step: Step, outcome: Outcome) -> Iterator[str]:
     if unclear := line[step.before + 1:step.after]:
         yield f"or by one of {_short(unclear)}, which gave no answer"
-    if others := [line[other.after] for other in found.steps if other != step]:
+    if others := [line[other.after] for other in outcome.steps if other != step]:
         yield f"it changed by {_short(others)} too"
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from perf.measure.evidence import Evidence
-from perf.measure.machine import TOLD_ONLY
+from perf.measure.machine import NO_INFLUENCE
 from perf.nightly.steps import write
 from perf.system.tools import first_line
-from perf.verdict.nightly import Suspect, recorded
+from perf.verdict.nightly import Suspect, with_lessons
 from perf.verdict.nights import Measured
 from perf.verdict.verdict import Verdict
 
@@ -27,7 +27,7 @@ def measurement(commit: str, fingerprint: Mapping[str, Any], passes: Sequence[Ma
                 for name in first if _good(first, name) and _good(second, name)}
     within = {name: statistics.stdev(samples) / statistics.median(samples)
               for name in launches if len(samples := first[name].samples) > 1}
-    environment = {name: value for name, value in fingerprint.items() if name not in TOLD_ONLY}
+    environment = {name: value for name, value in fingerprint.items() if name not in NO_INFLUENCE}
     return Measured(commit, environment, launches, within, dict(controls))
 
 
@@ -42,7 +42,7 @@ def lesson(measurement: Measured, pairs: Iterable[tuple[Suspect, Sequence[float]
     launches = {name: seconds for name, seconds in measurement.launches.items() if name not in out}
     within = {name: spread for name, spread in measurement.within.items() if name not in out}
     rest = Measured(measurement.commit, measurement.environment, launches, within, measurement.controls)
-    return recorded(rest, [pair for pair in pairs if pair[0].benchmark not in out])
+    return with_lessons(rest, [pair for pair in pairs if pair[0].benchmark not in out])
 
 
 def save(path: Path, start: float, device: str, measurement: Measured) -> None:

@@ -1,1 +1,1 @@
-"""What the project demands: each file of settings stands beside its loader."""
+"""Each file of settings, what the project demands, stands beside its loader."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from perf.measure.evidence import Evidence
 from perf.report.notes import doubt
-from perf.report.units import UNKNOWN, calls, error_ratio, keys, number, seconds, size
+from perf.report.units import UNKNOWN, calls, error_ratio, items, keys, number, seconds, size
 from perf.system.tools import group_by
 from perf.workloads.workload import UNQUANTISED, Workload
 
@@ -87,11 +87,6 @@ def _times(ratio: float, better: str, worse: str, same: str) -> str:
     return f"{factor:.{2 if factor < 1.1 else 1}f}x {better if ratio > 1 else worse}"
 
 
-def items(w: Workload) -> int:
-    """Counts the items of one call: tokens of a language model, else images or series."""
-    return w.batch * (w.n if w.causal and w.phase in ("prefill", "decode") else 1)
-
-
 def quality(row: Evidence) -> str:
     """Writes "97.2 -0.28 [-1.1, +0.6]", or that there is none, where it was asked for and can't be had."""
     figures = row.quality
@@ -121,7 +116,7 @@ def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload,
         cells = {"b": row.workload.batch, "time ": row.outcome.upper() + " ", "weights": size(row.kept_bytes)}
         if row.outcome == "ok" and row.median:
             cells |= {"time ": seconds(row.median) + ("!" if doubt(row) else " "),
-                      "items/s": number(items(row.workload) / row.median)}
+                      "items/s": number(items(row.workload)[0] / row.median)}
         start = f"{_line(name(row.workload), cells, SPEED)}  "
         lines += textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
                                subsequent_indent=" " * len(start)) or [start.rstrip()]

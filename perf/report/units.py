@@ -68,6 +68,14 @@ def keys(w: Workload) -> str:
     return f", {w.m} keys" if w.m != w.n else ""
 
 
+def items(w: Workload) -> tuple[int, str]:
+    """Counts what one call works through, and names it: sequences' tokens (queries), images or time series."""
+    from perf.workloads.families import family
+
+    unit = family(w.model).items
+    return (w.batch * w.n if unit == "tokens" else w.batch), unit
+
+
 def tflops(row: Evidence) -> float | None:
     """Returns the TFLOP/s of a timed row."""
     return row.flops / row.median / 1e12 if row.flops and row.median else None

@@ -22,7 +22,7 @@ APART = "not comparable"
 class Claim:
     """Sets what a study published beside what this run measured, with the word on it, and what else decided."""
 
-    said: str
+    text: str
     published: str
     measured: str
     word: str
@@ -30,7 +30,7 @@ class Claim:
 
     def __str__(self) -> str:
         why = f" ({self.why})" if self.why else ""
-        return f"{self.word:16} {self.said}: published {self.published}\n{'':16} measured {self.measured}{why}"
+        return f"{self.word:16} {self.text}: published {self.published}\n{'':16} measured {self.measured}{why}"
 
 
 class Claims:
@@ -40,16 +40,16 @@ class Claims:
         self.study = study
         self.all: list[Claim] = []
 
-    def add(self, said: str, published: str, measured: str, shown: bool | None, why: str = "", *,
+    def add(self, text: str, published: str, measured: str, shown: bool | None, why: str = "", *,
             apart: str = "") -> None:
         """Adds a claim, which is or is not `shown`, or (None) can't be told from this run; `apart` says why it can't
         be compared at all."""
-        self._add(Claim(said, published, measured, APART if apart else judge(shown), apart or why))
+        self._add(Claim(text, published, measured, APART if apart else judge(shown), apart or why))
 
-    def add_no_loss(self, said: str, published: str, change: Change) -> None:
+    def add_no_loss(self, text: str, published: str, change: Change) -> None:
         """Adds a claim that nothing was lost: a change inside the noise shows no loss, and no equality either."""
         word = {"better": HOLDS, "worse": FAILS}.get(change.verdict, NOT_WORSE)
-        self._add(Claim(said, published, str(change), word))
+        self._add(Claim(text, published, str(change), word))
 
     def _add(self, claim: Claim) -> None:
         self.all.append(claim)

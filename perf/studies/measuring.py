@@ -73,7 +73,7 @@ class Study:
 
     @functools.cached_property
     def ceilings(self) -> roofline.Ceilings:
-        """The machine's highest rates, which a time may not pass by much."""
+        """Returns the machine's highest rates, which a time may not pass by much."""
         return roofline.ceilings(self.device, roofline.FASTEST, folder=self.out.parent)
 
     def write(self, kind: str, record: dict[str, Any]) -> None:

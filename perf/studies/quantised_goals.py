@@ -87,10 +87,10 @@ class Goals:
         self.study, self.m = study, m
         self.claims: list[str] = []
 
-    def claim(self, said: str, measured: str, shown: bool | None) -> None:
+    def claim(self, text: str, measured: str, shown: bool | None) -> None:
         """Adds a claim that is or is not `shown`, or (None) can't be told from this run."""
-        self.claims.append(f"{judge(shown):9} {said}: {measured}")
-        self.study.write("claim", {"claim": said, "measured": measured, "word": judge(shown)})
+        self.claims.append(f"{judge(shown):9} {text}: {measured}")
+        self.study.write("claim", {"claim": text, "measured": measured, "word": judge(shown)})
 
     def compiled(self, part: str) -> list[Workload]:
         """Lists all that a part compiles."""

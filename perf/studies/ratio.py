@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perf.measure.sampling import median_interval
 from perf.report.units import change_in_percent
 
-TOLD = 2.0  # times as slow: from there on percents say little
+PERCENTS = 2.0  # times as slow: from there on percents say little
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Ratio:
 
     def __str__(self) -> str:
         half = self.median * self.interval
-        if self.median > TOLD:
+        if self.median > PERCENTS:
             return f"{self.median:.2f}x the time ± {half:.2f}"
         return f"{change(1, self.median)} ± {100 * half:.1f}"
 

@@ -145,8 +145,8 @@ def replayed(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             pairs.setdefault(left[name]["planted"], []).append(count)
     yield f"{first['kind']}: {sum(sum(one.values()) for one in words.values())} comparisons"
     for planted in sorted(words):
-        told = ", ".join(f"{word} {count}" for word, count in sorted(words[planted].items()))
-        yield f"{planted:5.0%}  {told}; pairs {statistics.fmean(pairs[planted]):.1f}"
+        counts = ", ".join(f"{word} {count}" for word, count in sorted(words[planted].items()))
+        yield f"{planted:5.0%}  {counts}; pairs {statistics.fmean(pairs[planted]):.1f}"
 
 
 def concluded(known: Mapping[str, Judgement], ratios: Mapping[str, Sequence[float]],

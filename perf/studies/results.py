@@ -109,7 +109,7 @@ def _fastest(rows: list) -> str:
 
 
 def _packages() -> str:
-    """A line a function, head dim and phase; a column a backend."""
+    """Writes a line a function, head dim and phase, and a column a backend."""
     rows = [row for path in PACKAGES for row in load(path) if row.median and row.workload.flops]
     backends = list(dict.fromkeys(row.workload.backend for row in rows))
     lines = [["function", "D", "phase", *(f"`{name}`" for name in backends)], ["---"] * (3 + len(backends))]

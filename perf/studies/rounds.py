@@ -78,8 +78,8 @@ def interleaved(calls: Mapping[str, Call], device: torch.device, *, seconds: flo
 def in_turns(base: Call, new: Call, device: torch.device, limit: float) -> Ratio:
     """Times two calls by the harness's clock, until their ratio is known to `PRECISION`: a few percent that a busy
     machine would hide. Raises TimeoutError past `limit` seconds."""
-    def ratio(found: Found) -> Ratio:
-        return Ratio.of(found["new"], found["base"])
+    def ratio(times: Found) -> Ratio:
+        return Ratio.of(times["new"], times["base"])
 
     ticking = clock(device)
     with bounded(limit):

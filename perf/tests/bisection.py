@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from perf.compare.bisect import Compare, bisect, commits
 from perf.tests.repositories import Repository
-from perf.verdict.search import Found, search
+from perf.verdict.search import Outcome, search
 from perf.verdict.verdict import Verdict
 
 EFFECT = 0.05
@@ -30,7 +30,7 @@ def levels(count: int, *steps: tuple[int, float]) -> list[float]:
     return found
 
 
-def searched(count: int, measure: Callable[[str], Verdict | None]) -> Found:
+def searched(count: int, measure: Callable[[str], Verdict | None]) -> Outcome:
     """What is found among commits "1" to `count`."""
     return search([str(i + 1) for i in range(count)], measure)
 
@@ -62,7 +62,7 @@ class World:
             self.unclear.add(position)
         return found
 
-    def search(self) -> Found:
+    def search(self) -> Outcome:
         return searched(len(self.levels), self.measure)
 
     @property

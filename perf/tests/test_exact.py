@@ -32,7 +32,7 @@ def test_of_these_a_gpu_is_told(name):
 
 
 def test_every_exact_counter_is_compared_and_none_is_made_up():
-    known = {*exact.DEVICE, *exact.ANY, exact.REGIONS, *exact.SIZES, *exact.TOLD, "operators"}
+    known = {*exact.DEVICE, *exact.ANY, exact.REGIONS, *exact.SIZES, *exact.NO_GATE, "operators"}
     assert known == NAMES.keys()
     for name in known:
         one, other = (replace(SIDE, counters={**GPU, name: value}, peak_bytes=None) for value in (5, 9))

@@ -16,7 +16,7 @@ from perf.verdict.learn import (
     FEWEST,
     FEWEST_ROUNDS,
     MOST_ROUNDS,
-    Compared,
+    Difference,
     audits,
     layout_spread,
     pair_spread,
@@ -27,10 +27,10 @@ from perf.verdict.learn import (
 T = Thresholds()
 
 
-def compared(layout: float, count: int, error: float = 0.003, benchmarks: int = 50, seed: int = 0) -> list[Compared]:
+def compared(layout: float, count: int, error: float = 0.003, benchmarks: int = 50, seed: int = 0) -> list[Difference]:
     noise = np.random.default_rng(seed)
     middles = noise.normal(0, math.hypot(math.sqrt(2) * layout, error), count)
-    return [Compared(i % benchmarks, float(middle), error, True) for i, middle in enumerate(middles)]
+    return [Difference(i % benchmarks, float(middle), error, True) for i, middle in enumerate(middles)]
 
 
 def test_a_pair_spreads_as_two_launches_differ():
@@ -48,7 +48,7 @@ def test_the_layout_spread_is_learned_from_above(layout):
 
 def test_before_there_are_audits_enough_nothing_is_known():
     assert np.isinf(layout_spread(compared(0.003, FEWEST - 1), 50)).all()
-    of_suspects = [Compared(1, 0.0, 0.003, False)] * 500
+    of_suspects = [Difference(1, 0.0, 0.003, False)] * 500
     assert np.isinf(layout_spread(of_suspects, 50)).all()
     assert certified(T, 0.01, math.inf) is None
     assert certified(T, math.nan, 0.003) is None
@@ -56,15 +56,15 @@ def test_before_there_are_audits_enough_nothing_is_known():
 
 def test_own_comparisons_raise_a_benchmarks_layout_and_never_lower_it():
     usual = compared(0.003, 300)
-    wide = [Compared(7, middle, 0.002, False) for middle in (0.02, -0.025, 0.018, -0.02)]
-    still = [Compared(8, 0.0, 0.002, False)] * 20
+    wide = [Difference(7, middle, 0.002, False) for middle in (0.02, -0.025, 0.018, -0.02)]
+    still = [Difference(8, 0.0, 0.002, False)] * 20
     before, after = layout_spread(usual, 50), layout_spread(usual + wide + still, 50)
     assert after[7] > 2.5 * before[7]
     assert after[8] == after.min() > 0.003
 
 
 def test_a_wild_comparison_does_not_make_the_usual_layout():
-    wild = compared(0.003, 300) + [Compared(49, 1.0, 0.003, True)] * 3
+    wild = compared(0.003, 300) + [Difference(49, 1.0, 0.003, True)] * 3
     assert np.median(layout_spread(wild, 50)) < 1.25 * np.median(layout_spread(compared(0.003, 300), 50))
 
 

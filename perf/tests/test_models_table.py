@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from perf.measure.evidence import Evidence
-from perf.report.models_table import items, lines, notes, percentile, quality
+from perf.report.models_table import lines, notes, percentile, quality
 from perf.report.table import table
+from perf.report.units import items
 from perf.workloads.workload import Workload
 
 VIT = Workload("vit-l16", "softmax", "sdpa", "forward", False, 32, 16, 16, 197, 197, 64, "bf16")
@@ -104,10 +105,11 @@ def test_treated_models_stand_in_their_own_table_only():
 
 
 def test_items_are_tokens_of_a_language_model_and_images_else():
-    assert items(VIT) == 32
+    assert items(VIT)[0] == 32
     gpt2 = Workload("gpt2", "softmax", "sdpa", "prefill", True, 2, 12, 12, 1024, 1024, 64, "bf16")
-    assert items(gpt2) == 2048
-    assert items(replace(gpt2, phase="decode", n=1)) == 2
+    assert items(gpt2)[0] == 2048
+    assert items(replace(gpt2, phase="decode", n=1))[0] == 2
+    assert items(replace(gpt2, phase="forward", causal=False)) == (2048, "tokens")
 
 
 def test_bare_kernels_have_no_such_table():

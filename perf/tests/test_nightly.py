@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perf.policy.thresholds import Thresholds
-from perf.verdict.nightly import Look, Suspect, compared, last_good, recorded, screened
+from perf.verdict.nightly import NightPlan, Suspect, last_good, lesson, plan_night, with_lessons
 from perf.verdict.nights import Comparison, Measured, environment_change, environment_start
 from perf.verdict.verdict import Verdict, family
 
@@ -38,11 +38,11 @@ def slower(night: Measured, by: float, names: list[str] | None = None, launches:
         for name, told in night.launches.items()})
 
 
-def looked(history: list[Measured], **options) -> Look:
-    return screened(history, GROUPS, CONTROL_GROUPS, lambda name: Thresholds(), **options)
+def looked(history: list[Measured], **options) -> NightPlan:
+    return plan_night(history, GROUPS, CONTROL_GROUPS, lambda name: Thresholds(), **options)
 
 
-def words(look: Look) -> dict[str, str]:
+def words(look: NightPlan) -> dict[str, str]:
     return {one.benchmark: one.why for one in look.suspects}
 
 
@@ -171,13 +171,13 @@ def test_quiet_benchmarks_are_audited():
 def test_what_a_night_records():
     suspect = Suspect("b1", "slower", "commit42", Thresholds(least_pairs=1, spread=0.01, weight=15.0, correlation=0.0))
     verdict = Verdict("ok", 1.0, 0.99, 1.01, 2, "", 0)
-    kept = compared(suspect, [0.01, -0.01], verdict)
+    kept = lesson(suspect, [0.01, -0.01], verdict)
     assert kept is not None
     assert kept.error == pytest.approx(0.01 * math.sqrt(17 / 16) / math.sqrt(2))
     assert replace(kept, error=0.0) == Comparison("b1", 0.0, 0.0, False)
-    assert compared(suspect, [0.1] * 6, replace(verdict, word="regressed")) is None
-    assert compared(suspect, [], verdict) is None
-    night = recorded(nights(1)[0], [(suspect, [0.0], verdict), (replace(suspect, benchmark="b2"), [0.1] * 6,
+    assert lesson(suspect, [0.1] * 6, replace(verdict, word="regressed")) is None
+    assert lesson(suspect, [], verdict) is None
+    night = with_lessons(nights(1)[0], [(suspect, [0.0], verdict), (replace(suspect, benchmark="b2"), [0.1] * 6,
                                                                 replace(verdict, word="regressed"))])
     assert night.changed == ("b2",)
     assert Measured.from_json(night.to_json()).changed == ("b2",)

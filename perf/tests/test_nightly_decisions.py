@@ -23,7 +23,7 @@ from perf.nightly.steps import Folder, Result
 from perf.nightly.verdict import failures, findings, last_quiet
 from perf.system import exit_codes, files
 from perf.tests.comparisons import FA2, SDPA, SINCE, bisected, comparison, finding, nobody
-from perf.verdict.search import Found, Step
+from perf.verdict.search import Outcome, Step
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import BARE, Workload
 
@@ -167,7 +167,7 @@ def test_a_comparison_that_the_machine_spoiled_is_made_again(tmp_path):
 
 
 def steps_of(levels, *steps):
-    return Found(None, tuple(itertools.starmap(Step, steps)),
+    return Outcome(None, tuple(itertools.starmap(Step, steps)),
                  {i: Verdict("regressed", ratio, ratio, ratio, 5, "", 0) for i, ratio in enumerate(levels) if i},
                  frozenset())
 

@@ -89,7 +89,7 @@ def test_a_claim_of_time_holds_where_as_much_is_saved(tmp_path, time, word):
     vit_claims.claim_times(claims, {vit_rows.BASE: Speed((9.0, 9.0), 4), vit_claims.NF4: Speed((1.0, 1.0), 1),
                                     vit_claims.NF4_FLASH: Speed((time, time), 1)}, "")
     measured = f"{100 * (time - 1):+.1f} %"
-    told = {claim.said: (claim.published, claim.measured.startswith(measured), claim.word) for claim in claims.all}
+    told = {claim.text: (claim.published, claim.measured.startswith(measured), claim.word) for claim in claims.all}
     assert told["flash: time of a forward pass"] == ("-23.7 %", True, word)
     assert told["flash: time of a training step of 16"] == ("-2.62 %", True, word)
     assert told["time of flash on top of NF4"] == ("-16.9 %", True, word)

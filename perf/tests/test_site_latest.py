@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from perf.history.rows import load
+from perf.report.units import items
 from perf.tests import front_page, published
-from perf.web.site.latest import items, places
+from perf.web.site.latest import places
 
 tree = front_page.tree
 

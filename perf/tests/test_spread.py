@@ -15,7 +15,7 @@ from perf.tests.sides import SIDE
 from perf.verdict import spread
 from perf.verdict.intervals import FINEST, estimate
 from perf.verdict.judgement import Judgement, share
-from perf.verdict.spread import Spread, alike, borrowed, common
+from perf.verdict.spread import Spread, alike, borrow, common
 
 NONE = Learned(correlation=0.5)
 
@@ -67,10 +67,10 @@ def test_few_or_far_apart_are_worth_little():
     alike_ones = [Spread(1e-4, 1.0)] * 6
     assert common(alike_ones).freedom == 1.5  # a quarter of the pairs that they are of
     assert common([Spread(10.0 ** -i, 10.0) for i in range(2, 10)]).freedom < 0.5
-    assert borrowed(NONE, None, alike_ones[:5]).weight == 0
+    assert borrow(NONE, None, alike_ones[:5]).weight == 0
     kind = Learned(0.0015, 4.0, 0.2)
-    assert borrowed(kind, None, alike_ones[:5]) == kind
-    assert borrowed(kind, None, alike_ones).spread > 0.005  # of the machine, not of its kind
+    assert borrow(kind, None, alike_ones[:5]) == kind
+    assert borrow(kind, None, alike_ones).spread > 0.005  # of the machine, not of its kind
 
 
 @pytest.mark.parametrize("deviation", [0.01, 0.02])
@@ -91,8 +91,8 @@ def test_a_noisy_benchmark_among_quiet_ones_raises_no_alarm(deviation: float) ->
 
 def test_its_own_earlier_pairs_count_as_8_at_most():
     own = Spread(1e-4, 50.0)
-    assert borrowed(NONE, own, []) == Learned(0.01, 8.0, 0.5)
-    assert borrowed(Learned(0.02, 4.0), own, []).weight == 12
+    assert borrow(NONE, own, []) == Learned(0.01, 8.0, 0.5)
+    assert borrow(Learned(0.02, 4.0), own, []).weight == 12
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.25, 0.5])
@@ -109,9 +109,9 @@ def test_the_correlation_is_not_passed(correlation):
 def test_a_correlation_is_only_lowered():
     noise = random.Random(4)
     others = [one for _ in range(30) if (one := spread.of(series(noise, 12)))]
-    assert borrowed(NONE, None, others).correlation < 0.25
-    assert borrowed(NONE, None, others[:1]).correlation == 0.5
-    assert borrowed(Learned(correlation=0.1), None, []).correlation == 0.1
+    assert borrow(NONE, None, others).correlation < 0.25
+    assert borrow(NONE, None, others[:1]).correlation == 0.5
+    assert borrow(Learned(correlation=0.1), None, []).correlation == 0.1
 
 
 def test_two_or_three_pairs_decide_what_took_five():
@@ -150,7 +150,7 @@ def test_intervals_of_what_is_borrowed_miss_no_more_often_than_stated(correlatio
         earlier = [spread.of(series(noise, 8, deviation, correlation)) for deviation in deviations]
         for i, deviation in enumerate(deviations):
             others = [one for j, one in enumerate(earlier) if one and j != i]
-            prior = borrowed(NONE, earlier[i], others)
+            prior = borrow(NONE, earlier[i], others)
             tonight = series(noise, 8, deviation * math.exp(noise.gauss(0, 0.33)), correlation)
             seen = [estimate(tonight[:n], prior) for n in range(2, 9)]
             missed += any(abs(one.middle) > one.half_width(0.1) for one in seen)

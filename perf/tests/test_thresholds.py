@@ -14,7 +14,7 @@ import perf
 import perf.policy
 from perf.verdict.confirm import FLOOR
 from perf.verdict.intervals import critical
-from perf.verdict.learn import Compared, layout_spread
+from perf.verdict.learn import Difference, layout_spread
 from perf.verdict.spread import alike, of
 from perf.verdict.verdict import Thresholds, thresholds
 
@@ -51,7 +51,7 @@ def test_the_floor_of_the_h200_lies_above_what_its_records_say_of_two_placements
     grid, quick = aa("aa.jsonl.gz"), aa("selftest.json")
     assert len(grid) + len(quick) == 344
     for comparisons in (grid, quick):
-        layout = layout_spread([Compared(i, *one, True) for i, one in enumerate(comparisons)], len(comparisons)).min()
+        layout = layout_spread([Difference(i, *one, True) for i, one in enumerate(comparisons)], len(comparisons)).min()
         assert 0.75 * math.log1p(t.floor) < FLOOR * math.sqrt(2) * layout < math.log1p(t.floor)
     assert sum(abs(middle) > math.log1p(t.floor) for middle, _ in [*grid, *quick]) == 1
 

@@ -9,7 +9,7 @@ import pytest
 
 from perf.tests.sides import INDEPENDENT, SIDE, T, around, decided, span, with_counter
 from perf.verdict.intervals import estimate
-from perf.verdict.verdict import WORDS, decide, family, settled
+from perf.verdict.verdict import WORDS, decide, family, may_stop
 
 
 @pytest.mark.parametrize(("change", "word"), [
@@ -161,7 +161,7 @@ def test_before_the_least_pairs_nothing_is_decided():
     quiet = around(0, 0.001, 6)
     assert decided(SIDE, quiet).word == "ok"
     assert decided(SIDE, quiet, t=replace(T, least_pairs=7)).word == "inconclusive"
-    assert not settled(quiet, replace(T, least_pairs=7))
+    assert not may_stop(quiet, replace(T, least_pairs=7))
 
 
 def test_a_time_that_is_none_is_refused():
@@ -199,19 +199,19 @@ def test_what_fits_once_and_not_twice_is_regressed_by_what_was_counted(peak, wor
 
 
 def test_sampling_stops_when_the_time_is_known_or_the_most_pairs_are_taken():
-    assert not settled([], T)
-    assert not settled([0.0], T)
-    assert settled(around(0), T)
-    assert settled(around(0.3), T)
+    assert not may_stop([], T)
+    assert not may_stop([0.0], T)
+    assert may_stop(around(0), T)
+    assert may_stop(around(0.3), T)
     unclear = around(0.03, 0.02, 31)
-    assert not settled(unclear, T)
-    assert settled([*unclear, 0.03], T)
+    assert not may_stop(unclear, T)
+    assert may_stop([*unclear, 0.03], T)
 
 
 def test_sampling_stops_halfway_where_three_times_the_most_pairs_would_not_decide():
-    assert not settled(around(0.03, 1, 15), T)
-    assert settled(around(0.03, 1, 16), T)
-    assert not settled(around(0.03, 0.02, 16), T)
+    assert not may_stop(around(0.03, 1, 15), T)
+    assert may_stop(around(0.03, 1, 16), T)
+    assert not may_stop(around(0.03, 0.02, 16), T)
 
 
 def test_a_change_across_most_benchmarks_is_one_finding():

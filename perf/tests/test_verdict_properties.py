@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from perf.tests.sides import GPU, SIDE, T, decided, span, with_counter
 from perf.verdict.intervals import estimate
-from perf.verdict.verdict import WORDS, decide, settled
+from perf.verdict.verdict import WORDS, decide, may_stop
 
 changes = st.lists(st.floats(-0.3, 0.3), min_size=2, max_size=33)
 
@@ -27,7 +27,7 @@ def test_swapping_the_sides_swaps_the_words(pairs):
     assert span(two)[1] == pytest.approx(1 / ratio)
     if low > 0 and high < math.inf:
         assert span(two) == pytest.approx((1 / high, 1 / ratio, 1 / low))
-    assert settled(pairs, T) == settled([-x for x in pairs], T)
+    assert may_stop(pairs, T) == may_stop([-x for x in pairs], T)
 
 
 @settings(deadline=None)  # a busy machine takes its time
@@ -45,7 +45,7 @@ def test_words_and_intervals_agree(pairs):
     assert (found.more_pairs > 0) == (found.word == "inconclusive")
     assert found.word in WORDS
     if found.word != "inconclusive":
-        assert settled(pairs, T)
+        assert may_stop(pairs, T)
 
 
 @settings(deadline=None)  # a busy machine takes its time

@@ -72,10 +72,10 @@ def steps(values: Values, *, penalty: float = PENALTY, least: float = LEAST) -> 
     known = [value for value in values if value is not None]
     if len(known) < 2 * SHORTEST:
         return []
-    x = _scaled(known)
+    x = _scale(known)
     sigma = noise(x)
-    starts = _partition([value / sigma for value in _clipped(x, sigma)], penalty * math.log(len(x)))
-    starts = _settled(x, _merged(x, starts, least))
+    starts = _partition([value / sigma for value in _clip(x, sigma)], penalty * math.log(len(x)))
+    starts = _settle(x, _merge(x, starts, least))
     bounds = [*starts, len(x)]
     levels = [statistics.median(known[a:b]) for a, b in pairwise(bounds)]
     return [Change(nights[at], before, after)
@@ -89,18 +89,18 @@ def creep(values: Values, *, recent: Sequence[int] = RECENT, before: int = BEFOR
     A step that lies within the windows is found as well: `steps` says of which night it is.
     """
     known = [value for value in values if value is not None]
-    found: list[Creep] = []
+    creeps: list[Creep] = []
     for nights in recent:
         if len(known) < nights + before:
             continue
-        x = _scaled(known[-nights - before:])
+        x = _scale(known[-nights - before:])
         old, new = x[:before], x[before:]
         excess = statistics.median(new) - statistics.median(old)
         error = MEDIAN_ERROR * max(noise(x), _spread(old)) * math.sqrt(1 / nights + 1 / before)
         if excess >= least and excess / error >= sure:
             was, now = known[-nights - before:][:before], known[-nights:]
-            found.append(Creep(nights, statistics.median(was), statistics.median(now), excess / error))
-    return max(found, key=lambda one: one.errors, default=None)
+            creeps.append(Creep(nights, statistics.median(was), statistics.median(now), excess / error))
+    return max(creeps, key=lambda one: one.errors, default=None)
 
 
 def noise(x: Sequence[float]) -> float:
@@ -119,7 +119,7 @@ def _spread(x: Sequence[float]) -> float:
     return TO_SIGMA * statistics.median(abs(value - middle) for value in x)
 
 
-def _scaled(values: Sequence[float]) -> list[float]:
+def _scale(values: Sequence[float]) -> list[float]:
     """Puts the values on a scale where 0.01 is 1 %."""
     if all(value > 0 for value in values):
         return [math.log(value) for value in values]
@@ -127,7 +127,7 @@ def _scaled(values: Sequence[float]) -> list[float]:
     return [value / unit for value in values]
 
 
-def _clipped(x: Sequence[float], sigma: float) -> list[float]:
+def _clip(x: Sequence[float], sigma: float) -> list[float]:
     """Holds each night to the median of those around it, as many at the ends: two spikes in the last three nights are
     not yet a level."""
     held = []
@@ -168,7 +168,7 @@ def _partition(x: Sequence[float], penalty: float) -> list[int]:
     return starts[::-1]
 
 
-def _merged(x: Sequence[float], starts: list[int], least: float) -> list[int]:
+def _merge(x: Sequence[float], starts: list[int], least: float) -> list[int]:
     """Drops the steps that are smaller than `least`, the smallest first."""
     starts = list(starts)
     while len(starts) > 1:
@@ -182,7 +182,7 @@ def _merged(x: Sequence[float], starts: list[int], least: float) -> list[int]:
     return starts
 
 
-def _settled(x: Sequence[float], starts: list[int]) -> list[int]:
+def _settle(x: Sequence[float], starts: list[int]) -> list[int]:
     """Begins each level at the first night that is nearer to it than to the one before: the partition, which wants a
     few nights of each, may begin it early. A last level that has too few nights then is dropped."""
     bounds = [*starts, len(x)]

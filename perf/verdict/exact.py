@@ -24,13 +24,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perf.verdict.words import compile_change, counted, error_change, relaunched, relaunched_alike, size_change
+from perf.verdict.words import compile_change, count_change, error_change, launch_change, same_launches, size_change
 
 DEVICE = ("launches", "memcpys", "memsets")
 ANY = ("host_syncs", "graph_breaks", "recompiles")
 REGIONS = "compiled_regions"
 SIZES = ("peak_bytes", "kept_bytes", "flops", "bytes")
-TOLD = ("autograd_nodes",)
+NO_GATE = ("autograd_nodes",)
 
 # PyTorch's operators that only look at memory another way, only allocate it, or only call others that are counted.
 _IDLE = """
@@ -85,9 +85,9 @@ def changes(base: Side, head: Side, *, memory: float, error_factor: float, compi
     """Compares two sides that both ran, by what both counted. What is worse comes first."""
     old, new = base.figures, head.figures
     both = {name: (old[name], new[name]) for name in old if name in new}
-    found = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
+    differences = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
              *_compiling(base, head, compile_factor, compile_seconds), *_launches(base, head)]
-    return sorted(found, key=lambda change: (1, -1, 0).index(change.sign))
+    return sorted(differences, key=lambda change: (1, -1, 0).index(change.sign))
 
 
 def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
@@ -100,21 +100,21 @@ def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterat
             old, new = both.get(name, (0, 0))
             if old != new:
                 named = (came if new > old else went) if name == "launches" else {}
-                yield Change(counted(name, new - old, named), sign, work=True)
+                yield Change(count_change(name, new - old, named), sign, work=True)
         if both["launches"][0] == both["launches"][1] and came:
-            yield Change(counted("kernels", 0, came, went), 0)
+            yield Change(count_change("kernels", 0, came, went), 0)
         if "operators" in both and (more := both["operators"][1] - both["operators"][0]):
-            yield Change(counted("operators", more), 0)
+            yield Change(count_change("operators", more), 0)
     elif "operators" in both:
         old, new = both["operators"]
         known = sum(base.kernels.values()) == old and sum(head.kernels.values()) == new
         busy = _busy(came) - _busy(went) if known else new - old
         if busy:
-            yield Change(counted("operators", busy, _shown(came if busy > 0 else went)), _sign(busy), work=True)
+            yield Change(count_change("operators", busy, _shown(came if busy > 0 else went)), _sign(busy), work=True)
         elif came or went:
-            yield Change(counted("kernels", 0, came, went), 0)
+            yield Change(count_change("kernels", 0, came, went), 0)
         elif new != old:
-            yield Change(counted("operators", new - old), 0)
+            yield Change(count_change("operators", new - old), 0)
 
 
 def _busy(names: Mapping[str, int]) -> int:
@@ -126,12 +126,12 @@ def _shown(names: Mapping[str, int]) -> dict[str, int]:
 
 
 def _counts(both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
-    for name in (*ANY, REGIONS, *TOLD):
+    for name in (*ANY, REGIONS, *NO_GATE):
         old, new = both.get(name, (0, 0))
         if old == new:
             continue
         gates = name in ANY or (name == REGIONS and new > old > 0)
-        yield Change(counted(name, new - old), _sign(new - old) if gates else 0)
+        yield Change(count_change(name, new - old), _sign(new - old) if gates else 0)
 
 
 def _sizes(both: Mapping[str, tuple[int, int]], memory: float) -> Iterator[Change]:
@@ -170,20 +170,20 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
     if not (base.launches and head.launches):
         return
     if list(map(dict, base.launches)) == list(map(dict, head.launches)):
-        yield Change(relaunched_alike(all("code" in launch for launch in base.launches)), 0)
+        yield Change(same_launches(all("code" in launch for launch in base.launches)), 0)
         return
     old, new = _by_kernel(base.launches), _by_kernel(head.launches)
     for kernel in [name for name in new if name in old]:
         moved = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False) if was != now), None)
-        if moved and (words := relaunched(kernel, *moved)):
+        if moved and (words := launch_change(kernel, *moved)):
             yield Change(words, 0)
 
 
 def _by_kernel(launches: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    kernels: dict[str, list[Mapping[str, Any]]] = {}
     for launch in launches:
-        found.setdefault(launch["kernel"], []).append(launch)
-    return found
+        kernels.setdefault(launch["kernel"], []).append(launch)
+    return kernels
 
 
 def _sign(difference: int) -> int:

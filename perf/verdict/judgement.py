@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from perf.policy.thresholds import Learned, Thresholds
 from perf.verdict import spread
 from perf.verdict.spread import Spread
-from perf.verdict.verdict import Side, Verdict, counted, decide, settled
+from perf.verdict.verdict import Side, Verdict, counters_decide, decide, may_stop
 
 UNFIT = 3  # pairs on an unfit machine before a benchmark with no other is invalid
 ENOUGH = 6  # pairs that say about how much slower it is, where counters have said that it is regressed
@@ -48,16 +48,16 @@ class Judgement:
         return not any(side.missing or side.wrong for side in (self.base, self.head))
 
     @property
-    def counted(self) -> bool:
+    def counters_decide(self) -> bool:
         """Tells whether counters have decided."""
-        return counted(self.base, self.head, self.thresholds)
+        return counters_decide(self.base, self.head, self.thresholds)
 
     @property
     def done(self) -> bool:
         """Tells whether no more pairs are asked for."""
-        if not self.able or (len(self.ratios) >= ENOUGH and self.counted):
+        if not self.able or (len(self.ratios) >= ENOUGH and self.counters_decide):
             return True
-        return settled(self.ratios, self.settings) or (not self.ratios and len(self.unfit) >= UNFIT)
+        return may_stop(self.ratios, self.settings) or (not self.ratios and len(self.unfit) >= UNFIT)
 
     def verdict(self) -> Verdict:
         """Decides by what there is."""
@@ -73,7 +73,7 @@ def share(judgements: Mapping[str, Judgement], earlier: Mapping[str, Spread], na
     for name in names:
         one = judgements[name]
         others = [known for other, known in spreads.items() if other != name and known]
-        one.prior = spread.borrowed(one.thresholds.learned, earlier.get(name), others)
+        one.prior = spread.borrow(one.thresholds.learned, earlier.get(name), others)
 
 
 def _together(*spreads: Spread | None) -> Spread | None:

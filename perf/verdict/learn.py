@@ -35,7 +35,7 @@ MEDIAN = 1.2533  # standard error of a median of normal samples, over that of th
 
 
 @dataclass(frozen=True)
-class Compared:
+class Difference:
     """Is a comparison by live pairs that was not called a change: the middle of its log ratios and the standard error.
 
     `audit`: it was no suspect's."""
@@ -67,7 +67,7 @@ def rounds_of_pair(pair: Array, within: Array, rounds: int) -> NDArray[np.int64]
     return FEWEST_ROUNDS + np.argmin((choices + LAUNCH) * with_rounds(pair, within, rounds, choices) ** 2, axis=0)
 
 
-def layout_spread(compared: Sequence[Compared], benchmarks: int) -> Array:
+def layout_spread(compared: Sequence[Difference], benchmarks: int) -> Array:
     """Estimates each benchmark's layout spread from above; it comes down as comparisons come in, and is infinite before
     there are 30 audits. In comparisons with errors e and middles m, m^2 - e^2 is twice the layout's variance, on
     average."""
@@ -93,8 +93,8 @@ def _usual(middle: Array, error: Array) -> float:
             low = trial
         else:
             high = trial
-    found = max(high, FINEST)
-    return found * (1 + UPPER / np.sqrt(2 * max(float(_information(found, error).sum()), 1.0)))
+    usual = max(high, FINEST)
+    return usual * (1 + UPPER / np.sqrt(2 * max(float(_information(usual, error).sum()), 1.0)))
 
 
 def _information(layout: float, error: Array) -> Array:

@@ -1,11 +1,11 @@
 """The nightly decision says which benchmarks are suspects tonight, against what and how each is confirmed, and what the
 night can promise of the others. It is pure: measured nights in, plans and verdicts out; no I/O, no clock.
 
-    look = screened(nights, groups, control_groups, settings)   # tonight's last, two launches of each benchmark
-    # measure look.again two more times, put that into tonight's record, and
-    look = screened(nights, groups, control_groups, settings)
-    # compare each of look.suspects and look.audits by live pairs (perf/compare/pairs.py) with its own settings, and
-    night = recorded(tonight, comparisons)                      # which is stored
+    plan = plan_night(nights, groups, control_groups, settings)   # tonight's last, two launches of each benchmark
+    # measure plan.again two more times, put that into tonight's record, and
+    plan = plan_night(nights, groups, control_groups, settings)
+    # compare each of plan.suspects and plan.audits by live pairs (perf/compare/pairs.py) with its own settings, and
+    night = with_lessons(tonight, comparisons)                    # which is stored
 
 | step | file |
 |---|---|
@@ -50,7 +50,7 @@ from perf.verdict.screen import (
     WEEK,
     WINDOW,
     Array,
-    Screened,
+    Screening,
     figures,
     screen,
     without_common_mode,
@@ -74,7 +74,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Look:
+class NightPlan:
     """Holds the plan of a night: `again` are the ids that were measured twice only and are to be measured two more
     times before they are compared; `plans` what each benchmark promises; `cleared` the verdicts on those that are no
     suspects; `notes` sentences."""
@@ -88,7 +88,7 @@ class Look:
 
 
 def look(passes: Array, controls: Array, group: NDArray[np.int64], control_group: NDArray[np.int64], pair: Array,
-         effect: Array, night: int) -> Screened:
+         effect: Array, night: int) -> Screening:
     """Screens the last night of log times `passes` (nights, benchmarks, launches) and `controls` (nights, controls); a
     benchmark's last week is looked at every seventh night."""
     window = slice(-WINDOW, None)
@@ -98,7 +98,7 @@ def look(passes: Array, controls: Array, group: NDArray[np.int64], control_group
     return screen(adjusted, effect, pair=np.nan_to_num(pair), launches=launches, due=due)
 
 
-def learned(pair: Array, within: Array, layout: Array, rounds: int,
+def confirmations(pair: Array, within: Array, layout: Array, rounds: int,
             settings: Sequence[Thresholds]) -> tuple[Array, NDArray[np.int64], list[Plan]]:
     """Gives the spread of a pair of the rounds chosen for it, these rounds, and what is promised, for each
     benchmark."""
@@ -107,8 +107,8 @@ def learned(pair: Array, within: Array, layout: Array, rounds: int,
     return spread, chosen, [plan(*one) for one in zip(settings, spread.tolist(), layout.tolist(), strict=True)]
 
 
-def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str],
-             settings: Callable[[str], Thresholds], rounds: int = 5) -> Look:
+def plan_night(nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str],
+             settings: Callable[[str], Thresholds], rounds: int = 5) -> NightPlan:
     """Screens the last of `nights`; `rounds` is what a launch of it had. Nights of another environment are not looked
     at."""
     start = environment_start([night.environment for night in nights])
@@ -116,10 +116,11 @@ def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_grou
     tables = Tables.of(same, groups, control_groups)
     committed = [settings(name) for name in tables.benchmarks]
     layout = layout_spread(tables.compared, len(tables.benchmarks))
-    spread, chosen, plans = learned(tables.pair, tables.within, layout, rounds, committed)
+    spread, chosen, plans = confirmations(tables.pair, tables.within, layout, rounds, committed)
     effect = np.array([one.effect or one.thresholds.effect for one in plans])
-    found = look(tables.passes, tables.controls, tables.group, tables.control_group, tables.pair, effect, len(nights))
-    why = found.suspect.astype("<U8")
+    screening = look(tables.passes, tables.controls, tables.group, tables.control_group, tables.pair, effect,
+                     len(nights))
+    why = screening.suspect.astype("<U8")
     notes = list(filter(None, [environment_change([night.environment for night in nights], FEWEST)]))
     for one in np.unique(tables.group):
         mine, known = tables.group == one, np.isfinite(tables.controls[-1, tables.control_group == one]).sum()
@@ -135,14 +136,14 @@ def screened(nights: Sequence[Measured], groups: Mapping[str, str], control_grou
         age = MONTH if why[b] in CREPT else WEEK
         base = last_good(nights, name, age)
         if not why[b] or base is None:
-            cleared[name] = _cleared(found, b, plans[b], base)
+            cleared[name] = _cleared(screening, b, plans[b], base)
         if base and (why[b] or b in turn):
-            settled = plan(committed[b], float(spread[b]), float(layout[b]), strong=why[b] in STRONG).thresholds
-            suspect = Suspect(name, str(why[b]) or "audit", base, replace(settled, rounds=int(chosen[b])))
+            thresholds = plan(committed[b], float(spread[b]), float(layout[b]), strong=why[b] in STRONG).thresholds
+            suspect = Suspect(name, str(why[b]) or "audit", base, replace(thresholds, rounds=int(chosen[b])))
             (suspects if why[b] else audited).append(suspect)
     again = tuple(one.benchmark for one in suspects
                   if one.why != "new" and len(nights[-1].launches[one.benchmark]) < AGAIN)
-    return Look(tuple(suspects), again, tuple(audited), dict(zip(tables.benchmarks, plans, strict=True)), cleared,
+    return NightPlan(tuple(suspects), again, tuple(audited), dict(zip(tables.benchmarks, plans, strict=True)), cleared,
                 tuple(notes))
 
 
@@ -159,7 +160,7 @@ def last_good(nights: Sequence[Measured], benchmark: str, age: int) -> str | Non
     return base if base != nights[-1].commit else None
 
 
-def compared(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Comparison | None:
+def lesson(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Comparison | None:
     """Gives what a comparison teaches; None for a change, and for too few pairs."""
     if verdict.word in ("regressed", "improved") or len(ratios) < (1 if suspect.thresholds.weight else 2):
         return None
@@ -167,17 +168,17 @@ def compared(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Com
     return Comparison(suspect.benchmark, seen.middle, seen.error(), suspect.why == "audit")
 
 
-def recorded(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequence[float], Verdict]]) -> Measured:
+def with_lessons(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequence[float], Verdict]]) -> Measured:
     """Adds what comparisons taught to tonight: suspect, log ratios and verdict of each."""
     changed = tuple(suspect.benchmark for suspect, _, verdict in comparisons
                     if verdict.word in ("regressed", "improved"))
-    taught = tuple(filter(None, (compared(*one) for one in comparisons)))
-    return replace(tonight, comparisons=(*tonight.comparisons, *taught), changed=(*tonight.changed, *changed))
+    lessons = tuple(filter(None, (lesson(*one) for one in comparisons)))
+    return replace(tonight, comparisons=(*tonight.comparisons, *lessons), changed=(*tonight.changed, *changed))
 
 
-def _cleared(found: Screened, b: int, promised: Plan, base: str | None) -> Verdict:
+def _cleared(screening: Screening, b: int, promised: Plan, base: str | None) -> Verdict:
     """Gives the verdict of what history alone clears, or of what has no other commit to be compared with."""
-    excess, spread, nights = float(found.excess[b]), float(found.spread[b]), int(found.nights[b])
+    excess, spread, nights = float(screening.excess[b]), float(screening.spread[b]), int(screening.nights[b])
     if nights < FEWEST or not math.isfinite(excess):
         return Verdict("inconclusive", None, None, None, 0,
                        f"{many(nights, 'night')} of history, {FEWEST} at least are needed, and no other commit to "

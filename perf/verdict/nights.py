@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perf.verdict.learn import REMEMBERED, Compared, pair_spread
+from perf.verdict.learn import REMEMBERED, Difference, pair_spread
 from perf.verdict.screen import Array
 from perf.workloads.workload import Workload
 
-Environment = Mapping[str, Any]  # what a time depends on: perf.measure.machine.fingerprint(), without TOLD_ONLY
+Environment = Mapping[str, Any]  # what a time depends on: perf.measure.machine.fingerprint(), without NO_INFLUENCE
 
 SCHEMA = 1
 LAUNCHES = 2  # of every benchmark, every night
@@ -90,7 +90,7 @@ class Tables:
     group: NDArray[np.int64]  # of each benchmark, an index of `group_names`
     control_group: NDArray[np.int64]
     within: Array  # (benchmarks,), the median of all nights'
-    compared: tuple[Compared, ...]
+    compared: tuple[Difference, ...]
 
     @classmethod
     def of(cls, nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str]) -> Tables:
@@ -112,7 +112,7 @@ class Tables:
                 if seconds := night.controls.get(name, ()):
                     of_controls[t, c] = np.log(seconds).mean()
             passes[:t, [index[name] for name in night.changed if name in index]] = np.nan
-        compared = tuple(Compared(index[one.benchmark], one.middle, one.error, one.audit)
+        compared = tuple(Difference(index[one.benchmark], one.middle, one.error, one.audit)
                          for night in nights[-REMEMBERED:] for one in night.comparisons if one.benchmark in index)
         group = np.array([number[groups[name]] for name in benchmarks])
         control_group = np.array([number[control_groups[name]] for name in controls])
@@ -166,5 +166,5 @@ def group(w: Workload, device_type: str) -> str:
 
 
 def groups(workloads: Iterable[Workload], device_type: str) -> dict[str, str]:
-    """Gives the group of each workload by its id, as perf.verdict.nightly.screened takes them."""
+    """Gives the group of each workload by its id, as perf.verdict.nightly.plan_night takes them."""
     return {w.id: group(w, device_type) for w in workloads}

@@ -44,7 +44,7 @@ _quiet = functools.partial(warnings.catch_warnings, action="ignore", category=Ru
 
 
 @dataclass(frozen=True)
-class Screened:
+class Screening:
     """Holds, for each benchmark, tonight's log time over its baseline, the spread of a night, the excess of the last
     week, how many nights the baseline has, and why it is a suspect ("" if it is none). Arrays are (benchmarks,)."""
 
@@ -69,18 +69,18 @@ def common_mode(controls: Array) -> Array:
 
     NaN on a night with fewer than 4 of them."""
     with _quiet():
-        found = np.nanmedian(controls - np.nanmedian(controls, axis=0), axis=1)
-    return np.where(np.isfinite(controls).sum(axis=1) >= FEWEST_CONTROLS, found, np.nan)
+        movement = np.nanmedian(controls - np.nanmedian(controls, axis=0), axis=1)
+    return np.where(np.isfinite(controls).sum(axis=1) >= FEWEST_CONTROLS, movement, np.nan)
 
 
 def without_common_mode(logs: Array, group: NDArray[np.int64], controls: Array,
                         control_group: NDArray[np.int64]) -> Array:
     """Takes the common mode of each benchmark's group off its (nights, benchmarks). `controls` are (nights,
     controls)."""
-    found = logs.copy()
+    rest = logs.copy()
     for one in np.unique(group):
-        found[:, group == one] -= common_mode(controls[:, control_group == one])[:, None]
-    return found
+        rest[:, group == one] -= common_mode(controls[:, control_group == one])[:, None]
+    return rest
 
 
 def robust_spread(values: Array) -> Array:
@@ -94,7 +94,7 @@ def robust_spread(values: Array) -> Array:
 
 
 def screen(adjusted: Array, effect: Array | float, *, pair: Array | float = 0.0, launches: NDArray[np.int64] | int = 2,
-           due: NDArray[np.bool_] | bool = True) -> Screened:
+           due: NDArray[np.bool_] | bool = True) -> Screening:
     """Screens `adjusted` (nights, benchmarks), without the common mode, tonight last; NaN before a benchmark's present
     level or environment began.
 
@@ -117,7 +117,7 @@ def screen(adjusted: Array, effect: Array | float, *, pair: Array | float = 0.0,
          due & over_week & (week > least), due & over_month & (month > least), excess + EXCLUDED * spread > change,
          excess < -np.maximum(SIGMAS * spread, least)],
         ["", "new", "slower", "week", "month", "unclear", "faster"], "")
-    return Screened(excess, spread, week, nights, suspect)
+    return Screening(excess, spread, week, nights, suspect)
 
 
 def _rise(adjusted: Array, then: Array, spread: Array, fewest: int) -> tuple[Array, NDArray[np.bool_]]:

@@ -39,7 +39,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """Holds the verdict on the last commit, `end`, None if it can't be measured, and the `steps` in the order of
     commits.
 
@@ -52,7 +52,7 @@ class Found:
     unusable: frozenset[int]
 
 
-def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS) -> Found:
+def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS) -> Outcome:
     """Steps among `commits`, oldest first, of which the last one is bad; good stands before the first.
 
     `measure(commit)` compares a commit with good; None where it can't be imported. There are no steps unless the
@@ -60,17 +60,17 @@ def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS
     before it and after it (a second step, a repair), if it is at least `SHARE` of the whole, is searched for too.
     """
     last = len(commits)
-    known = _Measured(commits, measure, attempts)
+    known = _Measurements(commits, measure, attempts)
     if not known.ask(last, slower):
-        return Found(known.verdicts.get(last), (), known.verdicts, frozenset(known.unusable))
+        return Outcome(known.verdicts.get(last), (), known.verdicts, frozenset(known.unusable))
     first = known.narrow(0, last, slower)
     steps = {first}
     for left, right in ((0, first.before), (first.after, last)):
         while left < right and len(steps) < MOST_STEPS and known.differ(left, right):
-            step = known.narrow(left, right, departed(known.span(left), known.span(right)))
+            step = known.narrow(left, right, departure(known.span(left), known.span(right)))
             steps.add(step)
             left = step.after
-    return Found(known.verdicts[last], tuple(sorted(steps, key=lambda step: step.after)), known.verdicts,
+    return Outcome(known.verdicts[last], tuple(sorted(steps, key=lambda step: step.after)), known.verdicts,
                  frozenset(known.unusable))
 
 
@@ -79,7 +79,7 @@ def slower(verdict: Verdict) -> bool | None:
     return {"regressed": True, "ok": False, "improved": False}.get(verdict.word)
 
 
-def departed(floor: tuple[float, float], ceiling: tuple[float, float]) -> Question:
+def departure(floor: tuple[float, float], ceiling: tuple[float, float]) -> Question:
     """Asks whether a commit's interval has left that of the earlier end, `floor`; None while it may be at either
     end."""
     def question(verdict: Verdict) -> bool | None:
@@ -106,7 +106,7 @@ def _nearest(positions: Sequence[int], wanted: int) -> int:
     return min(positions, key=lambda position: abs(position - wanted))
 
 
-class _Measured:
+class _Measurements:
     """Knows what was measured of each commit, by position."""
 
     def __init__(self, commits: Sequence[str], measure: Measure, attempts: int) -> None:

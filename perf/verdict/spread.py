@@ -72,7 +72,7 @@ def of(ratios: Sequence[float]) -> Spread | None:
     return replace(spread, lag=n * lag + 1, lags=n - 3.0, pairs=float(n))
 
 
-def borrowed(kind: Learned, own: Spread | None, others: Sequence[Spread]) -> Learned:
+def borrow(kind: Learned, own: Spread | None, others: Sequence[Spread]) -> Learned:
     """Gives what is known of a benchmark's pairs before its own of this run."""
     known = common(others) if len(others) >= ENOUGH else None
     if known is None and kind.weight:

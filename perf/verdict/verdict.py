@@ -31,7 +31,8 @@ from perf.verdict.exact import Change, Side, changes
 from perf.verdict.intervals import FINEST, Estimate, estimate
 from perf.verdict.words import times, undecided, within
 
-__all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counted", "decide", "family", "settled", "thresholds"]
+__all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counters_decide", "decide", "family", "may_stop",
+           "thresholds"]
 
 WORDS = ("wrong", "invalid", "missing", "new", "regressed", "improved", "ok", "inconclusive")
 DOUBT = 2.0  # standard errors, at one look
@@ -64,18 +65,18 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     """Decides by all log ratios so far, one a launch pair. Raises ValueError, in one line, for one that is not
     finite."""
     t = thresholds
-    found = _changes(base, head, t)
-    if known := _grown(base, head, found) or _without_time(base, head):
+    gates = _changes(base, head, t)
+    if known := _grown(base, head, gates) or _without_time(base, head):
         return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
     if len(pairs) < (1 if t.weight else 2):
-        return _untimed(pairs, found, t)
+        return _untimed(pairs, gates, t)
     seen = estimate(pairs, t.learned)
     half = seen.half_width(1 - t.confidence)
     timed = _word(seen, len(pairs), t)
-    word = _with_counters(timed, found)
+    word = _with_counters(timed, gates)
     more = _more_pairs(seen, len(pairs), t) if word == "inconclusive" else 0
     certified = _certified(seen, t)
-    why = [times(seen.middle, half, len(pairs)), *(change.words for change in found)]
+    why = [times(seen.middle, half, len(pairs)), *(change.words for change in gates)]
     if word == "inconclusive":
         why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
     elif timed == "ok":
@@ -85,12 +86,12 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
                    seen.middle - half > math.log1p(t.floor))
 
 
-def counted(base: Side, head: Side, thresholds: Thresholds) -> bool:
+def counters_decide(base: Side, head: Side, thresholds: Thresholds) -> bool:
     """Tells whether counters alone make it regressed, whatever the time."""
     return any(change.sign > 0 and not change.work for change in _changes(base, head, thresholds))
 
 
-def settled(pairs: Sequence[float], thresholds: Thresholds) -> bool:
+def may_stop(pairs: Sequence[float], thresholds: Thresholds) -> bool:
     """Tells whether sampling may stop: the time's word is known, or the most pairs are taken, or would be hopelessly
     few.
 
@@ -114,14 +115,14 @@ def family(verdicts: Mapping[str, Verdict]) -> list[str]:
     `Thresholds.among` keeps their number from multiplying false alarms.
     """
     timed = [v.ratio for v in verdicts.values() if v.ratio is not None and v.word in ("regressed", "improved", "ok")]
-    said = []
+    sentences = []
     for word in ("regressed", "improved"):
         ratios = [v.ratio for v in verdicts.values() if v.word == word and v.ratio is not None]
         if len(ratios) >= 3 and len(ratios) >= SHARED * len(timed):
             mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
-            said.append(f"one finding: {len(ratios)} of {len(timed)} benchmarks {word}, {mean:.3f}x the base's time "
-                        "(geometric mean); look for what they share")
-    return said
+            sentences.append(f"one finding: {len(ratios)} of {len(timed)} benchmarks {word}, {mean:.3f}x the base's "
+                             "time (geometric mean); look for what they share")
+    return sentences
 
 
 def _changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
@@ -145,29 +146,29 @@ def _without_time(base: Side, head: Side) -> tuple[str, str] | None:
     return None
 
 
-def _grown(base: Side, head: Side, found: list[Change]) -> tuple[str, str] | None:
+def _grown(base: Side, head: Side, gates: list[Change]) -> tuple[str, str] | None:
     """Judges two that were counted and don't fit beside each other: what grew must not hide behind that."""
-    worse = [change.words for change in found if change.sign > 0]
+    worse = [change.words for change in gates if change.sign > 0]
     if not (worse and base.missing and head.missing) or head.wrong or head.invalid or base.invalid:
         return None
     return "regressed", "; ".join(["not timed", *worse, head.missing])
 
 
-def _untimed(pairs: Sequence[float], found: list[Change], t: Thresholds) -> Verdict:
+def _untimed(pairs: Sequence[float], gates: list[Change], t: Thresholds) -> Verdict:
     """Decides by counters alone; one pair tells a ratio, but not how far to trust it."""
-    word = _with_counters("inconclusive", found)
+    word = _with_counters("inconclusive", gates)
     at_best = Estimate(sum(pairs), FINEST, len(pairs), correlation=t.correlation)
     lacking = _more_pairs(at_best, len(pairs), t) if word == "inconclusive" else 0
-    said = times(pairs[0], math.inf, 1) if pairs else "not timed"
+    time = times(pairs[0], math.inf, 1) if pairs else "not timed"
     ratio, low, high = (_ratio(pairs[0]), 0.0, math.inf) if pairs else (None, None, None)
-    why = [said, *([undecided(None, lacking, "at least")] if lacking else []), *(change.words for change in found)]
+    why = [time, *([undecided(None, lacking, "at least")] if lacking else []), *(change.words for change in gates)]
     return Verdict(word, ratio, low, high, len(pairs), "; ".join(why), lacking)
 
 
-def _with_counters(timed: str, found: list[Change]) -> str:
-    if any(change.sign > 0 and not (change.work and timed == "improved") for change in found):
+def _with_counters(timed: str, gates: list[Change]) -> str:
+    if any(change.sign > 0 and not (change.work and timed == "improved") for change in gates):
         return "regressed"
-    if timed == "ok" and any(change.sign < 0 for change in found):
+    if timed == "ok" and any(change.sign < 0 for change in gates):
         return "improved"
     return timed
 

@@ -29,9 +29,9 @@ def times(middle: float, half: float, pairs: int) -> str:
     says by how much less time it takes."""
     way = -1 if middle < 0 else 1
     amount, ends = _percent(middle, way), sorted(_value(middle + side * half, way) for side in (-1, 1))
-    said = f"{amount} % {'faster' if way < 0 else 'slower'}" if float(amount) else "the same time"
+    change = f"{amount} % {'faster' if way < 0 else 'slower'}" if float(amount) else "the same time"
     between = f"[{_figure(ends[0])}, {_figure(ends[1])}]" if math.isfinite(half) else "(no interval yet)"
-    return f"{said} {between}, {many(pairs, 'pair')}"
+    return f"{change} {between}, {many(pairs, 'pair')}"
 
 
 def within(log_ratio: float) -> str:
@@ -45,15 +45,16 @@ def undecided(certified: float | None, more: int, about: str) -> str:
     return f"{could}{about} {many(more, 'more pair')} would decide"
 
 
-def counted(name: str, more: int, came: Mapping[str, int] | None = None, went: Mapping[str, int] | None = None) -> str:
+def count_change(name: str, more: int, came: Mapping[str, int] | None = None,
+                 went: Mapping[str, int] | None = None) -> str:
     """Writes "3 more kernel launches: aten::clone"; for "kernels", "other kernels: a for b"."""
     if name == "kernels":
         there = [f"{'' if not went else 'other '}kernels: {_listed(came)}" if came else "",
                  f"{'for' if came else 'without'} {_listed(went)}" if went else ""]
         return " ".join(part for part in there if part)
     one, several = NAMES[name]
-    said = f"{abs(more)} {'more' if more > 0 else 'fewer'} {one if abs(more) == 1 else several}"
-    return f"{said}: {_listed(came)}" if came else said
+    amount = f"{abs(more)} {'more' if more > 0 else 'fewer'} {one if abs(more) == 1 else several}"
+    return f"{amount}: {_listed(came)}" if came else amount
 
 
 def size_change(name: str, old: int, new: int) -> str:
@@ -71,17 +72,17 @@ def compile_change(old: float, new: float) -> str:
     return f"compiles in {new:.1f} s, was {old:.1f} s ({new / old:.2f}x)" if old else f"compiles in {new:.1f} s"
 
 
-def relaunched(kernel: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def launch_change(kernel: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Writes how two launches of a kernel differ, "flex_attention: registers 255 (was 168), stages 1 (was 3)"; "" where
     no fact with a name does."""
-    told = [f"{label} {_plain(after[name])} (was {_plain(before[name])})" for name, label in LAUNCHED.items()
+    facts = [f"{label} {_plain(after[name])} (was {_plain(before[name])})" for name, label in LAUNCHED.items()
             if name in before and name in after and before[name] != after[name]]
-    if not told and before.get("code") != after.get("code"):
-        told = ["other code"]
-    return f"{short(kernel)}: {', '.join(told)}" if told else ""
+    if not facts and before.get("code") != after.get("code"):
+        facts = ["other code"]
+    return f"{short(kernel)}: {', '.join(facts)}" if facts else ""
 
 
-def relaunched_alike(code: bool) -> str:
+def same_launches(code: bool) -> str:
     """Writes "the same kernels": `code` says whether their code was compared, and not their names alone."""
     return f"{'the same kernels' if code else 'kernels of the same names'}, launched alike"
 
@@ -106,11 +107,11 @@ def short(kernel: str) -> str:
 
 
 def _listed(names: Mapping[str, int] | None) -> str:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name, count in (names or {}).items():
-        found[short(name)] = found.get(short(name), 0) + count
-    told = [f"{name} x{count}" if count > 1 else name for name, count in sorted(found.items())[:SHOWN]]
-    return ", ".join(told) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+        counts[short(name)] = counts.get(short(name), 0) + count
+    texts = [f"{name} x{count}" if count > 1 else name for name, count in sorted(counts.items())[:SHOWN]]
+    return ", ".join(texts) + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
 
 
 def _amount(value: float) -> str:
@@ -131,5 +132,5 @@ def _percent(log_ratio: float, way: int) -> str:
 
 
 def _figure(percent: float) -> str:
-    said = f"{percent:.1f}" if abs(percent) < 99.95 else f"{percent:.0f}" if abs(percent) < 1e5 else f"{percent:.0e}"
-    return said.removeprefix("-") if float(said) == 0 else said
+    text = f"{percent:.1f}" if abs(percent) < 99.95 else f"{percent:.0f}" if abs(percent) < 1e5 else f"{percent:.0e}"
+    return text.removeprefix("-") if float(text) == 0 else text

@@ -54,13 +54,13 @@ class Ours:
         self.settings = [Thresholds()] * world.benchmarks
         self.passes, self.controls = world.passes(AGAIN, ROUNDS), world.controls(LAUNCHES, ROUNDS).mean(axis=2)
         self.within = world.within * np.exp(world.rng.normal(0, 0.05, world.benchmarks))  # as 300 rounds tell it
-        self.compared: list[list[learn.Compared]] = []
+        self.compared: list[list[learn.Difference]] = []
 
     def knowledge(self, night: int) -> Knowledge:
         look = learn.pair_spread(self.passes[max(0, night - learn.REMEMBERED):night, :, :LAUNCHES])
         recent = [one for nights in self.compared[-learn.REMEMBERED:] for one in nights]
         layout = learn.layout_spread(recent, self.world.benchmarks)
-        pair, rounds, plans = nightly.learned(look, self.within, layout, ROUNDS, self.settings)
+        pair, rounds, plans = nightly.confirmations(look, self.within, layout, ROUNDS, self.settings)
         asked = np.array([one.effect or one.thresholds.effect for one in plans])
         return Knowledge(look, pair, rounds, layout, asked, np.array([one.effect or np.inf for one in plans]))
 
@@ -71,7 +71,7 @@ class Ours:
             rounds = int(knowledge.rounds[b])
             ratios = self.world.pairs(b, night, max(0, night - WEEK), learn.AUDIT_PAIRS, rounds)
             estimated = estimate(ratios.tolist())
-            audits.append(learn.Compared(b, estimated.middle, estimated.spread / estimated.kept ** 0.5, True))
+            audits.append(learn.Difference(b, estimated.middle, estimated.spread / estimated.kept ** 0.5, True))
             cost += 2 * rounds * len(ratios)
         self.compared.append(audits)
         return cost
@@ -108,7 +108,7 @@ class Ours:
         return answer
 
     def confirm(self, b: int, why: str, night: int, knowledge: Knowledge,
-                steps: Array | None) -> tuple[str, int, learn.Compared | None]:
+                steps: Array | None) -> tuple[str, int, learn.Difference | None]:
         """Gives the verdict's word, the pairs it took, and what they teach."""
         base = max(0, night - (MONTH if why in nightly.CREPT else WEEK))
         t = plan(self.settings[b], float(knowledge.pair[b]), float(knowledge.layout[b]),
@@ -124,4 +124,4 @@ class Ours:
         if word in ("regressed", "improved"):
             return word, len(ratios), None
         lesson = estimate(ratios, t.learned)
-        return word, len(ratios), learn.Compared(b, lesson.middle, lesson.error(), False)
+        return word, len(ratios), learn.Difference(b, lesson.middle, lesson.error(), False)

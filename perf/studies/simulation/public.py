@@ -159,7 +159,7 @@ def _over_series(world: World, named: Callable[[Array], list[int]]) -> Rule:
     names: dict[tuple[int, int], list[int]] = {}  # night, benchmark -> what was named until then, nothing put in
 
     def alarms(steps: Array | None, at: NDArray[np.int64] | None) -> Bools:
-        found = np.zeros(logs.shape, bool)
+        alarms = np.zeros(logs.shape, bool)
         seconds = np.exp(_with(logs, steps))
         for b in range(world.benchmarks):
             first = HISTORY if at is None else int(at[b])
@@ -168,11 +168,11 @@ def _over_series(world: World, named: Callable[[Array], list[int]]) -> Rule:
             for night in range(first, last):
                 new = [place for place in named(seconds[:night + 1, b])
                        if all(abs(place - old) > NEAR for old in before)]
-                found[night, b] = bool(new)
+                alarms[night, b] = bool(new)
                 before += new
                 if at is None:
                     names[night, b] = list(before)
-        return found
+        return alarms
 
     return alarms
 
@@ -181,15 +181,15 @@ def robust_z(world: World) -> Rule:
     logs = world.passes(1, ROUNDS)[:, :, 0]
 
     def alarms(steps: Array | None, _: NDArray[np.int64] | None) -> Bools:
-        found = np.zeros(logs.shape, bool)
+        alarms = np.zeros(logs.shape, bool)
         for night in range(HISTORY, len(logs)):
             clean = np.sort(_p_values(logs, night))
             ranks = np.arange(1, len(clean) + 1)
             rejected = int(np.max(np.where(clean <= Q * ranks / len(clean), ranks, 0)))
             # Of one more that is slower among those as they are: its rank is at least one more than theirs.
             most = rejected if steps is None else rejected + 1
-            found[night] = _p_values(_with(logs, steps), night) <= Q * most / len(clean)
-        return found
+            alarms[night] = _p_values(_with(logs, steps), night) <= Q * most / len(clean)
+        return alarms
 
     return alarms
 

@@ -105,7 +105,7 @@ class World:
 
 
     def side_by_side(self, launches: int, rounds: int) -> tuple[Array, Array]:
-        """Rounds of each night's commit and of the one before it, both measured that night: two arrays (nights,
+        """Draws rounds of each night's commit and of the one before it, both measured that night: two arrays (nights,
         benchmarks, launches x rounds)."""
         sides = []
         for layout in (self.layout, np.vstack([self.layout[:1], self.layout[:-1]])):

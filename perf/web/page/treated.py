@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from perf.measure.evidence import Evidence
-from perf.report.models_table import against, by_workload, items, quality, reference
+from perf.report.models_table import against, by_workload, quality, reference
 from perf.report.styles import Style
-from perf.report.units import keys, number, seconds, size
+from perf.report.units import items, keys, number, seconds, size
 from perf.web.page.charts import Point, chart, decades, legend, swatch
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
@@ -51,21 +51,20 @@ def _panel(group: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapp
            timed: Mapping[Workload, Evidence]) -> Markup:
     w = group[0].workload
     x = decades([(row.kept_bytes or 0) / 1e6 for row in group], "weights in MB")
-    y = decades([items(row.workload) / (row.median or 1) for row in group], f"{_unit(w)} a second")
+    y = decades(list(map(_rate, group)), f"{items(w)[1]} a second")
     points = {name(row.workload): [_point(row, numbers, timed)] for row in group}
     ordered = {one: points[one] for one in styles if one in points}
     title = f"{w.model}, {w.phase}, batch {w.batch}"
-    best = max(group, key=lambda row: items(row.workload) / (row.median or 1))
+    best = max(group, key=_rate)
     return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys(w)}, {w.variant}"),
-               chart(ordered, styles, x, y, label=f"{_unit(w)} a second over MB of weights: {title}"),
+               chart(ordered, styles, x, y, label=f"{items(w)[1]} a second over MB of weights: {title}"),
                tag("p", swatch(name(best.workload), styles), f"{name(best.workload)} is the fastest: "
                    f"{seconds(best.median or 0)}, {_comparison(best, timed)}"))
 
 
 def _point(row: Evidence, numbers: Mapping[Workload, int], timed: Mapping[Workload, Evidence]) -> Point:
-    rate = items(row.workload) / (row.median or 1)
-    label = f"{size(row.kept_bytes)}, {number(rate)} {_unit(row.workload)} a second, {_comparison(row, timed)}"
-    return Point((row.kept_bytes or 0) / 1e6, rate, label, numbers[row.workload])
+    label = f"{size(row.kept_bytes)}, {number(_rate(row))} {items(row.workload)[1]} a second, {_comparison(row, timed)}"
+    return Point((row.kept_bytes or 0) / 1e6, _rate(row), label, numbers[row.workload])
 
 
 def _comparison(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:
@@ -73,5 +72,5 @@ def _comparison(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:
     return compared + (f", quality {quality(row)}" if row.quality.get("new") is not None else "")
 
 
-def _unit(w: Workload) -> str:
-    return "tokens" if w.phase in ("prefill", "decode") else "items"
+def _rate(row: Evidence) -> float:
+    return items(row.workload)[0] / (row.median or 1)

@@ -114,7 +114,7 @@ def external(name: str, text: str) -> list[str]:
     if name.endswith(".html"):
         parser = _Addresses()
         parser.feed(text)
-        return [address for address in parser.found if address not in LINKS]
+        return [address for address in parser.addresses if address not in LINKS]
     return re.findall(r"https?://[^\s'\"<>)]+|(?<=url\()//[^)]+", text)
 
 
@@ -123,7 +123,7 @@ class _Addresses(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
 
     def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found += [value for _, value in attributes if value and re.match(r"\s*(https?:)?//", value)]
+        self.addresses += [value for _, value in attributes if value and re.match(r"\s*(https?:)?//", value)]

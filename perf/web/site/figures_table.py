@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from perf.report.styles import Style
-from perf.report.units import number
+from perf.report.units import items, number
 from perf.web.page import rows_table
 from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, join, tag
 from perf.web.page.rows_table import Column, sortable
 from perf.web.site.graphs import Graphs
-from perf.web.site.latest import Latest, Place, items
+from perf.web.site.latest import Latest, Place
 from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, figure_text, linked, rate, sparkline
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 

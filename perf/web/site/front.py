@@ -132,11 +132,11 @@ def _named(content: Contents) -> nights.Named:
 def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_nights: Path, published: Path,
            problems: Sequence[str]) -> Contents:
     """Gathers what there is; what can't be read is added to the `problems`, a line each."""
-    recorded, unreadable = nights.read(folder_of_nights)
+    comparisons, unreadable = nights.read(folder_of_nights)
     graphs, lines = Graphs(published), [*problems, *unreadable]
     project = str(config.get("project", "this project"))
     if find_spec("asv") is None or not results.is_dir():
-        return Contents(project, graphs, nights=recorded, problems=lines)
+        return Contents(project, graphs, nights=comparisons, problems=lines)
     from perf.history.rows import load
 
     history = load(results)
@@ -146,8 +146,8 @@ def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_night
     states: list[commits.State] = []
     try:
         repository = root / config.get("repo", ".")
-        states = commits.states(commits.log(repository), history, results, recorded, repository)
+        states = commits.states(commits.log(repository), history, results, comparisons, repository)
     except (ValueError, OSError) as error:
         lines.append(str(error))
     rows = latest(history, all_places)
-    return Contents(project, graphs, rows, all_places, states, steps.steps(rows), recorded, lines)
+    return Contents(project, graphs, rows, all_places, states, steps.steps(rows), comparisons, lines)

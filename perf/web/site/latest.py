@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.measure.evidence import Evidence
-from perf.workloads.families import family
 from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
@@ -80,12 +79,6 @@ def flops(w: Workload) -> int | None:
         return w.flops
     except (KeyError, ValueError, TypeError):
         return None
-
-
-def items(w: Workload) -> tuple[int, str]:
-    """Counts what one call works through, and names it: sequences' tokens, images or time series."""
-    unit = family(w.model).items
-    return (w.batch * w.n if unit == "tokens" else w.batch), unit
 
 
 def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, str], Place]:
