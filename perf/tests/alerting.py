@@ -45,17 +45,17 @@ def alert(tmp_path, capsys, monkeypatch, github):
 
 
 def slept(monkeypatch) -> list[float]:
-    """The waits, none of which takes time."""
+    """Returns the waits, none of which takes time."""
     waits: list[float] = []
     monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=waits.append, time=time.time))
     return waits
 
 
 def preset(monkeypatch, **values):
-    """Other defaults of the client."""
+    """Returns other defaults of the client."""
     monkeypatch.setattr(GitHub.__init__, "__kwdefaults__", {**(GitHub.__init__.__kwdefaults__ or {}), **values})
 
 
 def messages(folder: Path) -> dict[str, str]:
-    """The messages that lie in the folder, by file."""
+    """Returns the messages that lie in the folder, by file."""
     return {path.name: path.read_text(encoding="utf-8") for path in (folder / "said").iterdir()}

@@ -16,14 +16,15 @@ EFFECT = 0.05
 
 
 def verdict(ratio: float, low: float, high: float) -> Verdict:
-    """The contract of words: clear of the smallest effect that matters on either side, or inconclusive."""
+    """Follows the contract of words: a ratio is clear of the smallest effect that matters on either side, or
+    inconclusive."""
     word = ("regressed" if low > 1 + EFFECT / 2 else "improved" if high < 1 - EFFECT / 2 else
             "ok" if high < 1 + EFFECT else "inconclusive")
     return Verdict(word, ratio, low, high, 5, "", 0)
 
 
 def levels(count: int, *steps: tuple[int, float]) -> list[float]:
-    """The level of each of `count` commits: from the n-th one on, (n, level)."""
+    """Returns the level of each of `count` commits: from the n-th one on, (n, level)."""
     found = [1.0] * count
     for first, level in sorted(steps):
         found[first - 1:] = [level] * (count - first + 1)
@@ -31,7 +32,7 @@ def levels(count: int, *steps: tuple[int, float]) -> list[float]:
 
 
 def searched(count: int, measure: Callable[[str], Verdict | None]) -> Outcome:
-    """What is found among commits "1" to `count`."""
+    """Returns what is found among commits "1" to `count`."""
     return search([str(i + 1) for i in range(count)], measure)
 
 
@@ -71,5 +72,5 @@ class World:
 
 
 def run(repository: Repository, compare: Compare, seconds: float = 10.0) -> int:
-    """The exit code of bisecting the repository's main, from its tag good on."""
+    """Bisects the repository's main from its tag good on, and returns the exit code."""
     return bisect(commits("good", "main", repository.root), compare, seconds)

@@ -21,7 +21,7 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # by which WebDriver names an e
 
 
 class Browser:
-    """One session. `ask(method, path, **body)` is a command of the session."""
+    """Is one session. `ask(method, path, **body)` is a command of the session."""
 
     def __init__(self, port: int, folder: str) -> None:
         self._address = f"http://127.0.0.1:{port}/session"
@@ -61,18 +61,18 @@ class Browser:
             self.devtools("Input.dispatchKeyEvent", type="keyUp", key=name)
 
     def requests(self) -> list[str]:
-        """What was asked for since the last call, beside the browser's own pages."""
+        """Returns what was asked for since the last call, beside the browser's own pages."""
         logged = self.ask("POST", "/se/log", type="performance")
         events = [json.loads(entry["message"])["message"] for entry in logged]
         asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return [each["request"]["url"] for each in asked if not each["documentURL"].startswith(BROWSERS_OWN)]
 
     def errors(self) -> list[str]:
-        """What the console said since the last call."""
+        """Returns what the console said since the last call."""
         return [entry["message"] for entry in self.ask("POST", "/se/log", type="browser")]
 
     def wait(self, script: str, *arguments: Any, seconds: float = 10) -> Any:
-        """What `script` returns, once that is true."""
+        """Returns what `script` does, once that is true."""
         end = time.monotonic() + seconds
         while not (found := self.run(script, *arguments)):
             assert time.monotonic() < end, f"never true: {script}"
@@ -82,7 +82,7 @@ class Browser:
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """A browser with its profile in `folder`; skips the test where there is none."""
+    """Gives a browser with its profile in `folder`; skips the test where there is none."""
     driver = shutil.which("chromedriver")
     if driver is None or not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("Chromium and its chromedriver are not installed; apt-get install chromium chromium-driver")

@@ -16,7 +16,7 @@ RATIOS = {"regressed": 1.072, "ok": 1.001, "improved": 0.9, "inconclusive": 1.03
 
 
 def finding(word: str = "regressed", benchmark: str = SDPA, ratio: float | None = None, **changed) -> Finding:
-    """What was not timed has no ratio."""
+    """Makes a finding; one that was not timed has no ratio."""
     ratio = ratio or RATIOS.get(word)
     seconds = {"base": 1e-3, "head": 1e-3 * ratio, "low": ratio - 0.011, "high": ratio + 0.012, "pairs": 12,
                "certified": 0.021} if ratio else {}
@@ -36,4 +36,4 @@ def comparison(*findings: Finding, **changed) -> Comparison:
 
 
 def nobody(f: Finding) -> None:
-    """Nothing is accepted."""
+    """Accepts nothing."""

@@ -40,7 +40,7 @@ Detector = Callable[[Values], list[int]]  # nights at which it says that a bench
 
 @dataclass(frozen=True)
 class Injected:
-    """A step of `size`, or a creep to `size` over `nights`, from night `CHANGED` on."""
+    """Is a step of `size`, or a creep to `size` over `nights`, from night `CHANGED` on."""
 
     name: str
     size: float = 0.0
@@ -109,7 +109,7 @@ def otava(least: float) -> Detector:
 
 
 def alarms(detect: Detector, values: Values) -> Iterator[tuple[int, int]]:
-    """The nights of a detector's alarms, and the nights that it points at."""
+    """Returns the nights of a detector's alarms, and the nights that it points at."""
     said: list[int] = []
     for night in range(FIRST, len(values)):
         for at in detect(values[:night + 1]):
@@ -132,7 +132,7 @@ class Score:
 
 
 def score(name: str, detect: Detector, injected: Injected, *, histories: int, seed: int) -> Score:
-    """A creep may be pointed at anywhere since it began, a step within `SAME` nights of it."""
+    """Scores alarms: a creep may be pointed at anywhere since it began, a step within `SAME` nights of it."""
     delays: list[int] = []
     false, quiet, start = 0, 0, time.perf_counter()
     for i in range(histories):
@@ -166,7 +166,7 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
 
 
 def main(path: Path, names: Sequence[str], histories: int = 40) -> None:
-    """Of the world without a change three times as many: false alarms are rare."""
+    """Compares the detectors. Of the world without a change it draws three times as many: false alarms are rare."""
     with path.open("a", encoding="utf-8") as file:
         for name, world in itertools.product(names or DETECTORS, WORLDS):
             many = histories if world.size else 3 * histories
@@ -176,7 +176,8 @@ def main(path: Path, names: Sequence[str], histories: int = 40) -> None:
 
 
 def table(lines: Sequence[str]) -> Iterator[str]:
-    """Of each detector: alarms where nothing changed; share found within 7 / 30 nights, and median nights to there."""
+    """Writes a line a detector: alarms where nothing changed; share found within 7 / 30 nights, and median nights to
+    there."""
     scores = [json.loads(line) for line in lines]
     worlds = [world.name for world in WORLDS if world.size]
     yield "| detector | false alarms / 1000 nights | " + " | ".join(worlds) + " |"

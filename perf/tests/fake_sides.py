@@ -43,11 +43,11 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sides]:
 
 
 def measured(made: pair.Pair, rounds: int | None = None) -> float:
-    """One sample of SMALL."""
+    """Takes one sample of SMALL."""
     made.prepare(SMALL)
     return made.log_ratio(SMALL, rounds)
 
 
 def log(side: Side) -> list[list[Any]]:
-    """What the workers of both sides did: side, kind of request, n, when it began and ended, check, answer."""
+    """Returns what the workers of both sides did: side, kind of request, n, when it began and ended, check, answer."""
     return [json.loads(line) for line in (side.folder.parent / "log").read_text().splitlines()]

@@ -14,7 +14,8 @@ from typing import Any
 
 
 class Worker:
-    """`told` is by kind of request, or by kind and length for one benchmark alone; of a list one after the other."""
+    """Gives the answers of a script, by kind of request, or by kind and length for one benchmark alone; of a list one
+    after the other."""
 
     def __init__(self, here: Path) -> None:
         self.here, self.shared = here, here.parent
@@ -36,7 +37,7 @@ class Worker:
             print(json.dumps(answer), flush=True)
 
     def does(self, kind: str) -> Any:
-        """What it is told to answer, unless it is told to fail."""
+        """Answers as the script says, unless that says to fail."""
         does = self.told.get(f"{kind} {self.n}", self.told.get(kind))
         if isinstance(does, list):
             does = does.pop(0) if does else None
@@ -62,7 +63,7 @@ class Worker:
         return answers[kind]
 
     def seconds(self) -> float:
-        """Of a round in this turn."""
+        """Returns the seconds of a round in this turn."""
         time.sleep(0.002)
         turns = self.shared / "turns"
         done = int(turns.read_text()) if turns.exists() else 0

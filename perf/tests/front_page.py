@@ -16,7 +16,7 @@ from perf.web.site.latest import Latest, latest, places
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A folder with the repository, its history and two nights of one machine, and its commits."""
+    """Gives a folder with the repository, its history and two nights of one machine, and its commits."""
     folder = tmp_path_factory.mktemp("tree")
     hashes = published.tree(folder)
     published.night(hashes, time=published.START).save(folder / "nights" / "first.json")
@@ -36,11 +36,11 @@ def shown(site):
 
 
 def rows(folder: Path) -> list[Latest]:
-    """The last figures in the folder's history."""
+    """Returns the last figures in the folder's history."""
     history = load(folder / "results")
     return latest(history, places(folder / "results", history))
 
 
 def read(project: str = "a project", **contents) -> Page:
-    """The page that shows these, where asv has published nothing."""
+    """Returns the page that shows these, where asv has published nothing."""
     return Page(page(Contents(project, Graphs(Path("none")), **contents)))

@@ -27,7 +27,7 @@ Answer = tuple[int, Any, dict[str, str]]
 
 @dataclass
 class Fault:
-    """The next answer to a request: instead of doing it, or after it is done (an answer that gets lost)."""
+    """Is the next answer to a request: instead of doing it, or after it is done (an answer that gets lost)."""
 
     request: str  # "POST /issues": a method, and how the path below the repository begins
     status: int = 500
@@ -39,7 +39,7 @@ class Fault:
 
 @dataclass
 class State:
-    """What the server holds, and what it was asked."""
+    """Holds what the server has, and what it was asked."""
 
     url: str = ""
     login: str | None = None  # of a personal token; None is a workflow's, which may not ask
@@ -63,7 +63,7 @@ class State:
         return [issue for issue in self.issues.values() if issue["state"] == "open" and "pull_request" not in issue]
 
     def add(self, body: str, login: str = BOT, labels: tuple[str, ...] = (), **fields: Any) -> int:
-        """An issue that is there already; with `pull_request={}` a pull request."""
+        """Adds an issue that is there already; with `pull_request={}` a pull request."""
         number = len(self.issues) + 1
         at = f"{self.url}/repos/{REPOSITORY}/issues/{number}"
         self.issues[number] = {"number": number, "id": number, "url": at, "state": "open", "title": "", "body": body,
@@ -72,7 +72,7 @@ class State:
         return number
 
     def say(self, number: int, body: str, login: str = BOT) -> int:
-        """A comment that is there already."""
+        """Adds a comment that is there already."""
         at = len(self.comments) + 1
         self.comments[at] = {"id": at, "issue": number, "body": body, "user": {"login": login},
                              "url": f"{self.url}/repos/{REPOSITORY}/issues/comments/{at}"}
@@ -186,7 +186,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serve() -> Iterator[State]:
-    """A server without issues, until the block ends."""
+    """Gives a server without issues, until the block ends."""
     state = State()
     server = Server(state)
     state.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """All elements with their attributes, the text outside style and script, whole and by section, and tables' rows."""
+    """Collects all elements with their attributes, the text outside style and script, whole and by section, and tables'
+    rows."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a reader of GitHub's Markdown makes of a text."""
+"""Reads a text as a reader of GitHub's Markdown does."""
 from __future__ import annotations
 
 from markdown_it import MarkdownIt

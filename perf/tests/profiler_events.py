@@ -8,7 +8,7 @@ from torch.autograd import DeviceType
 
 @dataclass
 class Event:
-    """As the profiler gives them; times in nanoseconds."""
+    """Is an event as the profiler gives it; times in nanoseconds."""
 
     called: str
     device: DeviceType = DeviceType.CPU

@@ -41,7 +41,7 @@ ON_CPU = [Workload("attention", "softmax", backend, "forward", True, 1, 8, 8, n,
 
 
 def seconds(w: Workload, commit: int) -> float:
-    """A made-up time, a little different at every commit."""
+    """Returns a made-up time, a little different at every commit."""
     rate = {"eager": 2e13, "sdpa": 4e14, "fa2": 3e14, "flex": 3.5e14}[w.backend] * (w.n / 8192) ** 0.2
     slow = STEP if (w.backend, w.function, w.n) == ("fa2", "softmax", 2048) and commit >= SLOW_FROM else 1
     wobble = 1 + 0.004 * math.sin(7.3 * commit + w.n)
@@ -49,7 +49,7 @@ def seconds(w: Workload, commit: int) -> float:
 
 
 def repository(folder: Path) -> list[str]:
-    """A repository of `COMMITS` commits in `folder`, a day apart; their hashes, the oldest first."""
+    """Returns a repository of `COMMITS` commits in `folder`, a day apart; their hashes, the oldest first."""
     folder.mkdir(parents=True, exist_ok=True)
     git(folder, "init", "--quiet", "--initial-branch", "main")
     hashes = []
@@ -62,7 +62,7 @@ def repository(folder: Path) -> list[str]:
 
 
 def history(folder: Path, hashes: list[str]) -> Path:
-    """asv's results of the commits in `folder`/results."""
+    """Returns asv's results of the commits in `folder`/results."""
     results = folder / "results"
     benchmarks: dict[str, Any] = {}
     for machine, workloads in ((H200, [*SOFTMAX, *OTHERS]), (CPU, ON_CPU)):
@@ -122,7 +122,8 @@ WORDS: dict[str, dict[str, Any]] = {
 
 
 def night(hashes: list[str], **fields: Any) -> Comparison:
-    """The last commit against the one before the step, on the H200: every verdict once, and a commit that failed."""
+    """Returns the last commit against the one before the step, on the H200: every verdict once, and a commit that
+    failed."""
     slow = next(w for w in SOFTMAX if (w.backend, w.n) == ("fa2", 2048))
     samples = tuple((commit, seconds(slow, number)) for number, commit in enumerate(hashes))
     base, head = seconds(slow, SLOW_FROM - 1), seconds(slow, COMMITS - 1)
@@ -143,7 +144,7 @@ def night(hashes: list[str], **fields: Any) -> Comparison:
 
 
 def tree(folder: Path) -> list[str]:
-    """A repository with a history and last night's record; its commits."""
+    """Returns a repository with a history and last night's record; its commits."""
     hashes = repository(folder)
     history(folder, hashes)
     night(hashes).save(folder / "nights" / "last.json")

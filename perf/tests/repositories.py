@@ -11,7 +11,8 @@ START = 1_790_000_000
 
 
 def git(folder: Path, *words: str, when: int = START) -> str:
-    """What git says in `folder`, as the same person at the time `when`, whatever this machine's settings are."""
+    """Runs git in `folder`, as the same person at the time `when`, whatever this machine's settings are; returns what
+    it says."""
     variables = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     for who in ("AUTHOR", "COMMITTER"):
         variables |= {f"GIT_{who}_NAME": "Ada Example", f"GIT_{who}_EMAIL": "ada@example.org",
@@ -21,7 +22,7 @@ def git(folder: Path, *words: str, when: int = START) -> str:
 
 
 class Repository:
-    """A git repository whose attention/ says how long it takes."""
+    """Is a git repository whose attention/ says how long it takes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -16,7 +16,7 @@ ON_CPU = Side(CPU, 1e-6, 10_000_000, kernels={"aten::bmm": 2, "aten::view": 10})
 
 
 def around(change: float, spread: float = 0.005, pairs: int = 12) -> list[float]:
-    """Log ratios of exactly this middle: `change` is 0.05 for 5 % slower."""
+    """Returns log ratios of exactly this middle: `change` is 0.05 for 5 % slower."""
     half = [spread * (0.5 + i / pairs) for i in range(pairs // 2)]
     odd = [0.0] * (pairs % 2)
     return [math.log1p(change) + x for x in (*half, *odd, *(-x for x in half))]
@@ -27,7 +27,7 @@ def with_counter(side: Side = SIDE, /, **counters: int) -> Side:
 
 
 def span(found: Verdict) -> tuple[float, float, float]:
-    """Low, ratio and high of what was timed."""
+    """Returns low, ratio and high of what was timed."""
     assert found.low is not None
     assert found.ratio is not None
     assert found.high is not None

@@ -33,8 +33,8 @@ Rule = Callable[[Sequence[float]], "str | None"]  # a word as soon as sampling m
 
 @dataclass(frozen=True)
 class World:
-    """`hum`, unless None, is the spread of each pair instead: of a machine that others use too; `correlation` that of a
-    pair and the next."""
+    """Draws pairs. `hum`, unless None, is the spread of each pair instead: of a machine that others use too;
+    `correlation` that of a pair and the next."""
 
     device: str = "cpu"
     rounds: int = 10  # a side, of each pair
@@ -45,7 +45,7 @@ class World:
     correlation: float = 0.0
 
     def pairs(self, noise: random.Random, injected: float = 0.0) -> Iterator[float]:
-        """Log ratios of one benchmark whose head takes `injected` more time (0.05 is 5 %)."""
+        """Draws log ratios of one benchmark whose head takes `injected` more time (0.05 is 5 %)."""
         within = math.exp(noise.uniform(math.log(0.005), math.log(0.05))) * 1.2533 * math.sqrt(2 / self.rounds)
         launch = 0.011 if self.device == "cpu" else math.exp(noise.uniform(math.log(0.003), math.log(0.01)))
         spread = self.hum or math.hypot(within, launch)
@@ -75,8 +75,8 @@ class Score:
 
 
 def fixed_errors(pairs: Sequence[float], most: int = 32) -> str | None:
-    """A rule to beat: from 5 pairs on, slower where 3.5 standard errors above 1.5 %, and 70 % of pairs slower; done
-    where 3 standard errors below 5 %."""
+    """Is a rule to beat: from 5 pairs on it says slower where 3.5 standard errors lie above 1.5 %, and 70 % of pairs
+    are slower; it is done where 3 standard errors lie below 5 %."""
     n = len(pairs)
     if n < 3:
         return None
@@ -89,7 +89,7 @@ def fixed_errors(pairs: Sequence[float], most: int = 32) -> str | None:
 
 
 def score(world: World, rule: Rule, *, comparisons: int, injected: float = 0.0, seed: int = SCORING) -> Score:
-    """What `rule` says of as many benchmarks, each looked at after every pair until it says something."""
+    """Asks `rule` about as many benchmarks, each looked at after every pair until it says something."""
     found = Score()
     for i in range(comparisons):
         pairs: list[float] = []
@@ -105,8 +105,8 @@ def score(world: World, rule: Rule, *, comparisons: int, injected: float = 0.0, 
 
 def shipped(world: World, thresholds: Thresholds, *, comparisons: int, injected: float = 0.0, seed: int = SCORING,
             together: int = 1, earlier: int = 0) -> Score:
-    """What the rule that ships says of as many benchmarks: `together` of them share their launches and what they know
-    of pairs, each of which had `earlier` pairs in an earlier run on the machine."""
+    """Returns what the rule that ships says of as many benchmarks: `together` of them share their launches and what
+    they know of pairs, each of which had `earlier` pairs in an earlier run on the machine."""
     found = Score()
     for first in range(0, comparisons, together):
         sources = {f"{seed} {i}": world.pairs(random.Random(f"{seed} {i}"), injected)

@@ -302,7 +302,8 @@ def git(folder, *words):
 
 @pytest.fixture
 def repository(tmp_path):
-    """Three commits: without attention/, tagged empty, with it, and another one; and a clone of the last alone."""
+    """Gives three commits: without attention/, tagged empty, with it, and another one; and a clone of the last
+    alone."""
     tree = tmp_path / "tree"
     (tree / "attention").mkdir(parents=True)
     (tree / "attention" / "__init__.py").write_text("")

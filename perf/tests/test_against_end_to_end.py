@@ -42,7 +42,7 @@ def edit(path, before, after):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A repository with everything committed."""
+    """Gives a repository with everything committed."""
     tree = tmp_path / "tree"
     for package in ("attention", "models", "perf"):
         ignored = shutil.ignore_patterns("__pycache__", "tests", "records")
@@ -60,7 +60,7 @@ def commit(tree):
 
 
 def cases(tree):
-    """Of the junit file: backend -> whether the test failed, its properties."""
+    """Reads the junit file: backend -> whether the test failed, its properties."""
     found = ElementTree.parse(tree / "out.xml").iter("testcase")
     return {case.get("name", "").partition("softmax:")[2].partition("-forward-")[0]:
             (case.find("failure") is not None, {p.get("name"): p.get("value") for p in case.iter("property")})

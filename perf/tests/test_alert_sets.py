@@ -1,4 +1,4 @@
-"""Which issues a night opens, updates and closes: over many nights, and whatever those say."""
+"""Plays many nights, and holds which issues each opens, updates and closes, whatever those say."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from perf.tests.comparisons import FA2, GPT2, SDPA, bisected, comparison, findin
 
 
 def played(nights, accepted=nobody):
-    """What became of the issues: by number, their markers while open; and all actions, night by night."""
+    """Returns what became of the issues: by number, their markers while open; and all actions, night by night."""
     opened: dict[int, Marker] = {}
     told: list[list[Action]] = []
     count = 0

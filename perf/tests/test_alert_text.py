@@ -1,4 +1,4 @@
-"""What an issue and the comment on a pull request say."""
+"""Tests what an issue and the comment on a pull request say."""
 from __future__ import annotations
 
 import csv
@@ -32,7 +32,7 @@ HOSTILE = "](http://e) @everyone | `x` </details> <!-- -->\n\n::error::\u202e#1"
 
 
 def compared():
-    """Twelve benchmarks: more than are shown."""
+    """Returns twelve benchmarks: more than are shown."""
     return comparison(
         finding(), finding(benchmark=FA2, ratio=1.25, why="25.0 % slower [23.9, 26.2], 12 pairs"),
         finding("improved", GPT2, 0.9), finding("inconclusive", OTHERS[0], 1.03), finding("invalid", OTHERS[1]),
@@ -164,7 +164,7 @@ def test_whoever_owns_a_benchmark_is_assigned():
 
 
 def texts(made):
-    """All that is sent of a night."""
+    """Yields all that is sent of a night."""
     yield comment(made, nobody)
     yield json.dumps(webhook.payload(made, nobody))
     for action in sets.plan(made, {}, nobody):

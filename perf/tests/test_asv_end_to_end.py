@@ -43,7 +43,7 @@ def asv(*words, **kwargs):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Three commits: without attention, with it, and with a wrong scale and without models."""
+    """Gives three commits: without attention, with it, and with a wrong scale and without models."""
     home = tmp_path_factory.mktemp("home")
     tree = home / "tree"
     skip = shutil.ignore_patterns("__pycache__", "tests", "records")
@@ -76,7 +76,7 @@ def repository(tmp_path_factory):
 
 
 def figures(tree, commit):
-    """asv's results of a commit: benchmark -> its cells, or None."""
+    """Returns asv's results of a commit: benchmark -> its cells, or None."""
     (path,) = (tree / ".asv" / "results").glob(f"*/{commit[:8]}-links-*.json")
     record = json.loads(path.read_text())
     column = record["result_columns"].index("result")
@@ -84,7 +84,7 @@ def figures(tree, commit):
 
 
 def known(cells):
-    """The cells that are not null, by number."""
+    """Returns the cells that are not null, by number."""
     return {number: value for number, value in enumerate(cells or []) if value is not None and not math.isnan(value)}
 
 

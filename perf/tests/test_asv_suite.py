@@ -1,4 +1,4 @@
-"""What asv finds in the suite, and what it gets when it runs a cell."""
+"""Tests what asv finds in the suite, and what it gets when it runs a cell."""
 from __future__ import annotations
 
 import json
@@ -23,7 +23,7 @@ CELL = Workload("attention", "softmax", "tiled", "forward", True, 1, 2, 2, 64, 6
 
 
 def discover(path, *, before="", **variables):
-    """What asv finds, in a process of its own that first runs `before`."""
+    """Returns what asv finds, in a process of its own that first runs `before`."""
     program = f"""{before}
 import sys
 from asv_runner.discovery import _discover
@@ -79,7 +79,7 @@ def benchmark_class(monkeypatch):
 
 
 def measured(benchmark_class, figure):
-    """A figure as asv's own runner measures it; None if `setup` skips the cell."""
+    """Returns a figure as asv's own runner measures it; None if `setup` skips the cell."""
     from asv_runner.benchmarks.time import TimeBenchmark
     from asv_runner.benchmarks.track import TrackBenchmark
 

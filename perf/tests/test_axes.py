@@ -1,4 +1,4 @@
-"""What an explicit option does to a grid."""
+"""Tests what an explicit option does to a grid."""
 from __future__ import annotations
 
 import pytest
@@ -18,7 +18,7 @@ def test_lengths_replace_the_grid_s():
 
 
 def kernels(axes):
-    """The bare kernels of the quick grid of a GPU; models fix more."""
+    """Returns the bare kernels of the quick grid of a GPU; models fix more."""
     return [w for w in select("quick", "cuda", axes) if w.bare]
 
 

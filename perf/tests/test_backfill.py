@@ -16,7 +16,7 @@ from perf.tests.test_history import OK, quick  # noqa: F401 (a fixture)
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """Three commits, the second without attention/."""
+    """Gives three commits, the second without attention/."""
     git = ["git", "-C", str(tmp_path / "tree"), "-c", "user.name=someone", "-c", "user.email=some@one"]
     package = tmp_path / "tree" / "attention"
     package.mkdir(parents=True)
@@ -35,7 +35,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def measure(side, evidence, options):
-    """As if pytest had measured: the commit's own number is its peak."""
+    """Writes evidence as if pytest had measured: the commit's own number is its peak."""
     number = int((side.folder / "attention" / "__init__.py").read_text().rpartition("=")[2])
     Writer(evidence).append(replace(OK, revision=None, peak_bytes=100 + number))
     return

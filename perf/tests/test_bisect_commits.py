@@ -1,4 +1,4 @@
-"""Which commits of a repository are bisected."""
+"""Tests which commits of a repository are bisected."""
 from __future__ import annotations
 
 import pytest

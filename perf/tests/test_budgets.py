@@ -30,7 +30,7 @@ HALF = Budget(layer=0.1, logits=0.1, points=0.5, relative=0.02, reason="a test's
 
 
 def hits(right: int, of: int, first: int = 0) -> Figure:
-    """So many of them right, beginning at an item."""
+    """Marks so many items as right, beginning at one."""
     return Figure("top1", "points", "higher", 100.0 * (np.arange(of) >= first) * (np.arange(of) < first + right))
 
 
@@ -98,7 +98,7 @@ TFT = Workload("tft-tiny", "softmax", "sdpa", "forward", True, 1, 4, 4, 4, 16, 4
 
 
 class Benchmark:
-    """As much of pytest-benchmark's fixture as a session uses."""
+    """Is as much of pytest-benchmark's fixture as a session uses."""
 
     enabled = True
 

@@ -12,7 +12,7 @@ from perf.measure.cuda_graph import Uncapturable, capture
 
 
 class Sleeper:
-    """A call that takes some time, and counts."""
+    """Is a call that takes some time, and counts."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.made = seconds, 0
@@ -99,7 +99,7 @@ def refuses(fn):
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A CUDA clock without a GPU: launching takes 3 ms, a flush and a call 1 ms each."""
+    """Gives a CUDA clock without a GPU: launching takes 3 ms, a flush and a call 1 ms each."""
     made = CudaClock(torch.device("cuda"))
     monkeypatch.setattr(clocks, "_warm_up", lambda fn, longest, synchronize, renew: 1e-3)
     monkeypatch.setattr(clocks, "_host_seconds", lambda fn, synchronize: 3e-3)
@@ -193,7 +193,7 @@ def test_events_agree_with_the_wall_clock():
 
 @pytest.fixture
 def stream():
-    """A stream of its own: the default one can't be captured."""
+    """Gives a stream of its own: the default one can't be captured."""
     with torch.cuda.stream(torch.cuda.Stream()):
         yield
 

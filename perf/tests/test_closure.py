@@ -1,4 +1,4 @@
-"""What a workload depends on: edits of copies of attention/ and models/, and whom they concern."""
+"""Edits copies of attention/ and models/, and asks which workloads that concerns."""
 from __future__ import annotations
 
 import ast

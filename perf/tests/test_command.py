@@ -46,7 +46,7 @@ def test_every_model_has_its_test(device):
 
 @pytest.fixture
 def selected(pytester):
-    """The workloads that pytest takes its options to mean."""
+    """Gives the workloads that pytest takes its options to mean."""
     pytester.makeconftest((ROOT / "conftest.py").read_text())
     return lambda words: options.settings(pytester.parseconfig(*words)).workloads
 

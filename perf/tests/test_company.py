@@ -10,7 +10,7 @@ from perf.compare.company import Company, choose_core, cores_allowed
 
 
 class Neighbours:
-    """A machine on which others keep so many cores busy."""
+    """Is a machine on which others keep so many cores busy."""
 
     def __init__(self, cores: float) -> None:
         self.cores, self.seconds = cores, 10.0

@@ -19,7 +19,7 @@ FROZEN = {1: "9ebc560acde92c63"}  # version -> hash of all that a time depends o
 
 
 def source_hash() -> str:
-    """Of the file's code without docstrings and comments: words may be mended."""
+    """Hashes the file's code without docstrings and comments: words may be mended."""
     tree = ast.parse(inspect.getsource(controls))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:

@@ -1,4 +1,4 @@
-"""What `--perf-history` refuses before anything is measured, in one line."""
+"""Tests what `--perf-history` refuses before anything is measured, in one line."""
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What ends a run: slow rows are named with their command, and a report that can't be written loses nothing."""
+"""Tests what ends a run: slow rows are named with their command, and a report that can't be written loses nothing."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -80,7 +80,7 @@ def test_what_to_do_next_ends_it(tmp_path):
 
 
 def default_grid() -> list[Evidence]:
-    """Made-up times of the default grid of a CPU, each row as doubtful and as slow as it can be."""
+    """Returns made-up times of the default grid of a CPU, each row as doubtful and as slow as it can be."""
     preparer, rows = Preparer(torch.device("cpu")), []
     for i, w in enumerate(grid("default", "cpu")):
         if reason := preparer.why_not(w):

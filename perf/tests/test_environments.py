@@ -75,7 +75,7 @@ def test_a_requirement_that_is_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index of nothing but a folder, by pip's own variables; the variant is on the path of all processes."""
+    """Gives an index of nothing but a folder, by pip's own variables; the variant is on the path of all processes."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(folder)), ("CONFIG_FILE", "/dev/null")):

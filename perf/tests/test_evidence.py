@@ -148,7 +148,7 @@ def test_evidence_from_before_there_were_quantised_models_is_read():
 
 
 def kept() -> list[Path]:
-    """Evidence among the records: its first line tells the machine and the schema."""
+    """Reads the evidence among the records; the first line tells the machine and the schema."""
     firsts = {}
     for path in RECORDS.glob("*/*.jsonl.gz"):
         with open_bytes(path) as file:

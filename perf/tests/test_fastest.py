@@ -23,7 +23,7 @@ def evidence(backend: str, seconds: float) -> Evidence:
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An evidence file of this machine, the only records there are."""
+    """Gives an evidence file of this machine, the only records there are."""
     monkeypatch.setattr(command, "RECORDS", tmp_path / "none")
     monkeypatch.setenv(fastest.RECORDS, str(tmp_path / "evidence.jsonl"))
     return tmp_path / "evidence.jsonl"

@@ -286,7 +286,8 @@ def test_a_machine_that_once_was_fit_is_not():
 
 
 def _queued_rounds(call: Callable[[], Any], between: Callable[[], Any], rounds: int = 60) -> list[float]:
-    """Seconds of each round, each behind flushes that keep the GPU busy while the host does what is `between`."""
+    """Returns the seconds of each round, each behind flushes that keep the GPU busy while the host does what is
+    `between`."""
     flush = torch.empty(2 ** 28, dtype=torch.int8, device="cuda")
     events = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Where the front page leads: to asv's graphs, with what is shown there chosen, and to its own parts."""
+"""Tests where the front page leads: to asv's graphs, with what is shown there chosen, and to its own parts."""
 from __future__ import annotations
 
 import json
@@ -15,7 +15,7 @@ tree, site, shown = front_page.tree, front_page.site, front_page.shown
 
 
 def fragment(address: str) -> tuple[str, dict[str, list[str | None]]]:
-    """What asv.js's parse_hash_string makes of an address."""
+    """Returns what asv.js's parse_hash_string makes of an address."""
     path, _, after = address.partition("#")
     assert path == graphs.PAGE
     location, _, query = after.partition("?")

@@ -181,7 +181,7 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
 
 
 def as_asv_runs(folder, path):
-    """asv's object of a commit's file, loaded as before measuring."""
+    """Gives asv's object of a commit's file, loaded as before measuring."""
     plain = Results.load(str(path))
     results = MergedResults(plain.params, {}, plain.commit_hash, plain.date, "3.12", plain.env_name, {})
     results.load_data(str(folder))

@@ -22,7 +22,7 @@ def git(root, *words):
 
 @pytest.fixture
 def clones(tmp_path, monkeypatch):
-    """Two clones of one repository, with a change in the working tree of the first."""
+    """Gives two clones of one repository, with a change in the working tree of the first."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")
     for name in ("one", "two"):

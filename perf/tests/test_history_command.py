@@ -16,7 +16,7 @@ from perf.tests.test_history import COMMIT, OK, OTHER, W, quick, write  # noqa: 
 
 @pytest.fixture
 def evidence(tmp_path, monkeypatch):
-    """A file of it, of machine "m", which measured outside git."""
+    """Writes a file of evidence, of machine "m", which measured outside git."""
     monkeypatch.setattr("perf.measure.evidence.machine.identity", lambda: "m")
     monkeypatch.setattr("perf.measure.evidence.machine.fingerprint", lambda: rows.MACHINE)
 

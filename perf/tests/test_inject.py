@@ -20,7 +20,7 @@ def call() -> torch.Tensor:
 
 
 def changed(spec: str) -> dict[str, int]:
-    """The counters that the fault changes, after a call that warms it up."""
+    """Returns the counters that the fault changes, after a call that warms it up."""
     faulty = wrap(call, spec)
     faulty()
     before, after = count(call, CPU).counters, count(faulty, CPU).counters
@@ -89,7 +89,7 @@ def test_an_impossible_spec_is_one_line(spec, said):
 
 
 def gpu(alone: float, launch: float, rate: float = 0.6e-9):
-    """The time of a call followed by a kernel that is busy for some cycles, on a GPU with such a launch."""
+    """Returns the time of a call followed by a kernel that is busy for some cycles, on a GPU with such a launch."""
     return lambda cycles: alone + (launch + cycles * rate if cycles else 0.0)
 
 

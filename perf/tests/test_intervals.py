@@ -17,13 +17,13 @@ pairs = st.lists(ratios, min_size=2, max_size=40)
 
 
 def bayes_factor(t: float, n: int) -> float:
-    """As its authors write it."""
+    """Computes the Bayes factor as its authors write it."""
     grown = 1 + n * PRIOR
     return grown ** -0.5 * ((1 + t * t / (n - 1)) / (1 + t * t / ((n - 1) * grown))) ** (n / 2)
 
 
 def student(t: float, freedom: int) -> float:
-    """The density of Student's t."""
+    """Returns the density of Student's t."""
     log = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
     return math.exp(log - (freedom + 1) / 2 * math.log1p(t * t / freedom))
 
@@ -135,7 +135,7 @@ def test_what_is_no_evidence_is_refused_in_one_line(bad, why):
 
 
 def missed(draw, half_width, sequences: int, most: int = 32) -> float:
-    """The part of sequences whose interval misses 0 at any look."""
+    """Returns the part of sequences whose interval misses 0 at any look."""
     noise = random.Random(9000)
     count = 0
     for _ in range(sequences):

@@ -31,7 +31,8 @@ SAME = {"sdpa-math": ("backward",), "checkpointed": ("forward", "forward-backwar
 
 
 def own(names):
-    """Those told from eager by what they run: an approximation, or a function with weights, has products of its own."""
+    """Lists the variants that are told from eager by what they run: an approximation, or a function with weights, has
+    products of its own."""
     return [name for name in names if variant(name).backend.kernels is not PLAIN
             and variant(name).function.kind != "approximate" and variant(name).function.parameters is None]
 
@@ -45,7 +46,7 @@ def each(names):
 
 
 def ran(w: Workload, attend=None) -> set[str]:
-    """The names that a warm call of `w` shows; `attend` takes the place of its backend's."""
+    """Returns the names that a warm call of `w` shows; `attend` takes the place of its backend's."""
     module = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, seq_len=w.m,
                               causal=w.causal, device=DEVICE, dtype=attention.DTYPES[w.dtype],
                               **fixed(w.function))
@@ -71,14 +72,15 @@ def ran(w: Workload, attend=None) -> set[str]:
 
 
 def eager_for(w: Workload):
-    """eager's kernel where that of `w` was; `fused` has the whole function in its hands, which then runs as it is."""
+    """Puts eager's kernel where that of `w` was; `fused` has the whole function in its hands, which then runs as it
+    is."""
     if variant(w.variant).backend is fused:
         return lambda compute, inner, *qkv, **told: compute(eager.attend(), *qkv, **told)
     return eager.attend()
 
 
 def cell(name: str, phase: str) -> Workload:
-    """The workload of a variant, or a skip where it can't be."""
+    """Returns the workload of a variant, or a skip where it can't be."""
     function, _, backend = name.partition(":")
     w = replace(CELL, function=function, backend=backend, phase=phase, n=1 if function == "decode" else CELL.n,
                 causal=attention.registry.function(function).causal)

@@ -1,4 +1,4 @@
-"""How kernels were launched and what code they are, from made-up records: no GPU is needed."""
+"""Tests how kernels were launched and what code they are, from made-up records: no GPU is needed."""
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""What history teaches, and the promises and settings that follow from it."""
+"""Tests what history teaches, and the promises and settings that follow from it."""
 from __future__ import annotations
 
 import math

@@ -54,7 +54,7 @@ def test_no_container(tmp_path, monkeypatch):
 
 
 def _forward(variant: str, n: int) -> Callable[[], Any]:
-    """One head of width 32."""
+    """Prepares a forward pass of one head of width 32."""
     module = attention.create(variant, heads=1, head_dim=32)
     q, k, v = torch.randn(3, 1, 1, n, 32).unbind()
     return torch.no_grad()(lambda: module(q, k, v))
@@ -65,7 +65,7 @@ def allocated(variant: str) -> Callable[[int], int]:
 
 
 def growth(bytes_at: Callable[[int], int], n: int = 1024) -> float:
-    """The exponent of n in what grows from n to 4 n; what is constant, as a tile is, does not count."""
+    """Returns the exponent of n in what grows from n to 4 n; what is constant, as a tile is, does not count."""
     small, middle, large = bytes_at(n), bytes_at(2 * n), bytes_at(4 * n)
     return math.log2((large - middle) / (middle - small))
 

@@ -33,7 +33,7 @@ def fresh_model():
 
 def checked(w: Workload, fault: Callable[[pytest.MonkeyPatch], None] = lambda patch: None,
             change: Callable[[Any], object] = lambda model: None) -> Any:
-    """The report of a workload whose variant or model gets a fault once the references are there."""
+    """Returns the report of a workload whose variant or model gets a fault once the references are there."""
     prepared = Preparer(CPU).prepare(w)
     prepared.reference()
     change(bench._built(w.model, w.function, bench.attention.DTYPES[w.dtype], CPU))

@@ -1,4 +1,4 @@
-"""What a night makes of what its steps left: base, findings, commits, exit code. All pure."""
+"""Holds what a night makes of what its steps left: base, findings, commits, exit code. All pure."""
 from __future__ import annotations
 
 import itertools
@@ -205,7 +205,8 @@ def git(root, *words):
 
 @pytest.fixture
 def commits(tmp_path):
-    """Eight of a repository whose attention/ holds a level, which rises at the sixth; the first is good."""
+    """Makes eight commits of a repository whose attention/ holds a level, which rises at the sixth; the first is
+    good."""
     git(tmp_path, "init", "--quiet")
     made = []
     for i in range(8):

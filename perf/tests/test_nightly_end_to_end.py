@@ -28,7 +28,8 @@ LIMIT = 540  # seconds until something is seen
 
 @pytest.fixture
 def tree(tmp_path):
-    """A repository with everything committed, on a machine that counts as fit: other tests may run beside this one."""
+    """Gives a repository with everything committed, on a machine that counts as fit: other tests may run beside this
+    one."""
     tree = tmp_path / "tree"
     for package in ("attention", "models", "perf"):
         ignored = shutil.ignore_patterns("__pycache__", "tests", "records")
@@ -84,13 +85,13 @@ class Nightly:
                                 stdout=self.out, stderr=subprocess.STDOUT)
 
     def run(self, *options):
-        """The exit code, and what was printed."""
+        """Runs a night; returns the exit code, and what was printed."""
         code = self.start(*options).wait(LIMIT)
         self.out.seek(0)
         return code, self.out.read()
 
     def kill_when(self, night, file):
-        """SIGKILL as soon as `file`, of the `night`-th, tells of something measured."""
+        """Sends SIGKILL as soon as `file`, of the `night`-th, tells of something measured."""
         process = self.start()
         end = time.monotonic() + LIMIT
         while len(self.folders) < night or not measured(self.folder / file):
@@ -101,11 +102,11 @@ class Nightly:
         assert process.wait() == -signal.SIGKILL
 
     def remembered(self):
-        """What the newest night left for later ones."""
+        """Reads what the newest night left for later ones."""
         return json.loads((self.tree / f".perf/nights/{self.folder.name}.measured").read_text())["night"]
 
     def remember(self, count):
-        """As many nights before the first, each like it."""
+        """Puts as many nights before the first, each like it."""
         [first, *_] = sorted((self.tree / ".perf/nights").glob("*.measured"))
         told = json.loads(first.read_text())
         for i in range(1, count + 1):

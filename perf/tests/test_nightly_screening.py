@@ -1,4 +1,4 @@
-"""What a night keeps for later nights, and whom it compares: on nights made by hand."""
+"""Tests what a night keeps for later nights, and whom it compares: on nights made by hand."""
 from __future__ import annotations
 
 import json
@@ -92,7 +92,7 @@ def test_nights_come_back_the_oldest_first_and_of_their_device(tmp_path):
 
 @pytest.fixture
 def night(tmp_path, monkeypatch):
-    """One whose processes are made up: passes and controls write what they would."""
+    """Makes a night whose processes are made up: passes and controls write what they would."""
     options = Options("cpu", "quick", tmp_path / "results", tmp_path / "nights", tmp_path, 60.0, None, None)
     made = Night(tmp_path, options, Folder(tmp_path, 1e9), HEAD, Machine("0123", {"torch": "2.13"}, None), "cpu")
     made.folder.save(Result("screen", "ok"))

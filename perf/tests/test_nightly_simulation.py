@@ -1,4 +1,5 @@
-"""How often the nightly decision errs in simulated worlds, beside public rules. Seeds that nothing was tuned on."""
+"""Counts how often the nightly decision errs in simulated worlds, beside public rules. Seeds that nothing was tuned
+on."""
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +18,7 @@ MIXED = WORLDS["mixed"]
 
 @pytest.fixture(scope="module")
 def short() -> Score:
-    """One seed of 150 benchmarks, 16 nights."""
+    """Gives one seed of 150 benchmarks, 16 nights."""
     return of_ours([SCORING], MIXED, benchmarks=150, nights=16)
 
 

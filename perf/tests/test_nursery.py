@@ -32,7 +32,7 @@ def nursery() -> Iterator[Nursery]:
 
 
 def side(folder: Path, code: str) -> Side:
-    """A side whose attention/ runs `code`, and says in the import's error what it found."""
+    """Returns a side whose attention/ runs `code`, and says in the import's error what it found."""
     (folder / "attention").mkdir(parents=True)
     (folder / "attention" / "__init__.py").write_text(f"{code}\nraise ImportError(found)\n")
     return Side(folder, "a side")

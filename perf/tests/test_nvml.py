@@ -1,4 +1,4 @@
-"""What is read of a GPU through NVML, from a stand-in for pynvml."""
+"""Reads a GPU through a stand-in for pynvml."""
 from __future__ import annotations
 
 import os
@@ -22,7 +22,7 @@ class NVMLError(Exception):
 
 
 class Nvml:
-    """An H200 at work, the second of a machine; `told` are answers that differ, None refuses one."""
+    """Is an H200 at work, the second of a machine; `told` are answers that differ, None refuses one."""
 
     NVMLError = NVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0

@@ -36,7 +36,7 @@ MEASURE = ("-m", "pytest", "perf/", "--benchmark-only", "-p", "no:cacheprovider"
 
 
 def run(path: Path, *arguments: str | Path) -> str:
-    """What Python prints with `path` on its path, as with an installed package."""
+    """Runs Python with `path` on its path, as with an installed package; returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)]), "OMP_NUM_THREADS": "1",
                    "COLUMNS": "120"}
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True,
@@ -47,7 +47,7 @@ def run(path: Path, *arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with the other package installed in it."""
+    """Gives a folder with the other package installed in it."""
     folder = tmp_path_factory.mktemp("other")
     shutil.copytree(PACKAGE, folder / "source")  # building leaves files beside the source
     run(folder, "-m", "pip", "install", "--isolated", "--quiet", "--disable-pip-version-check", "--no-index",
@@ -57,7 +57,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outputs(site, tmp_path_factory):
-    """What this project knows with the package, what without its folder on the path, and what it measures."""
+    """Gives what this project knows with the package, what without its folder on the path, and what it measures."""
     nothing = tmp_path_factory.mktemp("nothing")
     with ThreadPoolExecutor(2) as pool:
         measured = pool.submit(run, site, *MEASURE, f"--perf-evidence={site / 'evidence.jsonl'}")

@@ -47,7 +47,7 @@ BAD = {
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """A folder with this project's conftest and one test that measures."""
+    """Gives a folder with this project's conftest and one test that measures."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would take this run for xdist's
     pytester.makeconftest((ROOT / "conftest.py").read_text())
     pytester.makepyfile(TEST)

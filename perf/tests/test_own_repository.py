@@ -24,7 +24,7 @@ SLOW = "scores.softmax(-1).clone()"
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """The template with one commit, tagged `good`."""
+    """Gives the template with one commit, tagged `good`."""
     root = tmp_path / "mine"
     shutil.copytree(TEMPLATE, root, ignore=shutil.ignore_patterns("__pycache__"))
     git(root, "init", "--quiet", "--initial-branch=main")

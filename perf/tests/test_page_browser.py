@@ -29,7 +29,7 @@ def column(browser: Browser, name: str) -> list[str]:
 
 
 def head(browser: Browser, name: str) -> str:
-    """The selector of the button that sorts by a column."""
+    """Returns the selector of the button that sorts by a column."""
     index = browser.run("""
         return [...document.querySelectorAll('#table thead th')].findIndex(th => th.textContent === arguments[0]);
     """, name)

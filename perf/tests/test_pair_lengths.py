@@ -1,4 +1,4 @@
-"""How much is timed: rounds of a turn, turns of a pair, pairs of a benchmark."""
+"""Holds how much is timed: rounds of a turn, turns of a pair, pairs of a benchmark."""
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""What starts a series of its own in asv's history, and what does not."""
+"""Tests what starts a series of its own in asv's history, and what does not."""
 from __future__ import annotations
 
 import pytest

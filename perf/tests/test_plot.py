@@ -24,7 +24,7 @@ SOFTMAX = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 51
 
 
 def measured(backend="eager", n=512, *, speed=1.0, batch=None, machine="gpu", **changes) -> Evidence:
-    """A row at `speed` TFLOP/s, by default with batch x n = 4096."""
+    """Returns a row at `speed` TFLOP/s, by default with batch x n = 4096."""
     w = replace(SOFTMAX, backend=backend, n=n, m=n, batch=batch or 4096 // n, **changes)
     assert w.flops is not None
     seconds = w.flops / speed / 1e12

@@ -1,4 +1,4 @@
-"""From a workload to something that can be called, checked and timed."""
+"""Takes a workload to something that can be called, checked and timed."""
 from __future__ import annotations
 
 import weakref

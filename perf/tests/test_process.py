@@ -39,7 +39,7 @@ def test_a_worker_that_dies_or_hangs_is_told_in_one_line(sides: Sides, monkeypat
 
 
 def _gone(*pids: int, seconds: float = 5.0) -> bool:
-    """Within a moment: what is killed with its parent's group need not be gone when that is."""
+    """Waits a moment for it to go: what is killed with its parent's group need not be gone when that is."""
     end = time.monotonic() + seconds
     while left := any(_runs(pid) for pid in pids):
         if time.monotonic() > end:

@@ -35,7 +35,7 @@ sys.exit(subprocess.run(arguments[start:]).returncode if {run} else 0)
 
 @pytest.fixture
 def nothing_installed(tmp_path, monkeypatch):
-    """An empty folder on the PATH, and nothing elsewhere."""
+    """Leaves an empty folder on the PATH, and nothing elsewhere."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))

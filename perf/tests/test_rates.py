@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """A clock on which the nth prepared call takes `seconds[n]` the first time, and then ever longer."""
+    """Is a clock on which the nth prepared call takes `seconds[n]` the first time, and then ever longer."""
 
     def __init__(self, *seconds: float, iterations: int = 1) -> None:
         self.seconds, self.iterations = list(seconds), iterations
@@ -52,7 +52,7 @@ def scripted(*seconds: float, iterations: int = 1) -> Any:
 
 @pytest.fixture
 def small(monkeypatch):
-    """Small matrices and caches: the scripted clock doesn't mind."""
+    """Makes matrices and caches small: the scripted clock doesn't mind."""
     monkeypatch.setattr(rates, "SIZES", {"cpu": (2, 4, 8)})
     monkeypatch.setattr(rates, "LONGEST", {"cpu": 100.0})
     monkeypatch.setattr(rates, "cache_bytes", lambda device: 2 ** 10)

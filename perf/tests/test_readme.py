@@ -28,7 +28,7 @@ def readme() -> str:
 
 
 def between(text: str, start: str, end: str) -> str:
-    """What stands between the first `start` and the `end` after it."""
+    """Returns what stands between the first `start` and the `end` after it."""
     _, found, rest = text.partition(start)
     inside, closed, _ = rest.partition(end)
     assert found, f"README.md has no {start!r}"
@@ -41,7 +41,7 @@ def section(readme: str, heading: str) -> str:
 
 
 def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Python in the root of the project, with `path` on its path."""
+    """Runs Python in the root of the project, with `path` on its path."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, [path, ROOT]))),
                    "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTEST_ADDOPTS": "--perf-unfit=keep"}
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
@@ -49,7 +49,7 @@ def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProces
 
 
 class Example:
-    """The section's Python block, saved in a folder, and its commands."""
+    """Is the section's Python block, saved in a folder, and its commands."""
 
     def __init__(self, readme: str, folder: Path, *, scale: str = SCALE) -> None:
         said = section(readme, EXAMPLE)
@@ -68,7 +68,7 @@ class Example:
         return run(*words, "-p", "no:cacheprovider", *more, path=self.folder)
 
     def measure(self) -> tuple[subprocess.CompletedProcess[str], list[Evidence]]:
-        """What the first command prints, and the evidence of the new backend."""
+        """Runs the first command; returns what it prints, and the evidence of the new backend."""
         evidence = self.folder / "evidence.jsonl"
         done = self.run(0, "--perf-device=cpu", f"--perf-evidence={evidence}")
         return done, [row for row in load(evidence) if row.workload.backend == "einsum"]
@@ -76,7 +76,7 @@ class Example:
 
 @pytest.fixture(scope="module")
 def measured(readme, tmp_path_factory):
-    """The example as it stands, and with a wrong scale."""
+    """Gives the example as it stands, and with a wrong scale."""
     examples = [Example(readme, tmp_path_factory.mktemp("example"), scale=scale)
                 for scale in (SCALE, f"2 * {SCALE}")]
     with ThreadPoolExecutor() as pool:
@@ -84,7 +84,7 @@ def measured(readme, tmp_path_factory):
 
 
 def rows_of(done: subprocess.CompletedProcess[str], backend: str) -> list[list[str]]:
-    """The words of a backend's lines in the table."""
+    """Returns the words of a backend's lines in the table."""
     return [words for words in map(str.split, done.stdout.splitlines()) if words[:2] == [backend, "512"]]
 
 

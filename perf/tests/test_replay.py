@@ -9,7 +9,7 @@ SAMPLES = (3e-3, 1e-3, 2e-3, 5e-4)
 
 
 class Benchmark:
-    """What `Script.play` needs of pytest-benchmark's fixture: two readings of the timer around each round."""
+    """Is what `Script.play` needs of pytest-benchmark's fixture: two readings of the timer around each round."""
 
     def __init__(self, timer):
         self.timer, self.durations = timer, []

@@ -101,7 +101,7 @@ def test_nothing_is_refused_that_the_fastest_dtype_allows(copy, half, full, w):
 
 @pytest.fixture
 def measured(monkeypatch) -> list[str]:
-    """What is measured; a copy gives 1e10, the nth product n x 1e11."""
+    """Gives what is measured; a copy gives 1e10, the nth product n x 1e11."""
     log: list[str] = []
 
     def copy(device, clock):
@@ -126,7 +126,7 @@ def quiet():
 
 
 def kept(folder: Path) -> Path:
-    """The one file in a folder."""
+    """Returns the one file in a folder."""
     path, = folder.iterdir()
     return path
 

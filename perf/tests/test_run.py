@@ -51,7 +51,7 @@ def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Another project with this one's plugin, a variant of its own, and one test that measures."""
+    """Gives another project with this one's plugin, a variant of its own, and one test that measures."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "conftest.py").write_text((ROOT / "conftest.py").read_text() + WRONG)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib --benchmark-skip\n")
@@ -63,7 +63,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(project):
-    """A run over right, wrong and impossible variants, saved in every way."""
+    """Gives a run over right, wrong and impossible variants, saved in every way."""
     return pytest_run(project, "--benchmark-only", *SMALL, "--perf-seqlens=64,32",
                       "--perf-backends=eager,sdpa,wrong,fa2", "--benchmark-json=out.json", "--benchmark-save=one")
 

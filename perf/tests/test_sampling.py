@@ -15,7 +15,7 @@ from perf.measure.sampling import FEWEST, median_interval, sample
 
 
 class Timer(CpuTimer):
-    """Each round takes what `next_round` says."""
+    """Ticks: each round takes what `next_round` says."""
 
     def __init__(self, next_round):
         self.now, self.inside, self.next_round = 0.0, False, next_round
@@ -28,7 +28,7 @@ class Timer(CpuTimer):
 
 
 class Script(CpuClock):
-    """A clock whose readings are made up."""
+    """Is a clock whose readings are made up."""
 
     budget = 0.2
 

@@ -24,7 +24,8 @@ SPREAD = 0.01
 
 
 def nights(count: int = WINDOW, spread: float = SPREAD) -> np.ndarray:
-    """(nights, 1) around 0, whose 10th and 90th percentile are exactly those of this spread over any 30 nights."""
+    """Makes (nights, 1) around 0, whose 10th and 90th percentile are exactly those of this spread over any 30
+    nights."""
     return np.resize([0.0, *(spread * TENTHS / 2 * sign for sign in (-1, 1)), 0.0, 0.0], count)[:, None]
 
 

@@ -30,7 +30,7 @@ def trial(fault: str | None, word: str, certified: float | None = 0.03) -> Trial
 
 
 def asked(workloads, faults, seconds=1000.0):
-    """What is compared: with which fault in the environment, and for how long."""
+    """Lists what is compared: with which fault in the environment, and for how long."""
     seen = []
 
     def compare(together, budget):

@@ -1,4 +1,5 @@
-"""Where the time of a call goes: shares of kernels, attention's part of a step, and which names are matrix products."""
+"""Tests where the time of a call goes: shares of kernels, attention's part of a step, and which names are matrix
+products."""
 from __future__ import annotations
 
 from dataclasses import replace

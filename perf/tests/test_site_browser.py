@@ -55,7 +55,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tree, tmp_path_factory):
-    """Where the site is served: two folders below the root."""
+    """Serves the site two folders below the root, and gives its address."""
     root = tmp_path_factory.mktemp("root")
     (root / "team").mkdir()
     problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", root / "team" / "perf")
@@ -68,7 +68,7 @@ def address(tree, tmp_path_factory):
 
 @pytest.fixture
 def calm(browser):
-    """Nothing that is logged before the test counts."""
+    """Forgets what is logged before the test."""
     browser.errors()
     browser.requests()
     return browser
@@ -228,7 +228,7 @@ def test_keyboard_reaches_and_presses_asvs_buttons(calm, address, width):
 
 
 def tab_through(browser, most=400):
-    """The elements that Tab leads to, until it comes round."""
+    """Returns the elements that Tab leads to, until it comes round."""
     found = []
     browser.run("document.activeElement.blur()")
     for _ in range(most):

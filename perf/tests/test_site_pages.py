@@ -21,7 +21,7 @@ TEMPLATE = Path(asv.__file__).parent / "www"
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A folder with the repository and its history, and its commits."""
+    """Gives a folder with the repository and its history, and its commits."""
     folder = tmp_path_factory.mktemp("tree")
     hashes = published.tree(folder)
     return folder, hashes
@@ -37,7 +37,7 @@ def site(tree, tmp_path_factory):
 
 
 def addresses(path: Path) -> list[str]:
-    """What an HTML or CSS file names."""
+    """Returns what an HTML or CSS file names."""
     text = path.read_text(encoding="utf-8")
     return re.findall(r"""(?:src|href)=["']([^"']*)["']""" if path.suffix == ".html" else r"url\(([^)]*)\)", text)
 

@@ -22,7 +22,7 @@ def test_the_step_of_the_history(shown, tree):
 
 
 def made_up(tree, values, figure="time_call"):
-    """A row whose line of `figure` has these values."""
+    """Returns a row whose line of `figure` has these values."""
     row = next(row for row in front_page.rows(tree[0]) if row.workload.bare)
     first = row.lines["time_call"][0]
     line = [replace(first, value=value, commit=f"{number:040d}", figure=figure) for number, value in enumerate(values)]

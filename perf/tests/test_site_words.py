@@ -31,7 +31,7 @@ def test_figures_in_words(value, unit, said):
 
 
 def points(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Those of the values' line."""
+    """Reads the points of the values' line."""
     (drawn,) = re.findall(r'points="([^"]*)"', sparkline(values) or "")
     return [(float(x), float(y)) for x, y in (point.split(",") for point in drawn.split())]
 

@@ -1,4 +1,4 @@
-"""Where the time went: purposes within one another are counted once."""
+"""Counts purposes within one another once."""
 from __future__ import annotations
 
 import pytest
@@ -9,7 +9,7 @@ from perf.run.spending import Spending
 
 @pytest.fixture
 def sleep(monkeypatch):
-    """A clock that only this moves."""
+    """Gives a clock that only this moves."""
     now = [100.0]
     monkeypatch.setattr(spending.time, "monotonic", lambda: now[0])
 

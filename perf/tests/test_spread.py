@@ -1,4 +1,4 @@
-"""What a benchmark borrows of the spread of pairs, and what that does to its errors."""
+"""Tests what a benchmark borrows of the spread of pairs, and what that does to its errors."""
 from __future__ import annotations
 
 import math

@@ -30,7 +30,7 @@ def times(matrix, vector):
 
 
 def lab(rgb):
-    """CIE 1976 L*a*b* of linear RGB."""
+    """Converts linear RGB to CIE 1976 L*a*b*."""
     xyz = times(XYZ, [min(1, max(0, part)) for part in rgb])
     x, y, z = (t ** (1 / 3) if t > .008856 else 7.787 * t + 16 / 116
                for t in (part / white for part, white in zip(xyz, WHITE, strict=True)))

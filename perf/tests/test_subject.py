@@ -40,7 +40,7 @@ REFUSED = r"softmax:\S+ \(forward\) ran .*; expected"
 
 @pytest.fixture(params=[FLASH, EAGER], ids=["eager in a fused kernel's place", "a fused kernel in eager's place"])
 def swapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Workload:
-    """A workload whose backend computes the right thing by another backend's kernel."""
+    """Gives a workload whose backend computes the right thing by another backend's kernel."""
     w = request.param
     other = eager.attend() if w is FLASH else sdpa.flash.attend()
     monkeypatch.setattr(type(registry.variant(w.variant).backend), "attend", lambda self: other)

@@ -26,7 +26,7 @@ PRESET = sizes("tiny", cuda=False).small
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The clock takes as few rounds as it may."""
+    """Lets the clock take as few rounds as it may."""
     monkeypatch.setattr(clocks.CpuClock, "warm_up", 0.0)
     monkeypatch.setattr(clocks.CpuClock, "budget", 0.01)
 

@@ -68,7 +68,7 @@ def test_the_pairs_of_the_h200_are_no_more_alike_than_its_settings_say():
 
 
 def aa(name: str) -> list[tuple[float, float]]:
-    """Middle and standard error of each comparison of the same code in a record, by the rule of that day."""
+    """Returns middle and standard error of each comparison of the same code in a record, by the rule of that day."""
     path = RECORDS / name
     text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
     if path.name.startswith("selftest"):

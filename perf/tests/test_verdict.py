@@ -76,7 +76,7 @@ def test_as_many_more_pairs_as_it_says_do_decide_if_they_look_like_these(change,
 
 
 def stretched(change: float, deviation: float, n: int) -> list[float]:
-    """n pairs whose trimmed mean and spread are these, by bisection of a scale."""
+    """Finds n pairs whose trimmed mean and spread are these, by bisection of a scale."""
     shape = [x / n - (n - 1) / 2 / n for x in range(n)]
     scale = deviation / estimate(shape).spread
     return [math.log1p(change) + scale * x for x in shape]

@@ -17,7 +17,7 @@ BARE = Thresholds(effect=1e-9, floor=0.0, confidence=0.8, alarm=0.05, least_pair
 
 
 def words(t: Thresholds, noise: random.Random, draw) -> str:
-    """The word of one sequence, looked at after every pair."""
+    """Gives the word of one sequence, looked at after every pair."""
     pairs: list[float] = []
     while len(pairs) < t.most_pairs:
         pairs.append(draw(noise))

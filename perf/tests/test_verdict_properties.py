@@ -1,4 +1,4 @@
-"""What must hold of a verdict whatever the evidence."""
+"""Holds what must be true of a verdict whatever the evidence."""
 from __future__ import annotations
 
 import math

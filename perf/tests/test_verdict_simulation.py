@@ -1,4 +1,5 @@
-"""How often the verdict errs in a simulated world, and how many pairs it takes. Seeds the rules were not tuned on."""
+"""Counts how often the verdict errs in a simulated world, and how many pairs it takes. Seeds the rules were not tuned
+on."""
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""What a worker answers: its protocol, in this process and in one of its own."""
+"""Holds a worker to its protocol, in this process and in one of its own."""
 from __future__ import annotations
 
 import gc
@@ -37,7 +37,7 @@ PLAN: dict[str, Any] = {"plan": None}
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A worker has its process for itself."""
+    """Puts back what a worker changes, which has its process for itself."""
     threads, cores = torch.get_num_threads(), worker._cores()
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv(worker.INJECT, raising=False)
@@ -178,7 +178,7 @@ def test_another_installed_package_is_not_measured(monkeypatch: pytest.MonkeyPat
 
 def test_memory_that_lacks_is_told_at_any_time_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     class Short(Exception):
-        """In place of torch's, which only its allocator can make."""
+        """Stands in place of torch's error, which only its allocator can make."""
 
     def lacks(*_: Any) -> None:
         raise Short("no room")

@@ -35,7 +35,7 @@ def jobs() -> list[tuple[str, str, dict]]:
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """Of this environment."""
+    """Returns a command of this environment."""
     program = Path(sys.executable).with_name(words[0])
     if not program.exists():
         pytest.skip(f"{words[0]} is not installed: pip install -e '.[dev]'")
