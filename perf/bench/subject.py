@@ -83,6 +83,7 @@ class Subject:
                  part: Part = lambda name: nullcontext()) -> None:
         self.workload, self.device, self.part = workload, preparer.device, part
         self.launches: list[dict[str, Any]] = []  # of its device kernels, once it is checked
+        self.kernel_seconds: dict[str, float] = {}  # of one call under the profiler, once it is checked
         self.switches = switches.positions()
         self.spot: Spot | None = None
         if reason := preparer.why_not(workload):
@@ -127,7 +128,7 @@ class Subject:
         w = self.workload
         counted = counters.count(self.call, self.device, model=not w.bare and not w.compiled)
         self.facts.counters, self.facts.kernels = counted.counters, counted.kernels
-        self.launches = counted.launches
+        self.launches, self.kernel_seconds = counted.launches, counted.shares.seconds
         self.facts.kernel_shares, self.facts.attention_share = counted.shares.kernels, counted.shares.attention
         if reason := fallback(counted, w, self.device):
             raise Wrong(reason, self.facts)

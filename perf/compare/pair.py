@@ -42,6 +42,7 @@ class Times:
     base: list[float] = field(default_factory=list)
     head: list[float] = field(default_factory=list)
     unfit: str | None = None
+    mhz: dict[str, float] = field(default_factory=dict)  # of the GPU, by side
 
 
 class Pair:
@@ -128,6 +129,8 @@ class Pair:
             ratios.append(_log_ratio(times))
         states = self._states(order, ANSWERING + 20 * seconds)
         self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
+        self.times.mhz = {process.side: state["state"]["sm_mhz"] for process, state in zip(order, states, strict=True)
+                          if "sm_mhz" in state.get("state", {})}
         self.imports = tuple(states[0]["imports"])
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
@@ -186,4 +189,4 @@ def _side(answer: Answer, failed: str) -> verdict.Side:
         reasons[failed] = reason
     return verdict.Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
                         kernels=answer.get("kernels", {}), launches=tuple(answer.get("launches", ())),
-                        compile_seconds=answer.get("compile_seconds"))
+                        seconds=answer.get("kernel_seconds", {}), compile_seconds=answer.get("compile_seconds"))

@@ -31,11 +31,12 @@ HANDFUL = 6  # pairs that decide all but the noisiest: the budget is counted aft
 @dataclass(kw_only=True)
 class Case(Judgement):
     """Is a benchmark that is compared live: `base_seconds` and `head_seconds` are those of one call, in every round of
-    its pairs."""
+    its pairs, `mhz` the GPU's clock in each pair, by side."""
 
     workload: Workload
     base_seconds: list[float] = field(default_factory=list)
     head_seconds: list[float] = field(default_factory=list)
+    mhz: dict[str, list[float]] = field(default_factory=dict)
     checked: bool = False
 
     def measure(self, pair: Pair) -> None:
@@ -51,6 +52,10 @@ class Case(Judgement):
             self.unfit.append(pair.times.unfit)
             return
         self.ratios.append(ratio)
+        for side, mhz in pair.times.mhz.items():
+            self.mhz.setdefault(side, []).append(mhz)
+        self.base, self.head = (replace(side, mhz=statistics.median(self.mhz[name]) if name in self.mhz else None)
+                                for name, side in (("base", self.base), ("head", self.head)))
         self.base_seconds += pair.times.base
         self.head_seconds += pair.times.head
 

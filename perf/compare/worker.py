@@ -191,8 +191,8 @@ def _checked(subject: Subject) -> Answer:
     facts, w = subject.check(), subject.workload
     sizes = {"kept_bytes": facts.kept_bytes, "flops": w.flops, "bytes": w.bytes}
     answer = {"ready": True, "counters": {**facts.counters, **{x: n for x, n in sizes.items() if n is not None}},
-              "kernels": facts.kernels, "launches": subject.launches, "error": facts.error, "bound": facts.bound,
-              "peak_bytes": facts.peak_bytes}
+              "kernels": facts.kernels, "launches": subject.launches, "kernel_seconds": subject.kernel_seconds,
+              "error": facts.error, "bound": facts.bound, "peak_bytes": facts.peak_bytes}
     return answer | ({"compile_seconds": sum(facts.compiled.get(x, 0) for x in ("cold", "warm"))} if w.compiled else {})
 
 

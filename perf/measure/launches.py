@@ -18,7 +18,8 @@ from typing import Any
 from torch.autograd import DeviceType
 
 Facts = dict[str, Any]
-FACTS = {"registers per thread": "registers", "shared memory": "shared", "grid": "grid", "block": "block"}
+FACTS = {"registers per thread": "registers", "shared memory": "shared", "grid": "grid", "block": "block",
+         "est. achieved occupancy %": "occupancy"}
 COPIES = ("Memcpy", "Memset")
 
 

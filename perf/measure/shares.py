@@ -91,6 +91,11 @@ class Shares:
     attention: float | None = None
     nanoseconds: int = 0
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Gives each kernel's seconds."""
+        return {name: share * self.nanoseconds * 1e-9 for name, share in self.kernels.items()}
+
 
 def shares(events: Sequence[Event], named: Callable[[Event], str | None]) -> Shares:
     """Sums the time that the profiler recorded; `named` names what counts as a kernel, None is every other event."""

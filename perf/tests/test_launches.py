@@ -14,7 +14,8 @@ from perf.measure.launches import launches, with_code
 from perf.tests.sides import SIDE, around, decided
 from perf.verdict.exact import changes
 
-FLASH = {"kernel": "flash_fwd_kernel<64>", "grid": [64, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 49152}
+FLASH = {"kernel": "flash_fwd_kernel<64>", "grid": [64, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 49152,
+         "occupancy": 25}
 FLEX = {"kernel": "triton_tem_fused_0", "grid": [32, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 65536,
         "code": "aa", "spills": 0, "stages": 3, "warps": 4, "tile": {"BLOCK_M": 128, "BLOCK_N": 64}}
 METADATA = {"registers per thread": 168, "shared memory": 49152, "grid": [64, 8, 1], "block": [128, 1, 1],

@@ -45,7 +45,7 @@ def test_the_sentence():
     found = decided(replace(with_counter(launches=7), kernels={**SIDE.kernels, "aten::clone": 3}), around(0.072, 0.01))
     assert found.word == "regressed"
     assert found.why.startswith("7.2 % slower [4.")
-    assert found.why.endswith("], 12 pairs; 3 more kernel launches: aten::clone x3")
+    assert found.why.endswith("], 12 pairs; likely from launches: 3 more kernel launches: aten::clone x3")
 
 
 def test_a_faster_head_is_told_by_how_much_less_time_it_takes():
@@ -188,7 +188,7 @@ def test_the_order_of_words(base, head, word, why):
 
 
 @pytest.mark.parametrize(("peak", "word", "why"), [
-    (15_000_000, "regressed", "not timed; peak memory 1.5x (5.0 MB more); does not fit"),
+    (15_000_000, "regressed", "not timed; likely from bytes: peak memory 1.5x (5.0 MB more); does not fit"),
     (10_000_000, "missing", "neither side can do it: does not fit"),
     (5_000_000, "missing", "neither side can do it: does not fit")])
 def test_what_fits_once_and_not_twice_is_regressed_by_what_was_counted(peak, word, why):

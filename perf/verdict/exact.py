@@ -43,6 +43,7 @@ _IDLE = """
     scaled_dot_product_attention feature_dropout pad
 """
 IDLE = frozenset(f"aten::{name}" for name in _IDLE.split())
+READS = {"aten::_local_scalar_dense"}  # the host reads a value
 NAMED = ("aten::clone", "aten::contiguous")  # idle, but they say where a copy comes from
 
 
@@ -63,6 +64,8 @@ class Side:
     kernels: Mapping[str, int] = field(default_factory=dict)
     compile_seconds: float | None = None  # of a compiled model, cold
     launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/launches.py)
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of one call, by kernel, under a profiler
+    mhz: float | None = None  # of the GPU, while it was timed
 
     @property
     def figures(self) -> dict[str, int]:
@@ -73,11 +76,14 @@ class Side:
 @dataclass(frozen=True)
 class Change:
     """Describes one change in `words`. Its `sign` is 1 for worse, -1 for better, 0 where it does not gate; a change of
-    `work` is forgiven where the time improved."""
+    `work` is forgiven where the time improved. The `figure` grew by such a part of the base's: 0.5 is half as much
+    again (perf/verdict/causes.py)."""
 
     words: str
     sign: int
     work: bool = False
+    figure: str = ""
+    grew: float = 0.0
 
 
 def changes(base: Side, head: Side, *, memory: float, error_factor: float, compile_factor: float = 1.5,
@@ -100,9 +106,10 @@ def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterat
             old, new = both.get(name, (0, 0))
             if old != new:
                 named = (came if new > old else went) if name == "launches" else {}
-                yield Change(count_change(name, new - old, named), sign, work=True)
+                yield Change(count_change(name, new - old, named), sign, True, name, _grew(old, new))
         if both["launches"][0] == both["launches"][1] and came:
-            yield Change(count_change("kernels", 0, came, went), 0)
+            part = came.total() / max(1, both["launches"][0])
+            yield Change(count_change("kernels", 0, came, went), 0, False, "kernels", part)
         if "operators" in both and (more := both["operators"][1] - both["operators"][0]):
             yield Change(count_change("operators", more), 0)
     elif "operators" in both:
@@ -110,7 +117,9 @@ def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterat
         known = sum(base.kernels.values()) == old and sum(head.kernels.values()) == new
         busy = _busy(came) - _busy(went) if known else new - old
         if busy:
-            yield Change(count_change("operators", busy, _shown(came if busy > 0 else went)), _sign(busy), work=True)
+            reads = {name for name in came if name not in IDLE} == READS
+            yield Change(count_change("operators", busy, _shown(came if busy > 0 else went)), _sign(busy), True,
+                         "host_syncs" if reads else "operators", busy / max(1, _busy(base.kernels)))
         elif came or went:
             yield Change(count_change("kernels", 0, came, went), 0)
         elif new != old:
@@ -131,7 +140,7 @@ def _counts(both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
         if old == new:
             continue
         gates = name in ANY or (name == REGIONS and new > old > 0)
-        yield Change(count_change(name, new - old), _sign(new - old) if gates else 0)
+        yield Change(count_change(name, new - old), _sign(new - old) if gates else 0, False, name, _grew(old, new))
 
 
 def _sizes(both: Mapping[str, tuple[int, int]], memory: float) -> Iterator[Change]:
@@ -139,7 +148,7 @@ def _sizes(both: Mapping[str, tuple[int, int]], memory: float) -> Iterator[Chang
         old, new = both.get(name, (0, 0))
         if old != new:
             gates = abs(new - old) >= memory * min(old, new)
-            yield Change(size_change(name, old, new), _sign(new - old) if gates else 0)
+            yield Change(size_change(name, old, new), _sign(new - old) if gates else 0, False, name, _grew(old, new))
 
 
 def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
@@ -160,7 +169,7 @@ def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[
     if old is None or new is None:
         return
     if new >= factor * old and new - old >= least:
-        yield Change(compile_change(old, new), 1)
+        yield Change(compile_change(old, new), 1, False, "compile_seconds")
     elif old >= factor * new and old - new >= least:
         yield Change(compile_change(old, new), -1)
 
@@ -176,7 +185,9 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
     for kernel in [name for name in new if name in old]:
         moved = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False) if was != now), None)
         if moved and (words := launch_change(kernel, *moved)):
-            yield Change(words, 0)
+            was, now = (one.get("occupancy") or 0 for one in moved)
+            yield (Change(words, 0, False, "occupancy", was / now - 1) if 0 < now < was
+                   else Change(words, 0, False, "code", 1.0))
 
 
 def _by_kernel(launches: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -184,6 +195,10 @@ def _by_kernel(launches: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[
     for launch in launches:
         kernels.setdefault(launch["kernel"], []).append(launch)
     return kernels
+
+
+def _grew(old: int, new: int) -> float:
+    return (new - old) / max(1, old)
 
 
 def _sign(difference: int) -> int:

@@ -27,9 +27,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perf.policy.thresholds import Thresholds, thresholds
+from perf.verdict.causes import rank
 from perf.verdict.exact import Change, Side, changes
 from perf.verdict.intervals import FINEST, Estimate, estimate
-from perf.verdict.words import times, undecided, within
+from perf.verdict.words import first_cause, times, undecided, within
 
 __all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counters_decide", "decide", "family", "may_stop",
            "thresholds"]
@@ -47,7 +48,7 @@ class Verdict:
     and an interval from 0 to infinity where pairs are too few for one. `more_pairs` is 0 where the word is not
     "inconclusive". `certified` is the smallest change that as many pairs of this spread tell from none (0.04 is 4 %),
     `within_reach` the smallest that the most pairs would tell. `slower`: the interval lies above the floor, whatever
-    the word."""
+    the word. `cause`: what most likely regressed it (perf/verdict/causes.py); None where nothing counted moved."""
 
     word: str
     ratio: float | None
@@ -59,6 +60,7 @@ class Verdict:
     certified: float | None = None
     within_reach: float | None = None
     slower: bool = False
+    cause: str | None = None
 
 
 def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Thresholds) -> Verdict:
@@ -67,23 +69,24 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     t = thresholds
     gates = _changes(base, head, t)
     if known := _grown(base, head, gates) or _without_time(base, head):
-        return Verdict(known[0], None, None, None, len(pairs), known[1], 0)
+        return Verdict(known[0], None, None, None, len(pairs), known[1], 0, cause=known[2])
     if len(pairs) < (1 if t.weight else 2):
-        return _untimed(pairs, gates, t)
+        return _untimed(pairs, base, head, gates, t)
     seen = estimate(pairs, t.learned)
     half = seen.half_width(1 - t.confidence)
     timed = _word(seen, len(pairs), t)
     word = _with_counters(timed, gates)
     more = _more_pairs(seen, len(pairs), t) if word == "inconclusive" else 0
     certified = _certified(seen, t)
-    why = [times(seen.middle, half, len(pairs)), *(change.words for change in gates)]
+    cause, words = _reasons(word, base, head, gates, math.expm1(seen.middle) if timed == "regressed" else 0.0)
+    why = [times(seen.middle, half, len(pairs)), *words]
     if word == "inconclusive":
         why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
     elif timed == "ok":
         why[0] = f"{why[0]}, {within(abs(seen.middle) + half)}"
     return Verdict(word, _ratio(seen.middle), _ratio(seen.middle - half), _ratio(seen.middle + half), len(pairs),
                    "; ".join(why), more, certified, _certified(seen, t, t.most_pairs),
-                   seen.middle - half > math.log1p(t.floor))
+                   seen.middle - half > math.log1p(t.floor), cause)
 
 
 def counters_decide(base: Side, head: Side, thresholds: Thresholds) -> bool:
@@ -130,39 +133,52 @@ def _changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
                    compile_seconds=t.compile_seconds)
 
 
-def _without_time(base: Side, head: Side) -> tuple[str, str] | None:
+def _without_time(base: Side, head: Side) -> tuple[str, str, None] | None:
     """Gives word and reason where no time can be compared."""
     if head.wrong:
-        return "wrong", head.wrong
+        return "wrong", head.wrong, None
     if reason := head.invalid or base.invalid:
-        return "invalid", reason
+        return "invalid", reason, None
     if head.missing:
         who = "neither side can" if base.missing else "the head can't"
-        return "missing", f"{who} do it: {head.missing}"
+        return "missing", f"{who} do it: {head.missing}", None
     if base.missing:
-        return "new", f"the base can't do it: {base.missing}"
+        return "new", f"the base can't do it: {base.missing}", None
     if base.wrong:
-        return "new", f"the base is wrong: {base.wrong}"
+        return "new", f"the base is wrong: {base.wrong}", None
     return None
 
 
-def _grown(base: Side, head: Side, gates: list[Change]) -> tuple[str, str] | None:
+def _grown(base: Side, head: Side, gates: list[Change]) -> tuple[str, str, str | None] | None:
     """Judges two that were counted and don't fit beside each other: what grew must not hide behind that."""
-    worse = [change.words for change in gates if change.sign > 0]
+    worse = [change for change in gates if change.sign > 0]
     if not (worse and base.missing and head.missing) or head.wrong or head.invalid or base.invalid:
         return None
-    return "regressed", "; ".join(["not timed", *worse, head.missing])
+    cause, words = _reasons("regressed", base, head, worse, 0.0)
+    return "regressed", "; ".join(["not timed", *words, head.missing]), cause
 
 
-def _untimed(pairs: Sequence[float], gates: list[Change], t: Thresholds) -> Verdict:
+def _reasons(word: str, base: Side, head: Side, gates: list[Change], slower: float) -> tuple[str | None, list[str]]:
+    """Gives the likely cause of what regressed, and the words of all changes, the causes' first."""
+    causes = rank(gates, base, head, slower) if word == "regressed" else []
+    others = [change.words for change in gates if change.words not in {one.words for _, one in causes}]
+    if causes:
+        (cause, first), *rest = causes
+        return cause, [first_cause(cause, first.words), *(change.words for _, change in rest), *others]
+    unmoved = ["nothing that is counted moved"] if word == "regressed" and base.counters and not others else []
+    return None, [*unmoved, *others]
+
+
+def _untimed(pairs: Sequence[float], base: Side, head: Side, gates: list[Change], t: Thresholds) -> Verdict:
     """Decides by counters alone; one pair tells a ratio, but not how far to trust it."""
     word = _with_counters("inconclusive", gates)
     at_best = Estimate(sum(pairs), FINEST, len(pairs), correlation=t.correlation)
     lacking = _more_pairs(at_best, len(pairs), t) if word == "inconclusive" else 0
     time = times(pairs[0], math.inf, 1) if pairs else "not timed"
     ratio, low, high = (_ratio(pairs[0]), 0.0, math.inf) if pairs else (None, None, None)
-    why = [time, *([undecided(None, lacking, "at least")] if lacking else []), *(change.words for change in gates)]
-    return Verdict(word, ratio, low, high, len(pairs), "; ".join(why), lacking)
+    cause, words = _reasons(word, base, head, gates, 0.0)
+    why = [time, *([undecided(None, lacking, "at least")] if lacking else []), *words]
+    return Verdict(word, ratio, low, high, len(pairs), "; ".join(why), lacking, cause=cause)
 
 
 def _with_counters(timed: str, gates: list[Change]) -> str:

@@ -17,7 +17,7 @@ NAMES = {
     "peak_bytes": "peak memory", "kept_bytes": "memory kept between calls", "flops": "FLOPs", "bytes": "bytes to move",
 }
 LAUNCHED = {"spills": "spilled registers", "registers": "registers", "stages": "stages", "warps": "warps",
-            "shared": "shared bytes", "tile": "tile", "grid": "grid", "block": "block"}
+            "shared": "shared bytes", "occupancy": "occupancy %", "tile": "tile", "grid": "grid", "block": "block"}
 
 # Names of the inner operation of PyTorch's elementwise and reduction templates: "direct_copy_kernel_cuda".
 _GENERIC = re.compile(r"elementwise_kernel|reduce_kernel")
@@ -70,6 +70,20 @@ def error_change(old: float, new: float) -> str:
 def compile_change(old: float, new: float) -> str:
     """Writes "compiles in 41.2 s, was 19.6 s (2.10x)"."""
     return f"compiles in {new:.1f} s, was {old:.1f} s ({new / old:.2f}x)" if old else f"compiles in {new:.1f} s"
+
+
+def clock_change(old: float, new: float) -> str:
+    return f"{new:.0f} MHz, the base had {old:.0f}"
+
+
+def kernel_time(kernel: str, old: float, new: float) -> str:
+    """Writes "aten::bmm takes 1.31x as long"."""
+    return f"{short(kernel)} takes {new / old:.3g}x as long"
+
+
+def first_cause(cause: str, words: str) -> str:
+    """Writes "likely from launches: 3 more kernel launches"."""
+    return f"likely from {cause}: {words}"
 
 
 def launch_change(kernel: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -1,0 +1,157 @@
+"""What slowed a call down is ranked first: twelve planted faults, nine of them run here, three made-up records of a
+GPU."""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from perf.compare.inject import wrap
+from perf.measure import memory
+from perf.measure.counters import count
+from perf.tests.sides import SIDE, around, decided, with_counter
+from perf.verdict.verdict import Side, Verdict
+
+CPU = torch.device("cpu")
+Call = Callable[[], Any]
+X = torch.randn(256, 256)
+WIDE = X.double()
+KERNEL = {"kernel": "triton_tem_fused_0", "grid": [32, 8, 1], "block": [128, 1, 1], "registers": 128, "shared": 65536,
+          "code": "aa", "stages": 3, "occupancy": 50}
+GPU = replace(SIDE, launches=(KERNEL,), mhz=1980.0)
+
+
+def attend(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x @ x, -1) @ x
+
+
+def side(call: Call, profiles: int = 5) -> Side:
+    """What a worker counts of a call; the quickest of some profiles, for tests run beside others."""
+    call()
+    counted = min((count(call, CPU) for _ in range(profiles)), key=lambda each: each.shares.nanoseconds)
+    return Side(counted.counters, None, memory.peak(call, CPU).allocated, kernels=counted.kernels,
+                seconds=counted.shares.seconds)
+
+
+def seconds(call: Call) -> float:
+    def once() -> float:
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+
+    return min(once() for _ in range(15))
+
+
+def broken(split: bool) -> Call:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        x = x @ x
+        if split:
+            torch._dynamo.graph_break()
+        return x.sin()
+
+    compiled = torch.compile(step, backend="eager")
+    return lambda: compiled(X)
+
+
+def faulty(spec: str) -> tuple[Call, Call]:
+    return lambda: attend(X), wrap(lambda: attend(X), spec)
+
+
+LIVE = {
+    "a needless copy": (lambda: faulty("clone"), "launches"),
+    "a lost fusion": (lambda: faulty("unfused"), "launches"),
+    "a wait for a value": (lambda: faulty("sync"), "the host"),
+    "as much Python again": (lambda: faulty("slow:100%"), "the host"),
+    "twice the width": (lambda: (lambda: attend(X), lambda: attend(WIDE)), "bytes"),
+    "a slow power": (lambda: (lambda: X.pow(2), lambda: X.pow(2.7)), "instructions"),
+    # Nothing counted says how memory is read, so this is the one that is called otherwise: aten::add takes longer.
+    "reading across rows": (lambda: (lambda: X + X, lambda: X.t() + X), "bytes"),
+}
+COMPILED = {
+    "a compilation in each call": (lambda: faulty("recompile"), "compile"),
+    "a graph break": (lambda: (broken(False), broken(True)), "compile"),
+}
+RECORDED = {
+    "more registers": (replace(GPU, launches=({**KERNEL, "registers": 255, "occupancy": 25, "code": "bb"},)),
+                       "occupancy"),
+    "one pipeline stage": (replace(GPU, launches=({**KERNEL, "stages": 1, "code": "bb"},)), "instructions"),
+    "a throttled clock": (replace(GPU, mhz=1410.0), "the clock"),
+}
+
+
+def judged(name: str) -> Verdict:
+    if name in RECORDED:
+        return decided(RECORDED[name][0], around(0.3, 0.01), GPU)
+    base, head = LIVE[name][0]()
+    slower = seconds(head) / seconds(base) - 1
+    return decided(side(head), around(max(slower, 0.05), 0.01), side(base))
+
+
+@pytest.mark.parametrize("name", [*LIVE, *RECORDED])
+def test_nine_of_ten_planted_faults_have_their_cause_first(name):
+    found, truth = judged(name), (LIVE | RECORDED)[name][1]
+    assert found.word == "regressed"
+    assert found.cause == ("instructions" if name == "reading across rows" else truth), found.why
+
+
+@pytest.mark.slow  # imports the compiler
+@pytest.mark.parametrize("name", COMPILED)
+def test_two_more_faults_are_the_compiler_s(name):
+    base, head = COMPILED[name][0]()
+    found = decided(side(head, 1), around(1.0, 0.01), side(base, 1))
+    assert (found.word, found.cause) == ("regressed", COMPILED[name][1]), found.why
+
+
+def test_the_cause_stands_first():
+    head = replace(with_counter(launches=7), kernels={**SIDE.kernels, "aten::clone": 3}, peak_bytes=20_000_000)
+    slower = decided(head, around(0.3, 0.01))
+    assert "12 pairs; likely from launches: 3 more kernel launches: aten::clone x3; peak memory 2x" in slower.why
+    assert (slower.word, slower.cause) == ("regressed", "launches")
+
+
+def test_what_explains_too_little_is_no_first_cause():
+    many = Side({"launches": 1000, "flops": 100}, None, None)
+    more = Side({"launches": 1001, "flops": 200}, None, None)
+    assert decided(more, around(1.0, 0.01), many).cause == "instructions"
+    assert decided(more, around(0.0), many).cause == "launches"  # no time says otherwise
+
+
+@pytest.mark.parametrize(("head", "cause"), [
+    (with_counter(host_syncs=1, memcpys=1), "the host"), (with_counter(recompiles=1, launches=9), "compile"),
+    (replace(SIDE, compile_seconds=90.0), "compile"), (replace(SIDE, kernels={"math": 4}), "instructions"),
+    (replace(SIDE, peak_bytes=30_000_000), "bytes"), (SIDE, None)])
+def test_counters_name_their_cause(head, cause):
+    found = decided(head, around(0.4, 0.01), base=replace(SIDE, compile_seconds=9.0))
+    assert (found.word, found.cause) == ("regressed", cause)
+    assert ("nothing that is counted moved" in found.why) == (cause is None)
+
+
+def test_what_did_not_regress_has_no_cause():
+    assert decided(with_counter(operators=40)).cause is None
+    assert decided(with_counter(launches=7), around(-0.3, 0.01)).cause is None
+
+
+def test_two_that_fit_only_one_by_one_have_a_cause_too():
+    missing = "out of memory"
+    found = decided(replace(with_counter(launches=5), missing=missing), [], replace(SIDE, missing=missing))
+    assert (found.why, found.cause) == ("not timed; likely from launches: 1 more kernel launch; out of memory",
+                                        "launches")
+
+
+def profiled(**microseconds: float) -> Side:
+    return replace(SIDE, counters={"operators": 4}, kernels=dict.fromkeys(microseconds, 2),
+                   seconds={name: value * 1e-6 for name, value in microseconds.items()})
+
+
+@pytest.mark.parametrize(("head", "slower", "why"), [
+    (profiled(bmm=200, add=50), 0.6, "likely from instructions: bmm takes 2x as long"),
+    (profiled(bmm=105, add=52), 0.6, "likely from the host: the operators take the same time"),
+    (profiled(bmm=112, add=52), 0.1, "nothing that is counted moved")])  # profiles differ by as much
+def test_profiles_tell_kernels_from_the_rest_of_a_call(head, slower, why):
+    assert why in decided(head, around(slower, 0.01), profiled(bmm=100, add=50)).why
+    assert decided(head, around(math.expm1(0.01), 0.01), profiled(bmm=100, add=50)).word == "ok"

@@ -1,0 +1,86 @@
+"""What a benchmark that got slower was most likely slowed down by, from what both sides counted. It is pure.
+
+| cause | what moved |
+|---|---|
+| compile | recompilations, graph breaks, compiled regions, the compiler's seconds |
+| the host | it waits for a value; or the operators of a CPU take the same time, and so the rest got slower |
+| launches | launches, copies, memory sets; operators on a CPU |
+| occupancy | of a kernel that both sides launch: the threads that a GPU's multiprocessor holds at once |
+| bytes | peak memory, memory kept, bytes to move |
+| instructions | FLOPs; other kernels, as many; other code of a kernel; the time of kernels that run as often |
+| the clock | of the GPU, in MHz |
+
+What explains half of the slowdown or more comes first, of several the exact ones, in the order of the table. The times
+of kernels are those of one call under a profiler, so they are taken for a cause only from `PROFILED` on. Nobody knows
+what a kernel waits for without its own counters, so bytes are what the workload and the allocator say, and code that
+reads memory in a worse order counts as instructions.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from perf.verdict.exact import Change, Side
+from perf.verdict.words import clock_change, kernel_time
+
+FIGURES = {
+    "compile": ("recompiles", "graph_breaks", "compiled_regions", "compile_seconds"),
+    "the host": ("host_syncs", "python"),
+    "launches": ("launches", "memcpys", "memsets", "operators"),
+    "occupancy": ("occupancy",),
+    "bytes": ("peak_bytes", "kept_bytes", "bytes"),
+    "instructions": ("flops", "kernels", "code", "kernel_seconds"),
+    "the clock": ("mhz",),
+}
+CAUSES = {figure: cause for cause, figures in FIGURES.items() for figure in figures}
+ORDER = {cause: place for place, cause in enumerate(FIGURES)}
+PROFILED = 0.15  # of the time of all kernels: by as much may two profiles of the same call differ
+SLOWED = 0.01  # of a GPU's clock, which is told in steps of 15 MHz
+
+
+def rank(gates: Sequence[Change], base: Side, head: Side, slower: float) -> list[tuple[str, Change]]:
+    """Gives the causes of a head that is `slower` (0.05 is 5 %, 0 where no time says so), the likeliest first, each
+    with its change."""
+    exact = [_weighed(change, base, head) for change in (*gates, *_clock(base, head))]
+    guesses = list(_profiles(base, head, slower))
+    ahead = [change for change in (*exact, *guesses)
+             if change.figure in CAUSES and (change.grew > 0 or change.sign > 0)]
+
+    def place(change: Change) -> tuple[float, bool, int]:
+        explained = min(change.grew / slower, 0.5) if slower > 0 else 0.0
+        return -explained, change in guesses, ORDER[CAUSES[change.figure]]
+
+    return [(CAUSES[change.figure], change) for change in sorted(ahead, key=place)]
+
+
+def _weighed(change: Change, base: Side, head: Side) -> Change:
+    """Lets more work weigh what it took, if that is known to be more than its part of the count; what a wait or a
+    compilation takes is not known, and is more than anything else."""
+    if change.figure in ("host_syncs", "recompiles", "graph_breaks", "compiled_regions") and change.sign > 0:
+        return replace(change, grew=float("inf"))
+    whole = sum(base.seconds.values())
+    if CAUSES.get(change.figure) != "launches" or change.grew <= 0 or not whole:
+        return change
+    more = (name for name, count in head.kernels.items() if count > base.kernels.get(name, 0))
+    took = sum(head.seconds.get(name, 0.0) - base.seconds.get(name, 0.0) for name in more)
+    return replace(change, grew=max(change.grew, took / whole))
+
+
+def _clock(base: Side, head: Side) -> Iterator[Change]:
+    if base.mhz and head.mhz and base.mhz / head.mhz - 1 > SLOWED:
+        yield Change(clock_change(base.mhz, head.mhz), 0, False, "mhz", base.mhz / head.mhz - 1)
+
+
+def _profiles(base: Side, head: Side, slower: float) -> Iterator[Change]:
+    """Compares the times of kernels that run as often on both sides; on a CPU also of all of them with the call's."""
+    old, new = base.seconds, head.seconds
+    whole = sum(old.values())
+    if not (whole and new):
+        return
+    both = [name for name in old if name in new and base.kernels.get(name) == head.kernels.get(name)]
+    longer = sum(new[name] - old[name] for name in both) / whole
+    if longer > PROFILED:
+        most = max(both, key=lambda name: new[name] - old[name])
+        yield Change(kernel_time(most, old[most], new[most]), 0, False, "kernel_seconds", longer)
+    if "launches" not in head.counters and slower > 2 * PROFILED and sum(new.values()) < (1 + PROFILED) * whole:
+        yield Change("the operators take the same time, the rest of the call takes longer", 0, False, "python", slower)
