@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 LONGEST = 200  # characters of one text
 BARS = "▁▂▃▄▅▆▇█"
 # What a command of ours begins with, and the options it may have: others load plug-ins or name other folders.
-OPTIONS = {("python", "-m", "pytest"): r"-k|--(?:perf|benchmark)-[a-z-]+", ("python", "-m", "perf"): r"--[a-z-]+"}
+OPTIONS = {("python", "-m", "pytest"): r"-k|--pyargs|--(?:perf|benchmark)-[a-z-]+",
+           ("python", "-m", "perf"): r"--[a-z-]+"}
 VALUE = r"[A-Za-z0-9_.,:/@%+~^* \[\]][A-Za-z0-9_.,:/@%+~^* \[\]=-]*"  # no shell reads more into it, quoted or not
 
 

@@ -16,7 +16,7 @@ from perf.alerts.sets import Why, acceptance
 from perf.commands.parser import Commands, command, whole_number
 from perf.compare.record import Comparison
 from perf.compare.record import load as read
-from perf.policy import accepted, owners
+from perf.policy import accepted, here, owners
 from perf.system.exit_codes import FAILED, OK
 
 FOLDER = Path(".perf/alerts")
@@ -37,8 +37,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--head", metavar="COMMIT", help="refuse a record whose head is another")
     parser.add_argument("--repository", metavar="OWNER/NAME")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where messages lie (default: {FOLDER})")
-    parser.add_argument("--accepted", type=Path, default=accepted.FILE, metavar="FILE")
-    parser.add_argument("--owners", type=Path, default=owners.FILE, metavar="FILE")
+    parser.add_argument("--accepted", type=Path, metavar="FILE")
+    parser.add_argument("--owners", type=Path, metavar="FILE")
     parser.add_argument("--timeout", type=whole_number, default=20, metavar="SECONDS", help="of one request")
     parser.add_argument("--pause", type=float, default=2.0, metavar="SECONDS", help="before a second attempt")
     parser = command(commands, "accept", accept, accept.__doc__)
@@ -47,7 +47,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--reason", required=True)
     parser.add_argument("--until", type=_day, metavar="YYYY-MM-DD", default=date.today() + timedelta(days=DAYS),
                         help=f"the last day on which this holds (default: in {DAYS} days)")
-    parser.add_argument("--file", type=Path, default=accepted.FILE, help="default: perf/policy/accepted.toml")
+    parser.add_argument("--file", type=Path, help="default: perf/policy/accepted.toml; in another repository its own, "
+                                                   "perf-accepted.toml")
 
 
 def alert(options: argparse.Namespace) -> int:
@@ -64,8 +65,8 @@ def alert(options: argparse.Namespace) -> int:
     Exit codes: 0 all is delivered; 1 something is not, each with its reason; 2 refused, in one line.
     """
     comparison = _comparison(options.record, options.head)
-    entries, problems = accepted.load(options.accepted)
-    owner_rules, more = owners.load(options.owners)
+    entries, problems = accepted.load(options.accepted or here(accepted.FILE))
+    owner_rules, more = owners.load(options.owners or here(owners.FILE))
     for problem in (*problems, *more):
         print(f"warning: {problem}", file=sys.stderr)
     why = acceptance(entries)
@@ -167,13 +168,23 @@ def accept(options: argparse.Namespace) -> int:
     entry = accepted.Accepted(options.benchmark, options.commit, options.reason, options.until)
     if entry.until < date.today():
         raise ValueError(f"--until: {entry.until} is over; give a later day")
-    before = options.file.read_text(encoding="utf-8") if options.file.exists() else ""
+    file = options.file or _own(accepted.FILE)
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
     after = before + entry.to_toml()
     if entry not in accepted.read(after, date.today())[0]:  # the file was none before
-        raise ValueError(f"{options.file}: {accepted.read(before, date.today())[1][0]}")
-    options.file.write_text(after, encoding="utf-8")
-    print(f"added to {options.file}: {entry.workload}, until {entry.until}; commit it")
+        raise ValueError(f"{file}: {accepted.read(before, date.today())[1][0]}")
+    file.write_text(after, encoding="utf-8")
+    print(f"added to {file}: {entry.workload}, until {entry.until}; commit it")
     return OK
+
+
+def _own(file: Path) -> Path:
+    """Gives the place of a file that another repository may have yet to begin."""
+    from perf.compare.project import root
+    from perf.compare.side import ROOT
+
+    folder = root()
+    return file if folder == ROOT else folder / f"perf-{file.name}"
 
 
 def _day(word: str) -> date:

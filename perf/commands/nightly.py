@@ -55,22 +55,23 @@ def run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("asv") is None:
         raise ValueError("asv is not installed, which keeps the history; pip install 'attention-perf[site]'")
     from perf.alerts import comment
+    from perf.compare import project
     from perf.compare.checkout import resolve
-    from perf.compare.side import ROOT
     from perf.history import destination
     from perf.nightly import schedule
     from perf.nightly.night import Options, acceptance
 
-    folder = destination.results_dir(ROOT) if options.results is None else options.results.absolute()
-    settings = Options(options.device, options.grid, folder, _folder(ROOT, options.nights), _folder(ROOT, options.work),
+    root = project.root()
+    folder = destination.results_dir(root) if options.results is None else options.results.absolute()
+    settings = Options(options.device, options.grid, folder, _folder(root, options.nights), _folder(root, options.work),
                     options.budget, options.repository, options.last_good, options.tests, options.alert, options.site,
                     tuple(options.pytest))
     if settings.last_good:
-        resolve(ROOT, settings.last_good)
-    head = schedule.head_commit(ROOT)
+        resolve(root, settings.last_good)
+    head = schedule.head_commit(root)
     signal.signal(signal.SIGTERM, stop)
     with hold(options.lock) as file:
-        night, comparison, results = schedule.run_night(ROOT, settings, head, file, fresh=options.fresh)
+        night, comparison, results = schedule.run_night(root, settings, head, file, fresh=options.fresh)
     why = acceptance()
     print(f"{comment.verdict(comparison, why)}; the record is {night.record}, logs are in {night.folder.path}")
     return schedule.exit_code(results, comparison, why)

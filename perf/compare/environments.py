@@ -4,14 +4,15 @@
     other = with_versions(["torch==2.10.*"], root)      # kept in `.perf/environments`
     base = inside(side, other)                          # the same packages to measure, in that environment
 
-An environment with other versions is a venv that holds what differs; behind it stand this environment's packages, pip
-among them, which installs by its own variables (PIP_FIND_LINKS, PIP_NO_INDEX). uv would not see the packages behind it,
-and install all of them anew.
+An environment with other versions is a venv that holds what differs; behind it stand this environment's packages. pip
+installs, by its own variables (PIP_FIND_LINKS, PIP_NO_INDEX): this environment's, or the one that uv lends where there
+is none (`uv tool run pip`). `uv pip` would not see the packages behind the venv, and install all of them anew.
 """
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import shutil
 import site
@@ -85,8 +86,13 @@ def with_versions(requirements: Sequence[str], root: Path) -> Environment:
 
 
 def pip(python: str) -> list[str]:
-    """Begins a command of an environment's pip."""
-    return [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    """Begins a command of pip on an environment that was made here. Raises ValueError where there is no pip."""
+    options = ["--disable-pip-version-check", "--no-input"]
+    if importlib.util.find_spec("pip"):
+        return [python, "-m", "pip", *options]
+    if uv := shutil.which("uv"):
+        return [uv, "tool", "run", "--quiet", "pip", "--python", python, *options]
+    raise ValueError("this environment has no pip, and there is no uv that could lend one; python -m ensurepip")
 
 
 def inside(side: Side, environment: Environment) -> Side:

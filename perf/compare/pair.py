@@ -29,7 +29,7 @@ from perf.workloads.workload import Workload
 SECONDS = {"cpu": 1.0, "cuda": 0.25}
 TURN = 0.01  # seconds of a turn, if its rounds are shorter
 TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
-PREPARING = 600.0  # seconds after which a worker that prepares has hung: a cold compiler takes minutes
+PREPARING = 600.0  # seconds after which a worker that prepares or proves has hung: a cold compiler takes minutes
 ANSWERING = 60.0  # the same of everything else, beside what is to be timed
 
 Answer = Mapping[str, Any]
@@ -127,7 +127,7 @@ class Pair:
             self.times.base += times["base"]
             self.times.head += times["head"]
             ratios.append(_log_ratio(times))
-        states = self._states(order, ANSWERING + 20 * seconds)
+        states = self._states(order)
         self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
         self.times.mhz = {process.side: state["state"]["sm_mhz"] for process, state in zip(order, states, strict=True)
                           if "sm_mhz" in state.get("state", {})}
@@ -136,9 +136,12 @@ class Pair:
             self.times.unfit = self.times.unfit or company.unfit()
         return statistics.median(ratios)
 
-    def _states(self, order: Sequence[Process], limit: float) -> list[Answer]:
-        """Returns the machine as both sides saw it. Raises Died where what was timed is wrong, the head's first."""
-        states = {process.side: _ask(process, limit, state=True) for process in order}
+    def _states(self, order: Sequence[Process]) -> list[Answer]:
+        """Returns the machine as both sides saw it. Raises Died where what was timed is wrong, the head's first.
+
+        That is proved here, by ceilings that a busy machine may take minutes to measure.
+        """
+        states = {process.side: _ask(process, PREPARING, state=True) for process in order}
         for side in ("head", "base"):
             if reason := states[side].get("wrong"):
                 raise Died(side, reason)

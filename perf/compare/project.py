@@ -53,6 +53,11 @@ class Project:
         return () if self.build else self.places
 
     @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """Lists the words that name the benchmarks to pytest, in `root`."""
+        return ("perf/",) if self.places == PACKAGES else ("--pyargs", "perf")
+
+    @property
     def touched(self) -> str:
         """Writes the same for a reader: "attention/ or models/"."""
         return " or ".join(f"{place}/" for place in self.places) if self.paths else "anything"

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perf.compare.checkout import checkout
-from perf.compare.side import PACKAGES, Side
+from perf.compare.project import project
+from perf.compare.side import Side
 from perf.history.results import Receipt, write
 from perf.measure.evidence import load, machines
 from perf.system import git
@@ -42,13 +43,13 @@ class Schedule:
 
 
 def commits(root: Path, revisions: str, most: int) -> list[str]:
-    """Chooses `most` of the commits in a range such as v1..main that changed attention/ or models/, evenly spread, the
+    """Chooses `most` of the commits in a range such as v1..main that changed what is measured, evenly spread, the
     last among them; oldest first. Others would measure the same code.
 
     Raises ValueError, in one line, for what is no range of this repository.
     """
     try:
-        names = git.commits(root, revisions, *PACKAGES)
+        names = git.commits(root, revisions, *project(root).paths)
     except ValueError:
         names = []
     if not names:
@@ -91,6 +92,8 @@ def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequen
     evidence = scratch / "evidence.jsonl"  # the folder also keeps the ceilings, measured once
     evidence.unlink(missing_ok=True)
     with checkout(commit, root) as side:
+        if side.missing:
+            raise ValueError(side.missing)
         reason = measure(side, evidence, options)
     if not evidence.exists():
         raise ValueError(reason or "pytest left no evidence")

@@ -21,8 +21,9 @@ from typing import Any
 from perf.compare.bisect import SECONDS, Compare, Measuring, between, comparing, line_of
 from perf.compare.checkout import checkout
 from perf.compare.closure import fingerprint
+from perf.compare.project import root
 from perf.compare.record import Finding
-from perf.compare.side import ROOT, Side
+from perf.compare.side import Side
 from perf.nightly.compare import finding
 from perf.nightly.night import Night, acceptance
 from perf.nightly.process import stop
@@ -95,7 +96,7 @@ class Blame:
     why: str = ""
 
 
-def main(request: Path, results: Path, root: Path = ROOT) -> None:
+def main(request: Path, results: Path, root: Path) -> None:
     """Searches what the request asks for and the results lack, as long as there is time."""
     job = json.loads(request.read_text(encoding="utf-8"))
     before = {line["benchmark"]: line for line in files.records(results)}
@@ -200,4 +201,4 @@ def _short(commits: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), root())

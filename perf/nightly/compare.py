@@ -17,9 +17,10 @@ from typing import Any
 from perf.compare import live, pairs
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import unchanged
+from perf.compare.project import root
 from perf.compare.record import Finding
 from perf.compare.row import Row
-from perf.compare.side import ROOT, Side
+from perf.compare.side import Side
 from perf.nightly.process import stop
 from perf.policy.thresholds import Thresholds
 from perf.system import files
@@ -46,7 +47,7 @@ class Request:
     timed: bool = False
 
 
-def main(request: Path, results: Path, root: Path = ROOT) -> None:
+def main(request: Path, results: Path, root: Path) -> None:
     """Compares what the request asks for and the results lack."""
     job = json.loads(request.read_text(encoding="utf-8"))
     before = findings(results)
@@ -112,4 +113,4 @@ def _pairs(together: Sequence[tuple[Workload, Request]], base: Side, head: Side,
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), root())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from perf.compare.project import project
 from perf.measure.evidence import Evidence, load
 from perf.nightly.night import Machine, Night, selection
 from perf.nightly.process import status
@@ -71,9 +72,10 @@ def one_pass(night: Night, step: str, number: int, only: Collection[str] = ()) -
     """
     history = [f"--perf-history={night.options.results}"] if number == 1 else []
     keywords = ["-k", " or ".join(only)] if only else []  # ids are words to -k
-    code = night.demand(step, "pytest", "perf/", "--benchmark-only", *selection(night.device, night.options),
-                        f"--perf-evidence={night.evidence_of(number)}", "--perf-unfit=invalid", "--perf-resume",
-                        *history, *keywords, allowed=(exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT))
+    code = night.demand(step, "pytest", *project(night.root).benchmarks, "--benchmark-only",
+                        *selection(night.device, night.options), f"--perf-evidence={night.evidence_of(number)}",
+                        "--perf-unfit=invalid", "--perf-resume", *history, *keywords,
+                        allowed=(exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT))
     if code == exit_codes.UNFIT:
         raise Unfit(f"the machine was unfit for all that was tried; {night.folder.log(step)}")
 

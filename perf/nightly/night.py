@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from perf.alerts import sets
 from perf.alerts.sets import Why
+from perf.compare.project import project
 from perf.compare.record import Comparison, load
 from perf.nightly import process
 from perf.nightly.steps import Folder
-from perf.policy import accepted
+from perf.policy import accepted, here
 
 STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint
 
@@ -125,10 +126,11 @@ def selection(device: str, options: Options) -> list[str]:
     return [f"--perf-device={device}", f"--perf-grid={options.grid}", *options.more]
 
 
-def command(device: str, options: Options, against: str | None) -> str:
+def command(root: Path, device: str, options: Options, against: str | None) -> str:
     """Returns the command that measures the same benchmarks against the same commit, for whoever reads of the night."""
     base = [f"--perf-against={against}"] if against else []
-    return shlex.join(["python", "-m", "pytest", "perf/", "--benchmark-only", *selection(device, options), *base])
+    return shlex.join(["python", "-m", "pytest", *project(root).benchmarks, "--benchmark-only",
+                       *selection(device, options), *base])
 
 
 def device_of(comparison: Comparison) -> str | None:
@@ -146,5 +148,5 @@ def words(command: str) -> list[str]:
 
 
 def acceptance() -> Why:
-    """Returns the rule of perf/policy/accepted.toml: why a finding is accepted, or None."""
-    return sets.acceptance(accepted.load()[0])
+    """Returns the rule of accepted.toml: why a finding is accepted, or None."""
+    return sets.acceptance(accepted.load(here(accepted.FILE))[0])

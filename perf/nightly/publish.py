@@ -81,7 +81,7 @@ def comparison(night: Night, results: Sequence[Result]) -> Comparison:
         base = verdict.base(night)
     except ValueError:  # the step has said so
         base = night.options.last_good
-    typed = command(night.device, night.options, base)
+    typed = command(night.root, night.device, night.options, base)
     return Comparison(
         night.folder.start, night.machine.id, night.machine.fingerprint, environment, base or NOTHING, night.head,
         typed, tuple(_with_samples(night, findings, device_type, environment)), tuple(verdict.failures(evidence)),

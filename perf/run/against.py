@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from perf.compare.row import Row
-from perf.policy import accepted
+from perf.policy import accepted, here
 from perf.run import options
 from perf.run.options import Settings
 from perf.run.replay import Script
@@ -66,7 +66,7 @@ class PairedRun:
         self.open = 0  # failures that are none under --perf-lenient
         self.hopeless: str | None = None
         self.began = time.time()
-        self.accepted, self.problems = accepted.load()
+        self.accepted, self.problems = accepted.load(here(accepted.FILE))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

@@ -50,6 +50,9 @@ class Worker:
             child = subprocess.Popen(["sleep", "100"])
             (self.shared / "pids").write_text(f"{os.getpid()} {child.pid}")
             time.sleep(100)
+        if does == "slow":
+            time.sleep(4)
+            return None
         return does
 
     def answer(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:

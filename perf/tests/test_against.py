@@ -275,7 +275,7 @@ def test_verdicts_are_kept_for_alerts(compared, monkeypatch):
 
 def test_an_accepted_regression_passes(compared, monkeypatch):
     entry = Accepted("softmax:sdpa-*-causal-*", "any", "worth it", date(2999, 1, 1))
-    monkeypatch.setattr(accepted, "load", lambda: ([entry], ["accepted.toml: entry 2: reason is missing"]))
+    monkeypatch.setattr(accepted, "load", lambda _: ([entry], ["accepted.toml: entry 2: reason is missing"]))
     result = compared.run("--junitxml=out.xml", sdpa="regressed")
     result.assert_outcomes(passed=3, failed=1)  # sdpa without a mask is not accepted
     assert result.ret == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from perf.compare import environments
 from perf.compare.bisect import bisect, comparing, releases
 from perf.compare.checkout import working_tree
 from perf.compare.closure import unchanged
@@ -73,6 +74,17 @@ def test_a_requirement_that_is_none_is_refused(tmp_path: Path) -> None:
         "'torch=2' is no requirement; give one such as torch==2.10.*")
 
 
+def test_pip_is_this_environment_s_or_uv_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that uv made has none."""
+    assert environments.pip("/there/python")[:3] == ["/there/python", "-m", "pip"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/uv")
+    assert environments.pip("/there/python")[:7] == [
+        "/bin/uv", "tool", "run", "--quiet", "pip", "--python", "/there/python"]
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert refusal(environments.pip, "/there/python").startswith("this environment has no pip, and there is no uv ")
+
+
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Gives an index of nothing but a folder, by pip's own variables; the variant is on the path of all processes."""
@@ -94,6 +106,9 @@ def test_versions_are_installed_over_this_environment_once(index: Path, tmp_path
     wheel(index, "1.1")
     assert with_versions(["stubkernel==1.*"], tmp_path) == made
     assert "No matching distribution found for stubkernel==9" in refusal(with_versions, ["stubkernel==9"], tmp_path)
+    assert refusal(with_versions, ["stubkernel==1.0", "stubkernel==1.1"], tmp_path) == (
+        "pip can't install stubkernel==1.0 stubkernel==1.1: Cannot install stubkernel==1.0 and stubkernel==1.1 because "
+        "these package versions have conflicting dependencies.")
     assert refusal(releases, "no-such-package", "1", "2", tmp_path).startswith(
         "pip finds no releases of no-such-package: ")
 

@@ -142,12 +142,15 @@ def test_what_vanished():
 def test_a_night_says_its_device():
     here = Path(".")
     options = night.Options(None, "quick", here, here, here, 1.0, None, None, more=("--perf-seqlens=512",))
-    typed = night.command("cuda:1", options, "1" * 40)
+    typed = night.command(here, "cuda:1", options, "1" * 40)
     assert typed == ("python -m pytest perf/ --benchmark-only --perf-device=cuda:1 --perf-grid=quick "
                      f"--perf-seqlens=512 --perf-against={'1' * 40}")
     assert command_block(typed)  # alerts take it for a command of ours
     assert night.device_of(comparison(command=typed)) == "cuda:1"
-    assert "--perf-against" not in night.command("cpu", options, None)
+    assert "--perf-against" not in night.command(here, "cpu", options, None)
+    elsewhere = night.command(ROOT / "examples/mykernels", "cpu", options, None)
+    assert elsewhere.startswith("python -m pytest --pyargs perf --benchmark-only")
+    assert command_block(elsewhere)
     assert night.device_of(comparison(command="an unclosed 'quote")) is None
 
 

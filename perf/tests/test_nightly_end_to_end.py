@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +16,8 @@ from perf.compare.record import load
 from perf.history.rows import load as load_history
 from perf.system import files
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
+from perf.tests.repositories import edit, harness
 
-ROOT = Path(__file__).parents[2]
 CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
 EAGER, TILED = (f"softmax:{backend}-forward-causal-b1-h8-kv8-n512-m512-d64-fp32" for backend in ("eager", "tiled"))
 SCORES = "    scores = product(q, k_BGMD.mT, scale)"
@@ -28,16 +26,8 @@ LIMIT = 540  # seconds until something is seen
 
 @pytest.fixture
 def tree(tmp_path):
-    """Gives a repository with everything committed, on a machine that counts as fit: other tests may run beside this
-    one."""
-    tree = tmp_path / "tree"
-    for package in ("attention", "models", "perf"):
-        ignored = shutil.ignore_patterns("__pycache__", "tests", "records")
-        shutil.copytree(ROOT / package, tree / package, ignore=ignored)
-    for name in ("conftest.py", "pyproject.toml", ".gitignore", "asv.conf.json"):
-        shutil.copy(ROOT / name, tree)
-    edit(tree / "perf/measure/unfit.py", "    if not states:\n", "    if True:\n")
-    edit(tree / "perf/compare/company.py", "found <= idle + TOLERATED", "found <= 1000")
+    """Gives a repository with everything committed, on a machine that counts as fit."""
+    tree = harness(tmp_path / "tree")
     (tree / "attention/tests").mkdir()
     (tree / "attention/tests/test_fine.py").write_text("def test_fine():\n    assert True\n")
     git(tree, "init", "--quiet", "--initial-branch=main")
@@ -55,12 +45,6 @@ def commit(tree, subject):
     git(tree, "add", "--all")
     git(tree, "commit", "--quiet", "--message", subject)
     return git(tree, "rev-parse", "HEAD")
-
-
-def edit(path, before, after):
-    text = path.read_text()
-    assert text.count(before) == 1
-    path.write_text(text.replace(before, after))
 
 
 def measured(path):

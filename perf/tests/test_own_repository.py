@@ -13,8 +13,10 @@ from perf.compare.bisect import between
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import sources, unchanged
 from perf.compare.project import Project, project
+from perf.compare.record import load
 from perf.compare.side import PACKAGES, ROOT
-from perf.tests.repositories import git
+from perf.tests.github_server import REPOSITORY, TOKEN, serve
+from perf.tests.repositories import git, harness
 from perf.workloads.ids import workload
 
 TEMPLATE = ROOT / "examples" / "mykernels"
@@ -91,20 +93,26 @@ def test_code_of_its_packages_decides_what_is_timed(repository: Path, monkeypatc
         assert not unchanged(eager, base, head)
 
 
-def python(root: Path, site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, ROOT, site))), "OMP_NUM_THREADS": "1",
-                 "COLUMNS": "120"}
-    return subprocess.run([sys.executable, *words], cwd=root, env=variables, capture_output=True, text=True,
-                          timeout=900, check=False)
+def python(root: Path, site: Path, *words: str, harness: Path = ROOT,
+           **variables: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(map(str, (root, harness, site)))
+    return subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=900, check=False,
+                          env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **variables})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the template installed in it."""
+    folder = tmp_path_factory.mktemp("installed")
+    shutil.copytree(TEMPLATE, folder / "source")  # building leaves files beside the source
+    done = python(folder, folder, "-m", "pip", "install", "--isolated", "--quiet", "--no-index", "--no-deps",
+                  "--no-build-isolation", "--target", str(folder / "site"), str(folder / "source"))
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
 
 
 @pytest.mark.slow
-def test_the_template_is_measured_compared_and_bisected(repository: Path, tmp_path: Path) -> None:
-    site, source = tmp_path / "site", tmp_path / "source"
-    shutil.copytree(TEMPLATE, source)  # building leaves files beside the source
-    done = python(tmp_path, site, "-m", "pip", "install", "--isolated", "--quiet", "--no-index", "--no-deps",
-                  "--no-build-isolation", "--target", str(site), str(source))
-    assert done.returncode == 0, done.stderr
+def test_the_template_is_measured_compared_and_bisected(repository: Path, site: Path) -> None:
     measure = ("-m", "pytest", "--pyargs", "perf", "--benchmark-only", "-p", "no:cacheprovider", "--perf-device=cpu",
                "--perf-unfit=keep", "-k", "h3 and test_attention")
     done = python(repository, site, *measure)
@@ -124,3 +132,43 @@ def test_the_template_is_measured_compared_and_bisected(repository: Path, tmp_pa
                   CELL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"got slower: {culprit[:8]} a needless copy" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_template_has_nights_a_site_a_history_branch_and_owners(repository: Path, site: Path,
+                                                                    tmp_path: Path) -> None:
+    copy = harness(tmp_path / "harness")
+
+    def perf(*words: str, code: int = 0) -> str:
+        done = python(repository, site, "-m", "perf", *words, harness=copy, GITHUB_API_URL=github.url,
+                      GITHUB_TOKEN=TOKEN, NO_PROXY="*")
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    night = ("nightly", "--device=cpu", "--grid=quick", "--budget=200", "--no-tests", f"--lock={tmp_path / 'lock'}",
+             f"--repository={REPOSITORY}", "--", "--perf-backends=einsum", "-k", "h3 and test_attention")
+    with serve() as github:
+        perf(*night)
+        perf("history", "push", "--remote=none")
+        assert git(repository, "show", "perf-history:results/benchmarks.json")
+        edit(repository, "scores.softmax(-1)", SLOW)
+        culprit = commit(repository, "a needless copy")
+        said = perf(*night, code=1)
+        [record] = [one for one in map(load, (repository / ".perf/nights").glob("*.json")) if one.head == culprit]
+        [found] = record.findings
+        assert (found.benchmark, found.word, found.since) == (CELL, "regressed", culprit), said
+        assert record.command.startswith("python -m pytest --pyargs perf --benchmark-only")
+        [issue] = github.open
+        for words in ("aten::clone", culprit[:8], "@example/kernels", record.command):
+            assert words in issue["body"]
+        assert [one["login"] for one in issue["assignees"]] == ["ada"]
+        assert "a needless copy" in (repository / ".site/index.html").read_text()
+        perf("history", "push", "--remote=none")
+        assert "a needless copy" not in git(repository, "log", "--format=%s", "perf-history")
+        results = git(repository, "ls-tree", "-r", "--name-only", "perf-history", "results")
+        assert culprit[:8] in results
+        perf("accept", CELL, f"--commit={culprit}", "--reason=worth it")
+        git(repository, "add", "perf-accepted.toml")
+        commit(repository, "accepted")
+        perf("alert", str(repository / ".perf/nights"), "--issues", f"--repository={REPOSITORY}")
+        assert not github.open

@@ -38,6 +38,15 @@ def test_a_worker_that_dies_or_hangs_is_told_in_one_line(sides: Sides, monkeypat
         assert _gone(*pids)  # it, and what it started
 
 
+@pytest.mark.slow
+def test_a_worker_that_proves_its_result_may_take_longer_than_other_answers(sides: Sides,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the ceilings are measured each time, and seen here to take over a minute."""
+    monkeypatch.setattr(pair, "ANSWERING", 3.0)
+    with Pair(*sides({}, {"state": "slow"}), "cpu") as made:
+        measured(made)
+
+
 def _gone(*pids: int, seconds: float = 5.0) -> bool:
     """Waits a moment for it to go: what is killed with its parent's group need not be gone when that is."""
     end = time.monotonic() + seconds
