@@ -64,8 +64,8 @@ class Side:
     kernels: Mapping[str, int] = field(default_factory=dict)
     compile_seconds: float | None = None  # of a compiled model, cold
     launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/launches.py)
-    seconds: Mapping[str, float] = field(default_factory=dict)  # of one call, by kernel, under a profiler
-    mhz: float | None = None  # of the GPU, while it was timed
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # of one call, by kernel, when profiled
+    mhz: float | None = field(default=None, compare=False)  # of the GPU, while it was timed
 
     @property
     def figures(self) -> dict[str, int]:
