@@ -19,7 +19,7 @@ from perf.run.selection import command
 from perf.run.session import Session
 
 Least = Callable[[Evidence], float | None]
-SLOW = 1.1  # times its baseline's time: from there on a row's command is shown
+SLOW = 1.1  # times what its baseline takes: from there on a row's command is shown
 FEW = 40  # rows that were tried: up to there each has a line with all of its figures
 HINTS = 3
 COMMAND = "where it goes: "
@@ -94,12 +94,13 @@ def _slow(session: Session) -> Iterator[str]:
     slow = []
     for group in groups(session.rows):
         base = baseline(group)
-        slow += [(ratio, row.workload) for row in group if (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
-    for ratio, w in sorted(slow, key=lambda pair: pair[0]):
+        slow += [(ratio, f"{1 / ratio:.1f}x as long as {base.workload.backend}", row.workload) for row in group
+                 if base and (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
+    for _, words, w in sorted(slow, key=lambda each: each[0]):
         try:
-            yield f"{1 / ratio:.1f}x its baseline's time; {COMMAND}{command(w, device=session.settings.device)}"
+            yield f"{words}; {COMMAND}{command(w, device=session.settings.device)}"
         except ValueError as error:
-            yield f"{1 / ratio:.1f}x its baseline's time: {error}"
+            yield f"{words}: {error}"
 
 
 def _shown(path: Path, here: Path) -> Path:
