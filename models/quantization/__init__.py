@@ -24,5 +24,5 @@ from models.quantization.storage import load, model_bytes, save
 __all__ = ["Method", "Quantized", "get", "kept_layers", "load", "methods", "model_bytes", "quantize",
            "quantized_layers", "register", "save", "why_not", "why_not_captured"]
 
-for _library in ("plain", "bitsandbytes", "torchao", "ptq"):  # each registers its methods, in this order
+for _library in ("plain", "bitsandbytes", "torchao", "ptq", "low_rank"):  # each registers its methods, in this order
     importlib.import_module(f"models.quantization.{_library}")

@@ -33,6 +33,7 @@ class Method:
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.bfloat16, torch.float16, torch.float32)
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)  # classes of the layers that it quantises
     trains: ClassVar[bool] = True  # gradients reach the inputs of a quantised layer
+    learnt: ClassVar[bool] = False  # it comes near weights that have learnt only: random ones have no structure
     inductor: ClassVar[Mapping[str, Any]] = {}  # options of torch.compile that fuse the method's operations
 
     def refuses_device(self, device: torch.device) -> str | None:

@@ -34,6 +34,11 @@ def layer_cases(**settings: Any) -> list[Any]:
             and quantization.why_not(name, device=device) is None]
 
 
+def near_cases(**settings: Any) -> list[Any]:
+    """Lists the cases whose layers come near random weights."""
+    return [case for case in layer_cases(**settings) if not case.values[0].learnt]
+
+
 def pair(inputs: int, outputs: int, method: quantization.Method, device: str) -> tuple[Any, Any]:
     """Builds a layer in the method's dtype and its quantised twin."""
     torch.manual_seed(0)
@@ -147,7 +152,8 @@ def test_training_after_use_lowers_the_loss_and_leaves_the_quantised_weights(pre
     assert vit.loss(model, x) < loss
     for layer, before in layers.items():
         after = quantization.get(name).tensors(model.get_submodule(layer))
-        assert all(torch.equal(after[key], before[key]) for key in before if key != "bias")
+        stays = not quantization.get(name).learnt  # factors are trained further
+        assert all(torch.equal(after[key], before[key]) is stays for key in before if key != "bias")
 
 
 @pytest.mark.parametrize(("method", "device"), [
@@ -182,7 +188,7 @@ def test_int8_of_bitsandbytes_answers_the_same_after_a_time_in_train_mode(device
     assert torch.equal(quantized.answers(model.eval(), "vit-tiny"), before)
 
 
-@pytest.mark.parametrize(("method", "device"), layer_cases())
+@pytest.mark.parametrize(("method", "device"), near_cases())
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (64, 40), (48, 64), (24, 104)])
 def test_any_side_from_16_is_multiplied_right_or_kept(method, device, inputs, outputs):
     left_alone = method.refuses_layer(nn.Linear(inputs, outputs)) is not None
@@ -205,7 +211,7 @@ def test_a_side_below_16_is_never_quantised(method, device, inputs, outputs):
 
 
 @pytest.mark.parametrize(("method", "device"), [
-    p for dtype in (torch.bfloat16, torch.float32) for p in layer_cases(dtype=dtype)])
+    p for dtype in (torch.bfloat16, torch.float32) for p in near_cases(dtype=dtype)])
 def test_inputs_beyond_65504_stay_finite(method, device):
     """fp16 ends at 65504; bitsandbytes turns larger inputs in bf16 and float32 into NaN."""
     before, after = pair(64, 48, method, device)

@@ -24,10 +24,10 @@ from perf.studies import vit_quality
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
 from perf.studies.options import parser
-from perf.studies.vit_claims import claim_ablation, claim_quality, claim_times
+from perf.studies.vit_claims import claim_ablation, claim_gate, claim_quality, claim_times
 from perf.studies.vit_quality import Folds
 from perf.studies.vit_rows import Treatment, check, kept, rows, treated, variant
-from perf.studies.vit_times import times
+from perf.studies.vit_times import Speed, times
 
 
 def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Treatment],
@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpu = device.type == "cuda"
     preset = models.get(args.model or ("vit-tiny" if args.tiny else "vit-l16" if gpu else "vit-digits"))
     claims, folds = Claims(study), Folds()
+    first: dict[Treatment, Speed] = {}  # by row, of the first batch
     chosen = available(study, preset, gpu if args.compiled is None else args.compiled)
     comparable = "tiny models" if args.tiny else "" if gpu else f"{preset.name} on a CPU, not ViT-L/16 on a GPU"
     with study.part("training"):
@@ -93,13 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 images = held_out.batch(torch.arange(batch) % len(held_out))[0]["pixel_values"].to(device)
                 speeds = times(study, models_by_row, images, args.seconds or (0.5 if args.tiny else 20.0))
                 if batch == (args.batch or (1,))[0]:
+                    first = speeds
                     claim_times(claims, speeds, comparable)
             models_by_row.clear()
             if args.ablation:
                 vit_quality.add_ablation(study, folds, model, preset, held_out)
             del model
             gc.collect()
-    claim_quality(claims, vit_quality.changes(study, folds), comparable)
+    changes = vit_quality.changes(study, folds)
+    claim_quality(claims, changes, comparable)
+    claim_gate(claims, first, changes)
     if args.ablation:
         ablations = vit_quality.ablation(study, folds, [name for name, _ in kept(preset)])
         claim_ablation(claims, ablations)

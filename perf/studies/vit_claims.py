@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from models.quality import Change
+from perf.policy.budgets import budget
 from perf.studies.claims import Claims
 from perf.studies.ratio import change
 from perf.studies.vit_rows import BASE, FLASH, HALF, Treatment
@@ -50,6 +51,19 @@ def claim_quality(claims: Claims, changes: Mapping[Treatment, Change], apart: st
         if row in changes:
             claims.add(f"{row.name}: Top-1 within {POINTS} points of fp32", f"{published - TOP1[BASE]:+.1f}",
                        str(changes[row]), changes[row].within(POINTS), "digits, not flowers", apart=apart)
+
+
+def claim_gate(claims: Claims, speeds: Mapping[Treatment, Speed], changes: Mapping[Treatment, Change]) -> None:
+    """Claims that each row with a method passes the joint gate beside fp32: smaller, no slower, no more memory, and of
+    Top-1 no more lost than its budget."""
+    for row in (row for row in speeds if row.method and row in changes and BASE in speeds):
+        points = budget(str(row.method)).points
+        size, memory = speeds[row].bytes / speeds[BASE].bytes, speeds[row].peak / speeds[BASE].peak
+        time, change = speeds[row].against(speeds[BASE]), changes[row]
+        parts = (size < 1, time.at_most(1), memory <= 1, change.within(points))
+        claims.add(f"{row.name}: joint gate", f"smaller, no slower, no more memory, at most {points} points lost",
+                   f"{size:.2f} of the bytes, time {time}, {memory:.2f} of the peak, {change}",
+                   False if False in parts else None if None in parts else True)
 
 
 def by_chance(images: int, tries: int) -> float:

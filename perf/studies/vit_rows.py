@@ -46,12 +46,13 @@ BASE, HALF = Treatment("fp32"), Treatment("fp16")
 
 
 def rows(compiled: bool) -> list[Treatment]:
-    """Lists the study's five, the half precision that it left out, and quantisations that are made to be fast, which
-    torchao's are once they are `compiled`."""
+    """Lists the study's five, the half precision that it left out, low-rank factors, and quantisations that are made to
+    be fast, which torchao's are once they are `compiled`."""
     study = [Treatment("fp16", backends, method) for method in ("bnb-int8", "bnb-nf4-dq") for backends in (SDPA, FLASH)]
     plain = [BASE, HALF, Treatment("fp16", FLASH), Treatment("bf16")]
     fast = [Treatment("bf16", method=method, compiled=compiled) for method in FASTER]
-    return [*plain, *study, *([Treatment("bf16", compiled=True)] if compiled else []), *fast]
+    factors = Treatment("fp32", method="low-rank")
+    return [*plain, *study, factors, *([Treatment("bf16", compiled=True)] if compiled else []), *fast]
 
 
 def variant(row: Treatment, preset: Preset, device: torch.device) -> str:

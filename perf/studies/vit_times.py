@@ -29,10 +29,11 @@ COMPILED = 64
 
 @dataclass(frozen=True)
 class Speed:
-    """Holds the seconds of a row's rounds at one batch, and bytes of its model."""
+    """Holds the seconds of a row's rounds at one batch, bytes of its model, and of the peak of a call beyond them."""
 
     seconds: tuple[float, ...]
     bytes: int
+    peak: int
 
     def against(self, base: Speed) -> Ratio:
         """Divides its time by another's, round by round."""
@@ -46,7 +47,8 @@ def times(study: Study, twins: Mapping[Treatment, Any], images: torch.Tensor, se
         forget()  # of another batch
     calls = able(study, {row.name: _call(model, row, images) for row, model in twins.items()}, f"batch {batch}")
     measured = interleaved(calls, study.device, seconds=seconds)
-    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(twins[row])) for row in twins if row.name in calls}
+    speeds = {row: Speed(tuple(measured[row.name]), model_bytes(twins[row]), peak_bytes(calls[row.name], study.device))
+              for row in twins if row.name in calls}
     lines = []
     for row, speed in speeds.items():
         with study.part(f"kernels of {row.name}, batch {batch}"):
@@ -85,4 +87,4 @@ def _cells(device: torch.device, call: Call, row: Treatment, speed: Speed, batch
         cells["GPU ms"] = 1e3 * sample(ticking, ticking.prepare(call), precision=PRECISION).median
     attention = sum(seconds for name, seconds in spent.kernels.items() if re.search(FUSED[device.type], name))
     return cells | {"attention ms": 1e3 * attention, "kernels ms": 1e3 * spent.busy, "kernels": round(spent.launches),
-                    "model MB": speed.bytes / 1e6, "peak MB": peak_bytes(call, device) / 1e6}
+                    "model MB": speed.bytes / 1e6, "peak MB": speed.peak / 1e6}

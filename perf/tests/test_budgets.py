@@ -86,7 +86,8 @@ def test_a_file_that_makes_no_sense_is_one_line(settings, said):
 
 
 def test_the_committed_budgets_are_those_of_the_methods():
-    assert all(0 < one.layer < 0.25 for one in budgets().values())  # a layer whose scale is doubled is off by 1
+    for name, one in budgets().items():  # a layer whose scale is doubled is off by 1
+        assert 0 < one.layer < (0.7 if quantization.get(name).learnt else 0.25)
     with pytest.raises(ValueError, match="int3 has no budget of error and quality"):
         budget("int3")
 

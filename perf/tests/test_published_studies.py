@@ -86,8 +86,8 @@ def test_a_claim_of_time_holds_where_as_much_is_saved(tmp_path, time, word):
              for phase in ("prefill", "train-step")]
     summarisation.claim_times(claims, found, "")
     summarisation.claim_training(claims, found[1:], "")
-    vit_claims.claim_times(claims, {vit_rows.BASE: Speed((9.0, 9.0), 4), vit_claims.NF4: Speed((1.0, 1.0), 1),
-                                    vit_claims.NF4_FLASH: Speed((time, time), 1)}, "")
+    vit_claims.claim_times(claims, {vit_rows.BASE: Speed((9.0, 9.0), 4, 1), vit_claims.NF4: Speed((1.0, 1.0), 1, 1),
+                                    vit_claims.NF4_FLASH: Speed((time, time), 1, 1)}, "")
     measured = f"{100 * (time - 1):+.1f} %"
     told = {claim.text: (claim.published, claim.measured.startswith(measured), claim.word) for claim in claims.all}
     assert told["flash: time of a forward pass"] == ("-23.7 %", True, word)
@@ -236,6 +236,18 @@ def test_a_treated_row_within_its_budget_and_one_beyond_it():
         model.get_submodule("vit.layers.0.mlp.fc1").weight.mul_(2)
     with pytest.raises(ValueError, match="bnb-int8 sdpa: "):
         vit_rows.check(made, row, model, VIT, images)
+
+
+@pytest.mark.parametrize(("speed", "lost", "word"), [
+    (Speed((1.0,) * 9, 3, 5), 0.0, "holds"), (Speed((1.0,) * 9, 3, 5), 0.6, "FAILS"),
+    (Speed((1.0,) * 9, 4, 5), 0.0, "FAILS"), (Speed((3.0,) * 9, 3, 5), 0.0, "FAILS"),
+    (Speed((1.0,) * 9, 3, 6), 0.0, "FAILS"), (Speed((1.0, 3.0) * 9, 3, 5), 0.0, "undecided"),
+], ids=["all", "quality", "size", "time", "memory", "noise"])
+def test_the_joint_gate_wants_all_four(tmp_path, speed, lost, word):
+    claims, row = Claims(Study(CPU, tmp_path / "out.jsonl")), vit_rows.Treatment("fp32", method="low-rank")
+    change = Change("top1", "points", "higher", 99.0, 99.0 - lost, -lost - 0.05, -lost + 0.05, 1797)
+    vit_claims.claim_gate(claims, {vit_rows.BASE: Speed((2.0,) * len(speed.seconds), 4, 5), row: speed}, {row: change})
+    assert [claim.word for claim in claims.all] == [word]
 
 
 def test_quantised_rows_keep_what_is_named(tmp_path):

@@ -119,10 +119,12 @@ def backends(function: str) -> tuple[str, ...]:
 
 
 def quantizations() -> tuple[str, ...]:
-    """Lists the methods that quantise a model; a plain dtype is an axis of its own."""
+    """Lists the methods that quantise a model, whatever its weights: the grids' are random. A plain dtype is an axis of
+    its own."""
     from models import quantization
 
-    return tuple(name for name in quantization.methods() if name not in ITEM_BYTES)
+    return tuple(name for name in quantization.methods()
+                 if name not in ITEM_BYTES and not quantization.get(name).learnt)
 
 
 def bare_sweeps(device_type: str, *, zoo: bool) -> list[Sweep]:
