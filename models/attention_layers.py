@@ -90,13 +90,16 @@ def check(calls: list[Call], function: str, *, layers: int, causal: bool, scale:
         layer = reference.check(_Replay(call), grad=grad)
         for tensor, error in layer.errors.items():
             _keep_worse(report, tensor, f"{tensor} of layer {number}", error, layer.bounds[tensor])
+        if not report.bad:  # the layers after it have it from this one
+            report.bad.update({f"{tensor} of layer {number}": what for tensor, what in layer.bad.items()})
     return report
 
 
 def _keep_worse(report: Report, tensor: str, name: str, error: float, bound: float) -> None:
     known = next((each for each in report.errors if each.startswith(f"{tensor} of layer ")), None)
     if known is not None:
-        if not error / bound > report.errors[known] / report.bounds[known]:
+        worst = report.errors[known] / report.bounds[known]
+        if error / bound <= worst or worst != worst:  # NaN is the worst
             return
         del report.errors[known], report.bounds[known]
     report.errors[name], report.bounds[name] = error, bound

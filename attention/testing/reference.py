@@ -10,7 +10,7 @@ import torch
 from attention import registry
 from attention.module import Attention, oracle
 from attention.testing.rounding import honest
-from attention.testing.rule import Measure, Report, ratio
+from attention.testing.rule import Measure, Report, bad_numbers, ratio
 
 UNDECIDED = 0.01  # of the rows may hang on a decision that rounding takes
 LOGITS = ("table", "bias", "sinks_H", "gate")  # parameters that are added to one
@@ -140,6 +140,8 @@ class Reference:
                 report.reasons[tensor] = measure.reason
             if tensor == "out" and self.undecided is not None:
                 x = torch.where(self.undecided[..., None], self.exact["out"].to(x.dtype), x)
+            if bad := bad_numbers(x):
+                report.bad[tensor] = bad
             for kind, error, bound, place in measure.findings(x):
                 key = f"{tensor} {kind}".strip()
                 if key not in report.errors or not (ratio(error, bound)

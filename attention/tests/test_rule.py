@@ -63,7 +63,18 @@ def test_nan_is_wrong_wherever_it_is() -> None:
     report = of.judge("mine", {"out": out})
     assert not report.ok
     assert report.worst != report.worst
-    assert "in sequence 0, head 3, row 7" in report.message
+    assert report.message == (f"mine is numerically wrong: out has 1 NaN of {out.numel()}, the first in sequence 0, "
+                              "head 3, row 7, column 1")
+
+
+def test_infinity_is_counted_beside_nan() -> None:
+    of = reference()
+    gradients = of.found(module("softmax:eager", torch.bfloat16), grad=True)
+    gradients["dk"][1, 0, 9] = torch.inf
+    gradients["dk"][1, 1, 3, 4] = torch.nan
+    report = of.judge("mine", {"dk": gradients["dk"]})
+    assert (f"dk has 1 NaN and 32 Inf of {gradients['dk'].numel()}, the first in sequence 1, head 0, row 9, column 0"
+            in report.message)
 
 
 def test_another_shape_is_an_error() -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -73,7 +75,8 @@ class Subject:
     """Is one workload on one device, made ready and called once, in `first_seconds`, the compiler's among them.
 
     `around` changes the call before anything is measured (an injected fault); `compiles` is the context that collects
-    the compiler's seconds. Every method raises Missing where memory is short or the compiler has no kernel.
+    the compiler's seconds. Every method raises Missing where memory is short or the compiler has no kernel, and
+    whatever it raises, the switches of the whole process are set back before.
     """
 
     checked = False  # against its oracle
@@ -88,7 +91,7 @@ class Subject:
         self.spot: Spot | None = None
         if reason := preparer.why_not(workload):
             raise Missing(reason)
-        with available(workload), compiles() as compiled:
+        with self._guarded(), compiles() as compiled:
             with part("preparing"):
                 try:
                     self.prepared = preparer.prepare(workload)
@@ -108,7 +111,7 @@ class Subject:
         Raises Wrong where the result is off by more than the rule allows, where another kernel ran than the backend
         declares, and where a compiled model ran nothing compiled.
         """
-        with available(self.workload):
+        with self._guarded():
             with self.part("references"):
                 self.prepared.reference()
             with self.part("checks"):
@@ -122,6 +125,16 @@ class Subject:
             with self.part("memory"):
                 self._weigh(allocated)
         return self.facts
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            with available(self.workload):
+                yield
+        except BaseException:
+            if moved := switches.moved(self.switches):
+                warnings.warn(f"{self.workload.variant} ({self.workload.phase}) {moved}", stacklevel=3)
+            raise
 
     def _count(self) -> int | None:
         """Counts what one call runs, and gives the bytes that it allocates, where that is seen as well."""
@@ -146,16 +159,17 @@ class Subject:
         skips what weighs nothing.
         """
         w = self.workload
-        with available(w):
+        with self._guarded():
             looked = self.checked and not (w.bare and registry.function(w.function).skips)
             self.spot = Spot(self.call, self.prepared.renew, self.prepared.trial() if looked else None)
             plan = clock.prepare(self.spot.call, graph=graph, renew=self.spot.renew)
+            switches.set_back("the environment", self.switches)  # libraries set it once; a call may not
             self.spot.begin()
             return plan
 
     def sample(self, clock: Clock, plan: Plan, watch: Watch, precision: float) -> tuple[Samples, tuple[State, ...]]:
         """Times the plan's call until its median is known to `precision`, and looks at the machine meanwhile."""
-        with available(self.workload):
+        with self._guarded():
             watch.begin()
             return sample(clock, plan, precision=precision, watch=watch.sample), watch.end()
 
@@ -166,7 +180,7 @@ class Subject:
         where it took `seconds`, which nothing can by the `ceilings`.
         """
         name = f"{self.workload.variant} ({self.workload.phase})"
-        with self.part("proof"), available(self.workload):
+        with self.part("proof"), self._guarded():
             try:
                 assert self.spot is not None, "a proof before a plan"
                 prove(self.prepared, plan, self.spot, self.device, self.like)
@@ -207,5 +221,8 @@ def available(w: Workload) -> Iterator[None]:
         yield
     except attention.Unsupported as error:
         raise Missing(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise Missing(f"{w.variant}: {NO_MEMORY}: {memory.shortage(error)}") from error
+    except (RuntimeError, MemoryError) as error:
+        if (short := memory.shortage(error)) is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold what was allocated before
+        raise Missing(f"{w.variant}: {NO_MEMORY}: {short}") from error

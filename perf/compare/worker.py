@@ -37,7 +37,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from perf.system.tools import first_line
+from perf.system.tools import failure
 
 if TYPE_CHECKING:
     import torch
@@ -246,7 +246,7 @@ def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
             worker = worker or _start(device)
             answer = worker.answer(request)
         except Exception as error:  # of the measured code: any
-            answer = {"failed": f"{type(error).__name__}: {first_line(error)}"}
+            answer = {"failed": failure(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 

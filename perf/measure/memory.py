@@ -121,9 +121,14 @@ def free_bytes(device: torch.device) -> int:
     return min(psutil.virtual_memory().available, _cgroup_free())
 
 
-def shortage(error: torch.OutOfMemoryError) -> str:
-    """Puts PyTorch's paragraph in a few words: what was asked for, and what was free."""
-    text = str(error)
+def shortage(error: BaseException) -> str | None:
+    """Puts an allocator's paragraph in a few words: what was asked for and, on a GPU, what was free. Returns None for
+    an error of another kind; the CPU's allocator has no type of error of its own."""
+    text = str(error) or type(error).__name__
+    if match := re.search(r"DefaultCPUAllocator: .*you tried to allocate (\d+) bytes", text):
+        return f"asked for {match[1]} bytes more"
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "CUDA error: out of memory" not in text:
+        return None
     match = re.search(r"Tried to allocate ([\d.]+ \w+).*?total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free",
                       text, re.DOTALL)
     return f"asked for {match[1]} more, {match[3]} of {match[2]} were free" if match else text.splitlines()[0]

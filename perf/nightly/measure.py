@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perf.compare.project import project
 from perf.measure.evidence import Evidence, load
+from perf.measure.flight import mark
 from perf.nightly.night import Machine, Night, selection
 from perf.nightly.process import status
 from perf.nightly.steps import Skipped, Unfit
@@ -67,15 +68,23 @@ def benchmarks(night: Night) -> None:
 
 def one_pass(night: Night, step: str, number: int, only: Collection[str] = ()) -> None:
     """Launches tonight's benchmarks, or `only` these, for the `number`-th time; the first launch goes into the history.
+    Where a row ends the process, another one goes on.
 
     Raises Unfit or ValueError where nothing could be measured.
     """
     history = [f"--perf-history={night.options.results}"] if number == 1 else []
     keywords = ["-k", " or ".join(only)] if only else []  # ids are words to -k
-    code = night.demand(step, "pytest", *project(night.root).benchmarks, "--benchmark-only",
-                        *selection(night.device, night.options), f"--perf-evidence={night.evidence_of(number)}",
-                        "--perf-unfit=invalid", "--perf-resume", *history, *keywords,
-                        allowed=(exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT))
+    in_flight, before = mark(night.evidence_of(number)), None
+    while True:
+        code = night.run(step, "pytest", *project(night.root).benchmarks, "--benchmark-only",
+                         *selection(night.device, night.options),
+                         f"--perf-evidence={night.evidence_of(number)}", "--perf-unfit=invalid", "--perf-resume",
+                         *history, *keywords)
+        left = in_flight.read_bytes() if in_flight.exists() else None
+        if left in (None, before):
+            break
+        before = left
+    night.allow(step, code, (exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT))
     if code == exit_codes.UNFIT:
         raise Unfit(f"the machine was unfit for all that was tried; {night.folder.log(step)}")
 

@@ -95,7 +95,10 @@ class Night:
 
     def demand(self, name: str, *words: str, allowed: Collection[int] = (0,)) -> int:
         """Does as `run`, and raises ValueError, in one line, for an exit status that is not `allowed`."""
-        code = self.run(name, *words)
+        return self.allow(name, self.run(name, *words), allowed)
+
+    def allow(self, name: str, code: int, allowed: Collection[int]) -> int:
+        """Returns an exit status, or raises as `demand`."""
         if code not in allowed:
             raise ValueError(f"{process.status(code)}: {self.last_line(name)}; {self.folder.log(name)}")
         return code

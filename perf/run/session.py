@@ -17,7 +17,7 @@ from perf.bench.precompile import precompile
 from perf.bench.prepare import Preparer
 from perf.bench.quality import Judge
 from perf.bench.subject import Missing, Subject, Wrong
-from perf.measure import machine, roofline
+from perf.measure import flight, machine, roofline
 from perf.measure.clocks import Plan, clock
 from perf.measure.compiling import Ledger
 from perf.measure.evidence import Evidence, Writer, load
@@ -29,6 +29,7 @@ from perf.run.hanging import Hung, limit
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.spending import Spending
+from perf.system.tools import failure
 from perf.workloads.workload import Workload
 
 SHOWN = ("error", "bound", "peak_bytes", "flops", "bytes", "clock", "interval", "ended", "host", "floor", "limit",
@@ -45,7 +46,7 @@ class Session:
         self.spending = Spending()
         self.clock = clock(settings.device)
         self.preparer = Preparer(settings.device)
-        self.writer = Writer(settings.evidence)
+        self.writer, self.flight = Writer(settings.evidence), flight.Flight(settings.evidence)
         self.watch, self.patience = Watch(settings.device), Patience()
         self.ledger = Ledger(settings.evidence.parent)
         self.judge = Judge(settings.device, settings.evidence.parent / "trained")
@@ -83,10 +84,19 @@ class Session:
 
     def measure(self, w: Workload, benchmark: Any) -> None:
         """Skips what can't run, fails what is wrong, times the rest, and plays its samples to pytest-benchmark."""
+        if self.settings.resume and w.id == self.flight.fatal and w.id not in self.before:
+            self.before[w.id] = self._record(w, "failed", reason=flight.ENDED)
+            pytest.fail(flight.ENDED, pytrace=False)
         if row := self.before.get(w.id):
             self.rows.append(row)
+            if row.outcome == "failed":
+                pytest.fail(row.reason or "", pytrace=False)
             self._play(row, benchmark, lambda: None)
             return
+        with self.flight.row(w.id):
+            self._try(w, benchmark)
+
+    def _try(self, w: Workload, benchmark: Any) -> None:
         try:
             if benchmark.enabled and not self.compiled_ahead:
                 self._compile_ahead()
@@ -105,7 +115,7 @@ class Session:
         except pytest.exit.Exception:
             raise
         except Exception as error:
-            self._record(w, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+            self._record(w, "failed", reason=failure(error))
             raise
 
     def _measure(self, w: Workload, benchmark: Any) -> None:
@@ -183,8 +193,8 @@ class Session:
 
 
 def earlier_rows(settings: Settings) -> dict[str, Evidence]:
-    """Reads the good rows of the evidence file, by workload id: those of this machine and this very commit, which
-    `--perf-resume` does not measure again.
+    """Reads the good rows of the evidence file, by workload id, and those that ended the process: of this machine and
+    this very commit, which `--perf-resume` does not measure again.
 
     Raises ValueError, in one line, where there is no telling: uncommitted changes, no git, a broken file.
     """
@@ -195,4 +205,5 @@ def earlier_rows(settings: Settings) -> dict[str, Evidence]:
     if not settings.evidence.exists():
         return {}
     return {row.workload.id: row for row in load(settings.evidence)
-            if row.outcome == "ok" and row.machine == machine.identity() and row.revision == revision}
+            if (row.outcome == "ok" or flight.ended(row)) and row.machine == machine.identity()
+            and row.revision == revision}

@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
+COMPILERS = ("torch._dynamo.", "torch._inductor.", "triton.")  # what their errors' types are named after
+
 T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)
 
@@ -11,6 +13,16 @@ Key = TypeVar("Key", bound=Hashable)
 def first_line(error: BaseException) -> str:
     """Writes the first line of an error, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def failure(error: BaseException) -> str:
+    """Writes an error in one line, its type first. A failed compilation carries the last line that says "error", which
+    is the compiler's: what stands above it is its command."""
+    line, text = first_line(error), str(error)
+    if f"{type(error).__module__}.".startswith(COMPILERS) or "Error building extension" in text:
+        last = [one.strip() for one in text.splitlines()[1:] if "error" in one.lower()][-1:]
+        line = " ".join([line, *last])
+    return f"{type(error).__name__}: {line}"
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Key]) -> dict[Key, list[T]]:

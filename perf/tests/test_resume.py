@@ -8,6 +8,7 @@ import torch
 
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Writer
+from perf.measure.flight import ENDED, TRIES, Flight, mark
 from perf.run.options import Settings
 from perf.run.session import earlier_rows
 from perf.workloads.workload import Workload
@@ -51,6 +52,34 @@ def test_the_last_measurement_counts(tmp_path, revision):
 
 def test_a_first_run_has_nothing_before_it(tmp_path, revision):
     assert earlier_rows(settings(tmp_path / "none.jsonl")) == {}
+
+
+def test_a_row_that_ended_the_process_twice_is_tried_no_more(tmp_path, revision):
+    """A mark that is left counts; another commit's doesn't, nor one that can't be read."""
+    path = tmp_path / "evidence.jsonl"
+    for _ in range(TRIES):
+        assert Flight(path).fatal is None
+        row = Flight(path).row("a")
+        row.__enter__()  # and is never left
+        left = mark(path).read_text()
+        with Flight(tmp_path / "other.jsonl").row("b"):
+            pass
+    assert Flight(path).fatal == "a"
+    revision("another")
+    assert Flight(path).fatal is None
+    mark(path).write_text("{")
+    assert Flight(path).fatal is None
+    mark(path).write_text(left)
+    revision(COMMIT)
+    with Flight(path).row("b"):
+        pass
+    assert not mark(path).exists()
+
+
+def test_a_row_that_ended_the_process_is_not_measured_again(tmp_path, revision):
+    path = tmp_path / "evidence.jsonl"
+    Writer(path).append(Evidence(CELL, "failed", reason=ENDED, machine=machine.identity(), revision=COMMIT))
+    assert earlier_rows(settings(path))[CELL.id].reason == ENDED
 
 
 @pytest.mark.parametrize("text", [None, f"{COMMIT}+dirty"])

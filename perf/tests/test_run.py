@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from perf.measure.evidence import load, machines
+from perf.measure.flight import ENDED
 from perf.workloads.workload import FIELDS, Workload
 
 ROOT = Path(__file__).parents[2]
@@ -151,14 +153,52 @@ def test_a_full_disk_and_a_folder_that_is_read_only_end_the_run_in_one_line(proj
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
-def test_a_run_that_is_killed_at_any_moment_is_resumed_and_measures_nothing_twice(project, tmp_path):
-    """SIGKILL at random moments, one run after the other, each resumed; then one that ends."""
-    folder = tmp_path / "project"
+CRASHES = """
+
+import ctypes
+import os
+
+
+def leave(q, k, v, **options):
+    os._exit(0)
+
+
+def crash(q, k, v, **options):
+    ctypes.string_at(0)
+"""
+
+
+def committed(project: Path, folder: Path) -> Path:
+    """Copies the project into a repository of its own."""
     shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".*", "*.json"))
     (folder / ".gitignore").write_text(".*\n")
     for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qm", "it"]):
         subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "status"), [("leave", 0), ("crash", -signal.SIGSEGV)])
+def test_a_row_that_ends_the_process_costs_itself_alone(project, tmp_path, fault, status):
+    """Each run after the first resumes; what a row did twice it is not let do again."""
+    planted = WRONG.replace("lambda q, k, v, **options: 1.01 * v", fault) + CRASHES
+    changed = shutil.copytree(project, tmp_path / "changed", ignore=shutil.ignore_patterns(".*", "*.json"))
+    (changed / "conftest.py").write_text((ROOT / "conftest.py").read_text() + planted)
+    folder = committed(changed, tmp_path / "project")
+    arguments = ("--benchmark-only", *SMALL, "--perf-seqlens=16,32", "--perf-backends=eager,sdpa,wrong")
+    runs = [pytest_run(folder, *arguments)] + [pytest_run(folder, *arguments, "--perf-resume") for _ in range(5)]
+    assert [run.returncode for run in runs] == [status] * 4 + [1, 1], runs[-1].stdout + runs[-1].stderr
+    rows = load(folder / ".perf" / "evidence.jsonl")
+    good = [row.workload.id for row in rows if row.outcome == "ok"]
+    assert len(good) == len(set(good)) == 4
+    assert [row.reason for row in rows if row.workload.backend == "wrong"] == [ENDED, ENDED]
+    assert "failed: wrong: ended the process 2 times" in runs[-1].stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_is_resumed_and_measures_nothing_twice(project, tmp_path):
+    """SIGKILL at random moments, one run after the other, each resumed; then one that ends."""
+    folder = committed(project, tmp_path / "project")
     moments, path = random.Random(time.time_ns()), folder / ".perf" / "evidence.jsonl"
     arguments = ("--benchmark-only", *SMALL, "--perf-seqlens=16,32,48,64,80", "--perf-backends=eager,sdpa",
                  "--perf-resume")

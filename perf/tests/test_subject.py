@@ -150,7 +150,7 @@ def test_what_can_not_be_measured_is_missing_in_one_line(monkeypatch: pytest.Mon
     with pytest.raises(Missing, match=r"^softmax:fa2: "):
         Subject(Preparer(CPU), replace(EAGER, backend="fa2"))
 
-    class Short(Exception):
+    class Short(RuntimeError):
         """Stands for torch's, which only its allocator can make."""
 
     def lacks(call: Any) -> Any:

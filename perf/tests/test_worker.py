@@ -177,7 +177,7 @@ def test_another_installed_package_is_not_measured(monkeypatch: pytest.MonkeyPat
 
 
 def test_memory_that_lacks_is_told_at_any_time_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Short(Exception):
+    class Short(RuntimeError):
         """Stands in place of torch's error, which only its allocator can make."""
 
     def lacks(*_: Any) -> None:
