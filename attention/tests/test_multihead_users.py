@@ -66,6 +66,14 @@ def test_an_encoder_asks_it_in_evaluation_as_in_training(variant: str, layers: i
     assert close(evaluated, softmax) is variant.startswith("softmax")
 
 
+@pytest.mark.slow
+def test_flex_takes_the_padding_that_an_encoder_makes() -> None:
+    plain, twin = stock(), ours(stock(), "softmax:flex")
+    x, mask = tokens(), padding(7, 2, 5)
+    with torch.no_grad():
+        assert close(twin(x, src_key_padding_mask=mask)[~mask], plain(x, src_key_padding_mask=mask)[~mask])
+
+
 @pytest.mark.parametrize("variant", PADDED)
 def test_a_padded_encoder_compiles_into_one_graph(variant: str) -> None:
     twin = nn.TransformerEncoder(ours(stock(), variant), 2, enable_nested_tensor=False).eval()

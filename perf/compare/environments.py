@@ -25,15 +25,17 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from perf.compare.side import Side
+from perf.measure.machine import PACKAGES
 
 FOLDER = Path(".perf/environments")
 LIMIT = 1800.0  # seconds of an installation
 FREEZE = "freeze.json"  # written last: an environment without it is not finished
-MOST = 2  # differences that are named
+MOST = 2  # differences that are named: those first that a time depends on
+TELLING = ("python", *PACKAGES)
 PROBE = """
 import importlib.metadata, json, platform, sys
 if sys.version_info < (3, 11): sys.exit(f"it is Python {platform.python_version()}, and the harness needs 3.11")
-import psutil, torch
+import torch, psutil
 versions = {"python": platform.python_version()}
 for one in importlib.metadata.distributions():
     versions.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
@@ -113,9 +115,10 @@ def installed() -> dict[str, str]:
 def differences(there: Mapping[str, str], here: Mapping[str, str], first: Sequence[str] = ()) -> str:
     """Writes "torch 2.10.0 (here 2.13.0) and 2 more packages", some packages `first`."""
     names = sorted((name for name in {*there, *here} if there.get(name) != here.get(name)),
-                   key=lambda name: (name not in first, name))
+                   key=lambda name: (name not in first, name not in TELLING, not {name} <= {*there} & {*here}, name))
     phrases = [f"{name} {there.get(name, 'absent')} (here {here.get(name, 'absent')})" for name in names[:MOST]]
-    more = [f"{len(names) - MOST} more packages"] if len(names) > MOST else []
+    left = len(names) - MOST
+    more = [f"{left} more package{'s' if left > 1 else ''}"] if left > 0 else []
     return " and ".join(filter(None, [", ".join(phrases), *more])) or "the same versions"
 
 

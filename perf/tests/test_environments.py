@@ -42,6 +42,9 @@ def test_differences_name_the_asked_ones_first() -> None:
     there = {"a": "2", "b": "2", "d": "1", "torch": "1"}
     assert differences(there, here, ("torch",)) == "torch 1 (here 2), a 2 (here 1) and 3 more packages"
     assert differences({}, {"a": "1"}) == "a absent (here 1)"
+    there = {"absl-py": "1", "certifi": "1", "transformers": "1"}
+    assert differences(there, {"certifi": "2", "transformers": "2"}) == (
+        "transformers 1 (here 2), certifi 1 (here 2) and 1 more package")
 
 
 def refusal(function, *arguments) -> str:
@@ -56,7 +59,7 @@ def test_an_interpreter_that_can_t_measure_is_refused(tmp_path: Path) -> None:
     bare = tmp_path / "python"
     bare.write_text(f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")  # no installed packages
     bare.chmod(0o755)
-    assert refusal(interpreter, str(bare)) == f"{bare} can't measure: ModuleNotFoundError: No module named 'psutil'"
+    assert refusal(interpreter, str(bare)) == f"{bare} can't measure: ModuleNotFoundError: No module named 'torch'"
 
 
 def test_releases_lie_between_two_that_the_index_offers(monkeypatch: pytest.MonkeyPatch) -> None:

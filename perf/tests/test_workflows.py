@@ -164,6 +164,29 @@ def test_each_job_ends():
         assert "uses" in job or job["timeout-minutes"] <= 600, (workflow, name)
 
 
+@pytest.mark.slow
+def test_a_canary_s_alert_opens_an_issue_of_its_own(tmp_path):
+    """Runs the step as the workflow has it, against a GitHub on loopback."""
+    from perf.tests.comparisons import comparison, finding
+    from perf.tests.github_server import REPOSITORY, TOKEN, serve
+
+    (tmp_path / "verdicts").mkdir()
+    comparison(finding(), versions={"base": {"torch": "2"}, "head": {"torch": "3"}}).save(
+        tmp_path / "verdicts" / "verdicts.json")
+    [words] = [step["run"] for step in load(FOLDER / "canary.yml")["jobs"]["alert"]["steps"]
+               if "perf alert" in step.get("run", "")]
+    with serve() as github:
+        variables = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "RUNNER_TEMP": str(tmp_path),
+                     "GITHUB_API_URL": github.url, "GITHUB_TOKEN": TOKEN, "GITHUB_REPOSITORY": REPOSITORY,
+                     "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"), "PERF_WEBHOOK_URL": ""}
+        done = subprocess.run(["bash", "-e", "-c", words], cwd=ROOT, env=variables, capture_output=True, text=True,
+                              timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        [issue] = github.open
+    assert issue["title"].endswith("against other versions")
+    assert (tmp_path / "summary.md").read_text()
+
+
 def test_the_commands_exist():
     from perf.__main__ import parser
 
