@@ -3,6 +3,7 @@
 | spec | what becomes of the call |
 |---|---|
 | slow:5% | takes 5 % longer; counts no more launches, as a kernel that got slower doesn't |
+| host:30% | takes 30 % more of the host's time: Python that launches nothing |
 | clone | clones what it returns: a needless copy, one more launch |
 | unfused | doubles what it returns and halves it again: two elementwise kernels that were part of another |
 | recompile | compiles a small graph anew each time |
@@ -18,7 +19,8 @@ from typing import Any
 
 import torch
 
-KINDS = ("slow", "clone", "unfused", "recompile", "sync")
+TIMED = ("slow", "host")
+KINDS = (*TIMED, "clone", "unfused", "recompile", "sync")
 CYCLES = 1_000_000  # to learn how long a cycle takes; 0.5 ms
 CLOSE = 0.1  # of the wanted seconds: as exact as an injected slowdown has to be
 TRIES = 5
@@ -32,17 +34,17 @@ def wrap(call: Call, spec: str) -> Call:
     Raises ValueError, in one line, for an unknown spec, and for a slowdown too small to be put in by a launch.
     """
     kind, share = parse(spec)
-    if kind == "slow":
-        return _slower(call, share)
+    if kind in TIMED:
+        return _slower(call, share) if kind == "slow" else _spinning(call, share)
     return {"clone": _cloning, "unfused": _unfused, "recompile": _recompiling, "sync": _waiting}[kind](call)
 
 
 def parse(spec: str) -> tuple[str, float]:
     """Reads the kind of fault, and by which share the call is made slower: ("slow", 0.05). Raises ValueError."""
     kind, _, amount = spec.strip().partition(":")
-    if kind not in KINDS or (kind != "slow" and amount):
-        raise ValueError(f"unknown fault {spec!r}; choose from slow:5%, {', '.join(KINDS[1:])}")
-    if kind != "slow":
+    if kind not in KINDS or (kind not in TIMED and amount):
+        raise ValueError(f"unknown fault {spec!r}; choose from slow:5%, host:30%, {', '.join(KINDS[2:])}")
+    if kind not in TIMED:
         return kind, 0.0
     number, percent = amount.strip().removesuffix("%"), amount.strip().endswith("%")
     try:

@@ -28,6 +28,7 @@ from perf.workloads.workload import Workload
 # 1 s (perf/records/h200-2026-11-26), for they differ from launch to launch.
 SECONDS = {"cpu": 1.0, "cuda": 0.25}
 TURN = 0.01  # seconds of a turn, if its rounds are shorter
+LAUNCHES, LAUNCHING_TURNS = 8, 4  # of each side, for the host's seconds
 TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
 PREPARING = 600.0  # seconds after which a worker that prepares or proves has hung: a cold compiler takes minutes
 ANSWERING = 60.0  # the same of everything else, beside what is to be timed
@@ -43,6 +44,7 @@ class Times:
     head: list[float] = field(default_factory=list)
     unfit: str | None = None
     mhz: dict[str, float] = field(default_factory=dict)  # of the GPU, by side
+    host: float | None = None  # log ratio of the host's seconds, where launching takes longer than what is launched
 
 
 class Pair:
@@ -116,7 +118,7 @@ class Pair:
         self.times = Times()
         order = (self.head, self.base) if self.head_first else (self.base, self.head)
         core = choose_core() if self.device == "cpu" else None
-        seconds = _plan(order, core)
+        seconds, host = _plan(order, core)
         company = Company((self.base.pid, self.head.pid))
         of_turn, turns = schedule(seconds, rounds, SECONDS[self.device.partition(":")[0]])
         ratios = []
@@ -127,6 +129,8 @@ class Pair:
             self.times.base += times["base"]
             self.times.head += times["head"]
             ratios.append(_log_ratio(times))
+        if host > min(statistics.median(self.times.base), statistics.median(self.times.head)):
+            self.times.host = self._host_log_ratio(order, ANSWERING + 20 * LAUNCHES * host)
         states = self._states(order)
         self.times.unfit = next(filter(None, (state["unfit"] for state in states)), None)
         self.times.mhz = {process.side: state["state"]["sm_mhz"] for process, state in zip(order, states, strict=True)
@@ -134,6 +138,14 @@ class Pair:
         self.imports = tuple(states[0]["imports"])
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
+        return statistics.median(ratios)
+
+    def _host_log_ratio(self, order: Sequence[Process], limit: float) -> float:
+        """Takes turns at launching the call, as at running it."""
+        ratios = []
+        for turn in range(LAUNCHING_TURNS):
+            ratios.append(_log_ratio({process.side: _ask(process, limit, launches=LAUNCHES)["seconds"]
+                                      for process in (order if turn % 2 == 0 else reversed(order))}))
         return statistics.median(ratios)
 
     def _states(self, order: Sequence[Process]) -> list[Answer]:
@@ -166,13 +178,14 @@ def _ask(process: Process, limit: float, **request: Any) -> Answer:
     return answer
 
 
-def _plan(order: Sequence[Process], core: int | None) -> float:
-    """Returns the seconds of a round of the slower side. Both have the same clock: where one side's call can't be
-    captured as a graph, the other's is launched as well, or the launching would be part of one time only."""
+def _plan(order: Sequence[Process], core: int | None) -> tuple[float, float]:
+    """Returns the seconds of a round of the slower side, and of the host that launches the call there, 0 where a clock
+    does not tell. Both have the same clock: where one side's call can't be captured as a graph, the other's is launched
+    as well, or the launching would be part of one time only."""
     plans = [_ask(process, PREPARING, plan=core) for process in order]
     if len({plan["clock"] for plan in plans}) > 1:
         plans = [_ask(process, PREPARING, plan=core, graph=False) for process in order]
-    return max(plan["seconds"] for plan in plans)
+    return max(plan["seconds"] for plan in plans), max(plan.get("host") or 0.0 for plan in plans)
 
 
 def schedule(seconds: float, rounds: int | None = None, budget: float = SECONDS["cpu"]) -> tuple[int, int]:

@@ -52,6 +52,8 @@ class Case(Judgement):
             self.unfit.append(pair.times.unfit)
             return
         self.ratios.append(ratio)
+        if pair.times.host is not None:
+            self.host_ratios.append(pair.times.host)
         for side, mhz in pair.times.mhz.items():
             self.mhz.setdefault(side, []).append(mhz)
         self.base, self.head = (replace(side, mhz=statistics.median(self.mhz[name]) if name in self.mhz else None)

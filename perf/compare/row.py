@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from perf.verdict.causes import HOST
 from perf.verdict.verdict import Verdict
 from perf.verdict.words import many
 from perf.workloads.workload import Workload
@@ -44,7 +45,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Gives the word, as it is shown."""
+        """Gives the word, as it is shown: "regressed (host)" where Python got slower and not what it launches."""
+        if self.word == "regressed" and self.verdict.cause == HOST:
+            return "regressed (host)"
         return "ok, unchanged" if self.word == "unchanged" else self.word
 
     @property

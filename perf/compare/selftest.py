@@ -17,7 +17,7 @@ import torch
 
 from perf.compare import live
 from perf.compare.checkout import working_tree
-from perf.compare.inject import parse
+from perf.compare.inject import TIMED, parse
 from perf.compare.worker import INJECT
 from perf.system import exit_codes
 from perf.verdict.verdict import Thresholds, Verdict
@@ -116,7 +116,7 @@ def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Com
 
 def shows_in_counters(fault: str | None) -> bool:
     """Tells whether a fault shows in counters, which carry no noise."""
-    return fault is not None and parse(fault)[0] != "slow"
+    return fault is not None and parse(fault)[0] not in TIMED
 
 
 @contextmanager

@@ -101,6 +101,8 @@ class Worker:
             seconds = rounds(self.timer, self.made, request["rounds"], self.watch)
             self.seconds += seconds
             return {"seconds": seconds}
+        if "launches" in request:
+            return self.launch(request["launches"])
         return self.state()
 
     def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
@@ -142,7 +144,17 @@ class Worker:
         self.made = self.subject.plan(self.clock, graph=graph)
         self.watch.begin()
         self.seconds.clear()
-        return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock}
+        return {"seconds": self.made.seconds, "iterations": self.made.iterations, "clock": self.made.clock,
+                "host": self.made.host}
+
+    def launch(self, count: int) -> Answer:
+        """Times the host while it launches the call, not its graph, `count` times; on a GPU only."""
+        import torch
+
+        from perf.measure.clocks import launching
+
+        assert self.subject is not None, "launches before it is prepared"
+        return {"seconds": launching(self.subject.call, torch.cuda.synchronize, count)}
 
     def state(self) -> Answer:
         """Returns the machine's state. On the CPU it leaves out the company of other processes: the sibling is one, and

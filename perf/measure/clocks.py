@@ -221,16 +221,20 @@ def _warm_up(fn: Call, longest: float, synchronize: Call, renew: Call | None = N
     return statistics.median(seconds[-3:])
 
 
-def _host_seconds(fn: Call, synchronize: Call) -> float:
-    """Measures how long the host takes to launch `fn`, in seconds."""
+def launching(fn: Call, synchronize: Call, times: int = 3) -> list[float]:
+    """Measures how long the host takes to launch `fn`, in seconds, each of `times` on an idle device."""
     seconds = []
-    for _ in range(3):
+    for _ in range(times):
         synchronize()
         start = time.perf_counter()
         fn()
         seconds.append(time.perf_counter() - start)
     synchronize()
-    return statistics.median(seconds)
+    return seconds
+
+
+def _host_seconds(fn: Call, synchronize: Call) -> float:
+    return statistics.median(launching(fn, synchronize))
 
 
 def _rounds(budget: float, seconds: float, most: int, fewest: int = 3) -> int:

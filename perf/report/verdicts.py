@@ -15,7 +15,7 @@ from perf.report.units import UNKNOWN, seconds
 from perf.system.tools import group_by
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
-VERDICT = "<13"
+VERDICT = "<18"
 WHY = "why"
 
 
@@ -57,7 +57,7 @@ def _section_lines(rows: Sequence[Row]) -> Iterator[str]:
         w, v = row.workload, row.verdict
         cells = {"backend": w.backend, "n": w.n, "b": w.batch, "base": _time(row.base), "head": _time(row.head),
                  "ratio": _ratio(v.ratio), "interval": interval(row)}
-        yield from _hanging(f"{_line(cells)}  {row.word:{VERDICT}}", v.why)
+        yield from _hanging(f"{_line(cells)}  {row.label:{VERDICT}}", v.why)
     yield ""
 
 

@@ -58,10 +58,12 @@ class Worker:
     def answer(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
         if kind == "rounds":
             return {"seconds": [self.seconds()] * request["rounds"]}
+        if kind == "launches":
+            return {"seconds": [self.told["host"]] * request["launches"]}
         clock = self.told.get("clock", "graph") if request.get("graph", True) else "events"
         answers: dict[str, dict[str, Any]] = {
             "prepare": {"ready": True, "counters": {"operators": 3}, "error": 1e-6, "peak_bytes": 8},
-            "plan": {"seconds": 0.02, "iterations": 1, "clock": clock},
+            "plan": {"seconds": 0.02, "iterations": 1, "clock": clock, "host": self.told.get("host")},
             "state": {"unfit": None, "imports": ["json"]}, "release": {}}
         return answers[kind]
 

@@ -77,8 +77,8 @@ def test_specs(spec, share):
 
 
 @pytest.mark.parametrize(("spec", "said"), [
-    ("fast", "unknown fault 'fast'; choose from slow:5%, clone, unfused, recompile, sync"),
-    ("clone:5%", "unknown fault 'clone:5%'; choose from slow:5%, clone"),
+    ("fast", "unknown fault 'fast'; choose from slow:5%, host:30%, clone, unfused, recompile, sync"),
+    ("clone:5%", "unknown fault 'clone:5%'; choose from slow:5%, host:30%, clone"),
     ("slow", "'' is no share of a call's time"), ("slow:x%", "'x%' is no share"), ("slow:-5%", "'-5%' is no share"),
     ("slow:0", "'0' is no share"), ("slow:nan", "'nan' is no share")])
 def test_an_impossible_spec_is_one_line(spec, said):

@@ -23,9 +23,10 @@ from dataclasses import replace
 from perf.verdict.exact import Change, Side
 from perf.verdict.words import clock_change, kernel_time
 
+HOST = "the host"
 FIGURES = {
     "compile": ("recompiles", "graph_breaks", "compiled_regions", "compile_seconds"),
-    "the host": ("host_syncs", "python"),
+    HOST: ("host_syncs", "python"),
     "launches": ("launches", "memcpys", "memsets", "operators"),
     "occupancy": ("occupancy",),
     "bytes": ("peak_bytes", "kept_bytes", "bytes"),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from perf.policy.thresholds import Learned, Thresholds
-from perf.verdict import spread
+from perf.verdict import host, spread
 from perf.verdict.spread import Spread
 from perf.verdict.verdict import Side, Verdict, counters_decide, decide, may_stop
 
@@ -33,6 +33,7 @@ class Judgement:
     ratios: list[float] = field(default_factory=list)
     unfit: list[str] = field(default_factory=list)
     prior: Learned | None = None
+    host_ratios: list[float] = field(default_factory=list)  # of the host's seconds, where a user waits for launching
 
     @property
     def settings(self) -> Thresholds:
@@ -57,12 +58,16 @@ class Judgement:
         """Tells whether no more pairs are asked for."""
         if not self.able or (len(self.ratios) >= ENOUGH and self.counters_decide):
             return True
-        return may_stop(self.ratios, self.settings) or (not self.ratios and len(self.unfit) >= UNFIT)
+        if not self.ratios:
+            return len(self.unfit) >= UNFIT
+        return may_stop(self.ratios, self.settings) and (
+            not self.host_ratios or may_stop(self.host_ratios, host.settings(self.thresholds)))
 
     def verdict(self) -> Verdict:
         """Decides by what there is."""
         invalid = self.unfit[-1] if self.unfit and not self.ratios else None
-        return decide(self.ratios, self.base, replace(self.head, invalid=invalid or self.head.invalid), self.settings)
+        timed = decide(self.ratios, self.base, replace(self.head, invalid=invalid or self.head.invalid), self.settings)
+        return host.joined(timed, self.host_ratios, self.thresholds)
 
 
 def share(judgements: Mapping[str, Judgement], earlier: Mapping[str, Spread], names: Iterable[str]) -> None:
