@@ -5,6 +5,7 @@
 | `digits` | 1797 images of handwritten digits, two photographs | scikit-learn |
 | `docstrings` | text and its first line, a tokenizer | Python's standard library |
 | `series` | three monthly series, windows over any | statsmodels |
+| `listops` | nested lists and the digit they come to, of any length | drawn from a seed |
 | `flowers` | photographs in a folder a class | a path: Flowers-102 |
 | `news` | articles and highlights | a path: CNN/DailyMail, JSON lines or parquet |
 | `electricity` | hourly series of 370 clients | a path: UCI's LD2011_2014.txt |
