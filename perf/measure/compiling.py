@@ -93,17 +93,20 @@ def _so_far() -> _SoFar:
 
 @dataclass
 class Ledger:
-    """Keeps the cold and warm seconds of this machine's workloads, by id, from run to run in one file."""
+    """Keeps seconds of this machine's workloads, by id, from run to run in one file: of compilation, cold and warm, and
+    of whole rows that were measured last."""
 
     folder: Path
     known: dict[str, dict[str, float]] = field(default_factory=dict)
+    rows: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
             record = json.loads(self.path.read_text(encoding="utf-8"))
             if record["schema"] == SCHEMA:
                 self.known = record["compiled"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+                self.rows = {name: float(seconds) for name, seconds in record.get("rows", {}).items()}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             self.known = {}  # nothing is lost but old compile times: they are measured again
 
     @property
@@ -114,5 +117,13 @@ class Ledger:
         """Adds figures of a workload, and gives all that the ledger has of it."""
         if figures:
             self.known[workload] = {**self.known.get(workload, {}), **figures}
-            files.write(self.path, json.dumps({"schema": SCHEMA, "compiled": self.known}))
+            self._write()
         return self.known.get(workload, {})
+
+    def add_row(self, workload: str, seconds: float) -> None:
+        """Keeps what measuring a row took."""
+        self.rows[workload] = seconds
+        self._write()
+
+    def _write(self) -> None:
+        files.write(self.path, json.dumps({"schema": SCHEMA, "compiled": self.known, "rows": self.rows}))

@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 GRACE = 60.0  # seconds from the alarm to the end of the process
+TIMES, LEAST, UNKNOWN = 20.0, 600.0, 1800.0  # what a row took before; seconds, for a compiler may start cold
 AGAIN = 5.0  # seconds to the next alarm, for code that catches everything
+
+
+def patience(before: float | None) -> float:
+    """Returns the seconds after which a row is taken to hang that took `before` seconds, None if that is not known."""
+    return UNKNOWN if before is None else max(LEAST, TIMES * before)
 
 
 class Hung(BaseException):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perf.run.hanging import LEAST, TIMES, UNKNOWN
 from perf.system import devices
 from perf.workloads.workload import BARE_PHASES, GRIDS, UNQUANTISED, parse_length
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from perf.workloads.workload import Workload
 
 EVIDENCE = ".perf/evidence.jsonl"
-CASE_TIMEOUT = 1800.0  # seconds of a row, its preparation and compilation among them
 COMPILED = {"yes": (True,), "no": (False,), "both": (False, True)}
 MASKS = {"causal": (True,), "full": (False,), "both": (True, False)}
 FLAGS = {"causal": MASKS, "compiled": COMPILED}
@@ -44,7 +44,8 @@ OTHERS = {
     "device": devices.HELP,
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
     "precision": "stop sampling when the median's 95 %% interval is within this (default: 0.2 %% on a GPU, else 1 %%)",
-    "case_timeout": f"seconds after which a row is taken to hang and ended (default: {CASE_TIMEOUT:g})",
+    "case_timeout": f"seconds after which a row is taken to hang and ended (default: {TIMES:g} times what it took here "
+                    f"before, and at least {LEAST:g}; {UNKNOWN:g} where that is not known)",
     "unfit": "what becomes of a row measured on an unfit machine: keep it with a mark, or fail it as invalid (default: "
              "keep; invalid where the number is kept or decides: with --perf-history, and in CI)",
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
@@ -98,7 +99,7 @@ class Settings:
     history_dirty: bool = False
     verdicts: Path | None = None
     quality: bool = False
-    case_timeout: float = CASE_TIMEOUT  # seconds
+    case_timeout: float | None = None  # seconds; None: by what the row took before
 
     @property
     def compares(self) -> bool:
@@ -224,9 +225,11 @@ def _precision(text: str | None, device_type: str) -> float:
     return value
 
 
-def _seconds(text: str | None) -> float:
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
-        seconds = CASE_TIMEOUT if text is None else float(text)
+        seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e7:

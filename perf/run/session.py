@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -25,7 +25,7 @@ from perf.measure.fitness import State, Watch, summary
 from perf.measure.host import vnni
 from perf.measure.sampling import Samples
 from perf.measure.unfit import Patience, unfit
-from perf.run.hanging import Hung, limit
+from perf.run.hanging import Hung, limit, patience
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.spending import Spending
@@ -93,15 +93,18 @@ class Session:
                 pytest.fail(row.reason or "", pytrace=False)
             self._play(row, benchmark, lambda: None)
             return
-        with self.flight.row(w.id):
+        with self.flight.row(w.id) if benchmark.enabled else nullcontext():
             self._try(w, benchmark)
 
     def _try(self, w: Workload, benchmark: Any) -> None:
         try:
             if benchmark.enabled and not self.compiled_ahead:
                 self._compile_ahead()
-            with limit(self.settings.case_timeout):
+            began = time.monotonic()
+            with limit(self.settings.case_timeout or patience(self.ledger.rows.get(w.id))):
                 self._measure(w, benchmark)
+            if benchmark.enabled:
+                self.ledger.add_row(w.id, time.monotonic() - began)
         except Hung as hung:
             self.preparer = Preparer(self.settings.device)  # it may have been ended half way
             print(hung.stacks, file=sys.stderr)  # pytest shows it with the failure

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from perf.measure.compiling import Ledger
 from perf.run import hanging
 from perf.run.hanging import Hung, limit
 from perf.tests.test_run import ROOT, SMALL, WRONG, load, pytest_run
@@ -63,6 +64,19 @@ def test_what_cannot_be_interrupted_ends_the_process_with_its_stacks():
     assert done.returncode == 1
     assert "Timeout" in done.stderr
     assert 'File "<string>", line 7 in <module>' in done.stderr
+
+
+@pytest.mark.parametrize(("before", "seconds"), [(None, 1800), (0.0, 600), (20.0, 600), (60.0, 1200)])
+def test_how_long_is_waited_depends_on_what_the_row_took(before, seconds):
+    assert hanging.patience(before) == seconds
+
+
+def test_what_a_row_took_is_known_to_the_next_run(tmp_path):
+    Ledger(tmp_path).add_row("a", 2.5)
+    ledger = Ledger(tmp_path)
+    assert ledger.rows == {"a": 2.5}
+    ledger.path.write_text('{"schema": 1, "compiled": {}, "rows": [3]}')
+    assert Ledger(tmp_path).rows == {}
 
 
 HANGS = """
