@@ -46,6 +46,13 @@ def wheel(folder: Path, version: str, *, time: float = 1.0, more: str = "", requ
         file.writestr(f"{info}/RECORD", "")
 
 
+def index(folder: Path, slower: int, broken: int) -> None:
+    """Writes 16 releases: from 1.`slower` on they take 5 % more time, and 1.`broken` doesn't install."""
+    folder.mkdir()
+    for i in range(16):
+        wheel(folder, f"1.{i}", time=1.05 if i >= slower else 1.0, requires="no-such-package" if i == broken else "")
+
+
 def variant(folder: Path) -> Path:
     """Writes the variant as an installed package has it; the folder goes onto the path."""
     info = folder / "stubvariant-1.0.dist-info"
