@@ -15,6 +15,7 @@ from perf.compare.closure import sources, unchanged
 from perf.compare.project import Project, project
 from perf.compare.record import load
 from perf.compare.side import PACKAGES, ROOT
+from perf.history import backfill
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
 from perf.tests.repositories import git, harness
 from perf.workloads.ids import workload
@@ -77,6 +78,7 @@ def test_only_commits_that_touch_its_packages_are_bisected(repository: Path) -> 
     edit(repository, "scores.softmax(-1)", SLOW)
     slow = commit(repository, "slow")
     assert between(repository, "good", "main") == [slow]
+    assert backfill.commits(repository, "good..main", 5) == [slow]
     with pytest.raises(ValueError, match="touches mykernels/"):
         between(repository, "main", "main")
 
