@@ -13,6 +13,7 @@ import pytest
 
 from perf.run import options
 from perf.system import exit_codes
+from perf.system.tools import first_line
 from perf.workloads.families import family
 from perf.workloads.workload import FIELDS, Workload
 
@@ -195,7 +196,7 @@ def _profile(w: Workload, settings: options.Settings) -> None:
     try:
         path = profile(w, settings.profile or "", settings.device, folder=settings.evidence.parent / "profiles")
     except (ValueError, ImportError, RuntimeError) as error:  # a torch.OutOfMemoryError among them
-        pytest.fail(str(error).splitlines()[0], pytrace=False)
+        pytest.fail(first_line(error), pytrace=False)
     pytest.skip(f"profiled, not timed: {path}")
 
 

@@ -32,6 +32,7 @@ from attention.registry import variant
 from attention.testing import inputs
 from perf.bench.kernels import keep_buffers
 from perf.measure.cuda_graph import Uncapturable, capture
+from perf.system.tools import first_line
 
 CHECKS = ("repeats", "alone", "neighbours", "padding", "longer", "graph", "producer")
 PHASES = ("forward", "backward")
@@ -87,7 +88,7 @@ def examine(name: str, phase: str, case: Case, runs: int = RUNS) -> Finding:
         with _own_stream(case.device):
             return Finding(name, phase, dict(_Examination(name, phase, case, runs).differences()))
     except Exception as error:  # of kernels and compilers: any; the others are examined all the same
-        return Finding(name, phase, reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        return Finding(name, phase, reason=f"{type(error).__name__}: {first_line(error)}")
 
 
 def _own_stream(device: torch.device) -> AbstractContextManager[Any]:

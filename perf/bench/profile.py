@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from perf.bench.prepare import Preparer
+from perf.system.tools import first_line
 from perf.workloads.workload import Workload
 
 SUFFIX = {"torch": ".json.gz", "ncu": ".ncu-rep", "nsys": ".nsys-rep"}
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         call = _warm(w, device)
     except (ImportError, ValueError, torch.OutOfMemoryError) as error:
-        print(f"error: {str(error).splitlines()[0]}", flush=True)
+        print(f"error: {first_line(error)}", flush=True)
         return 1
     with torch.cuda.profiler.profile() if device.type == "cuda" else contextlib.nullcontext():
         call()

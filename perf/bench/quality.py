@@ -15,6 +15,7 @@ import torch
 
 import attention
 from perf.policy.budgets import budget, doubt, excess
+from perf.system.tools import first_line
 from perf.workloads.families import family
 from perf.workloads.workload import UNQUANTISED, Workload
 
@@ -46,7 +47,7 @@ class Judge:
             try:
                 self._known[key] = self._measured(w)
             except (ValueError, ImportError) as error:
-                self._known[key] = Quality(reason=str(error).splitlines()[0])
+                self._known[key] = Quality(reason=first_line(error))
         return self._known[key]
 
     def _measured(self, w: Workload) -> Quality:

@@ -35,6 +35,7 @@ from perf.measure.fitness import State, Watch
 from perf.measure.kernels import wrong_kernel
 from perf.measure.roofline import Ceilings
 from perf.measure.sampling import Samples, sample
+from perf.system.tools import first_line
 from perf.workloads.workload import Workload
 
 Call = Callable[[], Any]
@@ -96,7 +97,7 @@ class Subject:
                 try:
                     self.prepared = preparer.prepare(workload)
                 except (ValueError, ImportError) as error:
-                    raise Missing((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+                    raise Missing(first_line(error)) from error
             self.call = around(self.prepared.call)
             with part("first calls"):  # compilers and libraries make their plans
                 started = time.monotonic()

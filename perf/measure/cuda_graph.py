@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from perf.system.tools import first_line
+
 
 class Uncapturable(ValueError):
     """Says why a call can't be captured, in one line."""
@@ -34,7 +36,7 @@ def capture(fn: Callable[[], Any]) -> Callable[[], Any]:
     except RuntimeError as error:
         first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
         torch.cuda.synchronize()
-        raise Uncapturable(f"CUDA captures no graph of it: {str(first).splitlines()[0]}") from error
+        raise Uncapturable(f"CUDA captures no graph of it: {first_line(first)}") from error
     if other:
         raise Uncapturable("CUDA captures no graph of it: it left another stream as the current one")
     return Replay(graph, result)
