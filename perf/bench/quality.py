@@ -22,10 +22,10 @@ from perf.workloads.workload import UNQUANTISED, Workload
 
 @dataclass(frozen=True)
 class Quality:
-    """Is what evidence keeps: what was `found`, empty where there is none and `reason` says why; `lost` says that it is
+    """Is what evidence keeps: its `figures`, empty where there is none and `reason` says why; `lost` says that it is
     more than the budget allows."""
 
-    found: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
     lost: str | None = None
 
@@ -67,8 +67,8 @@ class Judge:
                             "new": base.value, "items": len(base.items)})
         quantised = quantization.quantize(model, w.quantization, dtype=attention.DTYPES[w.dtype])
         change, allowed = quality.compare(base, quality.evaluate(quantised, name)[figure]), budget(w.quantization)
-        found = {"preset": name, **asdict(change), "budget": allowed.quality(change), "doubt": doubt(change, allowed)}
-        return Quality(found, lost=excess(change, allowed))
+        figures = {"preset": name, **asdict(change), "budget": allowed.quality(change), "doubt": doubt(change, allowed)}
+        return Quality(figures, lost=excess(change, allowed))
 
     def _trained(self, name: str, w: Workload) -> Any:
         from models.trained import trained

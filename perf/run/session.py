@@ -129,7 +129,7 @@ class Session:
         if self.settings.quality and not w.bare:
             with self.spending.on("quality"):
                 judged = self.judge.of(w)
-            facts["quality"] = judged.found or {"reason": judged.reason}
+            facts["quality"] = judged.figures or {"reason": judged.reason}
             if judged.lost:  # whatever its speed
                 self._fail(w, f"{w.model} in {w.quantization} {judged.lost}", facts)
         if not benchmark.enabled:

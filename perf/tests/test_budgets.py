@@ -165,4 +165,4 @@ def test_trained_models_keep_their_budgets(w, method):
     assert judged.reason is None
     assert judged.lost is None
     if w is VIT:
-        assert judged.found["base"] >= 97
+        assert judged.figures["base"] >= 97

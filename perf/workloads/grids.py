@@ -153,12 +153,12 @@ def sweeps(device_type: str) -> list[Sweep]:
     import models
 
     dtype = DTYPE[device_type]
-    found = bare_sweeps(device_type, zoo=False)
+    plain = bare_sweeps(device_type, zoo=False)
     for name, phase, batches, lengths, keys, causal in MODELS[device_type]:
         preset = models.presets()[name]
-        found.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
+        plain.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
                            backends("softmax"), (causal,), batches, lengths, keys))
-    return [*found, *_treated(device_type), *registered()]
+    return [*plain, *_treated(device_type), *registered()]
 
 
 def _treated(device_type: str) -> Iterator[Sweep]:
