@@ -26,6 +26,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from perf.compare.side import Side
 from perf.measure.machine import PACKAGES
+from perf.system.tools import ending, last_line
 
 FOLDER = Path(".perf/environments")
 LIMIT = 1800.0  # seconds of an installation
@@ -61,8 +62,7 @@ def interpreter(path: str) -> Environment:
     except OSError as error:
         raise ValueError(f"{path} is no interpreter: {error.strerror}") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ValueError(f"{path} can't measure: {last[:200]}")
+        raise ValueError(f"{path} can't measure: {last_line(done.stderr, ending(done.returncode))[:200]}")
     return Environment(python, json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 from perf.compare.side import Side
+from perf.system.tools import ending, last_line
 from perf.workloads.workload import Workload
 
 KNOWN_BY_REVISION = ("function", "backend")  # axes whose values a revision may lack
@@ -27,7 +28,7 @@ def listed(side: Side, *, grid: str, device_type: str, axes: Mapping[str, Sequen
     done = subprocess.run([side.python, "-m", __name__], input=json.dumps(request), cwd=side.folder,
                           env=side.variables(), capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        last = last_line(done.stderr, ending(done.returncode))
         raise ValueError(f"its {' or '.join(side.packages)} can't be imported: {last}")
     return [Workload(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
 

@@ -17,6 +17,7 @@ from perf.compare import worker
 from perf.compare.nursery import Forked, Nursery
 from perf.compare.side import Side
 from perf.measure.nvml import FAMILY
+from perf.system.tools import ending, last_line
 
 WORKER = worker.__name__
 QUIT = 2.0  # seconds to go by itself
@@ -90,10 +91,10 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(QUIT)
         status = self._process.returncode
-        how = signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
         size = os.fstat(self._errors).st_size
-        lines = os.pread(self._errors, LAST, max(0, size - LAST)).decode(errors="replace").strip().splitlines()
-        return f"its worker died ({how}){f': {lines[-1].strip()}' if lines else ''}"
+        words = last_line(os.pread(self._errors, LAST, max(0, size - LAST)).decode(errors="replace"), "")
+        how = "it is still alive" if status is None else ending(status)
+        return f"its worker died ({how}){f': {words}' if words else ''}"
 
     def close(self) -> None:
         """Ends it, and waits until it is gone."""

@@ -26,7 +26,7 @@ from _pytest.config.findpaths import locate_config
 
 from perf.compare.side import PACKAGES, ROOT
 from perf.system import files, git
-from perf.system.tools import first_line
+from perf.system.tools import ending, first_line
 
 LIMIT = 1800.0  # seconds of a build
 BUILDS = Path(".perf/builds")
@@ -137,7 +137,7 @@ def _failure(source: Path, out: Path, this: Project) -> str:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if process.returncode:
-        return _error(output) or f"exit status {process.returncode}"
+        return _error(output) or ending(process.returncode)
     lacking = [package for package in this.packages if not (out / package / "__init__.py").exists()]
     return f"it left no {lacking[0]}/ in {{out}}" if lacking else ""
 

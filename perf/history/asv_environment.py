@@ -21,6 +21,7 @@ from asv.console import log
 from perf.compare.checkout import stand_in
 from perf.compare.side import PACKAGES, ROOT, Side
 from perf.history import asv_run, figures, matrix, place
+from perf.system.tools import ending, last_line
 
 
 def setup() -> None:
@@ -40,7 +41,7 @@ def harness_matrix() -> matrix.Matrix:
         [sys.executable, "-m", matrix.__name__], cwd=ROOT, env=variables,
         valid_return_codes=None, return_stderr=True, display_error=False, dots=False)
     if code:
-        raise util.UserError(error.strip().splitlines()[-1] if error.strip() else f"perf: exit status {code}")
+        raise util.UserError(last_line(error, f"perf: {ending(code)}"))
     return matrix.Matrix.from_json(text)
 
 

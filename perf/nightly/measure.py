@@ -11,9 +11,9 @@ from perf.compare.project import project
 from perf.measure.evidence import Evidence, load
 from perf.measure.flight import mark
 from perf.nightly.night import Machine, Night, selection
-from perf.nightly.process import status
 from perf.nightly.steps import Skipped, Unfit
 from perf.system import exit_codes
+from perf.system.tools import ending, last_line
 
 LOOKS, PAUSE = 3, 30.0  # times that the machine is looked at, and seconds between: what disturbs it may end
 NO_HISTORY = "no history: "
@@ -26,7 +26,7 @@ def look(root: Path, device: str | None, sleep: Callable[[float], None] = time.s
         words = [sys.executable, "-m", "perf", "machine", *([device] if device else [])]
         done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
         if done.returncode not in (exit_codes.OK, exit_codes.FAILED):
-            raise ValueError((done.stderr.strip().splitlines() or [status(done.returncode)])[-1])
+            raise ValueError(last_line(done.stderr, ending(done.returncode)))
         try:
             machine = Machine.read(done.stdout)
         except (ValueError, KeyError, TypeError):

@@ -17,6 +17,7 @@ from perf.compare.record import Comparison, load
 from perf.nightly import process
 from perf.nightly.steps import Folder
 from perf.policy import accepted, here
+from perf.system.tools import ending
 
 STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint
 
@@ -100,7 +101,7 @@ class Night:
     def allow(self, name: str, code: int, allowed: Collection[int]) -> int:
         """Returns an exit status, or raises as `demand`."""
         if code not in allowed:
-            raise ValueError(f"{process.status(code)}: {self.last_line(name)}; {self.folder.log(name)}")
+            raise ValueError(f"{ending(code)}: {self.last_line(name)}; {self.folder.log(name)}")
         return code
 
     def last_line(self, name: str) -> str:

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from perf.system import tools
+
 SHARED = Path("/dev/shm")  # a service's /tmp may be its own (PrivateTmp), this is everyone's
 LOCK = Path(SHARED if SHARED.is_dir() else tempfile.gettempdir(), "attention-perf.lock")
 PATIENCE = 20.0  # seconds: what a killed night had started needs a moment to end
@@ -64,13 +66,7 @@ def last_line(log: Path) -> str:
     """Returns the last line of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LAST))
-        lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip(" =") if lines else "it printed nothing"
-
-
-def status(code: int) -> str:
-    """Names an exit status: "exit status 3", "SIGKILL"."""
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return tools.last_line(file.read().decode(errors="replace"), "it printed nothing").strip(" =")
 
 
 def _environment(variables: Mapping[str, str], *, secrets: bool) -> dict[str, str]:

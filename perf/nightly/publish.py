@@ -14,9 +14,8 @@ from perf.history.rows import load
 from perf.nightly import bisection, compare, screen, verdict
 from perf.nightly.measure import rows
 from perf.nightly.night import Night, command, words
-from perf.nightly.process import status
 from perf.nightly.steps import COMPARED, Result, Skipped
-from perf.system.tools import group_by
+from perf.system.tools import ending, group_by
 from perf.verdict.verdict import family
 
 NOTHING = "no earlier night"  # in place of a base
@@ -43,7 +42,7 @@ def alert(night: Night) -> None:
     code = night.run("alert", "perf", "alert", str(night.record), "--issues", f"--repository={repository}",
                      f"--folder={night.folder.path / 'alerts'}", *webhook, secrets=True)
     if code:
-        raise ValueError(f"{night.last_line('alert') if code in (1, 2) else status(code)}; {log}")
+        raise ValueError(f"{night.last_line('alert') if code in (1, 2) else ending(code)}; {log}")
 
 
 def site(night: Night) -> None:
@@ -53,7 +52,7 @@ def site(night: Night) -> None:
     save(night, (*MEASURING, "alert"))
     code = night.run("site", "perf", "site", f"--results={night.options.results}", f"--nights={night.options.nights}")
     if code:
-        raise ValueError(f"{night.last_line('site') if code in (1, 2) else status(code)}; {night.folder.log('site')}")
+        raise ValueError(f"{night.last_line('site') if code in (1, 2) else ending(code)}; {night.folder.log('site')}")
 
 
 def save(night: Night, steps: Iterable[str]) -> Comparison:

@@ -1,6 +1,7 @@
-"""Tools that several rooms share: an error in one line, items in groups."""
+"""Tools that several rooms share: an error or a process's end in one line, items in groups."""
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
@@ -23,6 +24,16 @@ def failure(error: BaseException) -> str:
         last = [one.strip() for one in text.splitlines()[1:] if "error" in one.lower()][-1:]
         line = " ".join([line, *last])
     return f"{type(error).__name__}: {line}"
+
+
+def last_line(text: str, otherwise: str) -> str:
+    """Returns the last line that a process printed; `otherwise` if it printed nothing."""
+    return (text.strip().splitlines() or [otherwise])[-1].strip()
+
+
+def ending(code: int) -> str:
+    """Names how a process ended: "exit status 3", "SIGKILL"."""
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Key]) -> dict[Key, list[T]]:

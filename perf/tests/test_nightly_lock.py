@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from perf.nightly import process
+from perf.system.tools import ending
 
 ROOT = Path(__file__).parents[2]
 HOLDS = "import sys, time; from pathlib import Path; from perf.nightly import process\n" \
@@ -121,4 +122,4 @@ def test_only_the_alert_sees_secrets(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("code", "said"), [(3, "exit status 3"), (-9, "SIGKILL")])
 def test_how_a_process_ended(tmp_path, code, said):
     ends = f"import os; os._exit({code})" if code > 0 else "import os; os.kill(os.getpid(), 9)"
-    assert process.status(process.run([sys.executable, "-c", ends], tmp_path / "log", root=tmp_path)) == said
+    assert ending(process.run([sys.executable, "-c", ends], tmp_path / "log", root=tmp_path)) == said

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from perf.system.tools import ending, last_line
 from perf.web.page.markup import Markup, join, tag
 from perf.web.site import vendored
 
@@ -40,8 +41,8 @@ def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scr
     done = subprocess.run([sys.executable, "-m", "asv", "publish", "--no-pull", "--config",
                            str(scratch / "asv.conf.json")], cwd=root, capture_output=True, text=True)
     if done.returncode:
-        last_line = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1].strip()
-        raise ValueError(f"asv publish failed, so its graphs are left out: {last_line}")
+        reason = last_line(done.stderr.strip() or done.stdout, ending(done.returncode))
+        raise ValueError(f"asv publish failed, so its graphs are left out: {reason}")
     _drop_unmeasured(out)
     _tell_graphs(out)
     contain(out)
