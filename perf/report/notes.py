@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from perf.measure.evidence import Evidence
 from perf.measure.host import TOLERATED
-from perf.report.units import NO_PRODUCT, largest_kernel, percent
+from perf.report.units import NO_PRODUCT, largest_kernel, mask, percent
 from perf.system.tools import group_by
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
@@ -39,15 +39,16 @@ def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
     lines = []
     for kind in alike(texts):
         backends = ", ".join(dict.fromkeys(row.workload.backend for _, row in kind))
-        lines.append(f"{outcome}: {backends}: {kind[0][0]}, {len(kind)} row{'s' * (len(kind) > 1)}")
+        lines.append(f"{outcome}: {backends}{kind[0][0]}, {len(kind)} row{'s' * (len(kind) > 1)}")
     return lines
 
 
 def _alone(row: Evidence) -> str:
-    """Returns the reason without the variant, and one word for all kernels that only a GPU runs."""
-    variant = row.workload.variant
-    reason = (row.reason or "no reason given").removeprefix(f"{variant}: ").removeprefix(f"{variant} ")
-    return "need a CUDA GPU" if GPU_ONLY.search(reason) else reason
+    """Returns what follows the variant, as ": needs ..." or " is wrong", and one word for what only a GPU runs."""
+    reason, variant = row.reason or "no reason given", row.workload.variant
+    if GPU_ONLY.search(reason):
+        return ": need a CUDA GPU"
+    return reason.removeprefix(variant) if reason.startswith((f"{variant} ", f"{variant}:")) else f": {reason}"
 
 
 def compilations(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
@@ -87,7 +88,8 @@ def shares(rows: Iterable[Evidence]) -> list[str]:
     lines = []
     for row in rows:
         w = row.workload
-        name = " ".join((*(() if w.bare else (w.model,)), w.variant, w.phase, w.dtype, *w.treatment))
+        whole = (w.model,) if not w.bare else ()
+        name = " ".join((*whole, w.variant, w.phase, *(() if whole else (mask(w),)), w.dtype, *w.treatment))
         if row.kernel_shares:
             lines.append(SHARES.format(name, w.n, w.batch, "" if w.bare else percent(row.attention_share),
                                        largest_kernel(row, width=34)))
@@ -102,9 +104,10 @@ def legend(rows: Sequence[Evidence], with_datasheet: bool = False) -> list[str]:
             "Time is the median, ± half of its 95 % interval. Speed-up = baseline's time / this time; * marks the "
             "baseline (eager, else sdpa, else the first). GB/s = inputs read once + outputs written once. "
             "limit = least time by this machine's measured ceilings / time; what binds is b: bytes, F: FLOPs. "
-            f"{sheet}Memory is allocated during the call or kept between calls (a mask, weights). Error is the largest "
-            "difference to the float64 oracle, relative to the values of its row (of a model: to its largest "
-            "output); ratio = error / what the error-ratio rule allows, above 1 is wrong. " + KERNEL_NOTE]
+            f"{sheet}Memory is allocated during the call or kept between calls (a mask, weights). Error is that "
+            "difference to the float64 oracle which comes closest to what is allowed: a row's largest, its rms, or the "
+            "share of the result that all rows have too much (slope), relative to the values of the row (of a model: "
+            "to its largest output); ratio = error / what is allowed, above 1 is wrong. " + KERNEL_NOTE]
 
 
 def warnings(rows: Sequence[Evidence]) -> list[str]:

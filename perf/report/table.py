@@ -11,14 +11,27 @@ from dataclasses import replace
 from perf.measure.evidence import Evidence
 from perf.report import models_table
 from perf.report.notes import LIMITS, compilation, doubt, legend, reasons, shares
-from perf.report.units import calls, error_ratio, gigabytes, heads, keys, number, percent, seconds, share, size, tflops
+from perf.report.units import (
+    calls,
+    error_ratio,
+    gigabytes,
+    heads,
+    keys,
+    mask,
+    number,
+    percent,
+    seconds,
+    share,
+    size,
+    tflops,
+)
 from perf.system.tools import group_by
 from perf.workloads.workload import Workload
 
 WIDTH = 120
 BASELINES = ("eager", "sdpa")
-COLUMNS = {"backend": "<15", "n": ">6", "b": ">5", "time ": ">11", "±": ">7", "speed-up ": ">10", "TFLOP/s": ">8",
-           "GB/s": ">7", "limit ": ">8", "peak": ">6", "launches": ">10", "memory": ">11", "error": ">9", "ratio": ">7"}
+COLUMNS = {"backend": "<14", "n": ">6", "b": ">5", "time ": ">11", "±": ">7", "speed-up ": ">10", "TFLOP/s": ">9",
+           "GB/s": ">8", "limit ": ">8", "peak": ">6", "launches": ">9", "memory": ">11", "error": ">9", "ratio": ">7"}
 
 Datasheet = Callable[[Evidence], float | None]
 
@@ -87,11 +100,6 @@ def title(w: Workload) -> str:
     model = "" if w.bare else f"{w.model}: "
     treatment = "".join(f", {word}" for word in w.treatment)
     return f"{model}{w.function} {w.phase}, {mask(w)}, {heads(w)} x {w.head_dim}{keys(w)}, {w.dtype}{treatment}"
-
-
-def mask(w: Workload) -> str:
-    """Writes "causal" or "full"."""
-    return "causal" if w.causal else "full"
 
 
 def baseline(group: Sequence[Evidence]) -> Evidence | None:

@@ -58,6 +58,11 @@ def length(n: int) -> str:
     return f"{n // 1024}K" if n % 1024 == 0 else str(n)
 
 
+def mask(w: Workload) -> str:
+    """Writes "causal" or "full"."""
+    return "causal" if w.causal else "full"
+
+
 def heads(w: Workload) -> str:
     """Writes "16 heads", and "16 heads (4 kv)" where keys and values have fewer."""
     return f"{w.heads} heads" if w.heads == w.kv_heads else f"{w.heads} heads ({w.kv_heads} kv)"

@@ -40,7 +40,7 @@ def ending(session: Session, arguments: Sequence[str], here: Path, *, verbose: b
     measured = sum(row.outcome == "ok" for row in rows)
     yield from wrap([f"{measured} workloads measured in {session.spending.line()}", *sheet, *session.notes,
                         *([session.watch.unwatched] if session.watch.unwatched else [])])
-    hints = itertools.chain([] if whole else warnings(rows)[:1], _not_products(rows), _slow(session))
+    hints = itertools.chain([] if whole else warnings(rows)[:1], _not_products(rows), _slow(session, arguments))
     for hint in itertools.islice(hints, None if verbose else HINTS):
         yield from [hint] if COMMAND in hint else wrap([hint])  # a command stays in one piece
     yield from _report(session, least, arguments, here)
@@ -89,16 +89,17 @@ def _not_products(rows: Sequence[Evidence]) -> Iterator[str]:
                f"than half of the time{others}")
 
 
-def _slow(session: Session) -> Iterator[str]:
+def _slow(session: Session, arguments: Sequence[str]) -> Iterator[str]:
     """Says how to profile the rows that take longer than what they are compared with, the worst first."""
     slow = []
+    plugins = [name for word, name in itertools.pairwise(arguments) if word == "-p" and not name.startswith("no:")]
     for group in groups(session.rows):
         base = baseline(group)
         slow += [(ratio, f"{1 / ratio:.1f}x as long as {base.workload.backend}", row.workload) for row in group
                  if base and (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
     for _, words, w in sorted(slow, key=lambda each: each[0]):
         try:
-            yield f"{words}; {COMMAND}{command(w, device=session.settings.device)}"
+            yield f"{words}; {COMMAND}{command(w, device=session.settings.device, plugins=plugins)}"
         except ValueError as error:
             yield f"{words}: {error}"
 

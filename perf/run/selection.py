@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,16 +26,18 @@ MODELS_ONLY = ("quantizations", "compiled")  # left unsaid, they leave a bare ke
 Given = tuple[tuple[str, Any], ...]
 
 
-def command(w: Workload, tool: str = "torch", *, device: torch.device | None = None) -> str:
+def command(w: Workload, tool: str = "torch", *, device: torch.device | None = None,
+            plugins: Sequence[str] = ()) -> str:
     """Gives what a user types in the project's root to profile `w`: its item's id, and options with which that exists.
 
-    `device` is the default one unless given. Raises ValueError if no options select the workload, as one of a
-    package that isn't installed here.
+    `device` is the default one unless given; `plugins` are those that pytest loads by name. Raises ValueError if no
+    options select the workload, as one of a package that isn't installed here.
     """
     device = device or devices.device(None)
     test = f"test_{_test(w)}"
-    return shlex.join(["pytest", f"perf/{test}.py::{test}[{w.id}]", "--benchmark-only", f"--perf-device={device}",
-                       *_options(w, device.type), f"--perf-profile={tool}"])
+    loaded = [word for name in plugins for word in ("-p", name)]
+    return shlex.join(["python", "-m", "pytest", *loaded, f"perf/{test}.py::{test}[{w.id}]", "--benchmark-only",
+                       f"--perf-device={device}", *_options(w, device.type), f"--perf-profile={tool}"])
 
 
 def _test(w: Workload) -> str:

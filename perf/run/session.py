@@ -109,7 +109,7 @@ class Session:
             self.preparer = Preparer(self.settings.device)  # it may have been ended half way
             print(hung.stacks, file=sys.stderr)  # pytest shows it with the failure
             self._record(w, "failed", reason=str(hung))
-            pytest.fail(str(hung), pytrace=False)
+            raise pytest.fail.Exception(str(hung), pytrace=False) from None
         except Missing as reason:
             self._record(w, "skipped", reason=str(reason))
             pytest.skip(str(reason))
@@ -180,7 +180,7 @@ class Session:
 
     def _fail(self, w: Workload, reason: str, facts: dict[str, Any]) -> NoReturn:
         self._record(w, "wrong", reason=reason, **facts)
-        pytest.fail(reason, pytrace=False)
+        raise pytest.fail.Exception(reason, pytrace=False) from None  # the reason says it all
 
     def _record(self, w: Workload, outcome: str, **facts: Any) -> Evidence:
         evidence = Evidence(w, outcome, flops=w.flops, bytes=w.bytes, machine=machine.identity(),

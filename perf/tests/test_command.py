@@ -24,7 +24,9 @@ SHAPE = next(w for sweep in shapes("cpu") for w in sweep if w.n == 1)  # a real 
 
 
 def words(w: Workload, device: torch.device = CPU) -> list[str]:
-    return shlex.split(command(w, device=device))
+    python, module, *rest = shlex.split(command(w, device=device))
+    assert (python, module) == ("python", "-m")
+    return rest
 
 
 def test_a_row_of_a_grid_needs_no_more_than_the_grid():

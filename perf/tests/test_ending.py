@@ -38,8 +38,8 @@ SLOW = "x as long as eager"
 def test_a_slow_row_is_told_with_the_command_that_profiles_it(tmp_path):
     lines = told(tmp_path, row("eager", 1.0), row("tiled", 2.0), row("sdpa", 0.5), row("sdpa-math", 1.05))
     hint, = (line for line in lines if SLOW in line)
-    assert hint.startswith("2.0x as long as eager; where it goes: pytest 'perf/test_attention.py::test_attention["
-                           "softmax:tiled-")
+    assert hint.startswith("2.0x as long as eager; where it goes: python -m pytest "
+                           "'perf/test_attention.py::test_attention[softmax:tiled-")
     assert "--perf-profile=torch" in hint
 
 

@@ -63,9 +63,15 @@ class Example:
         self.folder = folder
 
     def run(self, command: int, *more: str) -> subprocess.CompletedProcess[str]:
-        program, *words = self.commands[command]
-        assert program == "python"
-        return run(*words, "-p", "no:cacheprovider", *more, path=self.folder)
+        """Runs what the command's tox environment runs, with the Python that runs the tests."""
+        words = self.commands[command]
+        assert words[:3] == ["tox", "run", "-e"]
+        assert words[4] == "--"
+        tox = configparser.ConfigParser(interpolation=None)
+        tox.read(ROOT / "tox.ini")
+        python, *fixed = tox[f"testenv:{words[3]}"]["commands"].replace("{posargs}", "").split()
+        assert python == "python"
+        return run(*fixed, *words[5:], "-p", "no:cacheprovider", *more, path=self.folder)
 
     def measure(self) -> tuple[subprocess.CompletedProcess[str], list[Evidence]]:
         """Runs the first command; returns what it prints, and the evidence of the new backend."""

@@ -218,7 +218,7 @@ def test_where_the_time_goes_is_a_line_a_row():
     text = table([row(kernel_shares={"aten::bmm": 0.7}),
                   row("sdpa", model="tft-160", kernel_shares={"void at::native::upsample_linear1d<float>(int)": 0.96},
                       attention_share=0.031)])
-    assert line(text, "softmax:eager")[1:] == ["forward", "fp32", "512", "1", "bmm", "70%"]
+    assert line(text, "softmax:eager")[1:] == ["forward", "causal", "fp32", "512", "1", "bmm", "70%"]
     assert line(text, "tft-160")[1:] == ["softmax:sdpa", "forward", "fp32", "512", "1", "3.1%", "upsample_linear1d",
                                          "96%^"]
     assert "^ marks one that is no matrix product" in " ".join(text.split())
