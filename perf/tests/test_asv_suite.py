@@ -15,6 +15,7 @@ from perf.bench.subject import Subject
 from perf.history import asv_benchmark, matrix
 from perf.history.figures import FOLDER, Cell, Figures
 from perf.history.series import FIGURES, VERSION, series
+from perf.measure import switches
 from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +122,7 @@ def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, m
     monkeypatch.setattr(Cell, "figures", Figures())
     monkeypatch.setattr(Cell, "prove", lambda self: events.append("proof"))
     monkeypatch.setattr(Subject, "prepared", SimpleNamespace(renew=None), raising=False)
+    monkeypatch.setattr(Subject, "switches", switches.positions(), raising=False)
     timed = measured(benchmark_class, "time_call")
     assert len(timed["samples"]) == 4
     uncounted, counted = ["read", "call", "read", "proof"], ["flush", "read", "call", "read"]

@@ -240,25 +240,25 @@ COLLECT = """
 import sys, time
 import torch
 
-start = time.process_time()
+before = time.process_time()
 import pytest
 
 class Plugin:
     def pytest_collection_finish(self):
-        self.seconds = time.process_time() - start
+        self.share = (time.process_time() - before) / before
 
 plugin = Plugin()
 arguments = ["perf", "--benchmark-only", "--collect-only", "-q", "-p", "no:cacheprovider"]
 code = pytest.main(arguments, plugins=[plugin])
-print(int(code), plugin.seconds, "transformers" in sys.modules)
+print(int(code), plugin.share, "transformers" in sys.modules)
 """
 
 
 def test_collection_is_quick_and_imports_no_transformers():
     done = run(ROOT, "-c", COLLECT)
-    code, seconds, transformers = done.stdout.splitlines()[-1].split()
+    code, share, transformers = done.stdout.splitlines()[-1].split()
     assert code == "0", done.stdout + done.stderr
     assert transformers == "False"
-    assert float(seconds) < 1.5  # beyond importing torch
+    assert float(share) < 1  # of the seconds that importing torch takes, on any machine
     assert "perf/tests" not in done.stdout
     assert "perf/test_gpt2.py::test_gpt2[distilgpt2-softmax:sdpa-prefill-" in done.stdout
