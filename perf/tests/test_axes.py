@@ -55,13 +55,13 @@ def test_shapes_are_filtered_not_multiplied():
 
 def test_phases_of_models_and_kernels():
     assert {(w.model, w.phase) for w in select("default", "cpu", {"phase": ["train-step"]})} == {
-        ("distilgpt2", "train-step"), ("vit-b16", "train-step"), ("tft-160", "train-step")}
+        ("distilgpt2", "train-step"), ("vit-s16", "train-step"), ("tft-160", "train-step")}
 
 
 def test_quantised_and_compiled_are_models():
     chosen = select("default", "cpu", {"quantization": ["none", "bnb-int8"], "compiled": [True]})
     assert {(w.quantization, w.compiled) for w in chosen} == {("none", True), ("bnb-int8", True)}
-    assert {w.model for w in chosen} == {"distilgpt2", "vit-b16", "tft-160"}
+    assert {w.model for w in chosen} == {"distilgpt2", "vit-s16", "tft-160"}
     plain = select("default", "cpu", {"quantization": ["none"], "compiled": [False]})
     assert plain == [w for w in grid("default", "cpu") if not w.treatment]
 
@@ -74,7 +74,7 @@ def test_quantised_models_are_not_trained():
 
 @pytest.mark.parametrize(("axes", "message"), [
     ({"quantization": ["bnb-int8"], "phase": ["backward"]}, "no workload is left with quantization bnb-int8"),
-    ({"kv_heads": [3]}, "no workload is left with kv_heads 3: it must divide the query heads, 4, 8"),
+    ({"kv_heads": [5]}, "no workload is left with kv_heads 5: it must divide the query heads, 4, 6, 8"),
     ({"function": ["alibi"], "backend": ["sdpa-math"]}, "alibi is registered on eager, "),
     ({"phase": ["prefill"], "causal": [False]}, "no workload is left with phase prefill"),
 ])
