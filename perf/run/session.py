@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -93,7 +93,12 @@ class Session:
                 pytest.fail(row.reason or "", pytrace=False)
             self._play(row, benchmark, lambda: None)
             return
-        with self.flight.row(w.id) if benchmark.enabled else nullcontext():
+        with ExitStack() as mark:
+            if benchmark.enabled:
+                try:
+                    mark.enter_context(self.flight.row(w.id))
+                except OSError as error:
+                    self._end(error)
             self._try(w, benchmark)
 
     def _try(self, w: Workload, benchmark: Any) -> None:
@@ -182,15 +187,19 @@ class Session:
         self._record(w, "wrong", reason=reason, **facts)
         raise pytest.fail.Exception(reason, pytrace=False) from None  # the reason says it all
 
+    def _end(self, error: OSError) -> NoReturn:
+        """Ends the run, for no row after this one could be kept either."""
+        pytest.exit(f"perf: {self.writer.path}: {error.strerror}: the evidence can't be written, so the run ends here; "
+                    "mend that, and go on with --perf-resume", returncode=pytest.ExitCode.USAGE_ERROR)
+
     def _record(self, w: Workload, outcome: str, **facts: Any) -> Evidence:
         evidence = Evidence(w, outcome, flops=w.flops, bytes=w.bytes, machine=machine.identity(),
                             revision=machine.revision(), **facts)
         try:
             with self._noting():
                 self.writer.append(evidence)
-        except OSError as error:  # no row after it could be kept either
-            pytest.exit(f"perf: {self.writer.path}: {error.strerror}: the evidence can't be written, so the run ends "
-                        "here; mend that, and go on with --perf-resume", returncode=pytest.ExitCode.USAGE_ERROR)
+        except OSError as error:
+            self._end(error)
         self.rows.append(evidence)
         return evidence
 
