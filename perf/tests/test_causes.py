@@ -1,5 +1,5 @@
-"""What slowed a call down is ranked first: twelve planted faults, nine of them run here, three made-up records of a
-GPU."""
+"""The cause of a slowdown is ranked first for eleven of twelve planted faults: nine run here, three are made-up records
+of a GPU."""
 from __future__ import annotations
 
 import math
@@ -31,7 +31,7 @@ def attend(x: torch.Tensor) -> torch.Tensor:
 
 
 def side(call: Call, profiles: int = 5) -> Side:
-    """What a worker counts of a call; the quickest of some profiles, for tests run beside others."""
+    """Counts a call as a worker does, and takes the quickest of some profiles, since tests run beside others."""
     call()
     counted = min((count(call, CPU) for _ in range(profiles)), key=lambda each: each.shares.nanoseconds)
     return Side(counted.counters, None, memory.peak(call, CPU).allocated, kernels=counted.kernels,

@@ -1,4 +1,4 @@
-"""What a benchmark that got slower was most likely slowed down by, from what both sides counted. It is pure.
+"""Ranks what most likely slowed a benchmark down, from what both sides counted. It is pure.
 
 | cause | what moved |
 |---|---|
