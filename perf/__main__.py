@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from perf.commands import alert, bisect, evidence, fastest, history, invariance, machine, nightly
+from perf.commands import alert, bisect, evidence, fastest, history, invariance, machine, merge, nightly
 from perf.commands.parser import Parser
 from perf.system.exit_codes import REFUSED
 
@@ -14,7 +14,7 @@ def parser() -> tuple[Parser, list[str]]:
     """Makes one parser for all commands, and lists their names."""
     whole = Parser(prog="python -m perf", description=__doc__)
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
-    for module in (machine, evidence, bisect, fastest, invariance, alert, nightly, history):
+    for module in (machine, evidence, merge, bisect, fastest, invariance, alert, nightly, history):
         module.add(commands)
     return whole, list(commands.choices)
 

@@ -49,6 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
             from perf.run import against as pytest_against
 
             config.stash[settings_key] = pytest_against.install(config, settings)
+        elif settings.shard:
+            from perf.run import shard
+
+            shard.install(config, settings)
 
 
 def _benchmark_only(config: pytest.Config) -> bool:
@@ -147,7 +151,8 @@ def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) 
         from perf.run.session import Session
 
         try:
-            stash[session_key] = Session(settings, stash[script_key])
+            shard = request.config.pluginmanager.get_plugin("perf_shard")
+            stash[session_key] = Session(shard.part() if shard else settings, stash[script_key])
         except ValueError as error:
             pytest.exit(f"perf: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     session = stash[session_key]

@@ -1,12 +1,12 @@
 """Evidence is the record that a measured workload leaves; a file of JSON lines holds the records.
 
-The first line of a run describes the machine, every further one is a measured workload, written as
-soon as it is known: a run that is killed loses nothing.
+The first line of a run describes the machine, a second one which part of a run it is, if it is one; every further one
+is a measured workload, written as soon as it is known: a run that is killed loses nothing.
 """
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -81,16 +81,49 @@ class Evidence:
         return cls(**values)
 
 
-class Writer:
-    """Appends evidence to a file, after the record of the machine. Raises OSError where it can't."""
+@dataclass(frozen=True)
+class Shard:
+    """Is one of `count` parts of a run, each measured on a machine of its own. `split` has the shard of every row of
+    the whole run, by id, in the run's order."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    index: int
+    count: int
+    machine: str
+    revision: str
+    options: Mapping[str, Any]
+    split: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def record(self) -> dict[str, Any]:
+        """Gives the line; its id is for readers that know machines only, and take it for one."""
+        return {"kind": "shard", "schema": SCHEMA, "id": self.name, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Shard:
+        """Reads a record. Raises KeyError or ValueError for what is no shard."""
+        shard = cls(**{f.name: record[f.name] for f in fields(cls)})
+        kinds = (int, int, str, str, dict, dict)
+        if not (all(isinstance(getattr(shard, f.name), kind) for f, kind in zip(fields(cls), kinds, strict=True))
+                and {*range(1, 1 + len(numbers := set(shard.split.values())))} == numbers
+                and 1 <= shard.index <= shard.count == len(numbers)):
+            raise ValueError(f"{record['id']!r} is no shard")
+        return shard
+
+
+class Writer:
+    """Appends evidence to a file, after the record of the machine, and of the shard. Raises OSError where it can't."""
+
+    def __init__(self, path: Path, shard: Shard | None = None) -> None:
+        self.path, self.shard = path, shard
         self._started = False
 
     def append(self, evidence: Evidence) -> None:
         described = {"kind": "machine", "schema": SCHEMA, "id": machine.identity(), **machine.fingerprint()}
-        files.append(self.path, *([] if self._started else [described]), evidence.record())
+        first = [described, *([self.shard.record()] if self.shard else [])]
+        files.append(self.path, *([] if self._started else first), evidence.record())
         self._started = True
 
 
@@ -104,7 +137,26 @@ def machines(path: Path) -> dict[str, dict[str, Any]]:
     return {one["id"]: one for one in _read(path) if isinstance(one, dict)}
 
 
-def _read(path: Path) -> Iterator[Evidence | dict[str, Any]]:
+def shards(path: Path) -> list[Shard]:
+    """Reads which shards a file's runs are, one a run; runs that are none have none. Raises as `load`."""
+    return [one for one in _read(path) if isinstance(one, Shard)]
+
+
+def row_seconds(path: Path) -> dict[str, float]:
+    """Reads how long the rows of a file took, by id: the time since the row before; not known of a run's first.
+    Raises as `load`."""
+    seconds, before = {}, None
+    for one in _read(path):
+        if isinstance(one, Evidence):
+            if before is not None and one.time >= before:  # a clock may be set back
+                seconds[one.workload.id] = one.time - before
+            before = one.time
+        else:
+            before = None
+    return seconds
+
+
+def _read(path: Path) -> Iterator[Evidence | Shard | dict[str, Any]]:
     broken: list[tuple[int, Exception]] = []
     for number, record in files.read(path):
         try:
@@ -112,6 +164,8 @@ def _read(path: Path) -> Iterator[Evidence | dict[str, Any]]:
                 raise record
             if record["kind"] == "evidence":
                 yield Evidence.from_dict(record)
+            elif record["kind"] == "shard":
+                yield Shard.from_dict(record)
             elif not isinstance(record["id"], str):
                 raise TypeError(f"{record['id']!r} is no machine's id")
             else:

@@ -22,11 +22,12 @@ import pytest
 from perf.compare.row import Row
 from perf.policy import accepted, here
 from perf.run import options
+from perf.run.items import workload
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.revision import Against
 from perf.system import exit_codes
-from perf.workloads.workload import FIELDS, Workload
+from perf.workloads.workload import Workload
 
 FAILED = ("regressed", "wrong")
 OPEN = ("inconclusive", "invalid", "missing")
@@ -73,16 +74,16 @@ class PairedRun:
         """Puts a variant's tests one after the other."""
         together: dict[str, list[pytest.Item]] = {}
         for item in items:
-            w = _workload(item)
+            w = workload(item)
             together.setdefault(w.variant if w else "", []).append(item)
         items[:] = [item for group in together.values() for item in group]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        w = _workload(item)
+        w = workload(item)
         if w is None or self.hopeless:
             return
-        chosen = {each.id: each for one in item.session.items if (each := _workload(one))}
+        chosen = {each.id: each for one in item.session.items if (each := workload(one))}
         if not self.rows:
             self.rows = {row.workload.id: row for row in self.against.untimed(list(chosen.values()))}
         if w.id in self.rows:
@@ -198,13 +199,5 @@ def properties(row: Row) -> dict[str, Any]:
     facts = {"base": row.base, "head": row.head, "ratio": v.ratio, "interval": interval, "verdict": row.label,
              "why": v.why}
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def _workload(item: pytest.Item) -> Workload | None:
-    """Gives what a test measures; None for a test that measures nothing."""
-    if not isinstance(item, pytest.Function) or item.get_closest_marker("workloads") is None:
-        return None
-    fields: dict[str, Any] = {name: item.callspec.params[name] for name in FIELDS}
-    return Workload(**fields)
 
 

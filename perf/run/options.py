@@ -16,6 +16,7 @@ from perf.workloads.workload import BARE_PHASES, GRIDS, UNQUANTISED, parse_lengt
 if TYPE_CHECKING:
     import torch
 
+    from perf.measure.evidence import Shard
     from perf.workloads.workload import Workload
 
 EVIDENCE = ".perf/evidence.jsonl"
@@ -51,6 +52,8 @@ OTHERS = {
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
     "report": "file that a page of the results is written to, HTML",
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
+    "shard": "i/n: measure the i-th of n parts of the run; python -m perf merge puts the evidence of all together",
+    "shard_seconds": "with --perf-shard: evidence of an earlier run; the parts are even by the seconds of its rows",
     "history": "write the evidence as asv results too, into FOLDER (default: the results_dir of asv.conf.json)",
     "against": "git revision to compare with: the working tree's attention/ and models/ against its",
     "against_python": "another interpreter to compare with: the same code there",
@@ -70,7 +73,7 @@ PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
 SINGLE = ("profile", "resume", "report", "precision", "case_timeout", "unfit", "evidence", "history",
-          "quality")  # of a run of one revision
+          "quality", "shard", "shard_seconds")  # of a run of one revision
 COMPARED = ("against", "against_python", "against_versions")  # each makes a run one that compares
 PAIRED = ("all", "lenient", "verdicts")  # of one that compares two
 
@@ -100,6 +103,9 @@ class Settings:
     verdicts: Path | None = None
     quality: bool = False
     case_timeout: float | None = None  # seconds; None: by what the row took before
+    shard: tuple[int, int] | None = None  # its number from 1, and how many there are
+    shard_seconds: Path | None = None
+    heading: Shard | None = None  # of the evidence of a shard
 
     @property
     def compares(self) -> bool:
@@ -175,7 +181,7 @@ def settings(config: pytest.Config) -> Settings:
                     all=bool(value(config, "all")), lenient=bool(value(config, "lenient")), axes=explicit,
                     shapes=with_shapes, history=history, history_dirty=bool(value(config, "history_dirty")),
                     verdicts=_file(config, "verdicts", None), quality=bool(value(config, "quality")),
-                    case_timeout=_seconds(value(config, "case_timeout")))
+                    case_timeout=_seconds(value(config, "case_timeout")), **_shard(config))
 
 
 def _against(config: pytest.Config) -> dict[str, Any]:
@@ -193,6 +199,18 @@ def _against(config: pytest.Config) -> dict[str, Any]:
                                          "that measures one revision; drop one of them")
     return {"against": revision, "against_python": python,
             "against_versions": tuple((versions or "").split())}
+
+
+def _shard(config: pytest.Config) -> dict[str, Any]:
+    text, seconds = value(config, "shard"), _file(config, "shard_seconds", None)
+    if text is None:
+        if seconds:
+            raise pytest.UsageError("--perf-shard-seconds: says how --perf-shard splits; give it i/n, such as 1/3")
+        return {}
+    numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in text.split("/")]
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        raise pytest.UsageError(f"--perf-shard: {text!r} is no part of a run; give i/n, such as 1/3 to 3/3")
+    return {"shard": tuple(numbers), "shard_seconds": seconds}
 
 
 def _history(config: pytest.Config) -> Path | None:

@@ -1,15 +1,13 @@
 """A run that measures shows its progress in one line, which a terminal writes over, instead of a line a workload."""
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pytest
 
 
 class Progress:
     """Tells which workload is measured; where the output is no terminal, a dot for each that was tried."""
 
-    def __init__(self, config: pytest.Config, measured: Collection[str]) -> None:
+    def __init__(self, config: pytest.Config, measured: set[str]) -> None:
         self.config, self.measured = config, measured
         self.done = 0
 
@@ -18,6 +16,9 @@ class Progress:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         assert reporter is not None
         return reporter
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.measured &= {item.nodeid for item in session.items}  # -k and --perf-shard leave some out
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:

@@ -46,7 +46,7 @@ class Session:
         self.spending = Spending()
         self.clock = clock(settings.device)
         self.preparer = Preparer(settings.device)
-        self.writer, self.flight = Writer(settings.evidence), flight.Flight(settings.evidence)
+        self.writer, self.flight = Writer(settings.evidence, settings.heading), flight.Flight(settings.evidence)
         self.watch, self.patience = Watch(settings.device), Patience()
         self.ledger = Ledger(settings.evidence.parent)
         self.judge = Judge(settings.device, settings.evidence.parent / "trained")

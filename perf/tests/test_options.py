@@ -42,6 +42,8 @@ BAD = {
     "--perf-phases=sideways": "--perf-phases: unknown phase 'sideways'; choose from forward, backward",
     "--perf-grid=huge": "--perf-grid: unknown grid 'huge'; choose from quick, default, full",
     "--perf-evidence=.": "is a directory; name a file in it",
+    "--perf-shard=3/2": "--perf-shard: '3/2' is no part of a run; give i/n, such as 1/3 to 3/3",
+    "--perf-shard-seconds=all.jsonl": "--perf-shard-seconds: says how --perf-shard splits; give it i/n",
 }
 
 

@@ -1,0 +1,113 @@
+"""`--perf-shard i/n` measures one of n parts of a run, on as many machines as there are parts.
+
+What is compared with one another stays together: the backends of a function at one size, and a model with its
+treatments. Every machine collects the same benchmarks and splits them alike, so nobody has to hand them out;
+`python -m perf merge` puts the evidence together.
+"""
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perf.measure.evidence import Shard, row_seconds
+from perf.run.items import workload
+from perf.run.options import Settings
+from perf.system.tools import group_by
+from perf.workloads.workload import Workload
+
+
+def groups(workloads: Collection[Workload]) -> list[list[Workload]]:
+    """Groups the workloads whose times are compared with one another."""
+    return list(group_by(workloads, lambda w: w.plain.group).values())
+
+
+def split(workloads: Collection[Workload], count: int, seconds: Mapping[str, float]) -> dict[str, int]:
+    """Gives each workload's shard, 1 to `count`, by its id; in whatever order they come.
+
+    The longest group goes first, each to the shard that has least (Graham, "Bounds on multiprocessing timing
+    anomalies", 1969): no shard gets more than the mean and one group. A row of unknown `seconds` counts as the mean
+    of those that are known. Raises ValueError if there are fewer groups than shards.
+    """
+    usual = statistics.fmean(known) if (known := [seconds[w.id] for w in workloads if w.id in seconds]) else 1.0
+    sized = [(math.fsum(seconds.get(w.id, usual) for w in group), sorted(w.id for w in group))
+             for group in groups(workloads)]
+    if len(sized) < count:
+        raise ValueError(f"only {len(sized)} groups of rows that are compared with one another; split into no more")
+    loads, shards = [(0.0, 0)] * count, dict[str, int]()
+    for size, ids in sorted(sized, key=lambda one: (-one[0], one[1])):
+        least = min(range(count), key=lambda i: (*loads[i], i))
+        loads[least] = (loads[least][0] + size, loads[least][1] + len(ids))
+        shards |= dict.fromkeys(ids, least + 1)
+    return {w.id: shards[w.id] for w in workloads}
+
+
+def install(config: pytest.Config, settings: Settings) -> None:
+    """Registers the split. Raises pytest.UsageError, in one line, where the shards could not be put together again."""
+    from perf.measure import machine
+
+    if not config.getoption("benchmark_only", False):
+        raise pytest.UsageError("--perf-shard: splits benchmarks only; add --benchmark-only")
+    revision = machine.revision()
+    if revision is None or revision.endswith("+dirty"):
+        raise pytest.UsageError("--perf-shard: the working tree is no commit of its own, so no telling whether the "
+                                "other machines measure the same; commit first")
+    config.pluginmanager.register(ShardRun(settings, machine.identity(), revision), "perf_shard")
+
+
+class ShardRun:
+    """Hooks into pytest: deselects what other shards measure, and says how the run was split."""
+
+    def __init__(self, settings: Settings, machine: str, revision: str) -> None:
+        assert settings.shard is not None
+        self.settings, (self.index, self.count) = settings, settings.shard
+        options = {"device": settings.device.type, "grid": settings.grid, "precision": settings.precision,
+                   "unfit": settings.unfit, "quality": settings.quality}
+        self.shard = Shard(self.index, self.count, machine, revision, options)
+        self.line = ""
+
+    def part(self) -> Settings:
+        """Gives the settings of this shard alone."""
+        mine = [w for w in self.settings.workloads if self.shard.split.get(w.id) == self.index]
+        return replace(self.settings, workloads=mine, heading=self.shard)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        measured = {item: w for item in items if (w := workload(item))}
+        if not measured:
+            raise pytest.UsageError("--perf-shard: the tests named measure no workload; drop it")
+        seconds = _seconds(self.settings.shard_seconds)
+        try:
+            shards = split(list(measured.values()), self.count, seconds)
+        except ValueError as error:
+            raise pytest.UsageError(f"--perf-shard {self.index}/{self.count}: {error}") from None
+        self.shard = replace(self.shard, split=shards)
+        others = [item for item, w in measured.items() if shards[w.id] != self.index]
+        away = set(others)
+        items[:] = [item for item in items if item not in away]
+        config.hook.pytest_deselected(items=others)
+        self.line = self._described(len(shards), len(measured) - len(others), len(seconds.keys() & shards.keys()))
+
+    def _described(self, rows: int, mine: int, known: int) -> str:
+        file = self.settings.shard_seconds
+        how = (f"split by the seconds of {known} rows in {file}" + f", {rows - known} unknown" * (known < rows) if known
+               else f"split by number, for {file or 'no --perf-shard-seconds'} says how long they take")
+        return f"shard {self.index}/{self.count}: {mine} of {rows} rows, {how}"
+
+    def pytest_report_collectionfinish(self) -> str:
+        return self.line
+
+
+def _seconds(path: Path | None) -> dict[str, float]:
+    """Reads how long rows took. Raises pytest.UsageError for what is no evidence."""
+    try:
+        return row_seconds(path) if path else {}
+    except OSError as error:
+        raise pytest.UsageError(f"--perf-shard-seconds: {path}: {error.strerror}; give an evidence file of an earlier "
+                                "run") from None
+    except ValueError as error:
+        raise pytest.UsageError(f"--perf-shard-seconds: {error}") from None

@@ -1,0 +1,337 @@
+"""One run on several machines: how it is split, put together again, and refused."""
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attention import fastest
+from perf.__main__ import main
+from perf.measure import machine
+from perf.measure.evidence import Evidence, Shard, Writer, load, machines, row_seconds, shards
+from perf.run.shard import groups, split
+from perf.system import files
+from perf.system.exit_codes import FAILED, OK, REFUSED
+from perf.tests.repositories import git
+from perf.tests.test_options import ROOT, SMALL, TEST, collected, project  # noqa: F401
+from perf.tests.test_workflows import command, yaml
+from perf.workloads.workload import Workload
+
+pytest_plugins = "pytester"
+CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
+MODEL = replace(CELL, model="gpt2")
+BACKENDS = ("eager", "sdpa", "tiled", "flex")
+DOCS = (ROOT / "docs" / "several-machines.md").read_text(encoding="utf-8")
+
+
+@st.composite
+def runs(draw):
+    """Draws workloads in groups of one to four backends, models with treatments among them; how long most of them took;
+    and the number of shards."""
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=12))
+    plain = [replace(draw(st.sampled_from((CELL, MODEL))), backend=backend, n=n)
+             for n, size in enumerate(sizes, start=1) for backend in BACKENDS[:size]]
+    treated = [replace(w, quantization="bnb-int8") for w in plain if w.model == "gpt2" and draw(st.booleans())]
+    rows = [*plain, *treated]
+    times = st.none() | st.just(0.0) | st.floats(1e-3, 1e3)
+    seconds = {w.id: time for w in rows if (time := draw(times)) is not None}
+    return rows, draw(st.integers(1, len(groups(rows)))), seconds
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs(), st.randoms(use_true_random=False))
+def test_a_run_is_split_whole_and_alike_everywhere(run, random):
+    """Every row is in one shard, no shard is empty, no comparison is torn apart, and the order does not matter."""
+    rows, count, seconds = run
+    of = split(rows, count, seconds)
+    assert list(of) == [w.id for w in rows]
+    assert set(of.values()) == set(range(1, count + 1))
+    assert all(of[w.id] == of[w.plain.id] for w in rows)
+    for one in rows:
+        assert len({of[w.id] for w in rows if w.n == one.n and w.model == one.model}) == 1
+    random.shuffle(rows)
+    assert split(rows, count, seconds) == of
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs())
+def test_no_shard_has_more_than_the_mean_and_one_group(run):
+    rows, count, seconds = run
+    known = [seconds[w.id] for w in rows if w.id in seconds]
+    mean = sum(known) / len(known) if known else 1.0
+    of = split(rows, count, seconds)
+    time = {w.id: seconds.get(w.id, mean) for w in rows}
+    loads = [math.fsum(time[name] for name in of if of[name] == index) for index in range(1, count + 1)]
+    largest = max(math.fsum(time[w.id] for w in group) for group in groups(rows))
+    assert max(loads) <= sum(loads) / count + (1 - 1 / count) * largest + 1e-9 * sum(loads)
+
+
+def test_long_rows_are_spread_by_what_they_took():
+    rows = [replace(CELL, n=n) for n in range(1, 7)]
+    of = split(rows, 2, {w.id: 100.0 if w.n < 3 else 1.0 for w in rows})
+    assert of[rows[0].id] != of[rows[1].id]
+    assert Counter(of.values()) == {1: 3, 2: 3}
+
+
+def test_no_more_shards_than_groups():
+    with pytest.raises(ValueError, match="only 1 groups of rows"):
+        split([CELL, replace(CELL, backend="sdpa")], 2, {})
+
+
+# The evidence.
+
+ROWS = [replace(CELL, backend=backend, n=n, m=n) for n in (64, 128, 256) for backend in ("eager", "sdpa")]
+SPLIT = {w.id: (64, 128, 256).index(w.n) + 1 for w in ROWS}
+SHARD = Shard(1, 3, machine.identity(), "c0ffee", {"device": "cpu", "precision": 0.01}, SPLIT)
+
+
+def measured(w: Workload, when: float = 0.0) -> Evidence:
+    return Evidence(w, "ok", samples=(0.1 / w.n,), median=0.1 / w.n, machine=machine.identity(), revision="c0ffee",
+                    time=when)
+
+
+def write(path: Path, index: int, rows: int = 2, **changes) -> Path:
+    """Writes a shard of two rows, or its first."""
+    writer = Writer(path, replace(SHARD, index=index, **changes))
+    for i, w in enumerate([w for w in ROWS if SPLIT[w.id] == index][:rows]):
+        writer.append(measured(w, when=100.0 * index + 7.0 * i))
+    return path
+
+
+def merge(folder: Path, *paths: Path) -> tuple[int, Path]:
+    return main(["merge", *map(str, paths), "-o", str(folder / "all.jsonl")]), folder / "all.jsonl"
+
+
+def test_shards_become_one_file_like_any_other(tmp_path, capsys):
+    paths = [write(tmp_path / f"{index}.jsonl", index) for index in (3, 1, 2)]
+    code, whole = merge(tmp_path, *paths)
+    assert code == OK
+    assert capsys.readouterr().out == f"{whole}: 6 of 6 rows, 3 of 3 shards\n"
+    assert [row.workload for row in load(whole)] == ROWS
+    assert list(machines(whole)) == [machine.identity()]
+    assert [shard.name for shard in shards(whole)] == ["1/3", "2/3", "3/3"]
+    assert whole.read_text() == "".join(paths[i].read_text() for i in (1, 2, 0))  # line by line, with its checksums
+    assert main(["report", str(whole)]) == OK
+
+
+def test_a_reader_that_knows_no_shards_reads_the_rows(tmp_path):
+    """attention/ has a reader of its own; that of earlier versions took any other line with an id for a machine."""
+    path = write(tmp_path / "1.jsonl", 1)
+    ranks = fastest.ranking("softmax", n=64, head_dim=64, causal=True, dtype="fp32", phase="forward",
+                            machine=fastest.machine(machine.torch.device("cpu")), files=[path])
+    assert {timing.variant for timing in ranks} == {"softmax:eager", "softmax:sdpa"}
+    assert [(line["kind"], line["id"]) for line in files.records(path) if line["kind"] != "evidence"] == [
+        ("machine", machine.identity()), ("shard", "1/3")]
+
+
+def test_rows_took_the_time_since_the_row_before(tmp_path):
+    """The first row of a run has none before it, and a clock may be set back."""
+    _, whole = merge(tmp_path, *(write(tmp_path / f"{index}.jsonl", index) for index in (1, 2, 3)))
+    assert row_seconds(whole) == {w.id: 7.0 for w in ROWS if w.backend == "sdpa"}
+    Writer(back := tmp_path / "back.jsonl").append(measured(ROWS[0], when=5.0))
+    files.append(back, measured(ROWS[1], when=4.0).record(), measured(ROWS[2], when=6.0).record())
+    assert row_seconds(back) == {ROWS[2].id: 2.0}
+
+
+def test_what_is_missing_is_said_and_the_rest_is_written(tmp_path, capsys):
+    code, whole = merge(tmp_path, write(tmp_path / "1.jsonl", 1, rows=1), write(tmp_path / "3.jsonl", 3))
+    assert code == FAILED
+    assert capsys.readouterr().out.splitlines() == [
+        f"missing: 1 of 2 rows of shard 1/3, {ROWS[1].id} the first; measure them there by --perf-resume",
+        "missing: shard 2/3, 2 rows", f"{whole}: 3 of 6 rows, 2 of 3 shards"]
+    assert len(load(whole)) == 3
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"revision": "beef"}, "the commit is beef and c0ffee"),
+    ({"machine": "0123"}, f"the machine is 0123 and {machine.identity()}"),
+    ({"options": {"device": "cpu", "precision": 0.1}}, "the option precision is 0.1 and 0.01"),
+    ({"split": SPLIT | {"another": 3}}, "the shard of another is 3 and None"),
+    ({"split": SPLIT | {ROWS[0].id: 3}}, f"the shard of {ROWS[0].id} is 3 and 1"),
+    ({"count": 4, "split": SPLIT | {"another": 4}}, "the number of shards is 4 and 3"),
+])
+def test_what_does_not_belong_together_is_refused(tmp_path, capsys, changes, said):
+    code, whole = merge(tmp_path, write(tmp_path / "1.jsonl", 1), write(tmp_path / "2.jsonl", 2, **changes))
+    assert code == REFUSED
+    assert not whole.exists()
+    line, = capsys.readouterr().err.splitlines()
+    assert f"2.jsonl and {tmp_path}/1.jsonl don't belong together: {said}; measure one again" in line
+
+
+def plain(path: Path) -> Path:
+    Writer(path).append(measured(ROWS[0]))
+    return path
+
+
+def broken(path: Path) -> Path:
+    files.append(path, SHARD.record() | {"count": 10**9})
+    return path
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda p: write(p, 1), "are both shard 1/3; give one of them"),
+    (plain, "is no shard: it was measured without --perf-shard"),
+    (lambda p: write(plain(p), 2), "holds another run beside shard 2/3; give each a file of its own"),
+    (lambda p: write(write(p, 2), 3), "holds another run beside shard 2/3"),
+    (broken, "not evidence: '1/3' is no shard"),
+    (lambda p: p, "No such file or directory"),
+])
+def test_a_file_that_is_no_shard_of_its_own_is_refused(tmp_path, capsys, make, said):
+    code, whole = merge(tmp_path, write(tmp_path / "1.jsonl", 1), make(tmp_path / "2.jsonl"))
+    assert code == REFUSED
+    assert not whole.exists()
+    line, = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/2.jsonl" in line
+    assert said in line
+
+
+def test_a_shard_that_was_resumed_is_one(tmp_path):
+    path = write(write(tmp_path / "1.jsonl", 1, rows=1), 1)
+    assert merge(tmp_path, path, *(write(tmp_path / f"{index}.jsonl", index) for index in (2, 3)))[0] == OK
+
+
+@pytest.mark.parametrize("name", ["1.jsonl", "all.jsonl.gz"])
+def test_the_output_is_a_file_of_text_and_no_shard(tmp_path, name):
+    path = write(tmp_path / "1.jsonl", 1)
+    before = path.read_bytes()
+    assert main(["merge", str(path), "-o", str(tmp_path / name)]) == REFUSED
+    assert path.read_bytes() == before
+
+
+# pytest
+
+@pytest.fixture
+def committed(monkeypatch):
+    monkeypatch.setattr(machine, "revision", lambda: "c0ffee")
+
+
+def test_pytest_collects_a_shard(project, committed):  # noqa: F811
+    listed = ("--collect-only", "-q", *SMALL)
+    parts = [collected(project.runpytest_inprocess(*listed, f"--perf-shard={index}/2")) for index in (1, 2)]
+    assert parts[0] | parts[1] == collected(project.runpytest_inprocess(*listed))
+    assert not parts[0] & parts[1]
+    assert all(len(part) == 2 for part in parts)
+
+
+def test_a_shard_says_how_it_was_split(project, committed):  # noqa: F811
+    listed = (*SMALL, "--perf-heads=8", "--perf-shard=1/2", "--collect-only")
+    result = project.runpytest_inprocess(*listed)
+    result.stdout.fnmatch_lines(["*2 deselected*", "shard 1/2: 2 of 4 rows, split by number, for no --perf-shard-sec*"])
+    write(project.path / "1.jsonl", 1)
+    again = project.runpytest_inprocess(*listed, "--perf-shard-seconds=1.jsonl")
+    again.stdout.fnmatch_lines(["shard 1/2: 2 of 4 rows, split by the seconds of 1 rows in *1.jsonl, 3 unknown"])
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (SMALL[1:], "--perf-shard: splits benchmarks only; add --benchmark-only"),
+    ((*SMALL, "--perf-shard-seconds=none.jsonl"), "none.jsonl: No such file or directory; give an evidence file"),
+    ((*SMALL, "-k", "n64"), "--perf-shard 1/2: only 1 groups of rows"),
+    ((*SMALL, "test_other.py"), "--perf-shard: the tests named measure no workload; drop it"),
+])
+def test_what_can_not_be_split_is_refused(project, committed, arguments, said):  # noqa: F811
+    project.makepyfile(test_other="def test_other():\n    pass\n")
+    result = project.runpytest_inprocess(*arguments, "--perf-shard=1/2", "--collect-only")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str() + result.stdout.str()
+
+
+@pytest.mark.parametrize("revision", [None, "c0ffee+dirty"])
+def test_only_a_commit_is_split(project, monkeypatch, revision):  # noqa: F811
+    monkeypatch.setattr(machine, "revision", lambda: revision)
+    result = project.runpytest_inprocess(*SMALL, "--perf-shard=1/2", "--collect-only")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "the working tree is no commit of its own" in result.stderr.str()
+
+
+# docs/several-machines.md: its scripts are run, on three groups of two rows.
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)
+
+
+def test_the_workflow_passes_the_checkers(tmp_path):
+    path = tmp_path / ".github" / "workflows" / "shards.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(blocks("yaml")[0], encoding="utf-8")
+    for words in (("check-jsonschema", "--builtin-schema", "vendor.github-workflows"),
+                  ("zizmor", "--offline", "--no-progress", "--no-config")):
+        done = command(*words, str(path))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Gives a committed project whose perf/ measures six small rows, and the environment that its scripts run in."""
+    root = tmp_path / "perf-checkout"
+    (root / "perf").mkdir(parents=True)
+    (root / "perf" / "test_it.py").write_text(TEST)
+    (root / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+    (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\n")
+    (root / ".gitignore").write_text(".perf\n__pycache__\n")
+    git(root, "init", "--quiet")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "first")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, script in {"python": f'exec {sys.executable} -P "$@"', "ssh": f'cd {tmp_path}; shift; exec sh -c "$1"',
+                         "scp": f'exec cp "{tmp_path}/${{1#*:}}" "$2"'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    small = " ".join((*SMALL[1:-2], "--perf-seqlens=16,32,64", "--perf-heads=1"))
+    return root, {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+                  "PERF_PYTHON": "python", "PYTEST_ADDOPTS": small, "OMP_NUM_THREADS": "1",
+                  "RUNNER_TEMP": str(tmp_path)}
+
+
+def shell(script: str, folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(["sh", "-eu", "-c", script], cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_workflow_s_steps_measure_and_merge(checkout, tmp_path):
+    root, environment = checkout
+    jobs = yaml.YAML(typ="safe").load(blocks("yaml")[0])["jobs"]
+    script = {name: next(step["run"] for step in jobs[name]["steps"] if "run" in step) for name in jobs}
+    matrix = jobs["measure"]["strategy"]["matrix"]["shard"]
+    for shard in matrix:
+        known = {"${{ matrix.shard }}": str(shard), "${{ strategy.job-total }}": str(len(matrix))}
+        values = {name: known[value] for name, value in jobs["measure"]["env"].items()}
+        shell(script["measure"], root, environment | values)
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        (tmp_path / f"shard-{shard}").rename(tmp_path / "shards" / f"shard-{shard}")  # as the artifacts do
+    shell(script["merge"], root, environment)
+    assert len(load(tmp_path / "all.jsonl")) == 6
+    for shard in shards(tmp_path / "all.jsonl"):
+        assert (shard.count, shard.revision, len(shard.split)) == (3, git(root, "rev-parse", "HEAD"), 6)
+        assert shard.options == {"device": "cpu", "grid": "quick", "precision": 0.01, "unfit": "keep", "quality": False}
+
+
+@pytest.mark.slow
+def test_the_array_s_script_measures_a_shard_a_task(checkout):
+    root, environment = checkout
+    script = next(block for block in blocks("sh") if "#SBATCH" in block)
+    count, = re.findall(r"^#SBATCH --array=1-(\d+)$", script, re.MULTILINE)
+    for task in range(1, int(count) + 1):
+        shell(script, root, environment | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": count})
+    wrapped, = re.findall(r'--wrap "(.*)"', DOCS)
+    shell(wrapped, root, environment)
+    assert len(load(root / ".perf" / "all.jsonl")) == 6
+
+
+@pytest.mark.slow
+def test_the_loop_over_ssh_measures_a_shard_a_host(checkout, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    shell(next(block for block in blocks("sh") if "ssh" in block), here, checkout[1])
+    assert len(load(here / ".perf" / "all.jsonl")) == 6
