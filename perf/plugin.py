@@ -15,6 +15,7 @@ from perf.run import options
 from perf.system import exit_codes
 from perf.system.tools import first_line
 from perf.workloads.families import family
+from perf.workloads.ids import parse
 from perf.workloads.workload import FIELDS, Workload
 
 if TYPE_CHECKING:
@@ -111,6 +112,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.filterwarnings(warning))
     items[:] = [item for item in items if item not in empty]
     config.hook.pytest_deselected(items=empty)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """Refuses workers of xdist: there pytest-benchmark times nothing, and under --benchmark-skip says no word."""
+    if _benchmark_only(node.config) and any(map(parse, ids)):
+        raise pytest.UsageError("perf: -n times nothing, for pytest-benchmark measures in one process; drop it, or "
+                                "measure a part on each GPU by --perf-shard (docs/several-machines.md)")
 
 
 def _benchmarks(items: Sequence[pytest.Item]) -> list[pytest.Function]:

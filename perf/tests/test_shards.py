@@ -275,7 +275,7 @@ def checkout(tmp_path):
     (root / "perf").mkdir(parents=True)
     (root / "perf" / "test_it.py").write_text(TEST)
     (root / "conftest.py").write_text((ROOT / "conftest.py").read_text())
-    (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\n")
+    (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib --benchmark-skip\n")
     (root / ".gitignore").write_text(".perf\n__pycache__\n")
     git(root, "init", "--quiet")
     git(root, "add", "--all")
@@ -283,10 +283,11 @@ def checkout(tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, script in {"python": f'exec {sys.executable} -P "$@"', "ssh": f'cd {tmp_path}; shift; exec sh -c "$1"',
-                         "scp": f'exec cp "{tmp_path}/${{1#*:}}" "$2"'}.items():
+                         "scp": f'exec cp "{tmp_path}/${{1#*:}}" "$2"',
+                         "nvidia-smi": "echo GPU-one; echo GPU-two"}.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
-    small = " ".join((*SMALL[1:-2], "--perf-seqlens=16,32,64", "--perf-heads=1"))
+    small = " ".join(("-p no:cacheprovider", *SMALL[1:-2], "--perf-seqlens=16,32,64", "--perf-heads=1"))
     return root, {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
                   "PERF_PYTHON": "python", "PYTEST_ADDOPTS": small, "OMP_NUM_THREADS": "1",
                   "RUNNER_TEMP": str(tmp_path)}
@@ -335,3 +336,20 @@ def test_the_loop_over_ssh_measures_a_shard_a_host(checkout, tmp_path):
     here.mkdir()
     shell(next(block for block in blocks("sh") if "ssh" in block), here, checkout[1])
     assert len(load(here / ".perf" / "all.jsonl")) == 6
+
+
+@pytest.mark.slow
+def test_the_loop_over_gpus_measures_a_shard_on_each(checkout):
+    root, environment = checkout
+    shell(next(block for block in blocks("sh") if "nvidia-smi" in block), root, environment)
+    assert len(load(root / ".perf" / "all.jsonl")) == 6
+    assert [shard.name for shard in shards(root / ".perf" / "all.jsonl")] == ["1/2", "2/2"]
+
+
+@pytest.mark.slow
+def test_workers_that_would_time_nothing_are_refused(checkout):
+    root, environment = checkout
+    done = subprocess.run(["python", "-m", "pytest", "perf", "--benchmark-only", "-n", "1"], cwd=root, env=environment,
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: perf: -n times nothing, for pytest-benchmark measures in one process; drop it" in done.stderr
