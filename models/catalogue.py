@@ -3,7 +3,8 @@
 GPT-2: Radford et al. 2019 (12 layers, 124 M), and DistilGPT-2, its 6-layer student (Sanh et al.,
 arXiv 1910.01108). ViT: Dosovitskiy et al., arXiv 2010.11929, with 102 classes (Flowers-102) for L/16.
 TFT: Lim et al., arXiv 1912.09363, of width 160 for hourly electricity: 369 series, 168 hours to forecast 24.
-Each family has a tiny preset for tests. A ViT named -fused is the same model in fewer, larger products.
+Other forecasters (`models.forecasting` names their papers): 36 months to forecast 12, and as long as TFT's hours.
+The first three families have a tiny preset for tests. A ViT named -fused is the same model in fewer, larger products.
 """
 from __future__ import annotations
 
@@ -31,6 +32,12 @@ def _tft(name: str, *, heads: int, head_dim: int, **sizes: Any) -> None:
              module="models.tft")
 
 
+def _forecaster(name: str, *, head_dim: int, layers: int = 2, **sizes: Any) -> None:
+    register(Preset("forecasting", name, 4, 4, head_dim, layers, False, ("forward", "train-step"),
+                    {"backbone": name.rpartition("-")[0], "quantiles": (0.1, 0.5, 0.9), "static": (3,), "known": 3,
+                     "observed": 1, "dropout": 0.0, **sizes}), module="models.forecasting")
+
+
 _gpt2("gpt2-tiny", heads=4, head_dim=16, layers=2, vocabulary=101, positions=64)
 _gpt2("gpt2-docstrings", heads=2, head_dim=64, layers=2, vocabulary=1024, positions=160)
 _gpt2("distilgpt2", heads=12, head_dim=64, layers=6)
@@ -47,3 +54,12 @@ _vit("vit-l16-fused", heads=16, head_dim=64, layers=24, classes=102, fused=True)
 _tft("tft-tiny", heads=4, head_dim=4, context=12, horizon=4, variable=8, static=(5, 3), known=3, observed=2)
 _tft("tft-monthly", heads=2, head_dim=40, context=36, horizon=12, variable=16, static=(3,), known=3)
 _tft("tft-160", heads=4, head_dim=40)
+
+for _rhythm, _sizes, _patches, _decoder, _average in (
+        ("monthly", {"context": 36, "horizon": 12, "head_dim": 16}, {"patch": 6, "stride": 3}, {"start": 18}, 13),
+        ("hourly", {"context": 168, "horizon": 24, "head_dim": 32}, {"patch": 16, "stride": 8}, {"start": 84}, 25)):
+    _forecaster(f"patchtst-{_rhythm}", **_sizes, **_patches)
+    _forecaster(f"patchtsmixer-{_rhythm}", **_sizes, **_patches, self_attn=True)
+    _forecaster(f"informer-{_rhythm}", **_sizes, **_decoder)
+    _forecaster(f"autoformer-{_rhythm}", **_sizes, **_decoder, layers=4, moving_average=_average)
+    _forecaster(f"time-series-transformer-{_rhythm}", **_sizes, **_decoder)

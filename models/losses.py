@@ -35,4 +35,4 @@ def _quantiles(model: Any, inputs: dict[str, Any], target_BN: torch.Tensor, smoo
     return tft.quantile_loss(model(**inputs).float(), target_BN, model.quantiles)
 
 
-LOSSES = {"vit": _classes, "gpt2": _tokens, "tft": _quantiles}
+LOSSES = {"vit": _classes, "gpt2": _tokens, "tft": _quantiles, "forecasting": _quantiles}

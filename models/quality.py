@@ -150,4 +150,5 @@ def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return weights[0].device, weights[0].dtype
 
 
-FAMILIES: dict[str, Callable[..., dict[str, Figure]]] = {"vit": images, "gpt2": summaries, "tft": forecasts}
+FAMILIES: dict[str, Callable[..., dict[str, Figure]]] = {"vit": images, "gpt2": summaries, "tft": forecasts,
+                                                    "forecasting": forecasts}

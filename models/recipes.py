@@ -43,6 +43,7 @@ RECIPES |= dict.fromkeys(("vit-l16", "vit-l16-fused"),  # two minutes of an H100
 FAMILIES = {
     "gpt2": Recipe(steps=400, batch=16, learning_rate=5e-4),
     "tft": Recipe(steps=1000, batch=64, learning_rate=1e-3),
+    "forecasting": RECIPES["tft-monthly"],
     "vit": Recipe(steps=400, batch=128, learning_rate=1.5e-4, warmup=0.15, label_smoothing=0.1, augment=True),
 }
 

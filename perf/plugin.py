@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "workloads(family): parametrise with the workloads of a model family, "
-                                       '"attention" for bare kernels, "other_models" for other packages')
+                                       '"attention" for bare kernels, "other_models" for all others')
     if options.any_value(config):
         settings = _settings(config)  # an impossible option stops the run before anything is collected
         if settings.compares:

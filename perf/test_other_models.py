@@ -1,4 +1,4 @@
-"""Models of families that other installed packages add; `perf.workloads` says which."""
+"""Forecasters of time series, and models of families that other installed packages add; `perf.workloads` says which."""
 from __future__ import annotations
 
 import pytest

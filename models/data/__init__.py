@@ -18,7 +18,8 @@ from typing import Any
 
 from models.registry import Preset, get
 
-MODULES = {"vit": "digits", "gpt2": "docstrings", "tft": "series"}  # family -> module with `split(preset)`
+# family -> module with `split(preset)`
+MODULES = {"vit": "digits", "gpt2": "docstrings", "tft": "series", "forecasting": "series"}
 
 
 def module(preset: str | Preset) -> ModuleType:

@@ -30,6 +30,8 @@ def _layers() -> tuple[type[Any], type[Any]]:
         weight: Any
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.dim() > 3:  # the library scales the rows of 2 or 3 dimensions rightly, and of no more
+                return self(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
             if x.dtype == torch.float16:
                 return super().forward(x)
             # In bf16 and float32 a row and its products may exceed fp16, so it is scaled down and the result up.

@@ -221,6 +221,16 @@ def test_inputs_beyond_65504_stay_finite(method, device):
             assert quantized.distance(after(x).float(), before(x).float()) < 0.15
 
 
+@pytest.mark.parametrize("method", ["bnb-int8", "bnb-nf4", "ao-int8-weight", "ptq-int8"])
+def test_inputs_may_have_four_dimensions(method):
+    """bitsandbytes takes the largest of the second dimension for that of each row."""
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 64))
+    x = torch.randn(2, 64, 3, 64)
+    quantized = quantization.quantize(layer, method, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(quantized(x), quantized(x.flatten(0, 2)).view_as(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("preset", quantized.PRESETS)
 def test_int8_of_bitsandbytes_leaves_the_dtype_of_biases(preset):
     model = quantized.create(preset, "bnb-int8", dtype=torch.bfloat16)

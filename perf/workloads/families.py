@@ -26,6 +26,7 @@ FAMILIES = {
     "gpt2": Family("gpt2", transformer=True, any_length=True, trained="gpt2-docstrings", figure="perplexity"),
     "vit": Family("vit", transformer=True, takes_length=False, items="images", trained="vit-digits", figure="top1"),
     "tft": Family("tft", takes_length=False, items="series", trained="tft-monthly", figure="quantile_loss"),
+    "forecasting": Family("other_models", takes_length=False, items="series"),
 }
 KERNELS = Family("attention")  # bare ones
 OTHER = Family("other_models")  # of other packages
