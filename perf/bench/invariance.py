@@ -185,9 +185,12 @@ class _Examination:
             torch.cuda._sleep(BUSY)
             for x, value in zip(fed, last, strict=True):
                 x.copy_(value)
-            copies = [x.clone() for x in self._call(*fed)]  # in the stream, right behind the call
+            result = self._call(*fed)
+            copies = [x.clone() for x in result]  # in the stream, right behind the call
             torch.cuda.synchronize(self.case.device)
             worst = max(worst, _difference(self.whole, copies))
+            for x in result:  # the next result may get this memory, where it must not find the right one
+                x.untyped_storage().fill_(255)  # NaN in any floating-point dtype
         return worst
 
     def _exact(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,

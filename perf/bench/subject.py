@@ -86,6 +86,7 @@ class Subject:
                  compiles: Callable[[], AbstractContextManager[Compiled]] = compiling,
                  part: Part = lambda name: nullcontext()) -> None:
         self.workload, self.device, self.part = workload, preparer.device, part
+        self.name = f"{workload.variant} ({workload.phase})"
         self.launches: list[dict[str, Any]] = []  # of its device kernels, once it is checked
         self.kernel_seconds: dict[str, float] = {}  # of one call under the profiler, once it is checked
         self.switches = switches.positions()
@@ -134,7 +135,7 @@ class Subject:
                 yield
         except BaseException:
             if moved := switches.moved(self.switches):
-                warnings.warn(f"{self.workload.variant} ({self.workload.phase}) {moved}", stacklevel=3)
+                warnings.warn(f"{self.name} {moved}", stacklevel=3)
             raise
 
     def _count(self) -> int | None:
@@ -169,10 +170,18 @@ class Subject:
             return plan
 
     def sample(self, clock: Clock, plan: Plan, watch: Watch, precision: float) -> tuple[Samples, tuple[State, ...]]:
-        """Times the plan's call until its median is known to `precision`, and looks at the machine meanwhile."""
+        """Times the plan's call until its median is known to `precision`, and looks at the machine meanwhile.
+
+        Raises Wrong where the clock fails since the call moved a switch, such as the stream that it reads.
+        """
         with self._guarded():
             watch.begin()
-            return sample(clock, plan, precision=precision, watch=watch.sample), watch.end()
+            try:
+                return sample(clock, plan, precision=precision, watch=watch.sample), watch.end()
+            except RuntimeError as error:
+                if moved := switches.moved(self.switches):
+                    raise Wrong(f"{self.name} {moved}", self.facts) from error
+                raise
 
     def prove(self, plan: Plan, seconds: float = math.inf, ceilings: Ceilings | None = None) -> None:
         """Holds what the timed call leaves, on inputs that it has not seen, against the rule.
@@ -180,19 +189,18 @@ class Subject:
         Raises Wrong where it does not compute its result each time, where it moved a switch of the whole process, and
         where it took `seconds`, which nothing can by the `ceilings`.
         """
-        name = f"{self.workload.variant} ({self.workload.phase})"
         with self.part("proof"), self._guarded():
             try:
                 assert self.spot is not None, "a proof before a plan"
                 prove(self.prepared, plan, self.spot, self.device, self.like)
             except Caught as caught:
-                raise Wrong(f"{name} {caught}", self.facts) from caught
+                raise Wrong(f"{self.name} {caught}", self.facts) from caught
             finally:
                 moved = switches.moved(self.switches)
         if moved:
-            raise Wrong(f"{name} {moved}", self.facts)
+            raise Wrong(f"{self.name} {moved}", self.facts)
         if ceilings is not None and (sentence := too_fast(seconds, self.workload, ceilings)):
-            raise Wrong(f"{name} {sentence}", self.facts)
+            raise Wrong(f"{self.name} {sentence}", self.facts)
 
 
 def worst(report: Report) -> tuple[float, float]:

@@ -74,11 +74,11 @@ class Trial:
                 "exit_code": self.exit_code, "thresholds": asdict(self.thresholds), "verdict": asdict(self.verdict)}
 
 
-def benchmarks(device: torch.device, *, quick: bool) -> list[Workload]:
-    """Lists the quick grid as far as it can run here; if it has to be quick, only the first of `VARIANTS`."""
+def benchmarks(device: torch.device, *, quick: bool, name: str = "quick") -> list[Workload]:
+    """Lists the grid of that name as far as it can run here; if it has to be quick, only the first of `VARIANTS`."""
     from perf.bench.prepare import Preparer
 
-    chosen = [w for w in grid("quick", device.type) if not quick or (w.bare and w.variant == VARIANTS[0])]
+    chosen = [w for w in grid(name, device.type) if not quick or (w.bare and w.variant == VARIANTS[0])]
     preparer = Preparer(device)
     return [w for w in chosen if preparer.why_not(w) is None]
 

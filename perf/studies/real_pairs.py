@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 import tomllib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,33 +49,39 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=240.0, help="for all of it (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of each series (default: %(default)s)")
-    parser.add_argument("--variants", help="by comma (default: those of the quick grid)")
+    parser.add_argument("--grid", default="quick", help="whose benchmarks are taken (default: %(default)s)")
+    parser.add_argument("--bare", action="store_true", help="attention alone, no models")
+    parser.add_argument("--rows", type=int, help="benchmarks of a series, in turn (default: all of its variant)")
+    parser.add_argument("--variants", help="by comma (default: those of the grid)")
     given = parser.parse_args(arguments)
     if given.what == "replay":
         print("\n".join(replayed([json.loads(line) for line in given.file.read_text().splitlines()])))
         return
     device = device_of(given.device)
-    chosen = [w for w in benchmarks(device, quick=False)
-              if not given.variants or w.variant in given.variants.split(",")]
+    chosen = [w for w in benchmarks(device, quick=False, name=given.grid)
+              if (w.bare or not given.bare) and (not given.variants or w.variant in given.variants.split(","))]
     if given.what == "seconds":
         costs(given.file, chosen, str(device), given.pairs)
     else:
-        record(given.file, chosen, str(device), given.pairs, given.seconds)
+        record(given.file, chosen, str(device), given.pairs, given.seconds, given.rows)
 
 
-def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, seconds: float) -> None:
+def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, seconds: float,
+           rows: int | None) -> None:
     """Takes series after series until the seconds are over, and says a line of each."""
     end = time.monotonic() + seconds
-    variants = {w.variant: [each for each in workloads if each.variant == w.variant] for w in workloads}
+    variants = {w.variant: deque(each for each in workloads if each.variant == w.variant) for w in workloads}
     numbers = itertools.count()
     with file.open("w", encoding="utf-8") as out:
         out.write(json.dumps({"machine": machine.fingerprint(), "id": machine.identity(), "device": device,
                               "kind": live.kind(device), "revision": machine.revision(), "time": time.time()}) + "\n")
         out.flush()
-        for planted, together in itertools.product(itertools.cycle(PLANTED), variants.values()):
+        for planted, able in ((each, able) for each in itertools.cycle(PLANTED) for able in variants.values()):
             if time.monotonic() > end:
                 return
             number, began = next(numbers), time.monotonic()
+            together = list(able)[:rows]
+            able.rotate(-len(together))
             for line in series(together, device, planted, pairs, end):
                 out.write(json.dumps({"series": number, **line}) + "\n")
                 print(f"{planted:5.0%} {len(line['ratios'])} pairs  {line['benchmark']}", flush=True)
@@ -110,6 +116,8 @@ def series(workloads: Sequence[Workload], device: str, planted: float, pairs: in
     """Yields a line for each workload of one variant."""
     tree = Side(ROOT, "the working tree")
     cases = [Case(Thresholds(), workload=w) for w in workloads]
+    for case in cases:
+        case.checked = True  # both sides are the same tree, and their times are all that is wanted
     with injected(f"slow:{planted:.4g}" if planted else None):
         for turn in range(pairs):
             if turn and time.monotonic() > end:
