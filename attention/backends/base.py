@@ -66,6 +66,11 @@ _MIX = {"cpu": (PRODUCT["cpu"], r"^aten::(_fft_\w+|sum|mean|cumsum)$"),
 PLAIN = {device: Kernels(mix, mix, never=(FUSED[device],)) for device, mix in _MIX.items()}
 
 
+def wants_gradients(*tensors: torch.Tensor) -> bool:
+    """Tells whether a backward pass may follow."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 class Unsupported(ValueError):
     """A backend raises this for a call that its compiler finds no kernel for, which shows only at the call."""
 

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from attention import masks
-from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels, Unsupported
-from attention.backends.sinks import wants_gradients
+from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels, Unsupported, wants_gradients
 
 KERNELS = {"cuda": Kernels((r"cudnn\w*_sdpa\w*fprop",), (r"cudnn\w*_sdpa\w*bprop",),
                            never=(PRODUCT["cuda"], SOFTMAX["cuda"]))}

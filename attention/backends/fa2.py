@@ -10,7 +10,6 @@ import torch
 from attention import masks
 from attention.backends.base import PRODUCT, SOFTMAX, Case, Kernels
 from attention.backends.flash_package import FlashPackage, packed_in, pages
-from attention.backends.sinks import wants_gradients, with_sinks
 
 # PyTorch has a copy of these kernels in the namespace pytorch_flash.
 KERNELS = {"cuda": Kernels((r"(?<!pytorch_)flash::flash_fwd",), (r"(?<!pytorch_)flash::flash_bwd",),
@@ -31,34 +30,27 @@ class FlashAttention2(FlashPackage):
 
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, bias: Callable | None = None,
-           key_mask: None = None, softcap: float | None = None, sinks_H: torch.Tensor | None = None,
-           deterministic: bool = False) -> torch.Tensor:
+           key_mask: None = None, softcap: float | None = None, deterministic: bool = False) -> torch.Tensor:
     """Calls flash_attn_func or, for packed sequences, flash_attn_varlen_func -> (B, H, N, D).
 
     The only `visible` it takes is that of packed sequences, which has `lengths`; the only `bias` is ALiBi's, which has
-    `slopes_H`. Raises ValueError for others, and for sinks with gradients.
+    `slopes_H`. Raises ValueError for others.
     """
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 
     if bias is not None and not hasattr(bias, "slopes_H"):
         raise ValueError("flash-attn takes no bias but ALiBi's")
-    if sinks_H is not None and wants_gradients(q_BHND, k_BGMD, v_BGMD, sinks_H):
-        raise ValueError("flash-attn gives its log-sum-exp no gradient, which sinks need; use flex or eager")
     sides = tuple(-1 if side is None else side for side in (band.left, band.right))
     arguments: dict[str, Any] = {"softmax_scale": scale, "causal": band.causal, "softcap": softcap or 0.0,
                                  "window_size": (-1, -1) if band.causal else sides, "deterministic": deterministic,
-                                 "alibi_slopes": getattr(bias, "slopes_H", None),
-                                 "return_attn_probs": sinks_H is not None}
+                                 "alibi_slopes": getattr(bias, "slopes_H", None)}
     q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
     if visible is None:
         result = flash_attn_func(q, k, v, **arguments)
     else:
         arguments |= packed_in(visible, len(q))
         result = flash_attn_varlen_func(*(x.flatten(0, 1) for x in (q, k, v)), **arguments)
-    if sinks_H is None:
-        return result.view(*q.shape[:3], -1).transpose(1, 2)
-    out, lse, _ = result
-    return with_sinks(out.view(*q.shape[:3], -1).transpose(1, 2), lse, sinks_H)
+    return result.view(*q.shape[:3], -1).transpose(1, 2)
 
 
 class KVCache(FlashAttention2):

@@ -20,7 +20,6 @@ from attention import masks
 from attention.backends.base import Case, Kernels
 from attention.backends.cudnn import settle_runtime
 from attention.backends.flash_package import FlashPackage, packed_in, pages
-from attention.backends.sinks import wants_gradients, with_sinks
 
 KERNELS = {"cuda": Kernels(("flash::FlashAttnFwdSm",), ("flash::FlashAttnBwdSm",))}
 
@@ -72,26 +71,22 @@ def operators() -> Any:
 
 def attend(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
            band: masks.Band = masks.FULL, visible: masks.Visible | None = None, key_mask: None = None,
-           softcap: float | None = None, sinks_H: torch.Tensor | None = None,
-           deterministic: bool = False) -> torch.Tensor:
+           softcap: float | None = None, deterministic: bool = False) -> torch.Tensor:
     """Calls the operators, also on packed sequences, the only `visible` it takes -> (B, H, N, D).
 
-    Raises ValueError for another `visible` and for sinks with gradients.
+    Raises ValueError for another `visible`.
     """
-    if sinks_H is not None and wants_gradients(q_BHND, k_BGMD, v_BGMD, sinks_H):
-        raise ValueError("FlashAttention-3 gives its log-sum-exp no gradient, which sinks need; use flex or eager")
     q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
     left, right = (-1 if side is None else side for side in (band.left, band.right))
     arguments: dict[str, Any] = {"softmax_scale": scale, "is_causal": band.causal, "softcap": softcap or 0.0,
                                  "window_size_left": left, "window_size_right": -1 if band.causal else right}
     if visible is None:
-        out, lse = _Attention.apply(q, k, v, arguments, deterministic)
+        out = _Attention.apply(q, k, v, arguments, deterministic)
     else:
         arguments |= packed_in(visible, len(q))
-        out, lse = _Attention.apply(*(x.flatten(0, 1) for x in (q, k, v)), arguments, deterministic)
+        out = _Attention.apply(*(x.flatten(0, 1) for x in (q, k, v)), arguments, deterministic)
         out = out.view(*q.shape[:3], -1)
-    out = out.transpose(1, 2)
-    return out if sinks_H is None else with_sinks(out, lse, sinks_H)
+    return out.transpose(1, 2)
 
 
 class _Attention(torch.autograd.Function):
@@ -99,16 +94,15 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, arguments: dict[str, Any],
-                deterministic: bool) -> tuple[torch.Tensor, torch.Tensor]:
+                deterministic: bool) -> torch.Tensor:
         q, k, v = (_rows(x) for x in (q, k, v))
         out, lse, *_ = operators().fwd(q, k, v, **arguments, num_splits=1)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.arguments = {**arguments, "deterministic": deterministic}
-        ctx.mark_non_differentiable(lse)
-        return out, lse
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad_out: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         operators().bwd(_rows(grad_out), q, k, v, out, lse, dq=dq, dk=dk, dv=dv, **ctx.arguments)

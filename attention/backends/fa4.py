@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from attention import masks
-from attention.backends.base import Case, Kernels
+from attention.backends.base import Case, Kernels, wants_gradients
 from attention.backends.flash_package import FlashPackage, packed_in
 from attention.backends.near import SIZE, select
-from attention.backends.sinks import wants_gradients
 
 KERNELS = {"cuda": Kernels(("FlashAttentionForwardSm",), ("FlashAttentionBackwardSm",))}
 BACKWARD = (64, 128)  # head dims

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch.nn.functional import pad
 
 from attention import masks
 from attention.backends import near
-from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels
+from attention.backends.base import PRODUCT, SOFTMAX, Backend, Case, Kernels, wants_gradients
 from attention.backends.compiling import compiled, no_compiler, refusals
-from attention.backends.sinks import with_sinks
+from attention.backends.sinks import SinksGradient
 
 # On the CPU there is no backward pass, and the profiler names the compiled graph, not the C++ kernel in it.
 KERNELS = {"cpu": Kernels(("^CompiledFxGraph$",), (), never=(PRODUCT["cpu"], SOFTMAX["cpu"])),
@@ -72,9 +73,11 @@ class Attend:
             dynamic = False if self.static or device.type == "cpu" else None
             self.kernel = compiled(flex_attention, dynamic=dynamic)
             self.near = near.select if device.type == "cpu" else compiled(near.select, dynamic=dynamic)
-        key = (n, m, band, visible, bias, softcap, device)
+        if sinks_H is not None:  # a sink is one more key without a value
+            k_BGMD, v_BGMD = (pad(x, (0, 0, 0, 1)) for x in (k_BGMD, v_BGMD))
+        key = (n, m, band, visible, bias, softcap, sinks_H is None, device)
         if key_mask is not None or key != self.key:
-            self._express(q_BHND, m, band, visible, bias, key_mask, softcap, skips)
+            self._express(q_BHND, m, band, visible, bias, key_mask, softcap, skips, sinks_H is not None)
             self.key = None if key_mask is not None else key
         arguments: dict[str, Any] = {**self.options, "scale": scale, "enable_gqa": q_BHND.shape[1] != k_BGMD.shape[1]}
         with refusals("flex", q_BHND, k_BGMD):
@@ -84,26 +87,31 @@ class Attend:
                 arguments["block_mask"] = _block_mask(n, m, blocks, self.mask_mod)
             if sinks_H is None:
                 return self.kernel(q_BHND, k_BGMD, v_BGMD, **arguments)
+            arguments["score_mod"] = _sink_mod(m, sinks_H.detach())
+            if not wants_gradients(sinks_H):
+                return self.kernel(q_BHND, k_BGMD, v_BGMD, **arguments)
             out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, return_aux=_sums(), **arguments)
-            return with_sinks(out, aux.lse, sinks_H)
+            return SinksGradient.apply(out, aux.lse.detach(), sinks_H)
 
     def _express(self, q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None, bias: Any,
-                 key_mask: torch.Tensor | None, softcap: float | None, skips: bool) -> None:
+                 key_mask: torch.Tensor | None, softcap: float | None, skips: bool, sink: bool) -> None:
         """Writes masks, bias and soft cap as FlexAttention's mask_mod, block_mask and score_mod.
 
-        With `skips` the block_mask is made at each call instead.
+        With `skips` the block_mask is made at each call instead. With `sink` every query sees key m as well.
         """
         from torch.nn.attention.flex_attention import create_block_mask
 
         heads, n = q.shape[1:3]
         position = _positions(n, m, None if self.static else q.device)
         self.mask_mod = _mask_mod(position, masks.FULL if band.causal and n == 1 else band, visible, key_mask)
+        if sink:
+            self.mask_mod = _and_sink(self.mask_mod, m)
         self.options = {}
         if self.mask_mod is not None and not skips:
             batch = None if key_mask is None else key_mask.shape[0]
             by_head = visible is not None and getattr(visible, "by_head", True)
-            self.options["block_mask"] = create_block_mask(self.mask_mod, batch, heads if by_head else None, n, m,
-                                                           device=q.device)
+            self.options["block_mask"] = create_block_mask(self.mask_mod, batch, heads if by_head else None, n,
+                                                           m + sink, device=q.device)
         if softcap is not None or bias is not None:
             self.options["score_mod"] = _score_mod(position, bias, softcap)
         kernel = getattr(bias, "kernel_options", {}) if q.is_cuda and q.itemsize == 2 else {}
@@ -156,6 +164,17 @@ def _score_mod(position: Position, bias: Callable | None, softcap: float | None)
     return score_mod
 
 
+def _and_sink(mask_mod: Callable | None, m: int) -> Callable | None:
+    return mask_mod and (lambda b, h, i, j: (j == m) | mask_mod(b, h, i, j.clamp(max=m - 1)))
+
+
+def _sink_mod(m: int, sinks_H: torch.Tensor) -> Callable:
+    """Puts the logits in place of the last key's scores. No gradient flows to them: it would be one sum over all scores
+    of a head, by atomic additions."""
+    last = torch.tensor(m, device=sinks_H.device)
+    return lambda score, b, h, i, j: torch.where(j == last, sinks_H[h].to(score.dtype), score)
+
+
 def _all_keys(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
     """Hides no key, in a way that a compiler can't remove: without a mask FlashAttention-4 would take all blocks."""
     return j >= 0
@@ -174,14 +193,4 @@ def _sums() -> Any:
     return AuxRequest(lse=True)
 
 
-class FlexSums(Flex):
-    """This backend also needs the log-sum-exp of FlexAttention, which it has on a GPU only."""
-
-    def refuses(self, case: Case) -> str | None:
-        if case.device == "cpu":
-            return "compiled FlexAttention gives no log-sum-exp on the CPU, and sinks need it"
-        return super().refuses(case)
-
-
 flex = Flex()
-flex_sums = FlexSums()

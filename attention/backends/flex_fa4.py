@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from attention.backends import fa4, flex
-from attention.backends.base import Case
-from attention.backends.sinks import wants_gradients
+from attention.backends.base import Case, wants_gradients
 
 
 class FlexFA4(flex.Flex):

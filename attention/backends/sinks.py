@@ -1,18 +1,26 @@
-"""Adds attention sinks behind a kernel that has none, but returns the log-sum-exp of each row's scores."""
+"""The gradient of attention sinks, for a kernel that gives them none."""
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 
-def with_sinks(out_BHND: torch.Tensor, lse_BHN: torch.Tensor, sinks_H: torch.Tensor) -> torch.Tensor:
-    """Scales each row by the share e^lse / (e^lse + e^sink) that its keys keep beside the sink -> (B, H, N, D).
+class SinksGradient(torch.autograd.Function):
+    """Passes an output on that was computed with sinks, and gives the sinks their gradient.
 
-    A sink is a logit of a head that joins each row's softmax without a value of its own.
+    A sink takes the share p = e^(sink - lse) of each row, lse being the log-sum-exp of its scores and the sink. It has
+    no value, so that its logit's gradient is the sum over rows of -p <dO, O>.
     """
-    share = torch.sigmoid(lse_BHN - sinks_H.to(lse_BHN.dtype)[:, None])  # rounded to bf16, it would tilt whole rows
-    return (out_BHND * share.unsqueeze(-1)).to(out_BHND.dtype)
 
+    @staticmethod
+    def forward(ctx: Any, out_BHND: torch.Tensor, lse_BHN: torch.Tensor, sinks_H: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(out_BHND, lse_BHN, sinks_H)
+        return out_BHND.view_as(out_BHND)
 
-def wants_gradients(*tensors: torch.Tensor) -> bool:
-    """Tells whether a backward pass may follow."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    @staticmethod
+    def backward(ctx: Any, grad_BHND: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
+        out, lse, sinks_H = ctx.saved_tensors
+        share = (sinks_H.to(lse.dtype)[:, None] - lse).exp()
+        along = (grad_BHND.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
+        return grad_BHND, None, -(share * along).sum((0, 2)).to(sinks_H.dtype)

@@ -137,7 +137,7 @@ def test_flex_makes_one_block_mask_for_all_heads_that_see_the_same(visible: mask
     """One mask for each head took 64 GiB for 32 heads of 16384 tokens."""
     q = torch.zeros(2, 3, 8, 16)
     attend = flex.Attend()
-    attend._express(q, 8, masks.CAUSAL, visible, None, None, None, skips=False)
+    attend._express(q, 8, masks.CAUSAL, visible, None, None, None, skips=False, sink=False)
     blocks = attend.options["block_mask"]
     assert blocks.shape == (1, 1, 8, 8)
 

@@ -62,9 +62,10 @@ CALLS = {
     "varlen": Call("varlen"),
     "varlen causal": Call("varlen", causal=True, options={"lengths": (5, 1, 18)}),
     "document": Call("document", causal=True, options={"length": 7}),
+    "sinks": Call("sinks"),
+    "sinks causal": Call("sinks", causal=True, n=30),
     "document batch": Call("document", causal=True, kv_heads=4, options={"length": 8}),
 }
-SINKS = {"sinks": Call("sinks"), "sinks causal": Call("sinks", causal=True, n=30)}
 DECODE = {"decode": Call("decode", n=1, m=300), "decode few": Call("decode", n=5, m=512, causal=True)}
 
 
@@ -79,18 +80,6 @@ def test_the_packages_get_the_function(call: str, backend: str, packages: Packag
     properties.is_right(CALLS[call], CALLS[call].build(backend), CPU, grad=True)
     assert packages.calls or packages.kernels.calls
     assert {name.split()[0] for name, _ in packages.calls} <= {backend}
-
-
-@pytest.mark.parametrize(("call", "backend"), variants(SINKS, "fa2", "fa3", "fa4"))
-def test_sinks_take_their_share(call: str, backend: str, packages: Packages) -> None:
-    """fa4 has sinks of its own, with gradients; the others get them from the log-sum-exp, which has none."""
-    properties.is_right(SINKS[call], SINKS[call].build(backend).requires_grad_(backend == "fa4"), CPU,
-                        grad=backend == "fa4")
-    reason = SINKS[call].why_not(backend, CPU, grad=True)
-    assert (reason is None) == (backend == "fa4")
-    if reason:
-        assert reason.startswith(f"sinks:{backend}: ")
-        assert "no gradient" in reason
 
 
 @pytest.mark.parametrize(("call", "backend"), variants(DECODE, "fa2", "fa2-paged", "fa3", "fa3-paged"))

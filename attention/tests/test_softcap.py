@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import attention
+from attention.backends.sinks import SinksGradient
 from attention.testing import check, inputs
 from attention.tests.test_oracles import wave
 
@@ -95,9 +96,33 @@ def test_sinks_start_near_zero_and_the_same_every_time() -> None:
     assert sinks.requires_grad
 
 
-def test_flex_on_the_cpu_says_what_sinks_lack() -> None:
-    assert attention.why_not("sinks:flex") == (
-        "sinks:flex: compiled FlexAttention gives no log-sum-exp on the CPU, and sinks need it")
+def test_the_gradient_beside_a_kernel_is_the_derivative() -> None:
+    score, v = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    sinks = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    grad_out = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    scores = torch.cat([score, sinks[:, None, None].expand(2, 3, 4, 1)], -1)
+    out = scores.softmax(-1)[..., :5] @ v
+    [exact] = torch.autograd.grad(out, sinks, grad_out, retain_graph=True)
+    passed = SinksGradient.apply(out.detach(), scores.logsumexp(-1).detach(), sinks)
+    assert torch.equal(passed, out)
+    torch.testing.assert_close(torch.autograd.grad(passed, sinks, grad_out)[0], exact)
+
+
+def test_a_small_sink_is_lost_behind_a_rounded_output() -> None:
+    """flash-attn 2 and 3 return an output and a log-sum-exp; sinks can't be added behind them."""
+    q, k, v = inputs(batch=1, heads=2, n=512, head_dim=16, dtype=torch.bfloat16)
+    module = attention.create("sinks:eager", heads=2, head_dim=16, causal=True, dtype=torch.bfloat16)
+
+    def behind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
+        scores = (q.float() @ k.float().mT / 4).masked_fill(~torch.ones(512, 512, dtype=torch.bool).tril(), -math.inf)
+        share = (scores.logsumexp(-1) - options["sinks_H"].float()[:, None]).sigmoid()
+        return ((scores.softmax(-1) @ v.float()).to(q.dtype) * share.unsqueeze(-1)).to(q.dtype)
+
+    assert check(module, q, k, v).ok
+    module._attend = behind
+    report = check(module, q, k, v)
+    assert not report.ok
+    assert "slope" in report.message
 
 
 @pytest.mark.parametrize("cap", [0, -1.0, True, "50", float("inf"), float("nan")])
