@@ -6,10 +6,12 @@
 
 Both are alive all the time and only one of them works. The turns go A B B A A B B A ..., each of some rounds, so that
 a machine that drifts slows both alike. A turn stands for its median, and the pair for the median of what neighbours
-say: a disturbance that hits a few turns changes nothing. On the CPU both are held to the same core.
+say: a disturbance that hits a few turns changes nothing. Both are held to the same core: on another one, perhaps of
+another socket, the same Python launches the same kernels in 6 ms or in 9 (perf/records/h200-2026-11-30).
 """
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -117,8 +119,7 @@ class Pair:
         """
         self.times = Times()
         order = (self.head, self.base) if self.head_first else (self.base, self.head)
-        core = choose_core() if self.device == "cpu" else None
-        seconds, host = _plan(order, core)
+        seconds, host = _plan(order, choose_core() if self.device == "cpu" else self._core)
         company = Company((self.base.pid, self.head.pid))
         of_turn, turns = schedule(seconds, rounds, SECONDS[self.device.partition(":")[0]])
         ratios = []
@@ -139,6 +140,11 @@ class Pair:
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
         return statistics.median(ratios)
+
+    @functools.cached_property
+    def _core(self) -> int | None:
+        """Chooses a core that was idle when the pair began; on a GPU's machine one stays so, and to look takes time."""
+        return choose_core()
 
     def _host_log_ratio(self, order: Sequence[Process], limit: float) -> float:
         """Takes turns at launching the call, as at running it."""

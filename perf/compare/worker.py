@@ -20,7 +20,7 @@ forked there (perf/compare/nursery.py). A request is a line of JSON on stdin, it
 
 A plan and rounds may be "missing" too, where there is no memory for both sides at once, or "failed".
 
-What libraries print goes to stderr. On the CPU there is one thread, which the plan may hold to one core.
+What libraries print goes to stderr. The plan may hold the thread that works to one core.
 """
 from __future__ import annotations
 
