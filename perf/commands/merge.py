@@ -78,8 +78,8 @@ def check(parts: Sequence[Part]) -> None:
     first, paths = parts[0], dict[int, Path]()
     for one in parts:
         for what, here, there in _differences(one.shard, first.shard):
-            raise ValueError(f"{one.path} and {first.path} don't belong together: the {what} is {here} and {there}; "
-                             "measure one again as the other was")
+            raise ValueError(f"{one.path} and {first.path} don't belong together: the {what} is {here!r} and "
+                             f"{there!r}; measure one again as the other was")
         if other := paths.get(one.shard.index):
             raise ValueError(f"{one.path} and {other} are both shard {one.shard.name}; give one of them")
         paths[one.shard.index] = one.path
@@ -90,7 +90,7 @@ def _differences(here: Shard, there: Shard) -> Iterator[tuple[str, Any, Any]]:
     for name, what in ALIKE.items():
         if getattr(here, name) != getattr(there, name):
             yield what, getattr(here, name), getattr(there, name)
-    for what, one, other in (("option {}", here.options, there.options), ("shard of {}", here.split, there.split)):
+    for what, one, other in (("option {!r}", here.options, there.options), ("shard of {!r}", here.split, there.split)):
         for name in {**other, **one}:
             if one.get(name) != other.get(name):
                 yield what.format(name), one.get(name), other.get(name)

@@ -204,7 +204,7 @@ def _against(config: pytest.Config) -> dict[str, Any]:
 def _shard(config: pytest.Config) -> dict[str, Any]:
     text, seconds = value(config, "shard"), _file(config, "shard_seconds", None)
     if text is None:
-        if seconds:
+        if config.getoption("perf_shard_seconds"):  # the ini file's is for when the run is split
             raise pytest.UsageError("--perf-shard-seconds: says how --perf-shard splits; give it i/n, such as 1/3")
         return {}
     numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in text.split("/")]

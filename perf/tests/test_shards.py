@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,15 +20,18 @@ from attention import fastest
 from perf.__main__ import main
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Shard, Writer, load, machines, row_seconds, shards
+from perf.run.progress import Progress
 from perf.run.shard import groups, split
 from perf.system import files
 from perf.system.exit_codes import FAILED, OK, REFUSED
+from perf.tests import test_options
 from perf.tests.repositories import git
-from perf.tests.test_options import ROOT, SMALL, TEST, collected, project  # noqa: F401
+from perf.tests.test_options import ROOT, SMALL, TEST, collected
 from perf.tests.test_workflows import command, yaml
 from perf.workloads.workload import Workload
 
 pytest_plugins = "pytester"
+project = test_options.project
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 MODEL = replace(CELL, model="gpt2")
 BACKENDS = ("eager", "sdpa", "tiled", "flex")
@@ -152,11 +157,11 @@ def test_what_is_missing_is_said_and_the_rest_is_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"revision": "beef"}, "the commit is beef and c0ffee"),
-    ({"machine": "0123"}, f"the machine is 0123 and {machine.identity()}"),
-    ({"options": {"device": "cpu", "precision": 0.1}}, "the option precision is 0.1 and 0.01"),
-    ({"split": SPLIT | {"another": 3}}, "the shard of another is 3 and None"),
-    ({"split": SPLIT | {ROWS[0].id: 3}}, f"the shard of {ROWS[0].id} is 3 and 1"),
+    ({"revision": "beef"}, "the commit is 'beef' and 'c0ffee'"),
+    ({"machine": "0123"}, f"the machine is '0123' and '{machine.identity()}'"),
+    ({"options": {"device": "cpu", "precision": 0.1}}, "the option 'precision' is 0.1 and 0.01"),
+    ({"split": SPLIT | {"another": 3}}, "the shard of 'another' is 3 and None"),
+    ({"split": SPLIT | {ROWS[0].id: 3}}, f"the shard of '{ROWS[0].id}' is 3 and 1"),
     ({"count": 4, "split": SPLIT | {"another": 4}}, "the number of shards is 4 and 3"),
 ])
 def test_what_does_not_belong_together_is_refused(tmp_path, capsys, changes, said):
@@ -214,7 +219,7 @@ def committed(monkeypatch):
     monkeypatch.setattr(machine, "revision", lambda: "c0ffee")
 
 
-def test_pytest_collects_a_shard(project, committed):  # noqa: F811
+def test_pytest_collects_a_shard(project, committed):
     listed = ("--collect-only", "-q", *SMALL)
     parts = [collected(project.runpytest_inprocess(*listed, f"--perf-shard={index}/2")) for index in (1, 2)]
     assert parts[0] | parts[1] == collected(project.runpytest_inprocess(*listed))
@@ -222,7 +227,24 @@ def test_pytest_collects_a_shard(project, committed):  # noqa: F811
     assert all(len(part) == 2 for part in parts)
 
 
-def test_a_shard_says_how_it_was_split(project, committed):  # noqa: F811
+def test_progress_counts_the_rows_that_are_left():
+    anything: Any = None
+    progress = Progress(anything, {"it[one]", "it[two]"})
+    session: Any = SimpleNamespace(items=[SimpleNamespace(nodeid=name) for name in ("it[two]", "other")])
+    progress.pytest_collection_finish(session)
+    assert progress.measured == {"it[two]"}
+
+
+def test_the_ini_file_s_seconds_are_for_runs_that_are_split(project, committed):
+    write(project.path / "1.jsonl", 1)
+    project.makeini("[pytest]\nperf_shard_seconds = 1.jsonl\n")
+    listed = (*SMALL, "--perf-heads=8", "--collect-only")
+    assert project.runpytest_inprocess(*listed).ret == 0
+    split = project.runpytest_inprocess(*listed, "--perf-shard=1/2")
+    split.stdout.fnmatch_lines(["*split by the seconds of 1 rows*"])
+
+
+def test_a_shard_says_how_it_was_split(project, committed):
     listed = (*SMALL, "--perf-heads=8", "--perf-shard=1/2", "--collect-only")
     result = project.runpytest_inprocess(*listed)
     result.stdout.fnmatch_lines(["*2 deselected*", "shard 1/2: 2 of 4 rows, split by number, for no --perf-shard-sec*"])
@@ -237,7 +259,7 @@ def test_a_shard_says_how_it_was_split(project, committed):  # noqa: F811
     ((*SMALL, "-k", "n64"), "--perf-shard 1/2: only 1 groups of rows"),
     ((*SMALL, "test_other.py"), "--perf-shard: the tests named measure no workload; drop it"),
 ])
-def test_what_can_not_be_split_is_refused(project, committed, arguments, said):  # noqa: F811
+def test_what_can_not_be_split_is_refused(project, committed, arguments, said):
     project.makepyfile(test_other="def test_other():\n    pass\n")
     result = project.runpytest_inprocess(*arguments, "--perf-shard=1/2", "--collect-only")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -245,7 +267,7 @@ def test_what_can_not_be_split_is_refused(project, committed, arguments, said): 
 
 
 @pytest.mark.parametrize("revision", [None, "c0ffee+dirty"])
-def test_only_a_commit_is_split(project, monkeypatch, revision):  # noqa: F811
+def test_only_a_commit_is_split(project, monkeypatch, revision):
     monkeypatch.setattr(machine, "revision", lambda: revision)
     result = project.runpytest_inprocess(*SMALL, "--perf-shard=1/2", "--collect-only")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
