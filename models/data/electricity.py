@@ -36,6 +36,8 @@ def read(path: str | Path, clients: int | None = None) -> tuple[Series, ...]:
         table = pandas.read_csv(path, sep=";", decimal=",", header=0, index_col=0, parse_dates=True, date_format=FORMAT,
                                 dtype=dict.fromkeys(all_names, np.float64))[names]
         clean = isinstance(table.index, pandas.DatetimeIndex) and bool(np.isfinite(table.to_numpy()).all())
+    except KeyError:
+        raise wrong(path, "client names that differ, without quotes within", f"{len(all_names)} names", 1) from None
     except (ValueError, UnicodeDecodeError):  # pandas does not name the line
         clean = False
     if not clean:

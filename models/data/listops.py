@@ -36,18 +36,21 @@ def expression(draw: random.Random, depth: int = DEPTH) -> list[str]:
 
 
 def value(tokens: Sequence[str]) -> int:
-    """Computes the digit that the tokens of one list come to."""
+    """Computes the digit that the tokens of one list come to. Raises ValueError for what is no such list."""
     open_lists: list[tuple[str, list[int]]] = [("", [])]
     for token in tokens:
         if token in OPERATORS:
             open_lists.append((token, []))
             continue
-        if token == END:
+        if token == END and len(open_lists) > 1 and open_lists[-1][1]:
             operator, digits = open_lists.pop()
-            digit = OPERATORS[operator](digits)
+            open_lists[-1][1].append(OPERATORS[operator](digits))
+        elif token in NUMBERS and token.isdigit():
+            open_lists[-1][1].append(int(token))
         else:
-            digit = int(token)
-        open_lists[-1][1].append(digit)
+            raise ValueError(f"{token!r} has no place in a list, or not there")
+    if len(open_lists) != 1 or len(open_lists[0][1]) != 1:
+        raise ValueError(f"{len(tokens)} tokens are not one whole list")
     return open_lists[0][1][0]
 
 

@@ -45,7 +45,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:  # bad UTF-8 too
+            except (ValueError, RecursionError) as error:  # bad UTF-8 too
                 raise wrong(path, "one JSON object", f"{line[:40]!r} ({error})", number) from error
             if not isinstance(row, dict):
                 raise wrong(path, "one JSON object", row, number)

@@ -107,7 +107,7 @@ def _wrong(trial: Trial, early: Any, right: Any) -> str | None:
         return None
     spoilt = max((_share_of_nan(x) for x in tensors(early) if x.is_floating_point()), default=0.0)
     if spoilt:
-        return f"left {max(spoilt, 1e-4):.2%} of its result as it was before, when its inputs were new"
+        return f"left {max(spoilt, 1e-4):.2%} of its result NaN, or as it was before, when its inputs were new"
     try:
         report = trial.judge(early)
     except ValueError as error:  # of a result of another shape

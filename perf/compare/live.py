@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import functools
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +38,7 @@ BENCHMARK = 12.0  # and for each of its benchmarks
 
 def settings(w: Workload, kind: str, among: int = 1) -> Thresholds:
     """Reads what counts as a change of a benchmark on this kind of machine, one of `among` compared together."""
-    return thresholds(w.id, tomllib.loads(FILE.read_text(encoding="utf-8")), kind).among(among)
+    return thresholds(w.id, files.from_toml(FILE.read_text(encoding="utf-8")), kind).among(among)
 
 
 def budget(device_type: str, count: int) -> float:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from perf.compare.row import WORDS, Row
+from perf.measure.evidence import YEAR_10000
 from perf.system import files
 from perf.system.tools import first_line
 
 SCHEMA = 1
 OUTCOMES = ("ok", "failed", "skipped")
-YEAR_10000 = 253402300800  # in seconds since 1970: no date can be told from then on
 NUMBER, TEXT, COUNT = (int, float), (str,), (int,)
 
 
@@ -156,7 +156,7 @@ class Comparison:
     def from_json(cls, text: str) -> Self:
         """Raises ValueError, in one line, for what is no record of this schema."""
         try:
-            record = json.loads(text)
+            record = files.from_json(text)
             if record["schema"] != SCHEMA:
                 raise ValueError(f"schema {record['schema']!r}, this version reads {SCHEMA}")
             findings = tuple(Finding(**one | {"samples": _pairs(one.get("samples", ()))})
@@ -169,7 +169,7 @@ class Comparison:
             return cls(**record | nested)
         except KeyError as error:
             raise ValueError(f"{error} is missing") from None
-        except (AttributeError, TypeError, RecursionError) as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(first_line(error)) from None
 
     def save(self, path: Path) -> None:

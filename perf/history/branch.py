@@ -94,7 +94,7 @@ def _work_tree(root: Path, commit: str | None) -> Iterator[Path]:
         tree.mkdir()
         if commit:
             _git(root, "read-tree", commit, index=tree)
-            _git(root, "checkout-index", "--all", f"--prefix={tree}{os.sep}", index=tree)
+            _git(root, "-c", "core.symlinks=false", "checkout-index", "--all", f"--prefix={tree}{os.sep}", index=tree)
         yield tree
 
 

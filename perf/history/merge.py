@@ -21,7 +21,8 @@ from filelock import FileLock
 from perf.history.results import save, save_benchmarks, save_json, widen
 from perf.system.tools import first_line
 
-UNREADABLE = (util.UserError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+UNREADABLE = (util.UserError, OSError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
+              SyntaxError, RecursionError, MemoryError)  # of asv's own code, and of Python's where it reads the axes
 NOT_RESULTS = ("machine.json", "benchmarks.json")
 DAY = 24 * 60 * 60
 COLUMNS = ("_results", "_samples", "_stats")  # a list each, a cell a place
@@ -111,7 +112,12 @@ def copy(source: Results, target: Results, name: str,
 
 def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
     """Maps parameters to value, samples and statistics, but for cells that were not measured."""
-    places = list(itertools.product(*results.get_result_params(name)))
+    if results._results[name] is None:
+        return {}
+    params = results.get_result_params(name)
+    if math.prod(map(len, params)) != len(results._results[name]):
+        raise ValueError(f"{name} has {len(results._results[name])} figures, its axes have another number of cells")
+    places = list(itertools.product(*params))
     columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(places) for column in COLUMNS]
     return {place: tuple(content) for place, *content in zip(places, *columns, strict=True)
             if not (isinstance(content[0], float) and math.isnan(content[0]))}

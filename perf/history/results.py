@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -40,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ASK = "ask for a series of its own (--perf-history-dirty; history add --dirty)"
 DIRTY = {"TREE": "dirty"}  # an environment variable to asv: its series is none of the commit's
 TIMES = ("host_time", "compile_cold", "compile_warm")
+COMMIT = re.compile(r"[0-9a-f]{40,64}")
 NAMES = tuple(one.name for one in fields(figures.Figures) if one.name not in ("reason", "wrong"))
 
 Number = tuple[float | None, list[float] | None, int | None]  # value, or samples and calls in each
@@ -105,6 +107,8 @@ def write(rows: Iterable[Evidence], folder: Path, *, machines: Mapping[str, Mapp
 
 
 def _refused(row: Evidence, commit: str, changed: bool, dirty: bool, machines: Mapping[str, Any]) -> str | None:
+    if commit and not COMMIT.fullmatch(commit):
+        return f"of {commit!r:.60}, which is no commit's hash: not in the history"
     if not commit:
         return "measured outside git, so of no commit: not in the history"
     if changed and not dirty:
@@ -120,7 +124,8 @@ def _device_type(row: Evidence) -> str | None:
 def _date(root: Path, commit: str) -> int:
     """Returns the commit's date in milliseconds, as asv keeps it."""
     try:
-        return int(git.text(root, "show", "--quiet", "--format=%ct", f"{commit}^{{commit}}").split()[-1]) * 1000
+        return 1000 * int(git.text(root, "show", "--quiet", "--format=%ct", "--end-of-options",
+                                   f"{commit}^{{commit}}").split()[-1])
     except ValueError:
         raise ValueError(f"the history needs the date of commit {commit[:8]}, which the repository at {root} lacks; "
                          "fetch it") from None
@@ -137,7 +142,7 @@ def _one_file(folder: Path, key: Key, rows: list[Evidence], fingerprint: Mapping
     path = folder / results._filename
     try:
         results.load_data(str(folder))
-    except (util.UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (util.UserError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         aside = path.with_suffix(".json.broken")
         path.replace(aside)
         receipt.broken.append(f"{path} could not be read ({first_line(error)}): it is {aside.name} now")
@@ -221,7 +226,7 @@ def _benchmarks(folder: Path, index: Iterable[Series]) -> dict[str, dict[str, An
     path = Path(Benchmarks.get_benchmark_file_path(str(folder)))
     try:
         before = util.load_json(str(path), Benchmarks.api_version)
-    except (OSError, util.UserError, ValueError, TypeError, KeyError):
+    except (OSError, util.UserError, ValueError, TypeError, LookupError, RecursionError):
         before = {}  # made anew
     return save_benchmarks(path, before, descriptions(index))
 

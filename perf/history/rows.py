@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from asv.benchmarks import Benchmarks
 from asv.results import Results
 
 from perf.history.merge import NOT_RESULTS, UNREADABLE
-from perf.history.results import DIRTY
+from perf.history.results import COMMIT, DIRTY
 from perf.history.series import FIGURES, VERSION, Series
+from perf.measure.evidence import YEAR_10000
+from perf.system import typed
 from perf.system.tools import first_line, group_by
-from perf.workloads.workload import Workload
+from perf.workloads.workload import Workload, from_record
 
 AXES = tuple(one.name for one in fields(Workload) if one.default is MISSING)  # of a series that needs no others
 
@@ -119,6 +121,10 @@ def _results(path: Path, inside: Sequence[str]) -> Results:
                               ("date", results.date, int)):
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}")
+    if not COMMIT.fullmatch(results.commit_hash):
+        raise ValueError(f"commit_hash is {results.commit_hash!r:.60}")
+    if not 0 <= results.date / 1000 < YEAR_10000:
+        raise ValueError(f"date is {results.date}")
     return results
 
 
@@ -142,6 +148,10 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
     axes = axes or AXES
     if len(params) != len(axes):
         raise ValueError(f"{len(params)} axes, not {', '.join(axes)}")
+    if results._results[benchmark] is None:
+        return  # nothing was measured
+    if (cells_of_axes := math.prod(map(len, params))) != len(results._results[benchmark]):
+        raise ValueError(f"{len(results._results[benchmark])} values for {cells_of_axes} cells")
     series = Series("", "", dict(zip(axes, ([ast.literal_eval(value) for value in values] for values in params),
                                      strict=True)))
     cells = list(itertools.product(*series.axes.values()))
@@ -153,8 +163,9 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue
         yield Entry(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
-                  None if started is None else started / 1000, series.workload(cell), figure, _number(value),
-                  tuple(map(_number, of_time or ())), (record["ci_99_a"], record["ci_99_b"]) if record else None,
+                  None if started is None else _number(started) / 1000, from_record(asdict(series.workload(cell))),
+                  figure, _number(value), tuple(map(_number, of_time or ())),
+                  _interval(record) if record else None,
                   DIRTY.items() <= results.env_vars.items())
 
 
@@ -171,6 +182,14 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no number")
     return value
+
+
+def _interval(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Reads the ends of an interval; of few samples they are infinite."""
+    low, high = record["ci_99_a"], record["ci_99_b"]
+    if not typed.fits((low, high), tuple[float, ...]):
+        raise ValueError(f"{low!r:.60} and {high!r:.60} are no interval")
+    return low, high
 
 
 def _line(error: BaseException) -> str:

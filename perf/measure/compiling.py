@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perf.measure import machine
-from perf.system import files
+from perf.system import files, typed
 
 SCHEMA = 1
 MISSES = (("inductor", "fxgraph_cache_miss"), ("inductor", "fxgraph_cache_bypass"),
@@ -102,12 +102,13 @@ class Ledger:
 
     def __post_init__(self) -> None:
         try:
-            record = json.loads(self.path.read_text(encoding="utf-8"))
+            record = files.from_json(self.path.read_text(encoding="utf-8"))
             if record["schema"] == SCHEMA:
                 self.known = record["compiled"]
-                self.rows = {name: float(seconds) for name, seconds in record.get("rows", {}).items()}
+                self.rows = record.get("rows", {})
+                typed.check(self)
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            self.known = {}  # nothing is lost but old compile times: they are measured again
+            self.known, self.rows = {}, {}  # nothing is lost but old compile times: they are measured again
 
     @property
     def path(self) -> Path:

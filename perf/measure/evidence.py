@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from perf.measure import machine
-from perf.system import files
-from perf.workloads.workload import Workload
+from perf.system import files, typed
+from perf.workloads.workload import Workload, from_record
 
 SCHEMA = 4
+YEAR_10000 = 253402300800  # in seconds since 1970: no date can be told from then on
 BEFORE = (1, 2, 3)  # had fewer fields
 OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
 
@@ -76,9 +77,13 @@ class Evidence:
         if record["schema"] not in (*BEFORE, SCHEMA):
             raise ValueError(f"schema {record['schema']}, this version reads 1 to {SCHEMA}")
         values = {f.name: record[f.name] for f in fields(cls) if f.name in record or record["schema"] == SCHEMA}
-        values["workload"] = Workload(**record["workload"])
+        values["workload"] = from_record(record["workload"])
         values["samples"] = tuple(record["samples"])
-        return cls(**values)
+        row = cls(**values)
+        typed.check(row)
+        if not 0 <= row.time < YEAR_10000:
+            raise ValueError(f"time: not a time: {row.time!r}")
+        return row
 
 
 @dataclass(frozen=True)

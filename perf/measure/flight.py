@@ -44,7 +44,7 @@ class Flight:
     def _read(self) -> tuple[str | None, int]:
         """Reads what the last run left: a row of this machine and commit, and how often it ended the process."""
         try:
-            name, where, revision, tries = json.loads(self.path.read_text(encoding="utf-8"))
+            name, where, revision, tries = files.from_json(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError):
             return None, 0
         same = [where, revision] == [machine.identity(), machine.revision()]

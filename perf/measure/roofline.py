@@ -130,7 +130,7 @@ def _name(device: torch.device) -> str:
 def _load(path: Path, identity: str) -> Ceilings | None:
     """Reads the ceilings in a file; None if there is none, and with a warning if it holds something else."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.from_json(path.read_text(encoding="utf-8"))
         if (record["schema"], record["machine"]) != (SCHEMA, identity):
             raise ValueError("another machine's, or another version's")
         return Ceilings(_rate(record["copy"]), {label: _rate(rate) for label, rate in record["matmul"].items()})

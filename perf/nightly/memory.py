@@ -10,6 +10,7 @@ from typing import Any
 from perf.measure.evidence import Evidence
 from perf.measure.machine import NO_INFLUENCE
 from perf.nightly.steps import write
+from perf.system import files
 from perf.system.tools import first_line
 from perf.verdict.nightly import Suspect, with_lessons
 from perf.verdict.nights import Measured
@@ -57,7 +58,7 @@ def load(folder: Path, device: str, before: float) -> tuple[list[Measured], list
     problems = []
     for path in sorted(folder.glob(f"**/*{SUFFIX}")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = files.from_json(path.read_text(encoding="utf-8"))
             if record["device"] == device and record["began"] < before:
                 nights.append((float(record["began"]), Measured.from_json(json.dumps(record["night"]))))
         except (OSError, ValueError, KeyError, TypeError) as error:

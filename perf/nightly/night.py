@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 import sys
 from collections.abc import Collection, Mapping
@@ -17,6 +16,7 @@ from perf.compare.record import Comparison, load
 from perf.nightly import process
 from perf.nightly.steps import Folder
 from perf.policy import accepted, here
+from perf.system import files
 from perf.system.tools import ending
 
 STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prints beside the fingerprint
@@ -51,7 +51,7 @@ class Machine:
     @classmethod
     def read(cls, text: str) -> Self:
         """Reads what `python -m perf machine` printed. Raises ValueError, KeyError or TypeError for anything else."""
-        record = json.loads(text)
+        record = dict(files.from_json(text))
         fingerprint = {name: value for name, value in record.items() if name not in STATE}
         return cls(record["id"], fingerprint, record["unfit"])
 

@@ -55,7 +55,7 @@ class Folder:
     def result(self, name: str) -> Result | None:
         """Returns the result of a step; None if it has none that can be read: then it runs again."""
         try:
-            return Result(**json.loads((self.path / "steps" / f"{name}.json").read_text(encoding="utf-8")))
+            return Result(**files.from_json((self.path / "steps" / f"{name}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -87,7 +87,7 @@ def _newest(nights: Path) -> tuple[Folder, Any] | None:
     folders = []
     for path in nights.glob("*/night.json"):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = files.from_json(path.read_text(encoding="utf-8"))
             if record["schema"] == SCHEMA:
                 folders.append((Folder(path.parent, float(record["began"])), record["key"]))
         except (OSError, ValueError, TypeError, KeyError):

@@ -7,13 +7,15 @@ expired entry is named in a line and accepts nothing; the others hold.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from perf.policy import check_pattern
+from perf.system import files
 
 FILE = Path(__file__).with_name("accepted.toml")
 ANY = "any"
@@ -35,6 +37,7 @@ class Accepted:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip() or not value.isprintable():
                 raise ValueError(f"{name} must be a line of text, not {value!r}")
+        check_pattern(self.workload)
         if self.commit != ANY and not COMMIT.fullmatch(self.commit):
             raise ValueError(f"commit must be 7 to 40 digits of its hash, or {ANY!r}, not {self.commit!r}")
         if not isinstance(self.until, date) or isinstance(self.until, datetime):
@@ -59,7 +62,7 @@ def accepted(entries: Sequence[Accepted], benchmark: str, since: str | None = No
 def read(text: str, today: date) -> tuple[list[Accepted], list[str]]:
     """Reads the entries that hold today, and writes a line about each that does not. Raises nothing."""
     try:
-        table = tomllib.loads(text)
+        table = files.from_toml(text)
     except ValueError as error:
         return [], [f"accepted.toml: not TOML: {error}; nothing is accepted until it is repaired"]
     entries, problems = table.pop("accepted", []), [f"accepted.toml: unknown {name!r}; write [[accepted]] entries"

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from perf.policy import check_pattern
+from perf.system import files
 
 FILE = Path(__file__).with_name("owners.toml")
 LOGIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
@@ -47,15 +49,16 @@ def read(text: str) -> tuple[Owners, list[str]]:
     """Reads the owners, and writes a line about each pattern that is left aside. Raises nothing: an alert goes out
     regardless."""
     try:
-        table = tomllib.loads(text)
+        table = files.from_toml(text)
     except ValueError as error:
         return Owners(), [f"owners.toml: not TOML: {error}; nobody is named until it is repaired"]
     patterns, problems = [], []
     for pattern, fields in table.items():
         try:
+            check_pattern(pattern)
             patterns.append((pattern, _fields(fields)))
         except ValueError as error:
-            problems.append(f'owners.toml: ["{pattern}"]: {error}; this pattern is left aside')
+            problems.append(f'owners.toml: ["{pattern:.60}"]: {error}; this pattern is left aside')
     return Owners(patterns), problems
 
 

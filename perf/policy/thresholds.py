@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from perf.policy import check_pattern
+
 FILE = Path(__file__).with_name("thresholds.toml")
 MACHINES = "machines"  # the table of what holds on one kind of machine
 ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compared together is called slower
@@ -123,7 +125,9 @@ def thresholds(workload_id: str, table: Mapping[str, Any], machine: str = "") ->
     for kind, patterns in [("*", general), *by_kind.items()]:
         if not isinstance(patterns, Mapping):
             raise ValueError(f'thresholds: {MACHINES}."{kind}" is no table; write [{MACHINES}."{kind}"."PATTERN"]')
+        check_pattern(kind)
         for pattern, values in patterns.items():
+            check_pattern(pattern)
             _refuse(pattern, values)
             if fnmatchcase(machine, kind) and fnmatchcase(workload_id, pattern):
                 settings |= values

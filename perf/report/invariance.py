@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from perf.bench.invariance import CHECKS, Finding
+from perf.system import files, typed
 
 Record = dict[str, Any]
 
@@ -15,10 +15,18 @@ Record = dict[str, Any]
 def load(path: Path) -> tuple[Record, list[Finding]]:
     """Reads a record: the machine and the case it was made of, and the findings. Raises ValueError for another file."""
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    head, *rows = [json.loads(line) for line in text.splitlines()]
-    if head.get("kind") != "invariance":
-        raise ValueError(f"{path} is no record of python -m perf invariance")
-    return head, [Finding(**row) for row in rows]
+    try:
+        head, *rows = [files.from_json(line.decode()) for line in text.splitlines()]
+        findings = [Finding(**row) for row in rows]
+        for finding in findings:
+            typed.check(finding)
+            if finding.reason is None and set(finding.differences) != set(CHECKS):
+                raise ValueError
+        if head["kind"] == "invariance":
+            return head, findings
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{path} is no record of python -m perf invariance")
 
 
 def table(findings: Iterable[Finding]) -> str:

@@ -71,6 +71,13 @@ class Session:
             yield
         self.notes += [text for doubt in doubts if (text := str(doubt.message)) not in self.notes]
 
+    def _prepare(self, w: Workload) -> None:
+        """Does what is needed before the first row, and is no part of its time: compiles, and measures the ceilings."""
+        if not self.compiled_ahead:
+            self._compile_ahead()
+        if self.preparer.why_not(w) is None:
+            _ = self.ceilings
+
     def _compile_ahead(self) -> None:
         """Compiles before the first workload: nothing is timed while workers compile."""
         self.compiled_ahead = True
@@ -103,8 +110,8 @@ class Session:
 
     def _try(self, w: Workload, benchmark: Any) -> None:
         try:
-            if benchmark.enabled and not self.compiled_ahead:
-                self._compile_ahead()
+            if benchmark.enabled:
+                self._prepare(w)
             began = time.monotonic()
             with limit(self.settings.case_timeout or patience(self.ledger.rows.get(w.id))):
                 self._measure(w, benchmark)

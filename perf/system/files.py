@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import tempfile
+import tomllib
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,23 @@ def write(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def from_json(text: str) -> Any:
+    """Reads JSON. Raises ValueError for anything else, and for what is nested so deeply that Python can't read it."""
+    return _flat(json.loads, text)
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """Reads TOML. Raises as `from_json`."""
+    return _flat(tomllib.loads, text)
+
+
+def _flat(read: Callable[[str], Any], text: str) -> Any:
+    try:
+        return read(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @contextmanager
@@ -56,11 +74,9 @@ def unsealed(line: bytes) -> dict[str, Any]:
     A line without a checksum, of an earlier version or edited by hand, is taken as it is.
     """
     try:
-        record = json.loads(line.decode())
+        record = from_json(line.decode())
     except UnicodeDecodeError:
         raise ValueError("not text") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
     if not isinstance(record, dict):
         raise ValueError("no record")
     if (crc := record.pop("crc", None)) is not None:

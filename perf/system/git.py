@@ -50,7 +50,7 @@ def has(root: Path, commit: str, path: str) -> bool:
 def commits(root: Path, revisions: str, *paths: str) -> list[str]:
     """Lists the full hashes of a range such as v1..main, the oldest first; of a merge its first side; those that touch
     `paths`. Raises ValueError, in one line, for what is no range of this repository."""
-    return text(root, "rev-list", "--first-parent", "--reverse", revisions, "--", *paths).split()
+    return text(root, "rev-list", "--first-parent", "--reverse", "--end-of-options", revisions, "--", *paths).split()
 
 
 def changes(root: Path) -> list[str]:
@@ -62,7 +62,7 @@ def changes(root: Path) -> list[str]:
 def author_and_subject(root: Path, commit: str) -> tuple[str, str]:
     """Returns who made a commit, and the first line of its message. Raises ValueError for an unknown one."""
     author, _, subject = text(root, "show", "--no-patch", "--no-show-signature", "--format=%an%x00%s",
-                              commit).partition("\0")
+                              "--end-of-options", commit).partition("\0")
     return author, subject
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perf.system import files, typed
 from perf.verdict.learn import REMEMBERED, Difference, pair_spread
 from perf.verdict.screen import Array
 from perf.workloads.workload import Workload
@@ -68,12 +69,15 @@ class Measured:
     def from_json(cls, text: str) -> Measured:
         """Raises ValueError, in one line, for what is no such night."""
         try:
-            record = json.loads(text)
+            record = files.from_json(text)
             if record.pop("schema") != SCHEMA:
                 raise ValueError(f"another schema than {SCHEMA}")
             record["comparisons"] = tuple(Comparison(**one) for one in record["comparisons"])
             record["changed"] = tuple(record["changed"])
-            return cls(**record)
+            night = cls(**record)
+            for one in (night, *night.comparisons):
+                typed.check(one)
+            return night
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a night that this version reads: {error}; delete the line") from None
 

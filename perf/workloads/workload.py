@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from perf.system import typed
 from perf.workloads import families
 
 BARE = families.KERNELS.test  # the model of a workload that is an attention kernel alone
@@ -129,6 +130,17 @@ class Workload:
 
 
 FIELDS = tuple(field.name for field in fields(Workload))
+SIZES = ("batch", "heads", "kv_heads", "n", "m", "head_dim")
+
+
+def from_record(record: Mapping[str, Any]) -> Workload:
+    """Makes the workload that a text from outside describes. Raises TypeError or ValueError, in one line, for none."""
+    w = Workload(**record)
+    typed.check(w)
+    for name in SIZES:
+        if getattr(w, name) < 1:
+            raise ValueError(f"{name} = {getattr(w, name)}: must be at least 1")
+    return w
 
 
 @functools.cache

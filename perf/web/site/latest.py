@@ -1,13 +1,14 @@
 """Reads the last figures of every workload on every machine and its versions as evidence, and derives others."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.measure.evidence import Evidence
+from perf.system import files
 from perf.workloads.workload import Workload
 
 if TYPE_CHECKING:
@@ -106,11 +107,12 @@ def _place(results: Path, row: Entry) -> Place:
 
 
 def _record(folder: Path, row: Entry) -> dict:
-    """Reads the results file that a row is from. It has been read before, so it can be."""
+    """Reads the results file that a row is from. Another file of the same commit may be broken."""
     for path in sorted(folder.glob(f"{row.commit[:8]}-*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("env_name") == row.environment and record.get("commit_hash") == row.commit:
-            return record
+        with suppress(OSError, ValueError, AttributeError):
+            record = files.from_json(path.read_text(encoding="utf-8"))
+            if record.get("env_name") == row.environment and record.get("commit_hash") == row.commit:
+                return record
     return {}
 
 

@@ -6,6 +6,7 @@ axes keep the values at which something was measured.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Collection, Mapping
 from itertools import product
@@ -91,8 +92,8 @@ def _add_measured(results: Results, benchmarks: Mapping[str, Any], measured: dic
     for name in results.get_result_keys(benchmarks):
         params = results.get_result_params(name)
         column = results._results[name]  # as the file has it: asv would fill up what is too short
-        if column is not None and len(column) != len(list(product(*params))):
-            raise ValueError(f"{name} has {len(column)} figures, its axes have {len(list(product(*params)))}")
+        if column is not None and len(column) != math.prod(map(len, params)):
+            raise ValueError(f"{name} has {len(column)} figures, its axes have {math.prod(map(len, params))}")
         values = results.get_result_value(name, params)
         results.get_result_stats(name, params)
         cells = {cell for cell, value in zip(product(*params), values, strict=True) if not is_na(value)}
