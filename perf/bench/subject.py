@@ -88,6 +88,7 @@ class Subject:
         self.workload, self.device, self.part = workload, preparer.device, part
         self.name = f"{workload.variant} ({workload.phase})"
         self.launches: list[dict[str, Any]] = []  # of its device kernels, once it is checked
+        self.graphs: list[Any] | None = None  # that its compiler made, once it is checked
         self.kernel_seconds: dict[str, float] = {}  # of one call under the profiler, once it is checked
         self.switches = switches.positions()
         self.spot: Spot | None = None
@@ -144,6 +145,7 @@ class Subject:
         counted = counters.count(self.call, self.device, model=not w.bare and not w.compiled)
         self.facts.counters, self.facts.kernels = counted.counters, counted.kernels
         self.launches, self.kernel_seconds = counted.launches, counted.shares.seconds
+        self.graphs = counted.graphs
         self.facts.kernel_shares, self.facts.attention_share = counted.shares.kernels, counted.shares.attention
         if reason := fallback(counted, w, self.device):
             raise Wrong(reason, self.facts)

@@ -2,6 +2,7 @@
 
     sources("alibi:fa2", side)               -> {"attention/functions/alibi.py", "attention/backends/fa2.py", ...}
     unchanged(workload, base, head)
+    changed(workload, base, head)    -> {"attention/functions/alibi.py:Bias.__call__"}: but for their bodies it is
 
 It starts from the files that define the variant (its function, and the classes and instance of its backend, as they
 are registered here) and from what the harness itself calls, and follows imports within the side's packages.
@@ -17,6 +18,7 @@ don't (perf/compare/neutral.py). It errs by finding too much.
 """
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import hashlib
@@ -42,6 +44,13 @@ CALLED: dict[str, tuple[Origin, ...]] = {
 }
 FAMILIES = "models.registry"  # imports the module of one family: models.<family>
 
+# Packages of which it is known that nothing in them compiles Python of a side, or runs it in another thread, but
+# torch.compile; and names that run text as code.
+KNOWN = {"__future__", "collections", "contextlib", "dataclasses", "difflib", "enum", "fnmatch", "functools", "gzip",
+         "importlib", "itertools", "json", "logging", "math", "numpy", "os", "pathlib", "re", "shutil", "sys", "torch",
+         "transformers", "types", "typing", "warnings", "weakref"}
+RUNNERS = {"compile", "eval", "exec"}
+
 
 def sources(work: Workload | str, side: Side) -> set[str]:
     """Lists the files, relative to the side's folder, that a workload, a variant or a model depends on; none for an
@@ -60,6 +69,24 @@ def unchanged(workload: Workload, base: Side, head: Side) -> bool:
     if base.missing or head.missing or base.python != head.python or not _start(workload, base.packages)[0]:
         return False
     return fingerprint(workload, base) == fingerprint(workload, head)
+
+
+def changed(workload: Workload, base: Side, head: Side) -> frozenset[str] | None:
+    """Names the functions, "path:qualified name", in whose bodies alone the two sides differ, for it; None where they
+    differ in more, or where more than Python and torch.compile may read or run a body."""
+    if base.missing or head.missing or base.python != head.python or not _start(workload, base.packages)[0]:
+        return None
+    old, new = _closure(workload, base), _closure(workload, head)
+    if old.shells != new.shells or old.obscure or new.obscure:
+        return None
+    found = set()
+    for path, (before, after) in {path: (old.plain[path].bodies, new.plain[path].bodies) for path in old.plain}.items():
+        moved = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        for name in moved & (before.keys() ^ after.keys()):  # came or went: nobody else may have asked for it
+            if hasattr(builtins, name) or any(f"'{name}'" in before[one] for one in before if one not in moved):
+                return None
+        found |= {f"{path}:{name}" for name in moved}
+    return None if any("/testing/" in name for name in found) else frozenset(found)  # which make the inputs
 
 
 def _closure(work: Workload | str, side: Side) -> _Closure:
@@ -153,6 +180,7 @@ class _Closure:
 
     def __init__(self, folder: Path, files: tuple[Path, ...], packages: tuple[str, ...]) -> None:
         self.digests: dict[str, str] = {}
+        self.plain: dict[str, Source] = {}  # by path, what is no package
         self.packages = packages
         if not files:
             return
@@ -166,6 +194,21 @@ class _Closure:
         for source in self.tree.modules.values():
             if source.path not in self.digests and source.effects != NOTHING:
                 self.digests[f"(effects of {source.path})"] = source.effects
+
+    @property
+    def shells(self) -> dict[str, str]:
+        """Gives the digests of what counts but for the bodies of functions."""
+        return {**self.digests, **{path: source.shell for path, source in self.plain.items()}}
+
+    @property
+    def obscure(self) -> bool:
+        """Tells whether it imports what is not known, runs text, or mentions another compiler of Python: a `jit`."""
+        for source in (one for one in self.tree.modules.values() if one.path in self.digests):
+            origins = [*source.bindings.values(), *source.bare]
+            if ({module.partition(".")[0] for module, _ in origins} - KNOWN - set(self.packages)
+                    or RUNNERS & source.used or "jit" in repr((origins, source.attributes))):
+                return True
+        return False
 
     def _add_file(self, path: Path) -> None:
         """Adds the file at the same place here, where the path is in an imported package; other files are the same on
@@ -188,6 +231,7 @@ class _Closure:
             if "." in module:
                 self._add(module.rpartition(".")[0])
             if not source.package:
+                self.plain[source.path] = source
                 self._follow(module, source)
 
     def _follow(self, module: str, source: Source) -> None:

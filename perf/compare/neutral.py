@@ -34,6 +34,35 @@ def neutral(tree: ast.Module) -> list[tuple[ast.stmt, str]]:
     return _ordered(tree.body)
 
 
+def emptied(tree: ast.Module, names: Mapping[Function, str]) -> tuple[list[str], dict[str, str]]:
+    """Takes the bodies out of the functions of a module in normal form. Returns the text of what is left, and that of
+    each body by the function's name in `names`. A helper that only bodies mention is not left at all: it may come and
+    go, and its signature is a part of its body. Changes the tree."""
+    bodies: dict[str, str] = {}
+    for function in sorted(names, key=lambda one: -one.lineno):  # those within come first
+        body, function.body = [ast.dump(one) for one in function.body], []
+        bodies[names[function]] = "\n".join([*body, bodies.get(names[function], "")])
+    left = _ordered(tree.body)
+    text = "\n".join(text for node, text in left if not (isinstance(node, Function) and _movable(node)))
+    for node, signature in list(left):
+        if isinstance(node, Function) and _movable(node) and node.name[:2] != "__" and f"'{node.name}'" not in text:
+            bodies[node.name] += signature
+            left.remove((node, signature))
+    return [text for _, text in left], bodies
+
+
+def qualified(tree: ast.AST, outer: str = "") -> Iterator[tuple[Function, str]]:
+    """Yields each function with its name as Python's `__qualname__` has it: "Attention.forward", "f.<locals>.g"."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Function | ast.ClassDef):
+            name = f"{outer}{node.name}"
+            if isinstance(node, Function):
+                yield node, name
+            yield from qualified(node, f"{name}.<locals>." if isinstance(node, Function) else f"{name}.")
+        else:
+            yield from qualified(node, outer)
+
+
 def _only_for_types(node: ast.stmt) -> bool:
     if isinstance(node, ast.ImportFrom):
         return node.module in FOR_TYPES and not node.level

@@ -88,10 +88,11 @@ class Pair:
         finally:
             self.head.kill()
 
-    def prepare(self, w: Workload, *, check: bool = True) -> tuple[verdict.Side, verdict.Side]:
+    def prepare(self, w: Workload, *, check: bool = True,
+                changed: Sequence[str] = ()) -> tuple[verdict.Side, verdict.Side]:
         """Builds it on both sides at once; `check` holds each against its oracle and counts it, otherwise a Side says
-        only whether it can be timed."""
-        request: dict[str, Any] = {"prepare": asdict(w), "check": check}
+        only whether it can be timed. `changed` names the functions in whose bodies alone the sides differ."""
+        request: dict[str, Any] = {"prepare": asdict(w), "check": check, "changed": list(changed)}
         base, head = both(self.base, self.head, PREPARING, **request)
         if _no_memory(base) or _no_memory(head):
             base, head = self._one_by_one(request)
@@ -211,4 +212,5 @@ def _side(answer: Answer, failed: str) -> verdict.Side:
         reasons[failed] = reason
     return verdict.Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,
                         kernels=answer.get("kernels", {}), launches=tuple(answer.get("launches", ())),
-                        seconds=answer.get("kernel_seconds", {}), compile_seconds=answer.get("compile_seconds"))
+                        seconds=answer.get("kernel_seconds", {}), compile_seconds=answer.get("compile_seconds"),
+                        written=answer.get("written"))

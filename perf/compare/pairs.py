@@ -11,15 +11,16 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair
 from perf.compare.process import Died
-from perf.compare.row import Row
+from perf.compare.row import SAME_KERNELS, Row
 from perf.compare.side import Side
+from perf.verdict.exact import same
 from perf.verdict.judgement import Judgement, share
 from perf.verdict.spread import Spread
 from perf.verdict.verdict import Thresholds, Verdict
@@ -31,21 +32,33 @@ HANDFUL = 6  # pairs that decide all but the noisiest: the budget is counted aft
 @dataclass(kw_only=True)
 class Case(Judgement):
     """Is a benchmark that is compared live: `base_seconds` and `head_seconds` are those of one call, in every round of
-    its pairs, `mhz` the GPU's clock in each pair, by side."""
+    its pairs, `mhz` the GPU's clock in each pair, by side. `changed` names the functions in whose bodies alone the
+    sides differ: if they run the `same` code all the same, nothing is timed."""
 
     workload: Workload
     base_seconds: list[float] = field(default_factory=list)
     head_seconds: list[float] = field(default_factory=list)
     mhz: dict[str, list[float]] = field(default_factory=dict)
     checked: bool = False
+    changed: Sequence[str] = ()
+    same: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.same or super().done
+
+    def verdict(self) -> Verdict:
+        return Row.unchanged(self.workload, SAME_KERNELS).verdict if self.same else super().verdict()
 
     def measure(self, pair: Pair) -> None:
         """Adds one pair. Raises Died."""
-        base, head = pair.prepare(self.workload, check=not self.checked)
+        base, head = pair.prepare(self.workload, check=not self.checked,
+                                  changed=() if self.checked else self.changed)
         if not self.checked or any(side.missing or side.wrong for side in (base, head)):
             self.base, self.head = base, head
+        self.same = not self.checked and bool(self.changed) and same(base, head)
         self.checked = True
-        if not self.able:
+        if self.same or not self.able:
             return
         ratio = pair.log_ratio(self.workload, self.thresholds.rounds or None)
         if pair.times.unfit:
@@ -75,15 +88,15 @@ class Case(Judgement):
         neither = verdict.word == "missing" and self.base.missing
         base, head = (statistics.median(seconds) if seconds else None
                       for seconds in (self.base_seconds, self.head_seconds))
-        return Row(self.workload, verdict, "skipped" if neither else verdict.word, base, head,
-                   tuple(self.head_seconds))
+        word = "unchanged" if self.same else "skipped" if neither else verdict.word
+        return Row(self.workload, verdict, word, base, head, tuple(self.head_seconds))
 
 
 def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str | Any,
             thresholds: Thresholds | Mapping[str, Thresholds] | Callable[[Workload], Thresholds], budget_seconds: float,
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
-            earlier: Mapping[str, Spread] | None = None,
-            nursery: Nursery | None = None) -> Iterator[tuple[Workload, Verdict]]:
+            earlier: Mapping[str, Spread] | None = None, nursery: Nursery | None = None,
+            changed: Callable[[Workload], Iterable[str] | None] | None = None) -> Iterator[tuple[Workload, Verdict]]:
     """Yields each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
     `thresholds` are one for all, by workload id, or a function of the workload. The budget is counted from the first
@@ -91,10 +104,12 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
     budget by what the last one took. `progress` is told a line after each pair, `cases` filled with what was measured,
     by workload id. `earlier` are spreads of earlier runs on this machine, by workload id; None: the thresholds say all
     that is known of spreads, and nothing is borrowed. `nursery` forks the workers of sides that have this process's
-    environment. Where a side is missing as a whole, so is each workload.
+    environment. `changed` names the functions in whose bodies alone the sides differ, if it is so for a workload: then
+    what runs the same code all the same is not timed. Where a side is missing as a whole, so is each workload.
     """
     known = {} if cases is None else cases
-    known |= {w.id: Case(_of(thresholds, w), workload=w) for w in workloads}
+    known |= {w.id: Case(_of(thresholds, w), workload=w, changed=sorted((changed and changed(w)) or ()))
+              for w in workloads}
     if reason := base.missing or head.missing:
         which = base if base.missing else head
         yield from ((w, Verdict("missing", None, None, None, 0, f"{which.name}: {reason}", 0)) for w in workloads)

@@ -21,6 +21,8 @@ WORDS = ("wrong", "regressed", "improved", "ok", "unchanged", "inconclusive", "i
 # All words, the one that wants a reader's eye first in front; those that raise an alarm.
 PRESSING = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
 ALARMS = ("wrong", "regressed")
+SAME_SOURCES = "the same sources on both sides, not timed"
+SAME_KERNELS = "the same kernels on both sides, and no function that changed is run, not timed"
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,17 @@ class Row:
     samples: tuple[float, ...] = ()  # the head's rounds
 
     @classmethod
-    def unchanged(cls, workload: Workload) -> Self:
-        """Makes the row of a benchmark that both sides run by the same sources."""
-        same = Verdict("ok", None, None, None, 0, "the same sources on both sides, not timed", 0)
-        return cls(workload, same, "unchanged")
+    def unchanged(cls, workload: Workload, why: str = SAME_SOURCES) -> Self:
+        """Makes the row of a benchmark that both sides run by the same sources, or by the same kernels."""
+        return cls(workload, Verdict("ok", None, None, None, 0, why, 0), "unchanged")
 
     @property
     def label(self) -> str:
         """Gives the word, as it is shown: "regressed (host)" where Python got slower and not what it launches."""
         if self.word == "regressed" and self.verdict.cause == HOST:
             return "regressed (host)"
-        return "ok, unchanged" if self.word == "unchanged" else self.word
+        same = "ok, the same kernels" if self.verdict.why == SAME_KERNELS else "ok, unchanged"
+        return same if self.word == "unchanged" else self.word
 
     @property
     def short(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perf.compare.neutral import neutral
+from perf.compare.neutral import emptied, neutral, qualified
 
 Origin = tuple[str, str | None]  # a module's dotted name, and the name taken from it; None for the module itself
 LEFT_OUT = {"tests", "__pycache__"}
@@ -20,7 +20,8 @@ DYNAMIC = ("import_module", "__import__")
 class Source:
     """Is what one file says. `digest` is of the code, without what never changes a time (perf/compare/neutral.py).
     `listing` is the same without imports and plain lists of names. `effects` is what importing the file does besides
-    binding its own names.
+    binding its own names. `bodies` are those of its functions, by qualified name, and `shell` is the digest of the code
+    without them.
 
     `bindings` is what each imported name stands for, `assigned` are names bound by a plain assignment; `used` are the
     names that are read, `whole` those of them read otherwise than as `name.attribute`, `attributes` these.
@@ -32,8 +33,10 @@ class Source:
     digest: str
     listing: str
     effects: str
+    shell: str
     path: str  # relative to the tree
     package: bool
+    bodies: dict[str, str] = field(default_factory=dict)
     bindings: dict[str, Origin] = field(default_factory=dict)
     assigned: frozenset[str] = frozenset()
     exported: frozenset[str] = frozenset()
@@ -84,7 +87,7 @@ def _parsed(raw: bytes, module: str, relative: str) -> Source:
         tree = ast.parse(raw)
     except (SyntaxError, ValueError):
         digest = hashlib.sha256(raw).hexdigest()
-        return Source(digest, digest, digest, relative, package, dynamic=True)
+        return Source(digest, digest, digest, digest, relative, package, dynamic=True)
     nodes = list(ast.walk(tree))
     imports = list(_imports(nodes, module if package else module.rpartition(".")[0]))
     uses = _Uses()
@@ -92,12 +95,13 @@ def _parsed(raw: bytes, module: str, relative: str) -> Source:
     named = [_constant(node) for node in nodes if isinstance(node, ast.Call) and _called(node) in DYNAMIC]
     assigned = [name for node in nodes if isinstance(node, ast.Assign) for name in _targets(node)]
     exported = frozenset(name for node in tree.body for name in _exported(node))
+    functions = dict(qualified(tree))
     code = neutral(tree)
+    digest, listing = _digest(text for _, text in code), _digest(text for node, text in code if not _lists(node))
+    effects = _digest(text for node, text in code if not _defines(node))
+    shell, bodies = emptied(tree, functions)  # last, for it changes the tree
     return Source(
-        path=relative, package=package,
-        digest=_digest(text for _, text in code),
-        listing=_digest(text for node, text in code if not _lists(node)),
-        effects=_digest(text for node, text in code if not _defines(node)),
+        digest, listing, effects, _digest(shell), relative, package, bodies,
         bindings={name: origin for name, origin in imports if name},
         bare=tuple(origin for name, origin in imports if not name),
         assigned=frozenset(name for name in assigned if name),

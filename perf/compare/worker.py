@@ -3,9 +3,10 @@
 `python -m perf.compare.worker DEVICE` runs with the side's folder as working directory and first on PYTHONPATH, or is
 forked there (perf/compare/nursery.py). A request is a line of JSON on stdin, its answer a line on stdout:
 
-    {"prepare": workload's fields, "check": bool}
+    {"prepare": workload's fields, "check": bool, "changed": [function] in whose bodies alone the sides differ}
         {"ready": true, and if checked "counters", "kernels", "launches", "error", "bound", "peak_bytes", and of a
-        compiled model "compile_seconds", cold}
+        compiled model "compile_seconds", cold; and "written", hashes of what the compiler made, if none of
+        the changed functions ran}
         {"missing": reason}   it can't be done here: no such variant, no such package, no memory
         {"wrong": reason}     the oracle says otherwise, or the kernel that ran is not the one declared
         {"failed": reason}    anything else that was raised
@@ -55,16 +56,21 @@ LONG = 0.002  # seconds of a round beside which filling the caches anew is nothi
 
 
 class Worker:
-    """Answers requests about one workload at a time. What it measures is imported when it is made."""
+    """Answers requests about one workload at a time. What it measures is imported when it is made; with `seen` it is
+    noted from there on which functions ran."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, seen: bool = False) -> None:
         self.at_first = set(sys.modules)
-        _own_packages()
-        from perf.bench.prepare import Preparer
-        from perf.measure import core_time
-        from perf.measure.clocks import clock
-        from perf.measure.core_time import CoreTimer
-        from perf.measure.fitness import Watch
+        packages = _own_packages()
+        from perf.measure.compiled_code import Ran
+
+        self.ran, self.seen = Ran(packages), seen
+        with self.ran if seen else nullcontext():
+            from perf.bench.prepare import Preparer
+            from perf.measure import core_time
+            from perf.measure.clocks import clock
+            from perf.measure.core_time import CoreTimer
+            from perf.measure.fitness import Watch
 
         self.device, self.clock, self.watch = device, clock(device), Watch(device)
         self.timer = CoreTimer() if device.type == "cpu" and core_time.AVAILABLE else self.clock.timer
@@ -91,7 +97,7 @@ class Worker:
 
     def _answer(self, request: Mapping[str, Any]) -> Answer:
         if "prepare" in request:
-            return self.prepare(request["prepare"], bool(request.get("check")))
+            return self.prepare(request["prepare"], bool(request.get("check")), request.get("changed", ()))
         if "release" in request:
             return self.release()
         if "plan" in request:
@@ -105,7 +111,7 @@ class Worker:
             return self.launch(request["launches"])
         return self.state()
 
-    def prepare(self, fields: Mapping[str, Any], check: bool) -> Answer:
+    def prepare(self, fields: Mapping[str, Any], check: bool, changed: Sequence[str] = ()) -> Answer:
         """Builds what is timed and calls it once; `check` holds it against its oracle and counts it."""
         import attention
         from perf.bench.subject import Missing, Subject, Wrong
@@ -119,14 +125,34 @@ class Worker:
         w = Workload(**fields)
         if w.variant not in attention.names():
             return {"missing": f"{w.variant} is not registered"}
+        self.seen &= bool(changed)  # for later ones share what is built
         try:
-            self.subject = subject = Subject(self.preparer, w, around=_injected,
-                                             compiles=cold if w.compiled and check else compiling)
-            return _checked(subject) if check else {"ready": True}
+            with self.ran if self.seen else nullcontext():
+                self.subject = subject = Subject(self.preparer, w, around=_injected,
+                                                 compiles=cold if w.compiled and check else compiling)
+            if not check:
+                return {"ready": True}
+            answer = _checked(subject)
+            return answer | self._written(subject, changed) if self.seen else answer
         except Missing as reason:
             return {"missing": str(reason)}
         except Wrong as reason:
             return {"wrong": str(reason)}
+
+    def _written(self, subject: Subject, changed: Sequence[str]) -> Answer:
+        """Tells what the compiler wrote for a call that is warm, where nothing else can differ between the sides.
+
+        A backward pass on a GPU runs in threads that nobody sees into.
+        """
+        from perf.measure.compiled_code import written
+
+        with self.ran:
+            subject.call()
+        elsewhere = self.device.type == "cuda" and subject.workload.needs_grad
+        names = set() if elsewhere or self.ran.generated or INJECT in os.environ else self.ran.names
+        if not names or names & set(changed):
+            return {}
+        return {"written": None if subject.graphs is None else written(subject.graphs)}
 
     def release(self) -> Answer:
         """Gives the memory of what was prepared back."""
@@ -217,8 +243,8 @@ def _injected(call: Callable[[], Any]) -> Callable[[], Any]:
     return inject.wrap(call, spec)
 
 
-def _own_packages() -> None:
-    """Raises ImportError where another package than this side's would be measured: an installed one."""
+def _own_packages() -> list[str]:
+    """Names the packages of this side. Raises ImportError where another would be measured: an installed one."""
     packages = list(Path.cwd().glob("*/__init__.py"))
     if not packages:
         raise ImportError(f"{Path.cwd()} holds no package to measure")
@@ -226,6 +252,7 @@ def _own_packages() -> None:
         name, spec = init.parent.name, importlib.util.find_spec(init.parent.name)
         if spec is None or not Path(spec.origin or "").resolve().samefile(init):
             raise ImportError(f"{name}/ is that of {spec and spec.origin}, not of {Path.cwd()}")
+    return [init.parent.name for init in packages]
 
 
 def _installed(name: str) -> bool:
@@ -255,19 +282,19 @@ def serve(device: str, requests: IO[str], answers: IO[str]) -> None:
         if "quit" in request:
             return
         try:
-            worker = worker or _start(device)
+            worker = worker or _start(device, seen=bool(request.get("changed")))
             answer = worker.answer(request)
         except Exception as error:  # of the measured code: any
             answer = {"failed": failure(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _start(device: str) -> Worker:
+def _start(device: str, *, seen: bool) -> Worker:
     import torch
 
     if device == "cpu":
         torch.set_num_threads(1)
-    return Worker(torch.device(device))
+    return Worker(torch.device(device), seen=seen)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
+from perf.measure.compiled_code import graphs, kernels
 from perf.measure.launches import launches, with_code
 from perf.measure.memory import most_bytes
 from perf.measure.shares import NODE, Event, Shares, annotated, shares
@@ -46,7 +47,8 @@ class Counted:
     counters: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares, compare=False)  # of the time, which is not exact
-    launches: list[dict[str, Any]] = field(default_factory=list)  # of a GPU's kernels (perf/measure/launches.py)
+    launches: list[dict[str, Any]] = field(default_factory=list)  # of a GPU's kernels, or a CPU's compiled ones
+    graphs: list[Any] | None = field(default=None, compare=False)  # that were compiled; None: not all are known
     allocated: int | None = field(default=None, compare=False)  # bytes at the peak, on a CPU
 
 
@@ -66,13 +68,15 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
         while not on_gpu and len(times) < CALLS and times[0].nanoseconds < SHORT:
             times.append(shares(_profiled(call, device)[0], named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
-    counted = replace(tally(events, on_gpu), shares=quickest, launches=with_code(launches(events)),
+    ran = graphs(events)
+    facts = with_code(launches(events)) if on_gpu else [kernel for graph in ran or () for kernel in kernels(graph)]
+    counted = replace(tally(events, on_gpu), shares=quickest, launches=facts, graphs=ran,
                       allocated=None if on_gpu else most_bytes(events))
     if on_gpu:
         counted.counters["host_syncs"] -= own
     counted.counters["autograd_nodes"] = counted.counters["autograd_nodes"] or nodes(result)
     counted.counters.update({name: after[name] - before[name] for name in after})
-    return counted
+    return counted if ran or not counted.counters["compiled_regions"] else replace(counted, graphs=None)
 
 
 def tally(events: Iterable[Event], on_gpu: bool) -> Counted:

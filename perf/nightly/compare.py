@@ -16,7 +16,7 @@ from typing import Any
 
 from perf.compare import live, pairs
 from perf.compare.checkout import checkout, working_tree
-from perf.compare.closure import unchanged
+from perf.compare.closure import changed, unchanged
 from perf.compare.project import root
 from perf.compare.record import Finding
 from perf.compare.row import Row
@@ -103,10 +103,12 @@ def _pairs(together: Sequence[tuple[Workload, Request]], base: Side, head: Side,
     settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, kind, among)
                 for w, one in together}
     cases: dict[str, pairs.Case] = {}
+    timed = {w for w, one in together if one.timed}
     start = clock()
     for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
                                     lambda line: print(f"  {line}", flush=True), cases=cases,
-                                    nursery=live.nursery(device)):
+                                    nursery=live.nursery(device),
+                                    changed=lambda w: None if w in timed else changed(w, base, head)):
         yield Finding.of(cases[w.id].row(verdict)), cases[w.id].ratios, clock() - start
         start = clock()
 

@@ -75,9 +75,10 @@ def _hanging(row: str, why: str) -> list[str]:
 
 
 def _unchanged(rows: Iterable[Row]) -> Iterator[str]:
-    counts = Counter(row.workload.variant for row in rows if row.word == "unchanged")
-    if counts:
-        yield ("ok, unchanged (the same sources on both sides: not timed; --perf-all times them too): "
+    same = (row for row in rows if row.word == "unchanged")
+    for (label, why), alike in group_by(same, lambda row: (row.label, row.verdict.why)).items():
+        counts = Counter(row.workload.variant for row in alike)
+        yield (f"{label} ({why}; --perf-all times them too): "
                + ", ".join(f"{variant} {count}" for variant, count in counts.items()))
 
 

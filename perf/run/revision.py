@@ -15,7 +15,7 @@ from pathlib import Path
 from perf.bench.prepare import why_not
 from perf.compare import environments, live, pairs, project
 from perf.compare.checkout import checkout, working_tree
-from perf.compare.closure import unchanged
+from perf.compare.closure import changed, unchanged
 from perf.compare.listing import listed
 from perf.compare.live import SPREADS, Spreads
 from perf.compare.row import Row
@@ -94,9 +94,10 @@ class Against:
         """Yields each as soon as it is decided. `say` is told a line after each launch pair."""
         seconds = live.budget(self.settings.device.type, len(workloads))
         cases: dict[str, pairs.Case] = {}
+        bodies = None if self.settings.all else lambda w: changed(w, self.base, self.head)
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
                                         seconds, say, cases=cases, earlier=self.spreads.earlier,
-                                        nursery=live.nursery(str(self.settings.device))):
+                                        nursery=live.nursery(str(self.settings.device)), changed=bodies):
             yield cases[w.id].row(verdict)
         self.spreads.keep(cases.values())
 

@@ -19,12 +19,21 @@ does not show a host that waits or compiles, and no time shows memory.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perf.verdict.words import compile_change, count_change, error_change, launch_change, same_launches, size_change
+from perf.verdict.words import (
+    compile_change,
+    count_change,
+    error_change,
+    launch_change,
+    lost_fusion,
+    same_launches,
+    size_change,
+)
 
 DEVICE = ("launches", "memcpys", "memsets")
 ANY = ("host_syncs", "graph_breaks", "recompiles")
@@ -43,6 +52,7 @@ _IDLE = """
     scaled_dot_product_attention feature_dropout pad
 """
 IDLE = frozenset(f"aten::{name}" for name in _IDLE.split())
+_NUMBER = re.compile(r"(?<=_fused)(.*?)_\d+$")
 READS = {"aten::_local_scalar_dense"}  # the host reads a value
 NAMED = ("aten::clone", "aten::contiguous")  # idle, but they say where a copy comes from
 
@@ -66,11 +76,21 @@ class Side:
     launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/launches.py)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # of one call, by kernel, when profiled
     mhz: float | None = field(default=None, compare=False)  # of the GPU, while it was timed
+    written: Sequence[str] | None = None  # hashes of what the compiler wrote, where no changed function ran beside it
 
     @property
     def figures(self) -> dict[str, int]:
         peak = {} if self.peak_bytes is None else {"peak_bytes": self.peak_bytes}
         return {**self.counters, **peak}
+
+
+def same(base: Side, head: Side) -> bool:
+    """Tells whether both sides run the same code: no changed function ran, the compiler wrote the same text, and all
+    that was counted is equal. A kernel of Triton's counts by its code alone, for a tuner may choose among several."""
+    known = all("code" in launch for side in (base, head) for launch in side.launches
+                if launch["kernel"].startswith("triton_"))
+    return (known and base.written is not None and not any((base.missing, base.wrong, base.invalid))
+            and replace(base, compile_seconds=None) == replace(head, compile_seconds=None))
 
 
 @dataclass(frozen=True)
@@ -182,18 +202,26 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
         yield Change(same_launches(all("code" in launch for launch in base.launches)), 0)
         return
     old, new = _by_kernel(base.launches), _by_kernel(head.launches)
+    came, went = (Counter({name: len(mine[name]) for name in mine if name not in other})
+                  for mine, other in ((new, old), (old, new)))
+    words = lost_fusion(came, went)
+    if words or ("launches" not in head.counters and (came or went)):  # else the counters name them
+        yield Change(words or count_change("kernels", 0, came, went), 0, False, "kernels",
+                     max(0.0, _grew(len(base.launches), len(head.launches))))
     for kernel in [name for name in new if name in old]:
-        moved = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False) if was != now), None)
-        if moved and (words := launch_change(kernel, *moved)):
+        moved = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False)
+                      if was != {**now, "kernel": was["kernel"]}), None)
+        if moved and (words := launch_change(moved[1]["kernel"], *moved)):
             was, now = (one.get("occupancy") or 0 for one in moved)
             yield (Change(words, 0, False, "occupancy", was / now - 1) if 0 < now < was
                    else Change(words, 0, False, "code", 1.0))
 
 
 def _by_kernel(launches: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Sorts launches by kernel; inductor numbers its kernels, and a number moves where one is added before it."""
     kernels: dict[str, list[Mapping[str, Any]]] = {}
     for launch in launches:
-        kernels.setdefault(launch["kernel"], []).append(launch)
+        kernels.setdefault(_NUMBER.sub(r"\1", launch["kernel"]), []).append(launch)
     return kernels
 
 

@@ -17,6 +17,7 @@ NAMES = {
     "peak_bytes": "peak memory", "kept_bytes": "memory kept between calls", "flops": "FLOPs", "bytes": "bytes to move",
 }
 LAUNCHED = {"spills": "spilled registers", "registers": "registers", "stages": "stages", "warps": "warps",
+            "loops": "loops", "vectors": "vectors",
             "shared": "shared bytes", "occupancy": "occupancy %", "tile": "tile", "grid": "grid", "block": "block"}
 
 # Names of the inner operation of PyTorch's elementwise and reduction templates: "direct_copy_kernel_cuda".
@@ -94,6 +95,23 @@ def launch_change(kernel: str, before: Mapping[str, Any], after: Mapping[str, An
     if not facts and before.get("code") != after.get("code"):
         facts = ["other code"]
     return f"{short(kernel)}: {', '.join(facts)}" if facts else ""
+
+
+def lost_fusion(came: Mapping[str, int], went: Mapping[str, int]) -> str:
+    """Writes "a lost fusion: triton_poi_fused_add_0, triton_poi_fused_mul_1 for triton_poi_fused_add_mul_0", where
+    several compiled kernels came that together do what one did, by their names; else ""."""
+    parts = {name: _operations(name) for name in came}
+    for fused, whole in ((name, _operations(name)) for name in went):
+        some = [name for name, part in parts.items() if part and part < whole]
+        if len(some) > 1 and set().union(*(parts[name] for name in some)) == whole:
+            return f"a lost fusion: {', '.join(sorted(some)[:SHOWN])} for {fused}"
+    return ""
+
+
+def _operations(kernel: str) -> set[str]:
+    """Reads the operations in the name of a kernel that torch's inductor fused."""
+    _, fused, operations = short(kernel).partition("_fused_")
+    return {part for part in operations.split("_") if part and not part.isdecimal()} if fused else set()
 
 
 def same_launches(code: bool) -> str:
