@@ -133,18 +133,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     presets = {name: candidate.preset(args.size) for name, candidate in CANDIDATES.items()}
     built: dict[str, nn.Module] = {}
     by_seed: dict[str, list[dict[str, Figure]]] = {}
+    lines: list[dict[str, Cell]] = []
     for name, candidate in CANDIDATES.items():
         with study.part(name):
             train = functools.partial(trained, candidate, presets[name], device=device, steps=steps, batch=args.batch,
                                       dtype=args.dtype)
             all_trained = [train(seed=seed) for seed in range(seeds)]
             by_seed[name], built[name] = [figures(model, presets[name]) for model in all_trained], all_trained[0]
+            study.write("quality", {"model": name, "items": [
+                {figure.name: figure.items.tolist() for figure in each.values()} for each in by_seed[name]]})
             print(f"  {name}: {joined(by_seed[name])[GATE].value:.4f}", flush=True)
+            lines += quantised(study, name, built[name], presets[name], args.batch, seconds / 10)
     scores = {name: joined(each) for name, each in by_seed.items()}
-    lines: list[dict[str, Cell]] = []
-    for name, model in built.items():
-        with study.part(f"{name}, quantised"):
-            lines += quantised(study, name, model, presets[name], args.batch, seconds / 10)
     steppers = {name: step(model, presets[name], args.batch, args.dtype) for name, model in built.items()}
     peaks = {name: peak_bytes(call, device) for name, call in steppers.items()}
     times = interleaved(steppers, device, seconds=seconds)
