@@ -6,12 +6,14 @@ marker `workloads`, or a `--perf-` option is given.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from perf.run import options
+from perf.run.items import workload_of
 from perf.system import exit_codes
 from perf.system.tools import first_line
 from perf.workloads.families import family
@@ -127,14 +129,17 @@ def _benchmarks(items: Sequence[pytest.Item]) -> list[pytest.Function]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Checks that the profiler can do what is asked of it, once it is known which rows are left."""
-    items = _benchmarks(session.items)
-    if not items or (tool := _settings(session.config).profile) is None:
+    """Keeps to the rows that are left, so that no other is compiled ahead, and checks that the profiler can do what is
+    asked of it."""
+    if not (left := [w for item in session.items if (w := workload_of(item))]):
+        return
+    settings = session.config.stash[settings_key] = replace(_settings(session.config), workloads=left)
+    if settings.profile is None:
         return
     from perf.bench.profile import check
 
     try:
-        check(tool, _settings(session.config).device, [item.callspec.id for item in items])
+        check(settings.profile, settings.device, [w.id for w in left])
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -161,7 +166,7 @@ def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) 
 
         try:
             shard = request.config.pluginmanager.get_plugin("perf_shard")
-            stash[session_key] = Session(shard.part() if shard else settings, stash[script_key])
+            stash[session_key] = Session(settings, stash[script_key], shard.shard if shard else None)
         except ValueError as error:
             pytest.exit(f"perf: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     session = stash[session_key]

@@ -22,7 +22,7 @@ import pytest
 from perf.compare.row import Row
 from perf.policy import accepted, here
 from perf.run import options
-from perf.run.items import workload
+from perf.run.items import workload_of
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.run.revision import Against
@@ -74,16 +74,16 @@ class PairedRun:
         """Puts a variant's tests one after the other."""
         together: dict[str, list[pytest.Item]] = {}
         for item in items:
-            w = workload(item)
+            w = workload_of(item)
             together.setdefault(w.variant if w else "", []).append(item)
         items[:] = [item for group in together.values() for item in group]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        w = workload(item)
+        w = workload_of(item)
         if w is None or self.hopeless:
             return
-        chosen = {each.id: each for one in item.session.items if (each := workload(one))}
+        chosen = {each.id: each for one in item.session.items if (each := workload_of(one))}
         if not self.rows:
             self.rows = {row.workload.id: row for row in self.against.untimed(list(chosen.values()))}
         if w.id in self.rows:

@@ -8,7 +8,7 @@ import pytest
 from perf.workloads.workload import FIELDS, Workload
 
 
-def workload(item: pytest.Item) -> Workload | None:
+def workload_of(item: pytest.Item) -> Workload | None:
     """Gives what a test measures; None for a test that measures nothing."""
     if not isinstance(item, pytest.Function) or item.get_closest_marker("workloads") is None:
         return None

@@ -16,7 +16,6 @@ from perf.workloads.workload import BARE_PHASES, GRIDS, UNQUANTISED, parse_lengt
 if TYPE_CHECKING:
     import torch
 
-    from perf.measure.evidence import Shard
     from perf.workloads.workload import Workload
 
 EVIDENCE = ".perf/evidence.jsonl"
@@ -105,7 +104,6 @@ class Settings:
     case_timeout: float | None = None  # seconds; None: by what the row took before
     shard: tuple[int, int] | None = None  # its number from 1, and how many there are
     shard_seconds: Path | None = None
-    heading: Shard | None = None  # of the evidence of a shard
 
     @property
     def compares(self) -> bool:

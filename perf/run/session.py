@@ -20,7 +20,7 @@ from perf.bench.subject import Missing, Subject, Wrong
 from perf.measure import flight, machine, roofline
 from perf.measure.clocks import Plan, clock
 from perf.measure.compiling import Ledger
-from perf.measure.evidence import Evidence, Writer, load
+from perf.measure.evidence import Evidence, Shard, Writer, load
 from perf.measure.fitness import State, Watch, summary
 from perf.measure.host import vnni
 from perf.measure.sampling import Samples
@@ -41,12 +41,12 @@ LONGEST = 5.0  # seconds of a call; a row takes about ten calls
 class Session:
     """Holds the clock, the prepared shape and the evidence of a run."""
 
-    def __init__(self, settings: Settings, script: Script) -> None:
+    def __init__(self, settings: Settings, script: Script, shard: Shard | None = None) -> None:
         self.settings, self.script = settings, script
         self.spending = Spending()
         self.clock = clock(settings.device)
         self.preparer = Preparer(settings.device)
-        self.writer, self.flight = Writer(settings.evidence, settings.heading), flight.Flight(settings.evidence)
+        self.writer, self.flight = Writer(settings.evidence, shard), flight.Flight(settings.evidence)
         self.watch, self.patience = Watch(settings.device), Patience()
         self.ledger = Ledger(settings.evidence.parent)
         self.judge = Judge(settings.device, settings.evidence.parent / "trained")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from perf.measure.evidence import Shard, row_seconds
-from perf.run.items import workload
+from perf.run.items import workload_of
 from perf.run.options import Settings
 from perf.system.tools import group_by
 from perf.workloads.workload import Workload
@@ -70,14 +70,9 @@ class ShardRun:
         self.shard = Shard(self.index, self.count, machine, revision, options)
         self.line = ""
 
-    def part(self) -> Settings:
-        """Gives the settings of this shard alone."""
-        mine = [w for w in self.settings.workloads if self.shard.split.get(w.id) == self.index]
-        return replace(self.settings, workloads=mine, heading=self.shard)
-
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        measured = {item: w for item in items if (w := workload(item))}
+        measured = {item: w for item in items if (w := workload_of(item))}
         if not measured:
             raise pytest.UsageError("--perf-shard: the tests named measure no workload; drop it")
         seconds = _seconds(self.settings.shard_seconds)

@@ -20,6 +20,7 @@ from attention import fastest
 from perf.__main__ import main
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Shard, Writer, load, machines, row_seconds, shards
+from perf.plugin import settings_key
 from perf.run.progress import Progress
 from perf.run.shard import groups, split
 from perf.system import files
@@ -233,6 +234,18 @@ def test_progress_counts_the_rows_that_are_left():
     session: Any = SimpleNamespace(items=[SimpleNamespace(nodeid=name) for name in ("it[two]", "other")])
     progress.pytest_collection_finish(session)
     assert progress.measured == {"it[two]"}
+
+
+@pytest.mark.parametrize("words", [("--perf-shard=1/2",), ("-k", "n32")])
+def test_only_the_rows_that_are_left_are_compiled_ahead(project, committed, words):
+    class Spy:
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_finish(self, session):
+            self.left = [w.n for w in session.config.stash[settings_key].workloads]
+
+    spy = Spy()
+    project.inline_run(*SMALL, "--collect-only", *words, plugins=[spy])
+    assert spy.left == [32, 32]
 
 
 def test_the_ini_file_s_seconds_are_for_runs_that_are_split(project, committed):
