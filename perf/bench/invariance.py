@@ -190,7 +190,7 @@ class _Examination:
             torch.cuda.synchronize(self.case.device)
             worst = max(worst, _difference(self.whole, copies))
             for x in result:  # the next result may get this memory, where it must not find the right one
-                x.untyped_storage().fill_(255)  # NaN in any floating-point dtype
+                x.untyped_storage().fill_(255)  # type: ignore[attr-defined]  # NaN in any floating-point dtype
         return worst
 
     def _exact(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
