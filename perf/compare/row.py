@@ -22,7 +22,7 @@ WORDS = ("wrong", "regressed", "improved", "ok", "unchanged", "inconclusive", "i
 PRESSING = ("wrong", "regressed", "invalid", "missing", "inconclusive", "improved", "new", "ok", "unchanged", "skipped")
 ALARMS = ("wrong", "regressed")
 SAME_SOURCES = "the same sources on both sides, not timed"
-SAME_KERNELS = "the same kernels on both sides, and no function that changed is run, not timed"
+SAME_KERNELS = "no function that changed runs, and the compiler wrote the same, not timed"
 
 
 @dataclass(frozen=True)

@@ -123,11 +123,11 @@ class Worker:
         gc.enable()
         _stay_on(self.cores)
         w = Workload(**fields)
-        if w.variant not in attention.names():
-            return {"missing": f"{w.variant} is not registered"}
         self.seen &= bool(changed)  # for later ones share what is built
         try:
             with self.ran if self.seen else nullcontext():
+                if w.variant not in attention.names():
+                    return {"missing": f"{w.variant} is not registered"}
                 self.subject = subject = Subject(self.preparer, w, around=_injected,
                                                  compiles=cold if w.compiled and check else compiling)
             if not check:
@@ -140,10 +140,8 @@ class Worker:
             return {"wrong": str(reason)}
 
     def _written(self, subject: Subject, changed: Sequence[str]) -> Answer:
-        """Tells what the compiler wrote for a call that is warm, where nothing else can differ between the sides.
-
-        A backward pass on a GPU runs in threads that nobody sees into.
-        """
+        """Tells what the compiler wrote for a call that is warm, where nothing else can differ between the sides. A
+        backward pass on a GPU runs in threads that nobody sees into."""
         from perf.measure.compiled_code import written
 
         with self.ran:

@@ -184,7 +184,7 @@ def parted(code: str) -> tuple[list[str], dict[str, str]]:
     return emptied(tree, names)
 
 
-KNOWN = replace(SIDE, written=["aa"], launches=({"kernel": "triton_poi_fused_add_0", "code": "bb"},))
+KNOWN = replace(SIDE, written=["aa"], launches=4 * ({"kernel": "triton_poi_fused_add_0", "code": "bb"},))
 OTHERS: dict[str, Any] = {"counters": {"launches": 3}, "error": 0.5, "peak_bytes": 1, "missing": "no", "invalid": "no",
                           "wrong": "no", "kernels": {"gemm": 4}, "launches": (), "written": ["ab"]}
 
@@ -204,7 +204,8 @@ def test_sides_that_differ_in_any_of_it_are_not(names: set[str]) -> None:
 
 @pytest.mark.parametrize("unknown", [
     replace(KNOWN, written=None), replace(KNOWN, missing="no"), replace(KNOWN, wrong="no"),
-    replace(KNOWN, launches=({"kernel": "triton_poi_fused_add_0", "registers": 8},))])
+    replace(KNOWN, launches=4 * ({"kernel": "triton_poi_fused_add_0", "registers": 8},)),
+    replace(KNOWN, launches=KNOWN.launches[:3])])
 def test_what_is_not_known_is_not_the_same(unknown: exact.Side) -> None:
     assert not exact.same(unknown, unknown)
 

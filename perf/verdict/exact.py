@@ -86,9 +86,10 @@ class Side:
 
 def same(base: Side, head: Side) -> bool:
     """Tells whether both sides run the same code: no changed function ran, the compiler wrote the same text, and all
-    that was counted is equal. A kernel of Triton's counts by its code alone, for a tuner may choose among several."""
-    known = all("code" in launch for side in (base, head) for launch in side.launches
-                if launch["kernel"].startswith("triton_"))
+    that was counted is equal. A kernel of Triton's counts by its code alone, for a tuner may choose among several; and
+    of a GPU every launch has to be known."""
+    known = len(head.launches) == head.counters.get("launches", len(head.launches)) and all(
+        "code" in launch for launch in head.launches if launch["kernel"].startswith("triton_"))
     return (known and base.written is not None and not any((base.missing, base.wrong, base.invalid))
             and replace(base, compile_seconds=None) == replace(head, compile_seconds=None))
 
