@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ class Ledger:
                 self.known = record["compiled"]
                 self.rows = record.get("rows", {})
                 typed.check(self)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self.known, self.rows = {}, {}  # nothing is lost but old compile times: they are measured again
 
     @property
@@ -127,4 +128,8 @@ class Ledger:
         self._write()
 
     def _write(self) -> None:
-        files.write(self.path, json.dumps({"schema": SCHEMA, "compiled": self.known, "rows": self.rows}))
+        """Writes the file; where it can't be written, that is said, and costs no row."""
+        try:
+            files.write(self.path, json.dumps({"schema": SCHEMA, "compiled": self.known, "rows": self.rows}))
+        except OSError as error:
+            warnings.warn(f"perf: {self.path}: {error.strerror}: the seconds of compilation are not kept", stacklevel=3)

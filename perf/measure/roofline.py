@@ -136,7 +136,7 @@ def _load(path: Path, identity: str) -> Ceilings | None:
         return Ceilings(_rate(record["copy"]), {label: _rate(rate) for label, rate in record["matmul"].items()})
     except FileNotFoundError:
         return None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"perf: {path} doesn't hold this machine's ceilings ({reason}): measured anew", stacklevel=3)
         return None
@@ -151,4 +151,7 @@ def _rate(value: float) -> float:
 def _save(path: Path, identity: str, ceilings: Ceilings) -> None:
     """Writes the whole file at once: other processes may read it, or write it too."""
     record = {"schema": SCHEMA, "machine": identity, "copy": ceilings.copy, "matmul": ceilings.matmul}
-    files.write(path, json.dumps(record, indent=2) + "\n")
+    try:
+        files.write(path, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        warnings.warn(f"perf: {path}: {error.strerror}: the ceilings are not kept", stacklevel=3)

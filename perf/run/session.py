@@ -116,7 +116,8 @@ class Session:
             with limit(self.settings.case_timeout or patience(self.ledger.rows.get(w.id))):
                 self._measure(w, benchmark)
             if benchmark.enabled:
-                self.ledger.add_row(w.id, time.monotonic() - began)
+                with self._noting():
+                    self.ledger.add_row(w.id, time.monotonic() - began)
         except Hung as hung:
             self.preparer = Preparer(self.settings.device)  # it may have been ended half way
             print(hung.stacks, file=sys.stderr)  # pytest shows it with the failure
@@ -135,7 +136,8 @@ class Session:
 
     def _measure(self, w: Workload, benchmark: Any) -> None:
         subject = Subject(self.preparer, w, part=self.spending.on)
-        subject.facts.compiled = self.ledger.add(w.id, subject.facts.compiled)
+        with self._noting():
+            subject.facts.compiled = self.ledger.add(w.id, subject.facts.compiled)
         self._bear(subject)
         facts = asdict(subject.check())
         if self.settings.quality and not w.bare:

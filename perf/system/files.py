@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SEAL = ', "crc": "'  # and eight hex digits of the text before it: the last item of a line
+POINTER = b"version https://git-lfs."  # what a clone without Git LFS has in a file's place
 
 
 def write(path: Path, text: str) -> None:
@@ -117,11 +118,13 @@ def _mend(path: Path, file: IO[bytes]) -> None:
 def read(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """Yields number and record of each line, or the error that says why it is none. A name in .gz is decompressed.
 
-    Raises ValueError for a compressed file that is broken.
+    Raises ValueError for a compressed file that is broken, and for what stands in a file's place in a clone without it.
     """
     with open_bytes(path) as file:
         try:
             for number, line in enumerate(file, 1):
+                if number == 1 and line.startswith(POINTER):
+                    raise ValueError(f"{path}: a pointer of Git LFS, not the file itself; git lfs pull")
                 try:
                     yield number, unsealed(line)
                 except ValueError as error:

@@ -37,9 +37,23 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
         content = front.gather(config, root, results, nights, site / "asv", problems)
         (site / "index.html").write_text(front.page(content), encoding="utf-8", errors="replace")
         (site / MARK).write_text(MARKED, encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(site, out)
+        _replace(out, site)
     return list(content.problems), bool(content.graphs)
+
+
+def _replace(out: Path, site: Path) -> None:
+    """Puts the site in the place of the one before. Raises ValueError, in one line, where it can't; that one stays."""
+    new = out.with_name(f".{out.name}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(site, new)
+        shutil.rmtree(out, ignore_errors=True)
+        new.rename(out)
+    except OSError as error:  # copytree's own kind lists every file
+        reason = error.strerror or str(error.args[0][0][2]).partition(": '")[0].partition("] ")[2]
+        raise ValueError(f"{out}: can't be written: {reason}; what was there stays") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _ours(out: Path) -> None:
