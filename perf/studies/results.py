@@ -45,7 +45,8 @@ milder than today's.
 torch 2.11.0+cu130, cuDNN 9.19 and its frontend 1.23.0, flash-attn-4 4.0.0b36, FlashAttention-3 from xformers 0.0.34,
 bf16, 16 heads, batch 2 x n = 8192, causal, 2026-11-30 ([record](../perf/records/h200-2026-11-30/README.md)). TFLOP/s of
 all visible pairs, the fastest in bold; `fa3` ran in a process of its own, the others in one run, and `sdpa-cudnn` in
-both: the last is shown. `flex`'s sinks are of a later run: they were twice as fast in the first, and wrong. ALiBi on `flex`, `fa4` and `flex-fa4` leaves out blocks whose keys are too far away to matter
+both: the last is shown. `flex`'s sinks are of a later run: they were twice as fast in the first, and wrong. ALiBi on
+`flex`, `fa4` and `flex-fa4` leaves out blocks whose keys are too far away to matter
 (at most 2.4e-4 of a row's weight in bf16), so its figures can pass the limit of the matrix units. flash-attn 2 was not
 in this run.
 
