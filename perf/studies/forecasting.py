@@ -160,9 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                    "ms a forecast": 1e3 * float(np.median(forecasts[name])), "peak MB": peaks[name] / 1e6,
                    "RMSE": figure["rmse"].value, "MASE": figure["mase"].value, "sMAPE %": figure["smape"].value}
         ratio = Ratio.of(times[name], times[BASE])
-        study.write("trained", {"model": name, **asdict(CANDIDATES[name]), **numbers, "seeds": each, "steps": steps,
-                                "batch": args.batch, "dtype": args.dtype, "size": args.size, "change": asdict(change),
-                                "interval": [low, high], "ratio": [ratio.median, ratio.interval]})
+        study.write("trained", {**asdict(CANDIDATES[name]), "model": name, "preset": presets[name].name, **numbers,
+                                "seeds": each, "steps": steps, "batch": args.batch, "dtype": args.dtype,
+                                "change": asdict(change), "interval": [low, high],
+                                "ratio": [ratio.median, ratio.interval]})
         rows.append({"model": name, "quantile loss": figure[GATE].value, "interval": f"{low:.3f} to {high:.3f}",
                      "seeds": f"{min(each):.3f} to {max(each):.3f}",
                      "change, %": None if name == BASE else spread(_percent(change)),
