@@ -6,7 +6,8 @@ Exit codes: pytest's own 0 to 5, of which
     4   impossible options or revision: one line, nothing was measured
 and
     10  the machine was unfit and nothing was decided: try another
-    11  nothing worse than inconclusive, invalid or missing, which is no pass; 0 under --perf-lenient
+    11  nothing worse than inconclusive, invalid or missing, which is no pass; 0 under --perf-lenient. Also where the
+        base can't be imported, so that all looks new
 """
 from __future__ import annotations
 
@@ -147,7 +148,7 @@ class PairedRun:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif "invalid" in words and not words & set(DECIDED):
             session.exitstatus = exit_codes.UNFIT
-        elif self.open:
+        elif self.open or (self.against.unlisted and words <= {"new", "skipped"}):
             session.exitstatus = exit_codes.UNDECIDED
 
     def _save(self, path: Path) -> None:

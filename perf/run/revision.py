@@ -50,6 +50,7 @@ class Against:
         self.name, self.commit = self.base.name, self.base.commit or ""
         self.spreads = Spreads(settings.evidence.with_name(SPREADS.name), settings.device)
         self.notes = [] if self.base.here else [f"the base: {self.name}"]
+        self.unlisted = False  # the base can't be imported, as far as is known: what looks new may not be
         self.count = 0  # benchmarks that are timed in this run
 
     @property
@@ -70,6 +71,7 @@ class Against:
             there = listed(self.base, grid=asked.grid, device_type=asked.device.type, axes=asked.axes,
                            with_shapes=asked.shapes)
         except ValueError as error:
+            self.unlisted = True
             self.notes.append(f"not known which benchmarks only {self.name} has: {error}")
             return []
         return [w for w in there if w not in here]

@@ -1,7 +1,6 @@
 """Gives everything that reads text from outside what an enemy or a broken disk may have made of a good file.
 
     python -m perf.tests.hostile --inputs 20000               # hypothesis draws them: a line a reader, of what became
-    python -m perf.tests.hostile --reader evidence --atheris -max_total_time=60    # coverage leads the same draws
 
 A reader takes a good text that was changed: bytes of it, or a value, a key or a level of its JSON. It may refuse it by
 ValueError, in one line, or as it says itself; what it reads must not lead to a file elsewhere, or to markup.
@@ -292,17 +291,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=20_000, help="of each reader")
     parser.add_argument("--reader", choices=(names := readers()), help="one alone")
-    parser.add_argument("--atheris", action="store_true", help="takes libFuzzer's options, such as -max_total_time=60")
-    given, more = parser.parse_known_args()
+    given = parser.parse_args()
     failures = 0
     for name, reader in names.items() if given.reader is None else [(given.reader, names[given.reader])]:
         ends: Counter[str] = Counter()
         test, began = fuzz(reader, given.inputs, ends), time.monotonic()
-        if given.atheris:
-            import atheris
-
-            atheris.Setup([sys.argv[0], *more], test.hypothesis.fuzz_one_input)  # type: ignore[attr-defined]
-            atheris.Fuzz()
         try:
             test()
             found = "nothing"

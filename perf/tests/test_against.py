@@ -58,6 +58,8 @@ class Fake:
     def close(self):
         pass
 
+    unlisted = False
+
     def only_base(self):
         return []
 
@@ -151,6 +153,13 @@ def test_a_variant_s_benchmarks_are_decided_together(compared, monkeypatch):
 def test_exit_codes(compared, words, lenient, code):
     assert compared.run(**words).ret == code
     assert compared.run("--perf-lenient", **words).ret == lenient
+
+
+@pytest.mark.parametrize(("unlisted", "code"), [(False, 0), (True, 11)])
+def test_a_base_that_can_t_be_imported_decides_nothing(compared, monkeypatch, unlisted, code):
+    monkeypatch.setattr(Fake, "unlisted", unlisted)
+    monkeypatch.setattr(Fake, "untimed", lambda self, workloads: [self._row(w, "new") for w in workloads])
+    assert compared.run().ret == code
 
 
 def test_what_lies_above_its_floor_fails_though_pairs_are_missing(compared, monkeypatch):
