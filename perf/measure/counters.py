@@ -62,14 +62,15 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
     before = compilations()
     named = functools.partial(_kernel, on_gpu=on_gpu)
     with annotated() if model else contextlib.nullcontext():
-        events, result = _profiled(call, device)
+        record, result = _profiled(call, device)
+        events = record.events()
         after = compilations()
         times = [shares(events, named)]
         while not on_gpu and len(times) < CALLS and times[0].nanoseconds < SHORT:
-            times.append(shares(_profiled(call, device)[0], named))
+            times.append(shares(_profiled(call, device)[0].events(), named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
     ran = graphs(events)
-    facts = with_code(launches(events)) if on_gpu else [kernel for graph in ran or () for kernel in kernels(graph)]
+    facts = with_code(launches(record)) if on_gpu else [kernel for graph in ran or () for kernel in kernels(graph)]
     counted = replace(tally(events, on_gpu), shares=quickest, launches=facts, graphs=ran,
                       allocated=None if on_gpu else most_bytes(events))
     if on_gpu:
@@ -160,7 +161,7 @@ def tensors(result: Any) -> Iterator[torch.Tensor]:
             yield from tensors(item)
 
 
-def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[list[Event], Any]:
+def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
     """Gives the profiler's raw record of `call`, and what it returned. torch.profiler would import the compiler."""
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -168,11 +169,11 @@ def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[list[Event
     with torch.autograd.profiler.profile(use_kineto=True, use_device="cuda" if on_gpu else None,
                                          profile_memory=not on_gpu) as profile:
         result = call()
-    return (profile.kineto_results.events() if profile.kineto_results else []), result
+    return profile.kineto_results, result
 
 
 @functools.cache
 def _own_syncs(device: torch.device) -> int:
     """Counts how often the profiler itself waits for the GPU, seen where nothing is called."""
-    events, _ = _profiled(lambda: None, device)
-    return tally(events, on_gpu=True).counters["host_syncs"]
+    record, _ = _profiled(lambda: None, device)
+    return tally(record.events(), on_gpu=True).counters["host_syncs"]

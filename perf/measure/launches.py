@@ -1,48 +1,39 @@
 """Launches of device kernels, and the code of Triton's, are facts by which two sides are compared without a time.
 
-    launches(events)     [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
+    launches(record)     [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
     with_code(launches)  the same, and of a Triton kernel "code" (a hash of its source and options), "spills",
                          "stages", "warps" and "tile"
 
-The launches come from the profiler's record of each kernel. The code comes from the kernels that Triton and torch's
-inductor keep alive in this process; a library's kernel is known by its name, and both sides use the same library.
+The launches come from the trace that the profiler saves, for its events tell nothing of them in torch 2.11. The code
+comes from the kernels that Triton and torch's inductor keep alive in this process; a library's kernel is known by its
+name, and both sides use the same library.
 """
 from __future__ import annotations
 
 import gc
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-
-from torch.autograd import DeviceType
 
 Facts = dict[str, Any]
 FACTS = {"registers per thread": "registers", "shared memory": "shared", "grid": "grid", "block": "block",
          "est. achieved occupancy %": "occupancy"}
-COPIES = ("Memcpy", "Memset")
 
 
-def launches(events: Iterable[Any]) -> list[Facts]:
-    """Reads the kernels of a profiler's record; none where this version of torch tells nothing of them."""
-    starts = []
-    for event in events:
-        if event.device_type() != DeviceType.CUDA or event.is_user_annotation() or event.name().startswith(COPIES):
-            continue
-        record = _metadata(event)
-        if "grid" in record:
-            starts.append((event.start_ns(), {"kernel": event.name().removeprefix("void ")} | {
-                mine: record[theirs] for theirs, mine in FACTS.items() if theirs in record}))
-    return [facts for _, facts in sorted(starts, key=lambda start: start[0])]
-
-
-def _metadata(event: Any) -> Facts:
-    """Reads what the profiler keeps of a kernel as JSON, with braces or without."""
-    text = str(event.metadata_json()).strip() if hasattr(event, "metadata_json") else ""
-    try:
-        return json.loads(text if text.startswith("{") else f"{{{text}}}")
-    except ValueError:
-        return {}
+def launches(record: Any) -> list[Facts]:
+    """Reads the kernels of a profiler's record, which can save itself as a trace."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        record.save(str(path))
+        events = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
+    ran = sorted((event for event in events if event.get("cat") == "kernel" and "grid" in event["args"]),
+                 key=lambda event: event["ts"])
+    return [{"kernel": event["name"].removeprefix("void ")}
+            | {mine: event["args"][theirs] for theirs, mine in FACTS.items() if theirs in event["args"]}
+            for event in ran]
 
 
 def with_code(launches: Sequence[Facts]) -> list[Facts]:

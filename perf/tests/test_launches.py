@@ -4,11 +4,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch.autograd import DeviceType
+import torch
 
 from perf.measure.launches import launches, with_code
 from perf.tests.sides import SIDE, around, decided
@@ -18,27 +19,35 @@ FLASH = {"kernel": "flash_fwd_kernel<64>", "grid": [64, 8, 1], "block": [128, 1,
          "occupancy": 25}
 FLEX = {"kernel": "triton_tem_fused_0", "grid": [32, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 65536,
         "code": "aa", "spills": 0, "stages": 3, "warps": 4, "tile": {"BLOCK_M": 128, "BLOCK_N": 64}}
-METADATA = {"registers per thread": 168, "shared memory": 49152, "grid": [64, 8, 1], "block": [128, 1, 1],
-            "stream": 7, "correlation": 42, "est. achieved occupancy %": 25}
+METADATA: dict[str, Any] = {"registers per thread": 168, "shared memory": 49152, "grid": [64, 8, 1],
+                            "block": [128, 1, 1], "stream": 7, "correlation": 42, "est. achieved occupancy %": 25}
 
 
-def event(name: str, at: int, told: str | None = None, on: DeviceType = DeviceType.CUDA,
-          annotation: bool = False) -> Any:
-    def metadata() -> str:
-        return json.dumps(METADATA) if told is None else told
+class Record:
+    """Stands for what the profiler gives, with a trace of these events."""
 
-    return SimpleNamespace(name=lambda: name, start_ns=lambda: at, device_type=lambda: on, metadata_json=metadata,
-                           is_user_annotation=lambda: annotation)
+    def __init__(self, *events: dict[str, Any]) -> None:
+        self.events = events
+
+    def save(self, path: str) -> None:
+        Path(path).write_text(json.dumps({"traceEvents": self.events}))
+
+
+def event(name: str, at: float, category: str = "kernel", **facts: Any) -> dict[str, Any]:
+    return {"ph": "X", "cat": category, "name": name, "ts": at, "args": facts}
 
 
 def test_kernels_are_read_in_the_order_in_which_they_ran() -> None:
-    bare = json.dumps(METADATA)[1:-1]
-    record = [event("void second", 20, bare), event("void flash_fwd_kernel<64>", 10), event("Memcpy DtoD", 1),
-              event("aten::mm", 2, on=DeviceType.CPU), event("a step", 3, annotation=True), event("unknown", 4, ""),
-              event("broken", 5, "{")]
+    record = Record({"ph": "M", "name": "process_name"}, event("void second", 20.5, **METADATA),
+                    event("void flash_fwd_kernel<64>", 10.0, **METADATA), event("Memcpy DtoD", 1.0, "gpu_memcpy"),
+                    event("aten::mm", 2.0, "cpu_op"), event("unknown", 4.0))
     assert launches(record) == [FLASH, {**FLASH, "kernel": "second"}]
-    del record[1].metadata_json  # another version of torch tells nothing
-    assert len(launches(record)) == 1
+
+
+def test_the_trace_of_this_torch_is_read() -> None:
+    with torch.autograd.profiler.profile(use_kineto=True) as profile:
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    assert launches(profile.kineto_results) == []  # a CPU launches no kernels
 
 
 class CompiledKernel:
