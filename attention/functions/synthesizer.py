@@ -87,7 +87,7 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
     zero = torch.zeros(B, H, 1, 1, dtype=dtype, device=q.device)
     return softmax_attention(zero.expand(-1, -1, n, -1), zero.expand(-1, -1, m, -1), v, scale=1.0,
                              visible=visible, key_mask=key_mask, dtype=dtype,
-                             bias=lambda h, i, j: times * table[h, i, j])
+                             bias=lambda h, i, j: times * table[h, i.clamp(min=0), j])  # before key 0 a query sees none
 
 
 @register("synthesizer", backends=[eager])

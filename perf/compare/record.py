@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from perf.compare.row import WORDS, Row
-from perf.measure.evidence import YEAR_10000
 from perf.system import files
 from perf.system.tools import first_line
+from perf.system.typed import YEAR_10000
 
 SCHEMA = 1
 OUTCOMES = ("ok", "failed", "skipped")
@@ -166,7 +166,9 @@ class Comparison:
                       "vanished": tuple(record["vanished"]), "notes": tuple(record["notes"])}
             if unknown := set(record) - {f.name for f in fields(cls)}:
                 raise ValueError(f"unknown field {min(unknown)!r}")
-            return cls(**record | nested)
+            made = cls(**record | nested)
+            made.to_json()  # refuses a number that JSON has not
+            return made
         except KeyError as error:
             raise ValueError(f"{error} is missing") from None
         except (AttributeError, TypeError) as error:

@@ -24,7 +24,6 @@ from asv.results import Results
 from perf.history.merge import NOT_RESULTS, UNREADABLE
 from perf.history.results import COMMIT, DIRTY
 from perf.history.series import FIGURES, VERSION, Series
-from perf.measure.evidence import YEAR_10000
 from perf.system import typed
 from perf.system.tools import first_line, group_by
 from perf.workloads.workload import Workload, from_record
@@ -123,7 +122,7 @@ def _results(path: Path, inside: Sequence[str]) -> Results:
             raise ValueError(f"{name} is {value!r}")
     if not COMMIT.fullmatch(results.commit_hash):
         raise ValueError(f"commit_hash is {results.commit_hash!r:.60}")
-    if not 0 <= results.date / 1000 < YEAR_10000:
+    if not 0 <= results.date / 1000 < typed.YEAR_10000:
         raise ValueError(f"date is {results.date}")
     return results
 

@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+YEAR_10000 = 253402300800  # in seconds since 1970: no date can be told from then on
 LARGEST = 1e30  # no figure of ours is larger, and floating point can still compute with its square
 
 
