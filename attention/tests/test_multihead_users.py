@@ -74,7 +74,8 @@ def test_flex_takes_the_padding_that_an_encoder_makes() -> None:
         assert close(twin(x, src_key_padding_mask=mask)[~mask], plain(x, src_key_padding_mask=mask)[~mask])
 
 
-@pytest.mark.parametrize("variant", PADDED)
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.slow if number else ())
+                                     for number, name in enumerate(PADDED)])
 def test_a_padded_encoder_compiles_into_one_graph(variant: str) -> None:
     twin = nn.TransformerEncoder(ours(stock(), variant), 2, enable_nested_tensor=False).eval()
     x, mask = tokens(), padding(7, 2, 5)

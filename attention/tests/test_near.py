@@ -150,7 +150,7 @@ def test_a_sequence_whose_queries_lose_their_own_keys_skips_nothing() -> None:
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 @pytest.mark.parametrize("kv_heads", [4, 2])
-@pytest.mark.parametrize("n", [512, 700])
+@pytest.mark.parametrize("n", [pytest.param(512, marks=pytest.mark.slow), 700])
 def test_output_and_gradients_under_the_block_mask_are_right(n: int, kv_heads: int, causal: bool) -> None:
     """The mask that flex is given, made dense: FlexAttention has no backward pass on the CPU."""
     q, k, v = inputs(batch=2, heads=4, kv_heads=kv_heads, n=n, head_dim=32, dtype=torch.bfloat16)

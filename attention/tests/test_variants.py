@@ -20,8 +20,9 @@ HEAD_DIMS = st.sampled_from([16, 32, 40, 59, 64, 96, 128])
 CORE = tuple(name for name, described in functions().items() if described.core)
 COMPILED = [name for name in attention.names() if variant(name).backend.compiled]
 
-# A compiled variant costs seconds a shape: by default it runs one test, on one shape. Of the functions outside
-# the core the default run holds the error rule and their own tests; the rest of the contract is slow.
+# A compiled variant costs seconds a shape: by default those of the core, and rope's, run one test, on one shape. Of
+# the functions outside the core the default run holds the error rule and their own tests; the rest of the contract is
+# slow.
 def each(names: list[str], core: tuple[str, ...] = CORE) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", [
         pytest.param(name, marks=pytest.mark.slow if name in COMPILED or name.partition(":")[0] not in core else ())
@@ -112,7 +113,9 @@ def test_output_and_gradients_keep_the_error_rule(name: str, share: float, devic
     holds()
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name.partition(":")[0] in (*CORE, "rope") else pytest.mark.slow)
+    for name in COMPILED])
 def test_a_compiled_variant_is_right_on_one_shape(name: str, device: torch.device) -> None:
     call = call_for(name, device, batch=1, n=63, m=113, causal=True)
     backend = name.partition(":")[2]

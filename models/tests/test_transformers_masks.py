@@ -73,8 +73,9 @@ def queries_by_keys(attention_mask: torch.Tensor, kind: str) -> torch.Tensor:
     return mask
 
 
-@pytest.mark.parametrize(("variant", "kind"), [("softmax:sdpa", "bool"), ("softmax:tiled", "float"),
-                                               ("sliding-window:eager", "bool")])
+@pytest.mark.parametrize(("variant", "kind"), [
+    ("softmax:tiled", "float"), pytest.param("softmax:sdpa", "bool", marks=pytest.mark.slow),
+    pytest.param("sliding-window:eager", "bool", marks=pytest.mark.slow)])
 def test_a_mask_of_queries_by_keys_is_read_where_it_is_padding_and_causality(variant, kind):
     model, x = cases.create(GPT2, variant), cases.left_padded(3, 11, 101)
     mask = queries_by_keys(x["attention_mask"], kind)
