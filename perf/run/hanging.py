@@ -3,6 +3,7 @@
 The interpreter looks at an alarm between two of its own steps. A call that never comes back from C or from the GPU (an
 endless kernel, a deadlock in a library) can't be interrupted: `GRACE` seconds later the stacks are written to standard
 error and the process exits with 1. The rows before it are kept, and --perf-resume goes on with those that are missing.
+An import is left to end first; one that does not, ends the process likewise.
 """
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from types import FrameType
 
 GRACE = 60.0  # seconds from the alarm to the end of the process
 TIMES, LEAST, UNKNOWN = 20.0, 600.0, 1800.0  # what a row took before; seconds, for a compiler may start cold
-AGAIN = 5.0  # seconds to the next alarm, for code that catches everything
+IMPORT = "<frozen importlib._bootstrap>"
+AGAIN = 5.0  # seconds to the next alarm, for code that catches everything, or imports
 
 
 def patience(before: float | None) -> float:
@@ -42,11 +44,19 @@ class Hung(BaseException):
                                 for ident, one in frames.items())
 
 
+def _imports(frame: FrameType | None) -> bool:
+    """Tells whether a module is being imported: half of it would stay behind, and all later rows would fail."""
+    while frame is not None and frame.f_code.co_filename != IMPORT:
+        frame = frame.f_back
+    return frame is not None
+
+
 @contextmanager
 def limit(seconds: float) -> Iterator[None]:
     """Raises Hung in what runs `seconds` later. Must be entered in the main thread, which alone is told of signals."""
     def ring(_: int, frame: FrameType | None) -> None:
-        raise Hung(seconds, frame)
+        if not _imports(frame):
+            raise Hung(seconds, frame)
 
     stderr = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
     before = signal.signal(signal.SIGALRM, ring)

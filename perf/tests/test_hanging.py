@@ -1,6 +1,7 @@
 """--perf-case-timeout: a row that hangs is ended and says where, and the run goes on."""
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -37,6 +38,21 @@ def test_what_hangs_is_ended_and_the_line_is_named(call, monkeypatch):
     assert time.monotonic() - began < 30
     assert "MainThread" in hung.value.stacks
     assert "test_what_hangs_is_ended" in hung.value.stacks
+
+
+def test_an_import_ends_before_the_row(tmp_path, monkeypatch):
+    """Half a module would stay in the process, and the rows after it would fail."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.4)\nvalue = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(hanging, "AGAIN", 0.1)
+
+    def call():
+        importlib.import_module("slow_to_import")
+        spin()
+
+    with pytest.raises(Hung, match="in spin"), limit(0.1):
+        call()
+    assert sys.modules["slow_to_import"].value == 1
 
 
 def test_nothing_rings_later():
