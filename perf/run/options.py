@@ -268,7 +268,7 @@ def _file(config: pytest.Config, name: str, default: str | None) -> Any:
     if path is None and (known := config.getini(f"perf_{name}") or default):
         path = config.rootpath / known
     if path is not None and path.is_dir():
-        raise pytest.UsageError(f"--perf-{name}: {path} is a directory; name a file in it")
+        raise pytest.UsageError(f"{_flag(name)}: {path} is a directory; name a file in it")
     return path
 
 
