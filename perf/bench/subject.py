@@ -61,6 +61,7 @@ class Facts:
 
     error: float | None = None
     bound: float | None = None
+    loose: dict[str, str] = field(default_factory=dict)
     compiled: dict[str, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class Subject:
             with self.part("checks"):
                 report = self.prepared.check()
             self.facts.error, self.facts.bound = worst(report)
+            self.facts.loose = dict(report.reasons)
             if not report.ok:
                 raise Wrong(report.message, self.facts)
             self.checked = True

@@ -15,8 +15,8 @@ from perf.measure import machine
 from perf.system import files, typed
 from perf.workloads.workload import Workload, from_record
 
-SCHEMA = 4
-BEFORE = (1, 2, 3)  # had fewer fields
+SCHEMA = 5
+BEFORE = (1, 2, 3, 4)  # had fewer fields
 OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
 
 
@@ -46,6 +46,7 @@ class Evidence:
     rss_bytes: int | None = None  # the process's largest resident size during the call, on the CPU
     error: float | None = None  # of the worst tensor, relative to its rows
     bound: float | None = None  # what the error-ratio rule allows it
+    loose: dict[str, str] = field(default_factory=dict)  # why a tensor is allowed more than a tenth of its rows
     flops: int | None = None
     bytes: int | None = None
     floor: float | None = None  # the least seconds that this machine's measured ceilings allow

@@ -119,6 +119,8 @@ def warnings(rows: Sequence[Evidence]) -> list[str]:
         lines.append(f"{late} of {len(timed)} ended by the time budget, before their ± was as narrow as asked for.")
     for kind in alike((row.no_graph, row) for row in timed if row.no_graph):
         lines.append(f"{len(kind)} rows timed by events: no graph: {kind[0][0]}")
+    for kind in alike((f"{tensor}, where {why}", row) for row in timed for tensor, why in row.loose.items()):
+        lines.append(f"{len(kind)} of {len(timed)} are allowed errors above a tenth of a value: {kind[0][0]}")
     if timed and all(row.floor is None for row in timed):
         lines.append("limit is -: this machine's copy and matmul ceilings were not measured.")
     return lines

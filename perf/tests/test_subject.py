@@ -161,13 +161,14 @@ def test_what_can_not_be_measured_is_missing_in_one_line(monkeypatch: pytest.Mon
         Subject(Preparer(CPU), EAGER, around=lacks)
 
 
-def test_a_wrong_result_keeps_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_result_keeps_its_error_and_why_it_was_allowed_much(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Subject(Preparer(CPU), EAGER)
-    report = Report("softmax:eager", {"out": 0.5}, {"out": 0.1})
+    report = Report("softmax:eager", {"out": 0.5}, {"out": 0.1}, reasons={"out": "its rows are small"})
     made.prepared = replace(made.prepared, check=lambda: report)
     with pytest.raises(Wrong, match="numerically wrong") as wrong:
         made.check()
     assert (wrong.value.facts.error, wrong.value.facts.bound) == (0.5, 0.1)
+    assert wrong.value.facts.loose == {"out": "its rows are small"}
     assert wrong.value.facts.peak_bytes is None
 
 

@@ -169,6 +169,8 @@ def test_the_datasheets_share_is_a_column_where_it_is_known():
 @pytest.mark.parametrize(("fields", "said"), [
     ({"ended": "budget"}, "1 of 2 ended by the time budget"),
     ({"no_graph": "flash-attn copies"}, "1 rows timed by events: no graph: flash-attn copies"),
+    ({"loose": {"dk": "3% of the rows are small"}},
+     "1 of 2 are allowed errors above a tenth of a value: dk, where 3% of the rows are small"),
     ({}, "limit is -: this machine's copy and matmul ceilings were not measured"),
 ])
 def test_what_to_mind_is_said_below_the_table(fields, said):
