@@ -217,7 +217,7 @@ class Altered(TorchDispatchMode):
 
 
 SOFTMAX, BACKWARD = (_aten._softmax.default,), (_aten._softmax_backward_data.default,)
-PRODUCTS = (_aten.mm.default, _aten.bmm.default)
+PRODUCTS = (_aten.mm.default, _aten.bmm.default, _aten.mm.dtype, _aten.bmm.dtype)  # the last two on a GPU
 
 
 def in_float8(weights: torch.Tensor, *args: Any) -> torch.Tensor:
@@ -234,7 +234,7 @@ def no_rescale(weights: torch.Tensor, scores: torch.Tensor, *args: Any) -> torch
 
 def summed_narrowly(dtype: torch.dtype) -> Callable[..., torch.Tensor]:
     """Rounds the sums of a product to `dtype` after every two terms."""
-    def alter(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def alter(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
         total = torch.zeros_like(result)
         for x, y in zip(a.split(2, -1), b.split(2, -2), strict=True):
             total = (total + x.double() @ y.double()).to(dtype).to(result.dtype)
@@ -243,7 +243,7 @@ def summed_narrowly(dtype: torch.dtype) -> Callable[..., torch.Tensor]:
     return alter
 
 
-def in_bfloat16(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def in_bfloat16(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
     """Rounds the operands of a float32 product."""
     return result if a.dtype != torch.float32 else (a.bfloat16().double() @ b.bfloat16().double()).float()
 
