@@ -107,7 +107,8 @@ def inside(side: Side, environment: Environment) -> Side:
 def installed() -> dict[str, str]:
     """Lists what is installed here, as `Environment.versions` does."""
     versions = {"python": sys.version.split()[0]}
-    for one in importlib.metadata.distributions():
+    path = [folder for folder in sys.path if not folder.endswith("_vendor")]  # setuptools adds it
+    for one in importlib.metadata.distributions(path=path):
         versions.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
     return versions
 

@@ -239,7 +239,7 @@ def readers() -> dict[str, Reader]:
         "result of a step": Reader("steps/tests.json", json.dumps(asdict(steps.Result("tests", "ok"))).encode(),
                                    lambda path: steps.Folder(path.parents[1], 1.0).result("tests"), ()),
         "lines of a night": Reader("compared.jsonl", sealed({"benchmark": "a"}).encode() + b"\n",
-                                   lambda path: list(files.records(path)), ()),
+                                   lambda path: list(files.records(path))),
         "thresholds": Reader("thresholds.toml", thresholds.FILE.read_bytes(), _plan),
         "budgets": Reader("budgets.toml", budgets.FILE.read_bytes(),
                           lambda path: budgets.parse(files.from_toml(text(path)))),

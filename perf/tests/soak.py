@@ -108,7 +108,7 @@ def soak(folder: Path, rows: int, seed: int = 0) -> tuple[list[dict[str, Any]], 
     faults = {name: (next(kinds), draw.randint(1, 6)) for name in draw.sample(names, round(SHARE * len(names)))}
     conftest.write_text(honest + PLANTED)
     (folder / "faults.json").write_text(json.dumps(faults))
-    (folder / ".gitignore").write_text(".*\n")
+    (folder / ".gitignore").write_text(".*\n__pycache__/\n")
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "faults")):
         git(folder, *words)
     runs, ends, done = 0, [], None
