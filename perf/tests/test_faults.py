@@ -126,8 +126,8 @@ def test_torch_s_own_failure_is_told_so(monkeypatch, tmp_path):
                         'echo "x.cpp:3:5: error: no such thing" >&2\nexit 1\n')
     compiler.chmod(0o755)
     monkeypatch.setattr(inductor.cpp, "cxx", (str(compiler),))
-    with torch.compiler.config.patch(force_disable_caches=True), \
-            pytest.raises(Exception, match="compile error") as caught:
+    uncached = torch.compiler.config.patch(force_disable_caches=True)  # type: ignore[attr-defined]
+    with uncached, pytest.raises(Exception, match="compile error") as caught:
         torch.compile(lambda x: (7 * x + 3).relu().sum(-1))(torch.randn(64, 64))
     torch.compiler.reset()
     assert failure(caught.value).endswith("x.cpp:3:5: error: no such thing")
