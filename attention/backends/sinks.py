@@ -1,4 +1,4 @@
-"""The gradient of attention sinks, for a kernel that gives them none."""
+"""Gives attention sinks their gradient, beside a kernel that gives them none (arXiv 2508.10925, 2309.17453)."""
 from __future__ import annotations
 
 from typing import Any
@@ -7,10 +7,10 @@ import torch
 
 
 class SinksGradient(torch.autograd.Function):
-    """Passes an output on that was computed with sinks, and gives the sinks their gradient.
+    """Passes an output (B, H, N, D) on that was computed with sinks (H,), and gives the sinks their gradient (H,).
 
-    A sink takes the share p = e^(sink - lse) of each row, lse being the log-sum-exp of its scores and the sink. It has
-    no value, so that its logit's gradient is the sum over rows of -p <dO, O>.
+    A sink takes the share p = e^(sink - lse) of each row, lse (B, H, N) being the log-sum-exp of its scores and the
+    sink. It has no value, so that its logit's gradient is the sum over rows of -p <dO, O>.
     """
 
     @staticmethod

@@ -55,7 +55,7 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
 
 
 def test_a_clock_that_goes_backwards_loses_no_row(tmp_path):
-    """What was written last is read last, and counts, whatever the time says."""
+    """The row that was written last counts, whatever time stands in it."""
     path, now = tmp_path / "evidence.jsonl", time.time()
     rows = [replace(ROW, time=now), replace(ROW, time=now - 600)]
     for row in rows:

@@ -1,4 +1,4 @@
-"""What runs the same kernels needs no time, though its sources differ; what is not the same is never called so."""
+"""Sides that run the same kernels get their verdict without a time; sides that do not are never called the same."""
 from __future__ import annotations
 
 import ast
