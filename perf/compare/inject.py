@@ -11,7 +11,9 @@
 """
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +39,11 @@ def wrap(call: Call, spec: str) -> Call:
     if kind in TIMED:
         return _slower(call, share) if kind == "slow" else _spinning(call, share)
     return {"clone": _cloning, "unfused": _unfused, "recompile": _recompiling, "sync": _waiting}[kind](call)
+
+
+def named(faults: str, name: str) -> str | None:
+    """Picks a benchmark's fault: `faults` is one for all, or JSON, {"a benchmark's id": "slow:5%"}."""
+    return json.loads(faults).get(name) if faults.startswith("{") else faults
 
 
 def parse(spec: str) -> tuple[str, float]:
@@ -90,34 +97,44 @@ def _spinning(call: Call, share: float) -> Call:
 
 def _cycles(call: Call, share: float, device: torch.device) -> int:
     """Finds how long to keep the GPU busy so that the call, by the project's clock, takes that share longer."""
+    return calibrate(functools.partial(_seconds, call, device), share, _cycle(device))
+
+
+def _seconds(call: Call, device: torch.device, cycles: int) -> float:
     from perf.measure.clocks import clock
     from perf.measure.sampling import sample
 
+    def slept() -> Any:
+        result = call()
+        if cycles:
+            torch.cuda._sleep(cycles)
+        return result
+
     made = clock(device)
-
-    def seconds(cycles: int) -> float:
-        def slept() -> Any:
-            result = call()
-            if cycles:
-                torch.cuda._sleep(cycles)
-            return result
-
-        return sample(made, made.prepare(slept), precision=0.001).median
-
-    return calibrate(seconds, share)
+    return sample(made, made.prepare(slept), precision=0.001).median
 
 
-def calibrate(seconds: Callable[[int], float], share: float) -> int:
-    """Finds the cycles for which `seconds(cycles)` is `1 + share` times `seconds(0)`, within `CLOSE` of what is added.
+@functools.cache
+def _cycle(device: torch.device) -> float:
+    return cycle(functools.partial(_seconds, lambda: None, device))
+
+
+def cycle(seconds: Callable[[int], float]) -> float:
+    """Measures the seconds of a cycle, of which `seconds` takes many. Raises ValueError where they take none."""
+    if (rate := (seconds(2 * CYCLES) - seconds(CYCLES)) / CYCLES) <= 0:
+        raise ValueError("fault slow: the time doesn't follow the cycles that are added to a call")
+    return rate
+
+
+def calibrate(seconds: Callable[[int], float], share: float, rate: float) -> int:
+    """Finds the cycles, each of `rate` seconds, for which `seconds(cycles)` is `1 + share` times `seconds(0)`, within
+    `CLOSE` of what is added.
 
     The launch of the busy kernel takes time of its own, so that the first guess is corrected by what it does.
-    Raises ValueError where that launch alone takes longer than wanted, or the time follows no cycles.
+    Raises ValueError where that launch alone takes longer than wanted.
     """
     alone = seconds(0)
     wanted = share * alone
-    rate = (seconds(2 * CYCLES) - seconds(CYCLES)) / CYCLES  # seconds a cycle
-    if rate <= 0:
-        raise ValueError(f"fault slow:{share:.3g}: the time of the call doesn't follow what is added to it")
     cycles = max(1, round(wanted / rate))
     for _ in range(TRIES):
         added = seconds(cycles) - alone

@@ -25,6 +25,7 @@ What libraries print goes to stderr. The plan may hold the thread that works to 
 """
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import json
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 STATE = "PERF_STATE"  # of the environment: the folder of what is measured once a machine
-INJECT = "PERF_INJECT"  # of the environment: a fault to put into every call (perf/compare/inject.py)
+INJECT = "PERF_INJECT"  # of the environment: what fault to put into which calls (perf/compare/inject.py)
 
 OURS = ("attention", "models", "perf")
 LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
@@ -128,7 +129,7 @@ class Worker:
             with self.ran if self.seen else nullcontext():
                 if w.variant not in attention.names():
                     return {"missing": f"{w.variant} is not registered"}
-                self.subject = subject = Subject(self.preparer, w, around=_injected,
+                self.subject = subject = Subject(self.preparer, w, around=functools.partial(_injected, w.id),
                                                  compiles=cold if w.compiled and check else compiling)
             if not check:
                 return {"ready": True}
@@ -232,13 +233,14 @@ def _checked(subject: Subject) -> Answer:
     return answer | ({"compile_seconds": sum(facts.compiled.get(x, 0) for x in ("cold", "warm"))} if w.compiled else {})
 
 
-def _injected(call: Callable[[], Any]) -> Callable[[], Any]:
-    """Puts the fault into the call that the environment names."""
-    if not (spec := os.environ.get(INJECT)):
+def _injected(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    """Puts the fault into the benchmark's call that the environment names."""
+    if not (faults := os.environ.get(INJECT)):
         return call
     from perf.compare import inject
 
-    return inject.wrap(call, spec)
+    spec = inject.named(faults, name)
+    return inject.wrap(call, spec) if spec else call
 
 
 def _own_packages() -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perf.compare import inject
-from perf.compare.inject import CYCLES, calibrate, parse, wrap
+from perf.compare.inject import CYCLES, calibrate, cycle, named, parse, wrap
 from perf.measure.counters import count
 
 CPU = torch.device("cpu")
@@ -88,34 +88,43 @@ def test_an_impossible_spec_is_one_line(spec, said):
     assert "\n" not in str(refusal.value)
 
 
-def gpu(alone: float, launch: float, rate: float = 0.6e-9):
+RATE = 0.6e-9  # seconds a cycle
+
+
+def gpu(alone: float, launch: float):
     """Returns the time of a call followed by a kernel that is busy for some cycles, on a GPU with such a launch."""
-    return lambda cycles: alone + (launch + cycles * rate if cycles else 0.0)
+    return lambda cycles: alone + (launch + cycles * RATE if cycles else 0.0)
 
 
 @pytest.mark.parametrize(("share", "alone"), [*itertools.product([0.02, 0.05, 0.1], [100e-6, 1e-3, 50e-3])])
 def test_the_launch_is_part_of_the_slowdown(share, alone):
     seconds = gpu(alone, launch=1.5e-6)
-    cycles = calibrate(seconds, share)
+    cycles = calibrate(seconds, share, cycle(seconds))
     assert seconds(cycles) / alone == pytest.approx(1 + share, abs=0.1 * share)
 
 
 def test_a_slowdown_smaller_than_a_launch_is_refused():
     with pytest.raises(ValueError, match=r"0.65 us more can't be added to a call of 13 us here, a launch takes 1.5 us"):
-        calibrate(gpu(13e-6, launch=1.5e-6), 0.05)
+        calibrate(gpu(13e-6, launch=1.5e-6), 0.05, RATE)
 
 
 def test_a_time_that_follows_no_cycles_is_refused():
     with pytest.raises(ValueError, match="doesn't follow"):
-        calibrate(lambda cycles: 1e-3, 0.05)
+        cycle(lambda cycles: 1e-3)
 
 
-def test_the_rate_is_learnt_beyond_any_launch():
+def test_a_cycle_is_learnt_beyond_any_launch():
     seen = []
 
     def seconds(cycles: int) -> float:
         seen.append(cycles)
         return gpu(1e-3, 5e-6)(cycles)
 
-    calibrate(seconds, 0.05)
-    assert seen[:3] == [0, 2 * CYCLES, CYCLES]
+    assert cycle(seconds) == pytest.approx(RATE)
+    assert seen == [2 * CYCLES, CYCLES]
+
+
+def test_each_benchmark_may_have_a_fault_of_its_own():
+    faults = '{"one": "slow:5%", "two": "clone"}'
+    assert [named(faults, name) for name in ("one", "two", "three")] == ["slow:5%", "clone", None]
+    assert named("slow:5%", "one") == "slow:5%"

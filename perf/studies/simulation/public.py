@@ -88,7 +88,7 @@ def asv_compare(world: World) -> Rule:
     def alarms(steps: Array | None, _: NDArray[np.int64] | None) -> Bools:
         times = _with(logs, steps)
         samples = times[:, :, None] + around
-        slower = _worse(times[1:], times[:-1], samples[1:], samples[:-1], 1.1)
+        slower = asv_worse(times[1:], times[:-1], samples[1:], samples[:-1], 1.1)
         return np.vstack([np.zeros((1, world.benchmarks), bool), slower])
 
     return alarms
@@ -100,12 +100,12 @@ def asv_continuous(world: World) -> Rule:
     def alarms(steps: Array | None, _: NDArray[np.int64] | None) -> Bools:
         change = np.zeros_like(head[:, :, 0]) if steps is None else np.diff(steps, axis=0, prepend=0)
         slow = head + change[:, :, None]
-        return _worse(np.median(slow, axis=2), np.median(base, axis=2), slow, base, 1.03)
+        return asv_worse(np.median(slow, axis=2), np.median(base, axis=2), slow, base, 1.03)
 
     return alarms
 
 
-def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, factor: float) -> Bools:
+def asv_worse(head: Array, base: Array, head_samples: Array, base_samples: Array, factor: float) -> Bools:
     """Finds what `asv compare` marks as slower; its test is asked only where the factor is passed, as both have to
     hold."""
     from asv import _stats
@@ -115,7 +115,7 @@ def _worse(head: Array, base: Array, head_samples: Array, base_samples: Array, f
         _stats._mann_whitney_u_memo = _Cache()
     beyond = head - base > math.log(factor)
     for place in zip(*np.nonzero(beyond), strict=True):
-        sides = [(np.exp(side[place]), ({"repeat": side_samples.shape[2]}, np.exp(side_samples[place]).tolist()))
+        sides = [(np.exp(side[place]), ({"repeat": side_samples.shape[-1]}, np.exp(side_samples[place]).tolist()))
                  for side, side_samples in ((base, base_samples), (head, head_samples))]
         (old, old_samples), (new, new_samples) = sides
         beyond[place] = _is_result_better(old, new, old_samples, new_samples, factor)
