@@ -110,7 +110,7 @@ def test_an_oracle_names_no_mask_and_no_backend(function: str) -> None:
 
 @pytest.mark.parametrize("function", sorted(registry.functions()))
 def test_attention_is_odd_in_its_values(function: str) -> None:
-    """A trial of the timed call rests on it (perf/bench/trial.py)."""
+    """A trial of the timed call rests on it (perf/bench/kernels.py)."""
     described = registry.functions()[function]
     options = {name: values[0] for name, values in described.test_values.items()}
     q, k, v = needles(batch=1, heads=4, kv_heads=2 if described.grouped else 4, n=described.queries or 32, m=32,

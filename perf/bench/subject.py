@@ -25,8 +25,7 @@ from attention import registry
 from attention.testing import Report
 from perf.bench import NO_MEMORY
 from perf.bench.prepare import Preparer
-from perf.bench.proof import Caught, prove, too_fast
-from perf.bench.spot import Spot
+from perf.bench.proof import Caught, Spot, prove, too_fast
 from perf.bench.treatments import not_compiled
 from perf.measure import counters, memory, switches
 from perf.measure.clocks import Clock, Plan

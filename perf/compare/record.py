@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from perf.compare.row import WORDS, Row
 from perf.system import files
+from perf.system.files import YEAR_10000
 from perf.system.tools import first_line
-from perf.system.typed import YEAR_10000
 
 SCHEMA = 1
 OUTCOMES = ("ok", "failed", "skipped")

@@ -68,13 +68,12 @@ class Worker:
         self.ran, self.seen = Ran(packages), seen
         with self.ran if seen else nullcontext():
             from perf.bench.prepare import Preparer
-            from perf.measure import core_time
-            from perf.measure.clocks import clock
-            from perf.measure.core_time import CoreTimer
+            from perf.measure import clocks
+            from perf.measure.clocks import CoreTimer, clock
             from perf.measure.fitness import Watch
 
         self.device, self.clock, self.watch = device, clock(device), Watch(device)
-        self.timer = CoreTimer() if device.type == "cpu" and core_time.AVAILABLE else self.clock.timer
+        self.timer = CoreTimer() if device.type == "cpu" and clocks.TELLS_WAITS else self.clock.timer
         self.preparer = Preparer(device)
         self.cores = _cores()
         self.subject: Subject | None = None
@@ -184,8 +183,7 @@ class Worker:
     def state(self) -> Answer:
         """Returns the machine's state. On the CPU it leaves out the company of other processes: the sibling is one, and
         whoever started both knows."""
-        from perf.measure.fitness import summary
-        from perf.measure.unfit import unfit
+        from perf.measure.fitness import summary, unfit
 
         if reason := self._disproved():
             return {"wrong": reason}

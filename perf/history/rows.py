@@ -24,7 +24,7 @@ from asv.results import Results
 from perf.history.merge import NOT_RESULTS, UNREADABLE
 from perf.history.results import COMMIT, DIRTY
 from perf.history.series import FIGURES, VERSION, Series
-from perf.system import typed
+from perf.system import files
 from perf.system.tools import first_line, group_by
 from perf.workloads.workload import Workload, from_record
 
@@ -122,7 +122,7 @@ def _results(path: Path, inside: Sequence[str]) -> Results:
             raise ValueError(f"{name} is {value!r}")
     if not COMMIT.fullmatch(results.commit_hash):
         raise ValueError(f"commit_hash is {results.commit_hash!r:.60}")
-    if not 0 <= results.date / 1000 < typed.YEAR_10000:
+    if not 0 <= results.date / 1000 < files.YEAR_10000:
         raise ValueError(f"date is {results.date}")
     return results
 
@@ -186,7 +186,7 @@ def _number(value: Any) -> float:
 def _interval(record: Mapping[str, Any]) -> tuple[float, float]:
     """Reads the ends of an interval; of few samples they are infinite."""
     low, high = record["ci_99_a"], record["ci_99_b"]
-    if not typed.fits((low, high), tuple[float, ...]):
+    if not files.fits((low, high), tuple[float, ...]):
         raise ValueError(f"{low!r:.60} and {high!r:.60} are no interval")
     return low, high
 

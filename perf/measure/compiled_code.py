@@ -1,14 +1,20 @@
 """Compiled code is known by its text: sides whose compiler wrote the same run the same, though their sources differ.
 
-    graphs(events)   the graphs of torch.compile's inductor that ran in a profiled call, in that order
-    kernels(graph)   [{"kernel", "code", "loops", "vectors"}, ...]: what inductor wrote for a CPU
-    written(graphs)  hashes of the graphs' text, and of the bytecode and the guards by which torch.compile calls them
+    graphs(events)       the graphs of torch.compile's inductor that ran in a profiled call, in that order
+    kernels(graph)       [{"kernel", "code", "loops", "vectors"}, ...]: what inductor wrote for a CPU
+    written(graphs)      hashes of the graphs' text, and of the bytecode and guards by which torch.compile calls them
+
+    launches(record)     [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
+    with_code(launches)  the same, and of a Triton kernel "code" (a hash of its source and options), "spills",
+                         "stages", "warps" and "tile"
 
     with Ran(packages) as ran: call()
-    ran.names        {"attention/module.py:Attention.forward", ...}: functions of the packages that Python ran
+    ran.names            {"attention/module.py:Attention.forward", ...}: functions of the packages that Python ran
 
 Comments are left out of the text, for they name variables of the source. What torch.compile only reads does not run,
-so `Ran` does not name it.
+so `Ran` does not name it. Launches come from the trace that the profiler saves, for its events tell nothing of them in
+torch 2.11; their code comes from the kernels that Triton and torch's inductor keep alive in this process. A library's
+kernel is known by its name, and both sides use the same library.
 """
 from __future__ import annotations
 
@@ -16,13 +22,19 @@ import ast
 import cProfile
 import gc
 import hashlib
+import json
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 Facts = dict[str, Any]
+
+FACTS = {"registers per thread": "registers", "shared memory": "shared", "grid": "grid", "block": "block",
+         "est. achieved occupancy %": "occupancy"}
 
 _GRAPH = re.compile(r"## Call CompiledFxGraph (\w+) ##")
 _KERNEL = re.compile(r"^(\w+) = async_compile\.cpp\w*\(.*?'''\n(.*?)^'''", re.MULTILINE | re.DOTALL)
@@ -107,3 +119,57 @@ class Ran:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def launches(record: Any) -> list[Facts]:
+    """Reads the kernels of a profiler's record, which can save itself as a trace."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        record.save(str(path))
+        events = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
+    ran = sorted((event for event in events if event.get("cat") == "kernel" and "grid" in event["args"]),
+                 key=lambda event: event["ts"])
+    return [{"kernel": event["name"].removeprefix("void ")}
+            | {mine: event["args"][theirs] for theirs, mine in FACTS.items() if theirs in event["args"]}
+            for event in ran]
+
+
+def with_code(launches: Sequence[Facts]) -> list[Facts]:
+    """Adds what is known of the code of Triton's kernels. A tuner makes several of one name: the one with the registers
+    of the launch counts."""
+    if "triton" not in sys.modules:
+        return list(launches)
+    known: dict[str, list[Facts]] = {}
+    for one in gc.get_objects():
+        if facts := _code(one):
+            known.setdefault(facts.pop("kernel"), []).append(facts)
+    return [launch | _like(launch, known.get(launch["kernel"], [])) for launch in launches]
+
+
+def _like(launch: Facts, known: Sequence[Facts]) -> Facts:
+    """Gives the facts of the one code that the launch can be of; none where it can be of several."""
+    same = [facts for facts in known if facts.get("registers") in (None, launch.get("registers"))] or known
+    codes = {facts["code"]: facts for facts in same}
+    if len(codes) != 1:
+        return {}
+    return {name: value for name, value in next(iter(codes.values())).items() if name != "registers"}
+
+
+def _code(one: Any) -> Facts | None:
+    """Reads the facts of an object that is a kernel of Triton's, or what inductor's tuner made of one."""
+    kind = type(one).__name__
+    if kind.endswith("CompileResult"):
+        kernel, config = getattr(one, "kernel", None), getattr(one, "config", None)
+    elif kind == "CompiledKernel":
+        kernel, config = one, None
+    else:
+        return None
+    metadata = getattr(kernel, "metadata", None)
+    name, code = getattr(kernel, "name", None) or getattr(metadata, "name", None), getattr(kernel, "hash", None)
+    if not (name and code):
+        return None
+    options = config or metadata
+    facts = {"kernel": name, "code": code, "registers": getattr(kernel, "n_regs", None),
+             "spills": getattr(kernel, "n_spills", None), "stages": getattr(options, "num_stages", None),
+             "warps": getattr(options, "num_warps", None), "tile": dict(getattr(config, "kwargs", None) or {}) or None}
+    return {fact: value for fact, value in facts.items() if value is not None}

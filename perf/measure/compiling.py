@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perf.measure import machine
-from perf.system import files, typed
+from perf.system import files
 
 SCHEMA = 1
 MISSES = (("inductor", "fxgraph_cache_miss"), ("inductor", "fxgraph_cache_bypass"),
@@ -107,7 +107,7 @@ class Ledger:
             if record["schema"] == SCHEMA:
                 self.known = record["compiled"]
                 self.rows = record.get("rows", {})
-                typed.check(self)
+                files.check_types(self)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self.known, self.rows = {}, {}  # nothing is lost but old compile times: they are measured again
 

@@ -26,8 +26,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
-from perf.measure.compiled_code import graphs, kernels
-from perf.measure.launches import launches, with_code
+from perf.measure.compiled_code import graphs, kernels, launches, with_code
 from perf.measure.memory import most_bytes
 from perf.measure.shares import NODE, Event, Shares, annotated, shares
 

@@ -2,22 +2,32 @@
 
 The first line of a run describes the machine, a second one which part of a run it is, if it is one; every further one
 is a measured workload, written as soon as it is known: a run that is killed loses nothing.
+
+A mark beside the file names the row in flight. A call that crashes or leaves (a segmentation fault, os._exit, the
+kernel's lack of memory) takes the process along, and the mark stays. --perf-resume goes on with that row once more, for
+a kill from outside leaves the mark as well; when the process ended in one row twice, the row is recorded as failed, and
+not tried again at that commit.
 """
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from perf.measure import machine
-from perf.system import files, typed
+from perf.system import files
 from perf.workloads.workload import Workload, from_record
 
 SCHEMA = 5
 BEFORE = (1, 2, 3, 4)  # had fewer fields
 OUTCOMES = ("ok", "wrong", "skipped", "failed", "invalid")
+TRIES = 2
+ENDED = (f"ended the process {TRIES} times: a crash, os._exit, or a lack of memory that the kernel ended; "
+         "--perf-resume tries it no more at this commit")
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,8 @@ class Evidence:
         values["workload"] = from_record(record["workload"])
         values["samples"] = tuple(record["samples"])
         row = cls(**values)
-        typed.check(row)
-        if not 0 <= row.time < typed.YEAR_10000:
+        files.check_types(row)
+        if not 0 <= row.time < files.YEAR_10000:
             raise ValueError(f"time: not a time: {row.time!r}")
         return row
 
@@ -181,3 +191,44 @@ def _read(path: Path) -> Iterator[Evidence | Shard | dict[str, Any]]:
         (first, reason), others = broken[0], ", ".join(str(number) for number, _ in broken[1:])
         what = f"delete the line, and lines {others}, which are none either" if others else "delete the line"
         raise ValueError(f"{path}:{first}: not evidence: {reason}; {what}") from reason
+
+
+class Flight:
+    """Holds the mark of an evidence file. `fatal` is the id of the row that ended the process too often, if one did."""
+
+    def __init__(self, evidence: Path) -> None:
+        self.path = mark(evidence)
+        self._row, self._tries = self._read()
+
+    @property
+    def fatal(self) -> str | None:
+        return self._row if self._tries >= TRIES else None
+
+    @contextmanager
+    def row(self, name: str) -> Iterator[None]:
+        """Marks the row while it is measured."""
+        tries = 1 + (self._tries if name == self._row else 0)
+        files.write(self.path, json.dumps([name, machine.identity(), machine.revision(), tries]))
+        try:
+            yield
+        finally:
+            self.path.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[str | None, int]:
+        """Reads what the last run left: a row of this machine and commit, and how often it ended the process."""
+        try:
+            name, where, revision, tries = files.from_json(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return None, 0
+        same = [where, revision] == [machine.identity(), machine.revision()]
+        return (str(name), tries) if same and isinstance(tries, int) else (None, 0)
+
+
+def mark(evidence: Path) -> Path:
+    """Names the file of the mark."""
+    return evidence.with_name(f"{evidence.name}.row")
+
+
+def ends_process(row: Evidence) -> bool:
+    """Tells whether a row was recorded for that reason."""
+    return row.outcome == "failed" and row.reason == ENDED

@@ -2,6 +2,7 @@
 
 Williams, Waterman, Patterson: Roofline, CACM 52(4), 2009. A call that moves b bytes and computes f FLOPs
 takes at least max(b / copy rate, f / matmul rate) seconds; its share is that floor over its time.
+A GPU's datasheet draws another roofline, of what its maker prints.
 
 A ceiling is a rate that the hardware was seen to reach, measured once a machine and kept in a file named
 after its identity. Rows don't raise it, else no two runs could be compared: a row that beats it shows a
@@ -21,8 +22,7 @@ import torch
 
 from perf.measure import machine, rates
 from perf.measure.clocks import clock
-from perf.measure.fitness import Watch
-from perf.measure.unfit import unfit
+from perf.measure.fitness import Watch, unfit
 from perf.system import files
 from perf.workloads.workload import Workload
 
@@ -81,11 +81,6 @@ def least(w: Workload, ceilings: Ceilings) -> Floor | None:
     if w.bare and registry.function(w.function).skips:
         return None
     return None if w.flops is None or rate is None else Floor(w.flops / (BEYOND * rate), "FLOPs")
-
-
-def share(floor: Floor | None, seconds: float | None) -> float | None:
-    """Tells how much of its limit a call of `seconds` reaches: 1 on the roofline, more where it beats it."""
-    return floor.seconds / seconds if floor and seconds else None
 
 
 def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ceilings:
@@ -155,3 +150,81 @@ def _save(path: Path, identity: str, ceilings: Ceilings) -> None:
         files.write(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         warnings.warn(f"perf: {path}: {error.strerror}: the ceilings are not kept", stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Datasheet:
+    """Holds TFLOP/s and TB/s as printed in `source`. None is not printed there.
+
+    `fp64` is the tensor cores' where they have it, `fp32` the ordinary units', `half` fp16 and bf16 accumulated
+    in fp32. `sparse`: `tf32` and `half` are printed with 2:4 sparsity, at twice the dense peaks, and halved here.
+    """
+
+    source: str
+    bandwidth: float
+    fp64: float | None
+    fp32: float
+    tf32: float
+    half: float
+    sparse: bool
+
+
+H100 = "NVIDIA H100 Tensor Core GPU datasheet"
+A100 = "NVIDIA A100 Tensor Core GPU datasheet"
+BLACKWELL = "NVIDIA Blackwell datasheet (HGX B200, each GPU)"
+ADA = "NVIDIA Ada GPU architecture whitepaper"
+
+# By the exact name that the driver gives: a MIG slice or a laptop's chip is another GPU, and has no datasheet here.
+DATASHEETS = {  # source, TB/s, fp64, fp32, tf32, half
+    "B200": Datasheet(BLACKWELL, 7.7, 37, 75, 2200, 4500, sparse=True),
+    "H200": Datasheet("NVIDIA H200 Tensor Core GPU datasheet", 4.8, 67, 67, 989, 1979, sparse=True),
+    "H100 80GB HBM3": Datasheet(f"{H100} (SXM)", 3.35, 67, 67, 989, 1979, sparse=True),
+    "H100 NVL": Datasheet(f"{H100} (NVL)", 3.9, 60, 60, 835, 1671, sparse=True),
+    "H100 PCIe": Datasheet(f"{H100} (PCIe, 2022)", 2.0, 51, 51, 756, 1513, sparse=True),
+    "A100-SXM4-80GB": Datasheet(f"{A100} (80GB SXM)", 2.039, 19.5, 19.5, 156, 312, sparse=False),
+    "A100 80GB PCIe": Datasheet(f"{A100} (80GB PCIe)", 1.935, 19.5, 19.5, 156, 312, sparse=False),
+    "A100-SXM4-40GB": Datasheet(f"{A100} (40GB SXM)", 1.555, 19.5, 19.5, 156, 312, sparse=False),
+    "A100-PCIE-40GB": Datasheet(f"{A100} (40GB PCIe)", 1.555, 19.5, 19.5, 156, 312, sparse=False),
+    "L40S": Datasheet("NVIDIA L40S datasheet", 0.864, None, 91.6, 366, 733, sparse=True),
+    "L4": Datasheet("NVIDIA L4 Tensor Core GPU datasheet", 0.3, None, 30.3, 120, 242, sparse=True),
+    "GeForce RTX 4090": Datasheet(ADA, 1.008, None, 82.6, 82.6, 165.2, sparse=False),
+}
+
+
+def datasheet(gpu_name: str) -> Datasheet | None:
+    """Finds the datasheet of a GPU by `torch.cuda.get_device_name()`; None where the table has none."""
+    return DATASHEETS.get(gpu_name.removeprefix("NVIDIA "))
+
+
+def datasheet_peak(gpu_name: str, dtype: str) -> float | None:
+    """Gives the dense FLOP/s of a dtype, or of a label of `rates.labels` such as "fp32-tf32"; None where not known."""
+    sheet = datasheet(gpu_name)
+    if sheet is None:
+        return None
+    dense = 0.5 if sheet.sparse else 1.0
+    peaks = {"fp64": sheet.fp64, "fp32": sheet.fp32, "fp32-tf32": dense * sheet.tf32,
+             "bf16": dense * sheet.half, "fp16": dense * sheet.half}
+    teraflops = peaks.get(dtype)
+    return None if teraflops is None else teraflops * 1e12
+
+
+def datasheet_ceilings(gpu_name: str, labels: Iterable[str]) -> Ceilings | None:
+    """Gives the roofline that the datasheet draws, of those `labels` that it prints; None where the table has none.
+
+    The `floor` by them, over a row's seconds, is its share of the datasheet's peak: of its bandwidth where bytes bind,
+    of its FLOP/s where FLOPs do.
+    """
+    sheet = datasheet(gpu_name)
+    if sheet is None:
+        return None
+    peaks = {label: datasheet_peak(gpu_name, label) for label in labels}
+    return Ceilings(sheet.bandwidth * 1e12, {label: rate for label, rate in peaks.items() if rate is not None})
+
+
+def describe_datasheet(gpu_name: str) -> str:
+    """Writes one line for a report: whose numbers they are, or that there are none."""
+    sheet = datasheet(gpu_name)
+    if sheet is None:
+        return f"no datasheet for {gpu_name}"
+    half = (datasheet_peak(gpu_name, "bf16") or 0) / 1e12
+    return f"{sheet.source}: {sheet.bandwidth:g} TB/s, bf16 {half:g} TFLOP/s dense"

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from perf.compare.project import project
-from perf.measure.evidence import Evidence, load
-from perf.measure.flight import mark
+from perf.measure.evidence import Evidence, load, mark
 from perf.nightly.night import Machine, Night, selection
 from perf.nightly.steps import Skipped, Unfit
 from perf.system import exit_codes

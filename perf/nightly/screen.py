@@ -20,9 +20,8 @@ from perf.bench import controls
 from perf.compare import live
 from perf.measure.clocks import clock
 from perf.measure.evidence import Evidence
-from perf.measure.fitness import Watch
+from perf.measure.fitness import Watch, unfit
 from perf.measure.sampling import sample
-from perf.measure.unfit import unfit
 from perf.nightly import compare, memory
 from perf.nightly.measure import one_pass, rows
 from perf.nightly.night import Night, acceptance

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.bench.invariance import CHECKS, Finding
-from perf.system import files, typed
+from perf.system import files
 
 Record = dict[str, Any]
 
@@ -19,7 +19,7 @@ def load(path: Path) -> tuple[Record, list[Finding]]:
         head, *rows = [files.from_json(line.decode()) for line in text.splitlines()]
         findings = [Finding(**row) for row in rows]
         for finding in findings:
-            typed.check(finding)
+            files.check_types(finding)
             if finding.reason is None and set(finding.differences) != set(CHECKS):
                 raise ValueError
         if head["kind"] == "invariance":

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from perf.measure.fitness import Watch, summary
+from perf.measure.fitness import Watch, summary, unfit
 from perf.measure.machine import LOCKED, fingerprint, identity
-from perf.measure.unfit import unfit
 
 FEWEST = 20  # readings that must be the same for a clock to count as held
 STEP = 15  # MHz, of NVIDIA's clocks: a lock is rounded to one

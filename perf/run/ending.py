@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from perf.measure import datasheet, machine, roofline
+from perf.measure import machine, roofline
 from perf.measure.evidence import Evidence
 from perf.measure.shares import stands_out
 from perf.report import short
@@ -68,7 +68,7 @@ def _by_datasheet(session: Session) -> tuple[Least | None, list[str]]:
     if session.settings.device.type != "cuda" or not any(row.floor for row in session.rows):
         return None, []
     gpu = torch.cuda.get_device_name(session.settings.device)
-    sheet = datasheet.ceilings(gpu, session.ceilings.matmul)
+    sheet = roofline.datasheet_ceilings(gpu, session.ceilings.matmul)
 
     def least(row: Evidence) -> float | None:
         limit = roofline.floor(row.workload, sheet) if sheet else None
@@ -76,7 +76,7 @@ def _by_datasheet(session: Session) -> tuple[Least | None, list[str]]:
 
     measured = ", ".join(f"{label} {rate / 1e12:.0f} TFLOP/s" for label, rate in session.ceilings.matmul.items())
     return (least if sheet else None), [f"measured ceilings: copy {session.ceilings.copy / 1e12:.2f} TB/s, {measured}; "
-                                        f"{datasheet.describe(gpu)}"]
+                                        f"{roofline.describe_datasheet(gpu)}"]
 
 
 def _not_products(rows: Sequence[Evidence]) -> Iterator[str]:

@@ -17,14 +17,13 @@ from perf.bench.precompile import precompile
 from perf.bench.prepare import Preparer
 from perf.bench.quality import Judge
 from perf.bench.subject import Missing, Subject, Wrong
-from perf.measure import flight, machine, roofline
+from perf.measure import evidence, machine, roofline
 from perf.measure.clocks import Plan, clock
 from perf.measure.compiling import Ledger
 from perf.measure.evidence import Evidence, Shard, Writer, load
-from perf.measure.fitness import State, Watch, summary
+from perf.measure.fitness import Patience, State, Watch, summary, unfit
 from perf.measure.host import vnni
 from perf.measure.sampling import Samples
-from perf.measure.unfit import Patience, unfit
 from perf.run.hanging import Hung, limit, patience
 from perf.run.options import Settings
 from perf.run.replay import Script
@@ -46,7 +45,7 @@ class Session:
         self.spending = Spending()
         self.clock = clock(settings.device)
         self.preparer = Preparer(settings.device)
-        self.writer, self.flight = Writer(settings.evidence, shard), flight.Flight(settings.evidence)
+        self.writer, self.flight = Writer(settings.evidence, shard), evidence.Flight(settings.evidence)
         self.watch, self.patience = Watch(settings.device), Patience()
         self.ledger = Ledger(settings.evidence.parent)
         self.judge = Judge(settings.device, settings.evidence.parent / "trained")
@@ -92,8 +91,8 @@ class Session:
     def measure(self, w: Workload, benchmark: Any) -> None:
         """Skips what can't run, fails what is wrong, times the rest, and plays its samples to pytest-benchmark."""
         if self.settings.resume and w.id == self.flight.fatal and w.id not in self.before:
-            self.before[w.id] = self._record(w, "failed", reason=flight.ENDED)
-            pytest.fail(flight.ENDED, pytrace=False)
+            self.before[w.id] = self._record(w, "failed", reason=evidence.ENDED)
+            pytest.fail(evidence.ENDED, pytrace=False)
         if row := self.before.get(w.id):
             self.rows.append(row)
             if row.outcome == "failed":
@@ -226,5 +225,5 @@ def earlier_rows(settings: Settings) -> dict[str, Evidence]:
     if not settings.evidence.exists():
         return {}
     return {row.workload.id: row for row in load(settings.evidence)
-            if (row.outcome == "ok" or flight.ended(row)) and row.machine == machine.identity()
+            if (row.outcome == "ok" or evidence.ends_process(row)) and row.machine == machine.identity()
             and row.revision == revision}

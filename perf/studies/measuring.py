@@ -19,9 +19,8 @@ from perf.bench.prepare import Preparer
 from perf.bench.subject import Subject
 from perf.measure import machine, roofline
 from perf.measure.clocks import clock
-from perf.measure.fitness import Watch
+from perf.measure.fitness import Watch, unfit
 from perf.measure.sampling import median_interval
-from perf.measure.unfit import unfit
 from perf.workloads.workload import Workload
 
 ROUNDS = (5, 50)  # of a stopwatch: the fewest, and the most

@@ -32,7 +32,7 @@ from perf.alerts import issue, sets, webhook
 from perf.alerts.comment import comment
 from perf.compare import record
 from perf.history import merge, rows
-from perf.measure import compiling, evidence, flight, machine, roofline
+from perf.measure import compiling, evidence, machine, roofline
 from perf.nightly import memory, night, steps
 from perf.policy import accepted, budgets, owners, thresholds
 from perf.report import invariance
@@ -217,7 +217,7 @@ def readers() -> dict[str, Reader]:
     return {
         "evidence": Reader("evidence.jsonl", _evidence(), _report),
         "mark of the row in flight": Reader("evidence.jsonl.row", json.dumps(["a", "b", "c", 1]).encode(),
-                                            lambda path: flight.Flight(path.with_suffix("")), ()),
+                                            lambda path: evidence.Flight(path.with_suffix("")), ()),
         "compile seconds": Reader(f"compiled-{machine.identity()}.json", json.dumps(
             {"schema": 1, "compiled": {"a": {"cold": 1.0}}, "rows": {"a": 1.0}}).encode(),
             lambda path: compiling.Ledger(path.parent).add("a", {"warm": 1.0}), ()),

@@ -31,7 +31,7 @@ def harness(folder: Path) -> Path:
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)
     for name in ("conftest.py", "pyproject.toml", ".gitignore", "asv.conf.json"):
         shutil.copy(ROOT / name, folder)
-    edit(folder / "perf/measure/unfit.py", "    if not states:\n", "    if True:\n")
+    edit(folder / "perf/measure/fitness.py", "    if not states:\n", "    if True:\n")
     edit(folder / "perf/compare/company.py", "busy <= idle + TOLERATED", "busy <= 1000")
     return folder
 

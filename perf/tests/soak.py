@@ -22,8 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from perf.measure.evidence import Evidence, load
-from perf.measure.flight import ENDED, TRIES
+from perf.measure.evidence import ENDED, TRIES, Evidence, load
 from perf.tests.repositories import git
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,16 @@ from __future__ import annotations
 
 import pytest
 
-from perf.measure import datasheet
-from perf.measure.datasheet import DATASHEETS, ceilings, describe, peak
-from perf.measure.roofline import Ceilings, floor, share
+from perf.measure import roofline
+from perf.measure.roofline import (
+    DATASHEETS,
+    Ceilings,
+    Floor,
+    datasheet_ceilings,
+    datasheet_peak,
+    describe_datasheet,
+    floor,
+)
 from perf.workloads.workload import Workload
 
 WINDOW = Workload("attention", "sliding-window", "fa2", "forward", True, 1, 16, 16, 16384, 16384, 64, "bf16")
@@ -19,20 +26,20 @@ WINDOW = Workload("attention", "sliding-window", "fa2", "forward", True, 1, 16, 
     ("NVIDIA B200", "bf16", 2250),
 ])
 def test_peaks_are_dense(name, dtype, teraflops):
-    assert peak(name, dtype) == pytest.approx(teraflops * 1e12)
+    assert datasheet_peak(name, dtype) == pytest.approx(teraflops * 1e12)
 
 
 @pytest.mark.parametrize("name", ["NVIDIA H100", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 4090 D",
                                   "NVIDIA GeForce RTX 4090 Laptop GPU", "AMD Instinct MI300X", ""])
 def test_what_only_resembles_a_known_gpu_is_unknown(name):
-    assert peak(name, "bf16") is None
-    assert ceilings(name, ["bf16"]) is None
-    assert describe(name) == f"no datasheet for {name}"
+    assert datasheet_peak(name, "bf16") is None
+    assert datasheet_ceilings(name, ["bf16"]) is None
+    assert describe_datasheet(name) == f"no datasheet for {name}"
 
 
 def test_what_a_datasheet_does_not_print_has_no_peak():
-    assert peak("NVIDIA L4", "fp64") is None
-    assert peak("NVIDIA H200", "fp8") is None
+    assert datasheet_peak("NVIDIA L4", "fp64") is None
+    assert datasheet_peak("NVIDIA H200", "fp8") is None
 
 
 @pytest.mark.parametrize("name", DATASHEETS)
@@ -41,19 +48,20 @@ def test_a_row_holds_together(name):
     sheet = DATASHEETS[name]
     assert sheet.half / sheet.tf32 == pytest.approx(2, rel=0.03)
     assert 0.1 < sheet.bandwidth < 10  # TB/s
-    assert sheet.source in describe(f"NVIDIA {name}")
-    fp32, tf32, bf16, fp16 = (peak(name, dtype) or 0 for dtype in ("fp32", "fp32-tf32", "bf16", "fp16"))
+    assert sheet.source in describe_datasheet(f"NVIDIA {name}")
+    fp32, tf32, bf16, fp16 = (datasheet_peak(name, dtype) or 0 for dtype in ("fp32", "fp32-tf32", "bf16", "fp16"))
     assert 0 < fp32 <= tf32 < bf16 == fp16
 
 
 def test_a_row_s_share_of_the_datasheet():
     measured = Ceilings(4.3e12, {"bf16": 790e12, "fp32": 50e12, "fp32-bf16": 60e12})
-    drawn = ceilings("NVIDIA H200", measured.matmul)
+    drawn = datasheet_ceilings("NVIDIA H200", measured.matmul)
     assert drawn == Ceilings(4.8e12, {"bf16": 989.5e12, "fp32": 67e12})  # of "fp32-bf16" it prints nothing
     assert drawn is not None
-    assert share(floor(WINDOW, drawn), 0.125e-3) == pytest.approx(134217728 / 0.125e-3 / 4.8e12)
+    assert floor(WINDOW, drawn) == Floor(134217728 / 4.8e12, "bytes")
 
 
 def test_the_report_names_its_source():
-    assert describe("NVIDIA H200") == ("NVIDIA H200 Tensor Core GPU datasheet: 4.8 TB/s, bf16 989.5 TFLOP/s dense")
-    assert datasheet.datasheet("NVIDIA H200") is DATASHEETS["H200"]
+    assert describe_datasheet("NVIDIA H200") == (
+        "NVIDIA H200 Tensor Core GPU datasheet: 4.8 TB/s, bf16 989.5 TFLOP/s dense")
+    assert roofline.datasheet("NVIDIA H200") is DATASHEETS["H200"]

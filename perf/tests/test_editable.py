@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import attention
+from perf import keep_apart
 from perf.compare.side import Side
-from perf.system.editable import keep_apart
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from perf.measure import fitness
-from perf.measure.fitness import State, Watch, summary
+from perf.measure.fitness import Patience, State, Watch, summary, unfit
 from perf.measure.host import Host
 from perf.measure.nvml import Reading, Unwatched
-from perf.measure.unfit import Patience, unfit
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 H200 = Reading(sm_mhz=1965, mem_mhz=3201, max_sm_mhz=1980, max_mem_mhz=3201, reasons=(), temperature=41, power=512.3,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from perf.measure.launches import launches, with_code
+from perf.measure.compiled_code import launches, with_code
 from perf.tests.sides import SIDE, around, decided
 from perf.verdict.exact import changes
 

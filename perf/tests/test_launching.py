@@ -18,8 +18,7 @@ from perf.tests import fake_sides
 from perf.tests.fake_sides import SMALL, Sides, log
 from perf.tests.sides import SIDE, around, decided
 from perf.verdict.causes import HOST
-from perf.verdict.host import joined
-from perf.verdict.judgement import Judgement
+from perf.verdict.judgement import Judgement, with_host
 from perf.verdict.verdict import Verdict
 
 H200 = Thresholds(floor=0.005, spread=0.0015, weight=2.0, correlation=0.22)
@@ -53,14 +52,14 @@ def test_the_same_python_is_no_regression():
 
 def test_a_noisy_host_leaves_the_time_its_word():
     timed = decided(SIDE, around(0.0, 0.001))
-    unclear = joined(timed, [0.3, -0.3, 0.4], H200)
+    unclear = with_host(timed, [0.3, -0.3, 0.4], H200)
     assert unclear.word == "ok"
     assert "would decide" in unclear.why
-    assert joined(timed, [], H200) is timed
+    assert with_host(timed, [], H200) is timed
     wrong = replace(timed, word="wrong")
-    assert joined(wrong, [1.0] * 9, H200) is wrong
+    assert with_host(wrong, [1.0] * 9, H200) is wrong
     slower = decided(SIDE, around(0.2, 0.001))
-    assert joined(slower, [0.3] * 9, H200).cause is None  # of the GPU's own time
+    assert with_host(slower, [0.3] * 9, H200).cause is None  # of the GPU's own time
 
 
 @pytest.mark.slow  # starts processes

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from perf.measure import machine
-from perf.measure.evidence import Evidence, Writer
-from perf.measure.flight import ENDED, TRIES, Flight, mark
+from perf.measure.evidence import ENDED, TRIES, Evidence, Flight, Writer, mark
 from perf.run.options import Settings
 from perf.run.session import earlier_rows
 from perf.workloads.workload import Workload

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.measure.evidence import load, machines
-from perf.measure.flight import ENDED
+from perf.measure.evidence import ENDED, load, machines
 from perf.workloads.workload import FIELDS, Workload
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from perf.bench.contract import Prepared
 from perf.bench.prepare import Preparer
 from perf.compare import inject, worker
 from perf.compare.side import Side
-from perf.measure.core_time import AVAILABLE, CoreTimer, Moment
+from perf.measure.clocks import TELLS_WAITS, CoreTimer, Moment
 from perf.workloads.workload import BARE, Workload
 
 pytestmark = pytest.mark.slow  # starts processes that import torch
@@ -219,7 +219,7 @@ def test_time_that_others_had_the_core_is_none_of_the_call() -> None:
     assert Moment(11.0, 7.0, 3) - start == 1.0  # by several threads at once
 
 
-@pytest.mark.skipif(not AVAILABLE, reason="Linux tells how often a thread waited")
+@pytest.mark.skipif(not TELLS_WAITS, reason="Linux tells how often a thread waited")
 def test_waiting_is_told_by_the_wall_clock() -> None:
     import time
 

@@ -73,7 +73,7 @@ class Side:
     wrong: str | None = None
     kernels: Mapping[str, int] = field(default_factory=dict)
     compile_seconds: float | None = None  # of a compiled model, cold
-    launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/launches.py)
+    launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/compiled_code.py)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # of one call, by kernel, when profiled
     mhz: float | None = field(default=None, compare=False)  # of the GPU, while it was timed
     written: Sequence[str] | None = None  # hashes of what the compiler wrote, where no changed function ran beside it

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from perf.policy.thresholds import Learned, Thresholds
-from perf.verdict import host, spread
+from perf.verdict import spread
+from perf.verdict.causes import HOST
 from perf.verdict.spread import Spread
 from perf.verdict.verdict import Side, Verdict, counters_decide, decide, may_stop
 
@@ -61,13 +62,34 @@ class Judgement:
         if not self.ratios:
             return len(self.unfit) >= UNFIT
         return may_stop(self.ratios, self.settings) and (
-            not self.host_ratios or may_stop(self.host_ratios, host.settings(self.thresholds)))
+            not self.host_ratios or may_stop(self.host_ratios, host_settings(self.thresholds)))
 
     def verdict(self) -> Verdict:
         """Decides by what there is."""
         invalid = self.unfit[-1] if self.unfit and not self.ratios else None
         timed = decide(self.ratios, self.base, replace(self.head, invalid=invalid or self.head.invalid), self.settings)
-        return host.joined(timed, self.host_ratios, self.thresholds)
+        return with_host(timed, self.host_ratios, self.thresholds)
+
+
+def host_settings(t: Thresholds) -> Thresholds:
+    """Gives the thresholds of the host's seconds: 10 % is the floor, 25 % matters, twelve pairs are the most."""
+    return replace(t, floor=0.1, effect=0.25, spread=0.05, weight=2.0, least_pairs=2, least_change=2, most_pairs=12)
+
+
+def with_host(timed: Verdict, ratios: Sequence[float], t: Thresholds) -> Verdict:
+    """Joins the verdict on the time with that on the host's seconds, by one log ratio a pair.
+
+    A user waits for these where launching takes longer than what is launched. They spread more, and what differs
+    between two processes that run the same Python is larger, so the settings are wider; no record of a GPU stands
+    behind them yet. Only a certain rise gates: an undecided one is mentioned, and leaves the word of the time as it is.
+    """
+    if not ratios or timed.word in ("wrong", "invalid", "missing", "new"):
+        return timed
+    host = decide(ratios, UNKNOWN, UNKNOWN, host_settings(t))
+    launching = f"launching: {host.why}"
+    if host.word != "regressed" or timed.word == "regressed":
+        return replace(timed, why=f"{timed.why}; {launching}")
+    return replace(timed, word="regressed", cause=HOST, more_pairs=0, why=f"{launching}; the GPU: {timed.why}")
 
 
 def share(judgements: Mapping[str, Judgement], earlier: Mapping[str, Spread], names: Iterable[str]) -> None:

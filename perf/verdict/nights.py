@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perf.system import files, typed
+from perf.system import files
 from perf.verdict.learn import REMEMBERED, Difference, pair_spread
 from perf.verdict.screen import Array
 from perf.workloads.workload import Workload
@@ -76,7 +76,7 @@ class Measured:
             record["changed"] = tuple(record["changed"])
             night = cls(**record)
             for one in (night, *night.comparisons):
-                typed.check(one)
+                files.check_types(one)
             return night
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a night that this version reads: {error}; delete the line") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from perf.system import typed
+from perf.system import files
 from perf.workloads import families
 
 BARE = families.KERNELS.test  # the model of a workload that is an attention kernel alone
@@ -136,7 +136,7 @@ SIZES = ("batch", "heads", "kv_heads", "n", "m", "head_dim")
 def from_record(record: Mapping[str, Any]) -> Workload:
     """Makes the workload that a text from outside describes. Raises TypeError or ValueError, in one line, for none."""
     w = Workload(**record)
-    typed.check(w)
+    files.check_types(w)
     for name in SIZES:
         if getattr(w, name) < 1:
             raise ValueError(f"{name} = {getattr(w, name)}: must be at least 1")
