@@ -1,7 +1,7 @@
 """Launch pairs of the working tree and itself, with more time planted in some: `python -m perf.studies.real_pairs`.
 
     python -m perf.studies.real_pairs record FILE.jsonl --device cuda --seconds 240   # A/A, and 1 to 20 % more time
-    python -m perf.studies.real_pairs replay FILE... --plot PNG                       # what each rule says of them
+    python -m perf.studies.real_pairs replay [FILE...] --plot docs/rates.png > docs/rates.md   # what each rule says
     python -m perf.studies.real_pairs seconds FILE.jsonl --device cuda                # what a pair costs
 
 The first line of FILE names the machine. Every other is one comparison: a benchmark, what was planted (0.02 is 2 % more
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.studies.real_pairs", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "replay", "seconds"))
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="to replay: default: those of perf/records")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=240.0, help="for all of it (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of each benchmark (default: %(default)s)")
@@ -56,11 +56,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--plot", type=Path, help="file that the plot of a replay is written to, PNG or SVG")
     given = parser.parse_args(arguments)
     if given.what == "replay":
-        kinds = real_rates.rates(given.files)
-        print("\n".join(line for kind, of in kinds.items() for line in (*real_rates.table(kind, of), "")).rstrip())
+        kinds = real_rates.rates(given.files or real_rates.RECORDS)
+        print(real_rates.page(kinds), end="")
         if given.plot:
             real_rates.plot(kinds, given.plot)
         return
+    if len(given.files) != 1:
+        parser.error(f"{given.what} writes one file; name it")
     device = device_of(given.device)
     chosen = [w for w in benchmarks(device, quick=False, name=given.grid)
               if (w.bare or not given.bare) and (not given.variants or w.variant in given.variants.split(","))]

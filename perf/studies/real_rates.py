@@ -1,4 +1,6 @@
-"""False alarms and power of each rule on the same real pairs: `python -m perf.studies.real_pairs replay FILE...`.
+"""False alarms and power of each rule on the same real pairs, as docs/rates.md has them:
+
+    python -m perf.studies.real_pairs replay --plot docs/rates.png > docs/rates.md
 
 Of a comparison with nothing planted each call of "slower" is a false alarm; of the others it is a catch, and all else
 a miss. Ours takes a pair after the other until it is sure, as live, and what it knows of this machine's spreads grows
@@ -21,9 +23,28 @@ from perf.studies.real_rules import RULES, Comparison
 from perf.system.files import open_bytes
 from perf.verdict import spread
 from perf.verdict.judgement import Judgement, share
+from perf.verdict.verdict import Verdict
 
-OURS = "ours (--perf-against)"
+OURS, FAILS = "ours: regressed", "ours: exit 1"  # which undecided ones give too, if their interval is above the floor
+RECORDS = sorted((Path(__file__).parents[1] / "records").glob("*/real-pairs*.jsonl.gz"))
 Z = statistics.NormalDist().inv_cdf(0.975)
+
+PAGE = """\
+# How often each rule errs, on real pairs
+
+`python -m perf.studies.real_pairs replay --plot docs/rates.png > docs/rates.md` makes this page from the records
+`real-pairs*.jsonl.gz` in [perf/records](../perf/records); the README of each folder says how they were taken. The same
+tree stood on both sides, and each call of the head took as much more time as the column says, which no counter shows.
+
+A cell says how many of the comparisons the rule called slower: false alarms where nothing was planted, catches
+elsewhere, all others missed; then the 95 % interval of that share in per cent (Wilson). Our rule sees a pair after the
+other until it is sure or the record ends; *exit 1* counts what is undecided but lies above the floor, which fails a run
+too. What else is undecided ends with exit 11 and is counted as missed. What the public rules see, whose code decides
+and in which version: [perf/studies/real_rules.py](../perf/studies/real_rules.py). They are asked after the record's few
+launches; Bencher and Otava are made for longer histories than these.
+
+![The share that each rule calls slower, over what was planted, a panel for each kind of machine](rates.png)
+"""
 
 Line = Mapping[str, Any]
 
@@ -45,11 +66,12 @@ class Rates:
             able = {name: line for name, line in series.items() if len(pairs(line)) > 1}
             self.reasons.update("fewer than two pairs: " + (line["reason"] or "the time was over")
                                 for name, line in series.items() if name not in able)
-            for name, word, count in concluded(first["kind"], able, earlier):
-                planted = able[name]["planted"]
+            for name, verdict, count in concluded(first["kind"], able, earlier):
+                planted, word = able[name]["planted"], verdict.word
                 self.words[planted][word] += 1
                 self.pairs[planted].append(count)
                 self.said[OURS][planted].append(word == "regressed")
+                self.said[FAILS][planted].append(word == "regressed" or (word == "inconclusive" and verdict.slower))
             for name, line in able.items():
                 self.ask(line, history[name])
 
@@ -78,9 +100,9 @@ def pairs(line: Line) -> Sequence[Mapping[str, Any]]:
     return line["pairs"] if "pairs" in line else [{"ratio": ratio} for ratio in line["ratios"]]
 
 
-def concluded(kind: str, series: Mapping[str, Line], earlier: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+def concluded(kind: str, series: Mapping[str, Line], earlier: dict[str, Any]) -> Iterator[tuple[str, Verdict, int]]:
     """Gives each benchmark its recorded pairs, one after the other, until it is decided or there are no more. Yields
-    its name, the verdict's word and how many pairs it took."""
+    its name, the verdict and how many pairs it took."""
     table = tomllib.loads(FILE.read_text(encoding="utf-8"))
     known = {name: Judgement(thresholds(name, table, kind)) for name in series}
     left = {name: list(pairs(line)) for name, line in series.items()}
@@ -98,7 +120,7 @@ def concluded(kind: str, series: Mapping[str, Line], earlier: dict[str, Any]) ->
         for name in undecided[:]:
             if known[name].done or not left[name]:
                 undecided.remove(name)
-                yield name, known[name].verdict().word, len(pairs(series[name])) - len(left[name])
+                yield name, known[name].verdict(), len(pairs(series[name])) - len(left[name])
     for name, line in series.items():
         if taught := spread.of([pair["ratio"] for pair in pairs(line) if not pair.get("unfit")]):
             earlier[name] = earlier[name] + taught if name in earlier else taught
@@ -118,6 +140,11 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     """Computes the 95 % interval of a share."""
     middle, wide = (hits + Z * Z / 2) / (trials + Z * Z), Z * math.sqrt(hits * (trials - hits) / trials + Z * Z / 4)
     return max(0.0, middle - wide / (trials + Z * Z)), min(1.0, middle + wide / (trials + Z * Z))
+
+
+def page(kinds: Mapping[str, Rates]) -> str:
+    """Writes the page in Markdown."""
+    return "\n".join([PAGE, *(f"## {kind}\n\n" + "\n".join(table(kind, of)) + "\n" for kind, of in kinds.items())])
 
 
 def table(kind: str, of: Rates) -> Iterator[str]:
@@ -148,18 +175,22 @@ def plot(kinds: Mapping[str, Rates], file: Path) -> None:
 
     with needs("matplotlib", "for the plot", "site"):
         from matplotlib.figure import Figure
-    drawing = Figure(figsize=(6 * len(kinds), 5), layout="constrained")
+    drawing = Figure(figsize=(5 * len(kinds) + 2.5, 4.5), layout="constrained")
+    sizes = sorted({size for of in kinds.values() for size in of.words})
     for axes, (kind, of) in zip(drawing.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
-        sizes = sorted(of.words)
-        for i, (rule, said) in enumerate(of.said.items()):
-            points = [(x, sum(said[size]), len(said[size])) for x, size in enumerate(sizes) if said[size]]
-            xs = [x + 0.05 * (i - len(of.said) / 2) for x, *_ in points]
-            middles = [hits / count for _, hits, count in points]
-            errors = [[abs(middle - bound) for middle, bound in zip(middles, bounds, strict=True)]
-                      for bounds in zip(*(wilson(hits, count) for _, hits, count in points), strict=True)]
-            axes.errorbar(xs, middles, errors, label=rule, linewidth=3 if rule == OURS else 1, elinewidth=0.6,
-                          marker="o", color="black" if rule == OURS else f"C{i - 1}", zorder=3 if rule == OURS else 2)
-        axes.set_xticks(range(len(sizes)), [f"{size:.0%}" if size else "nothing:\nfalse alarms" for size in sizes])
-        axes.set(title=kind, xlabel="time planted in the head", ylabel="called slower", ylim=(-0.02, 1.02))
-        axes.legend(fontsize="small")
+        for i, rule in enumerate((OURS, FAILS, *RULES)):
+            points = [(x, sum(answers), len(answers)) for x, size in enumerate(sizes)
+                      if (answers := of.said[rule][size])]
+            shares = [hits / count for _, hits, count in points]
+            bounds = [wilson(hits, count) for _, hits, count in points]
+            axes.errorbar([x + 0.06 * (i - len(RULES) / 2) for x, *_ in points], shares,
+                          [[abs(share - bound[side]) for share, bound in zip(shares, bounds, strict=True)]
+                           for side in (0, 1)],
+                          label=rule, color="black" if i < 2 else f"C{i - 2}", linestyle=":" if i == 1 else "-",
+                          linewidth=3 if i < 2 else 1, elinewidth=0.5, marker="o", markersize=4,
+                          zorder=3 if i < 2 else 2)
+        axes.set_xticks(range(len(sizes)), [f"{size:.0%}" if size else "nothing:\nfalse\nalarms" for size in sizes])
+        axes.set(title=kind, xlabel="time planted in the head", ylabel="called slower", ylim=(-0.02, 1.02),
+                 xlim=(-0.5, len(sizes) - 0.5))
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     drawing.savefig(file, dpi=110)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perf.studies.real_pairs import PLANTED, lot, summary
-from perf.studies.real_rates import OURS, Rates, table, wilson
+from perf.studies.real_rates import FAILS, OURS, RECORDS, Rates, page, rates, table, wilson
 from perf.studies.real_rules import RULES, Comparison
 
 MADE_UP = random.Random(7)
@@ -44,7 +44,7 @@ def test_all_rules_are_asked_about_the_same_comparisons() -> None:
     assert hits["asv continuous 1.1"] == [0, 0, 0, 3]
     assert hits["asv continuous 1.03"] == hits["pytest-benchmark mean:5%"] == [0, 0, 3, 3]
     assert all(len(said[size]) == 3 for said in rates.said.values() for size in said)
-    assert set(hits) - {OURS} == set(RULES) - {reason.partition(" is left out")[0] for reason in rates.reasons}
+    assert set(hits) - {OURS, FAILS} == set(RULES) - {reason.partition(" is left out")[0] for reason in rates.reasons}
     text = "\n".join(table("NVIDIA H200", rates))
     assert f"| {OURS} | 0 of 3 [0, 56] | 3 of 3 [44, 100] | 3 of 3 [44, 100] | 3 of 3 [44, 100] |" in text
     assert "- ours, 7% slower: 3 regressed; 2.0 pairs" in text
@@ -80,7 +80,7 @@ def test_a_record_of_ratios_alone_is_for_our_rule() -> None:
     ratios = [1e-4, -1e-4, 2e-4]
     rates = replayed(*({"series": 0, "benchmark": f"b{i}", "planted": 0.0, "ratios": ratios, "reason": None}
                        for i in range(3)))
-    assert list(rates.said) == [OURS]
+    assert list(rates.said) == [OURS, FAILS]
     assert rates.words[0.0] == {"ok": 3}
 
 
@@ -96,6 +96,13 @@ def test_a_summary_holds_means_of_equal_parts_and_no_more_rounds_than_asked() ->
     assert len(one["rounds"]) == 100
     assert one["min"], one["median"] == (1.0, 500.5)
     assert "rounds" not in summary([1.0, 2.0], 0)
+
+
+def test_the_page_says_what_the_records_say() -> None:
+    lines = (RECORDS[0].parents[3] / "docs" / "rates.md").read_text(encoding="utf-8").splitlines()
+    told = [line for line in page(rates(RECORDS)).splitlines() if "is left out:" not in line]
+    assert len(told) > 30
+    assert not [line for line in told if line not in lines]
 
 
 @pytest.mark.parametrize(("hits", "trials", "low", "high"),
