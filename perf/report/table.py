@@ -1,22 +1,25 @@
-"""Writes the table that ends a run. Only backends of the same workload stand together and are compared.
+"""Says which columns a table of evidence has, and writes the one that ends a run, at most `WIDTH` characters wide.
 
-A pure function: evidence in, text out, at most `WIDTH` columns wide.
+Only backends of the same workload stand together and are compared. All functions are pure: evidence in, text out.
 """
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from perf.measure.evidence import Evidence
 from perf.report import models_table
 from perf.report.notes import LIMITS, compilation, doubt, legend, reasons, shares
 from perf.report.units import (
+    UNKNOWN,
     calls,
     error_ratio,
     gigabytes,
     heads,
     keys,
+    largest_kernel,
     mask,
     number,
     percent,
@@ -26,14 +29,29 @@ from perf.report.units import (
     tflops,
 )
 from perf.system.tools import group_by
-from perf.workloads.workload import Workload
+from perf.workloads.workload import UNQUANTISED, Workload
 
 WIDTH = 120
 BASELINES = ("eager", "sdpa")
-COLUMNS = {"backend": "<14", "n": ">6", "b": ">5", "time ": ">11", "±": ">7", "speed-up ": ">10", "TFLOP/s": ">9",
-           "GB/s": ">8", "limit ": ">8", "peak": ">6", "launches": ">9", "memory": ">11", "error": ">9", "ratio": ">7"}
+WIDTHS = {"backend": "<14", "n": ">6", "batch": ">5", "time": ">11", "±": ">7", "speed-up": ">10", "TFLOP/s": ">9",
+          "GB/s": ">8", "limit": ">8", "peak": ">6", "launches": ">9", "memory": ">11", "error": ">9", "ratio": ">7"}
+UNTIMED = ("backend", "n", "batch", "error", "ratio")  # what the terminal shows of a row without a time
+MARKED = ("time", "speed-up", "limit")  # have a sign behind them
 
+Item = TypeVar("Item")
 Datasheet = Callable[[Evidence], float | None]
+
+
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """Is a column by its name: its value of a row, and that in words; None has no words."""
+
+    name: str
+    value: Callable[[Item], float | str | None]
+    text: Callable[[Any], str] = str
+    what: bool = False  # says what was measured, not what was found
+    better: str = ""  # "lower is better"
+    markup: Callable[[Item, str], str] | None = None  # of the words, where a page shows more than text
 
 
 def table(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> str:
@@ -76,17 +94,28 @@ def groups(rows: Iterable[Evidence]) -> list[list[Evidence]]:
 
 
 def _section_lines(rows: Sequence[Evidence], datasheet: Datasheet | None) -> list[str]:
-    columns = [name for name in COLUMNS if name != "peak" or datasheet]
-    header = {name: name for name in columns} | {"launches": calls_header(rows)}
-    lines = [f" {title(rows[0].workload)} ".center(WIDTH, "-"), _line(columns, header)]
+    offered = {one.name: one for one in columns(rows, datasheet)}
+    widths = {calls_header(rows) if name == "launches" else name: width for name, width in WIDTHS.items()
+              if name != "peak" or datasheet}
+    header = {name: f"{'b' if name == 'batch' else name}{' ' * (name in MARKED)}" for name in widths}
+    lines = [f" {title(rows[0].workload)} ".center(WIDTH, "-"), _line(header, widths)]
     for group in groups(rows):
         base = baseline(group)
-        lines += [_line(columns, _cells(row, base, datasheet)) for row in group]
+        lines += [_line(_cells(row, [offered[name] for name in widths], row is base), widths) for row in group]
     return [*lines, ""]
 
 
-def _line(columns: Iterable[str], cells: Mapping[str, object]) -> str:
-    return "".join(format(str(cells.get(name, "")), COLUMNS[name]) for name in columns).rstrip()
+def _cells(row: Evidence, shown: Iterable[Column[Evidence]], is_base: bool) -> dict[str, str]:
+    cells = {one.name: UNKNOWN if (value := one.value(row)) is None else one.text(value) for one in shown}
+    if row.outcome != "ok" or not row.median:
+        return {name: cells[name] for name in UNTIMED} | {"time": f"{row.outcome.upper()} "}
+    marks = {"time": "!" if doubt(row) else " ", "speed-up": "*" if is_base else " ",
+             "limit": f" {LIMITS.get(row.limit or '', ' ')}"}
+    return cells | {name: cells[name] + mark for name, mark in marks.items()}
+
+
+def _line(cells: Mapping[str, str], widths: Mapping[str, str]) -> str:
+    return "".join(format(cells.get(name, ""), width) for name, width in widths.items()).rstrip()
 
 
 def calls_header(rows: Iterable[Evidence]) -> str:
@@ -113,20 +142,48 @@ def speed_up(row: Evidence, base: Evidence | None) -> float | None:
     return base.median / row.median if row.outcome == "ok" and row.median and base and base.median else None
 
 
-def _cells(row: Evidence, base: Evidence | None, datasheet: Datasheet | None) -> dict[str, object]:
-    w = row.workload
-    cells = {"backend": w.backend, "n": w.n, "b": w.batch, "error": number(row.error, ".1e"),
-             "ratio": number(error_ratio(row), ".2f")}
-    if row.outcome != "ok" or not row.median:
-        return cells | {"time ": row.outcome.upper() + " "}
-    least = datasheet(row) if datasheet else None
-    return cells | {
-        "time ": seconds(row.median) + ("!" if doubt(row) else " "), "±": percent(row.interval),
-        "speed-up ": number(speed_up(row, base), ".2f") + ("*" if row is base else " "),
-        "TFLOP/s": number(tflops(row)), "GB/s": number(gigabytes(row)),
-        "limit ": f"{percent(share(row))} {LIMITS.get(row.limit or '', ' ')}",
-        "peak": percent(least and least / row.median), "launches": number(calls(row), "d"),
-        "memory": size(row.peak_bytes)}
+def columns(rows: Sequence[Evidence], datasheet: Datasheet | None = None) -> list[Column[Evidence]]:
+    """Lists all columns there may be, those of the parameters first. The terminal shows some of them, a page all."""
+    bases = {row.workload: base for group in groups(rows) for base in [baseline(group)] for row in group}
+    called = calls_header(rows)
+    others = [name for name in dict.fromkeys(name for row in rows for name in row.counters) if name != called]
+
+    def parameter(name: str, of: Callable[[Workload], float | str | None]) -> Column[Evidence]:
+        return Column(name, lambda row: of(row.workload), what=True)
+
+    def counter(name: str) -> Column[Evidence]:
+        return Column(name.replace("_", " "), lambda row: row.counters.get(name), lambda n: number(n, "d"))
+
+    def peak(row: Evidence) -> float | None:
+        least = datasheet(row) if datasheet else None
+        return least / row.median if least and row.outcome == "ok" and row.median else None
+
+    return [
+        parameter("backend", lambda w: w.backend), parameter("function", lambda w: w.function),
+        parameter("phase", lambda w: w.phase), parameter("mask", mask), parameter("n", lambda w: w.n),
+        parameter("keys", lambda w: w.m if w.m != w.n else None), parameter("batch", lambda w: w.batch),
+        parameter("heads", lambda w: w.heads),
+        parameter("kv heads", lambda w: w.kv_heads if w.kv_heads != w.heads else None),
+        parameter("head_dim", lambda w: w.head_dim), parameter("dtype", lambda w: w.dtype),
+        parameter("model", lambda w: None if w.bare else w.model),
+        parameter("quantization", lambda w: None if w.quantization == UNQUANTISED else w.quantization),
+        parameter("compiled", lambda w: "compiled" if w.compiled else None),
+        Column("outcome", lambda row: row.outcome),
+        Column("time", lambda row: row.median if row.outcome == "ok" else None, seconds),
+        Column("±", lambda row: row.interval, percent),
+        Column("speed-up", lambda row: speed_up(row, bases[row.workload]), lambda x: number(x, ".2f")),
+        Column("TFLOP/s", tflops, number), Column("GB/s", gigabytes, number), Column("limit", share, percent),
+        Column("peak", peak, percent), Column("binds", lambda row: row.limit if row.floor else None),
+        Column(called, calls, lambda n: number(n, "d")), Column("host", lambda row: row.host, seconds),
+        Column("memory", lambda row: row.peak_bytes, size), Column("kept", lambda row: row.kept_bytes, size),
+        Column("reserved", lambda row: row.reserved_bytes, size), Column("RSS", lambda row: row.rss_bytes, size),
+        Column("error", lambda row: row.error, lambda x: number(x, ".1e")),
+        Column("ratio", error_ratio, lambda x: number(x, ".2f")),
+        Column("attention", lambda row: row.attention_share, percent),
+        Column("largest kernel", lambda row: max(row.kernel_shares.values(), default=None), percent,
+               markup=lambda row, text: largest_kernel(row, width=40)),
+        *map(counter, others), Column("rounds", lambda row: row.rounds or None),
+        Column("ended by", lambda row: row.ended), Column("clock", lambda row: row.clock), Column("doubt", doubt)]
 
 
 def wrap(paragraphs: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from perf.measure.evidence import Evidence
 from perf.report.styles import Style, backend_styles, treatment_styles
 from perf.report.table import Datasheet, latest
-from perf.web.page import charts, header, reasons, rows_table, summary, sweeps, treated
+from perf.web.page import charts, header, reasons, rows_table, summary, sweeps
 from perf.web.page.markup import Markup, document, tag
 
 TITLE = "Attention performance"
@@ -32,12 +32,12 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
         raise ValueError("nothing to report: no evidence; run pytest perf/ --benchmark-only first")
     shown = latest(rows)
     backends = backend_styles({row.workload.backend for row in shown})
-    styles = {**backends, **treatment_styles(treated.names(shown))}  # a class of colour each
+    styles = {**backends, **treatment_styles(sweeps.treatment_names(shown))}  # a class of colour each
     numbers = {row.workload: i for i, row in enumerate(shown)}
     problems = reasons.problems(shown, numbers)
     main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), title, command),
             summary.summary(shown, styles), problems, sweeps.sweeps(shown, backends, numbers),
-            treated.section(shown, styles, numbers),
+            sweeps.speed_against_size(shown, styles, numbers),
             rows_table.section(shown, styles, datasheet), reasons.skips(shown), reasons.compiled(shown),
             reasons.kernels(shown))
     return frame(title, styles, *main)

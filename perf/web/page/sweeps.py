@@ -1,18 +1,24 @@
-"""Draws the charts: a panel a shape and phase over the sequence length, and speed against error."""
+"""Draws the charts: a panel a shape and phase over the sequence length, speed against error, and speed against size of
+quantised and compiled models."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from attention.registry import functions
 from perf.measure.evidence import Evidence
+from perf.report.models_table import against, by_workload, quality, reference
 from perf.report.plot import Lines, ceiling, lengths, load_of, shapes
 from perf.report.styles import Style
 from perf.report.table import groups, mask, title
-from perf.report.units import heads, length, number, percent, seconds, share, tflops
+from perf.report.units import heads, items, keys, length, number, percent, seconds, share, size, tflops
 from perf.web.page import charts
 from perf.web.page.charts import Axis, Point, chart, decades, swatch
 from perf.web.page.markup import Markup, tag
 from perf.workloads.workload import Workload
+
+NOTE = ("Up is faster, left is smaller. A compiled model is filled, an uncompiled one hollow; a model that is not "
+        "quantised is named by its dtype.")
 
 
 def sweeps(rows: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapping[Workload, int]) -> Markup | None:
@@ -95,3 +101,66 @@ def _against_error(group: Sequence[Evidence], styles: Mapping[str, Style], numbe
                                            f"{seconds(row.median or 0)}", numbers[row.workload])] for row in group}
     return tag("figure", tag("figcaption", tag("b", title(w)), f" n = {length(w.n)}, batch {w.batch}"),
                chart(points, styles, x, y, label=f"seconds over error: {title(w)}"))
+
+
+def treatment_name(w: Workload) -> str:
+    """Writes "bnb-int8 compiled", or the dtype of a model that is not quantised."""
+    return " ".join(w.treatment if w.treatment and w.treatment[0] != "compiled" else (w.dtype, *w.treatment))
+
+
+def treatment_names(rows: Sequence[Evidence]) -> set[str]:
+    """Names the treatments that are drawn."""
+    return {treatment_name(row.workload) for group in _treated_groups(rows) for row in group}
+
+
+def _treated_groups(rows: Sequence[Evidence]) -> list[list[Evidence]]:
+    """Groups the timed rows of one model, backend, phase, length and batch, where something was done to one of them."""
+    by_model: dict[Workload, dict[str, Evidence]] = {}
+    for row in rows:
+        if not row.workload.bare and row.outcome == "ok" and row.median and row.kept_bytes:
+            by_model.setdefault(replace(row.workload.plain, dtype=""), {})[treatment_name(row.workload)] = row
+    lists = (list(group.values()) for group in by_model.values())
+    return [group for group in lists if len(group) > 1 and any(row.workload.treatment for row in group)]
+
+
+def speed_against_size(rows: Sequence[Evidence], styles: Mapping[str, Style],
+                       numbers: Mapping[Workload, int]) -> Markup | None:
+    """Makes the charts with their legend; None where no model was treated."""
+    panels = _treated_groups(rows)
+    if not panels:
+        return None
+    timed = by_workload(rows)
+    return tag("section", tag("h2", "Speed against size"), tag("p", NOTE, class_="note"),
+               charts.legend(treatment_names(rows), styles, "treatments shown"),
+               tag("div", *(_size_panel(group, styles, numbers, timed) for group in panels), class_="panels"),
+               id="treated")
+
+
+def _size_panel(group: Sequence[Evidence], styles: Mapping[str, Style], numbers: Mapping[Workload, int],
+                timed: Mapping[Workload, Evidence]) -> Markup:
+    w = group[0].workload
+    x = decades([(row.kept_bytes or 0) / 1e6 for row in group], "weights in MB")
+    y = decades(list(map(_rate, group)), f"{items(w)[1]} a second")
+    points = {treatment_name(row.workload): [_size_point(row, numbers, timed)] for row in group}
+    ordered = {one: points[one] for one in styles if one in points}
+    title = f"{w.model}, {w.phase}, batch {w.batch}"
+    best = max(group, key=_rate)
+    fastest = treatment_name(best.workload)
+    return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys(w)}, {w.variant}"),
+               chart(ordered, styles, x, y, label=f"{items(w)[1]} a second over MB of weights: {title}"),
+               tag("p", swatch(fastest, styles),
+                   f"{fastest} is the fastest: {seconds(best.median or 0)}, {_comparison(best, timed)}"))
+
+
+def _size_point(row: Evidence, numbers: Mapping[Workload, int], timed: Mapping[Workload, Evidence]) -> Point:
+    label = f"{size(row.kept_bytes)}, {number(_rate(row))} {items(row.workload)[1]} a second, {_comparison(row, timed)}"
+    return Point((row.kept_bytes or 0) / 1e6, _rate(row), label, numbers[row.workload])
+
+
+def _comparison(row: Evidence, timed: Mapping[Workload, Evidence]) -> str:
+    compared = against(row, reference(row.workload, timed)) or "the model as it is"
+    return compared + (f", quality {quality(row)}" if row.quality.get("new") is not None else "")
+
+
+def _rate(row: Evidence) -> float:
+    return items(row.workload)[0] / (row.median or 1)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from perf.report.styles import Style
+from perf.report.table import Column, columns
 from perf.report.units import items, number
-from perf.web.page import rows_table
 from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, join, tag
-from perf.web.page.rows_table import Column, sortable
+from perf.web.page.rows_table import sortable
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest, Place
 from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, figure_text, linked, rate, sparkline
@@ -49,7 +49,7 @@ def section(rows: Sequence[Latest], styles: Mapping[str, Style], graphs: Graphs,
 
 
 def _columns(rows: Sequence[Latest], commits: Collection[str]) -> list[Column[Latest]]:
-    offered = rows_table.columns([row.evidence for row in rows], None)
+    offered = columns([row.evidence for row in rows])
     what = [_lifted(column) for column in offered if column.what]
     place = [Column[Latest]("hardware", lambda row: row.place.hardware, what=True),
              Column[Latest]("versions", lambda row: row.place.versions, what=True)]
