@@ -30,7 +30,7 @@ def test_a_static_cache_generates_what_a_growing_one_does(variant, padded):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["softmax:tiled", "alibi:sdpa"])
+@pytest.mark.parametrize("variant", [pytest.param("softmax:tiled", marks=pytest.mark.slow), "alibi:sdpa"])
 def test_decoding_on_a_static_cache_compiles_into_one_graph(variant):
     model, cache = cases.create(GPT2, variant), StaticCache(cases.create(GPT2).config, max_cache_len=16)
     tokens = gpt2.inputs(GPT2, batch=2, n=12)["input_ids"]

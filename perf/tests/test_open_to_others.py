@@ -15,6 +15,7 @@ from perf.history.matrix import Matrix
 from perf.measure.evidence import load
 from perf.workloads.grids import TREATED_BACKENDS
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "examples" / "mykernels"
 MODEL = "one-layer-3x40"

@@ -7,12 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from perf.measure.evidence import Evidence, load
+from perf.studies import results
 
 ROOT = Path(__file__).parents[2]
 SCALE = "scale * q"
@@ -80,22 +80,13 @@ class Example:
         return done, [row for row in load(evidence) if row.workload.backend == "einsum"]
 
 
-@pytest.fixture(scope="module")
-def measured(readme, tmp_path_factory):
-    """Gives the example as it stands, and with a wrong scale."""
-    examples = [Example(readme, tmp_path_factory.mktemp("example"), scale=scale)
-                for scale in (SCALE, f"2 * {SCALE}")]
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(Example.measure, examples))
-
-
 def rows_of(done: subprocess.CompletedProcess[str], backend: str) -> list[list[str]]:
     """Returns the words of a backend's lines in the table."""
     return [words for words in map(str.split, done.stdout.splitlines()) if words[:2] == [backend, "512"]]
 
 
-def test_the_example_is_right_and_measured_and_in_the_table(measured):
-    done, evidence = measured[0]
+def test_the_example_is_right_and_measured_and_in_the_table(readme, tmp_path):
+    done, evidence = Example(readme, tmp_path).measure()
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row.workload.causal for row in evidence} == {True, False}
     for row in evidence:
@@ -107,8 +98,9 @@ def test_the_example_is_right_and_measured_and_in_the_table(measured):
     assert all(re.fullmatch(r"(us|ms|s)!?", words[4]) for words in lines)
 
 
-def test_the_example_with_a_wrong_scale_fails_and_shows_no_time(measured):
-    done, evidence = measured[1]
+@pytest.mark.slow
+def test_the_example_with_a_wrong_scale_fails_and_shows_no_time(readme, tmp_path):
+    done, evidence = Example(readme, tmp_path, scale=f"2 * {SCALE}").measure()
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "softmax:einsum is numerically wrong: out" in done.stdout
     assert {row.outcome for row in evidence} == {"wrong"}
@@ -157,10 +149,8 @@ def test_every_row_of_the_studies_has_a_status_and_the_readme_says_the_pages_hea
 
 
 def test_the_page_of_results_is_made_from_the_records():
-    done = run("-m", "perf.studies.results")
-    assert done.returncode == 0, done.stderr
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == done.stdout, "python -m perf.studies.results > docs/results.md"
+    assert page == results.page(), "python -m perf.studies.results > docs/results.md"
 
 
 def test_the_commands_are_environments_of_tox(readme):

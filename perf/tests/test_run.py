@@ -95,6 +95,7 @@ def test_progress_is_one_line_and_no_skip_is_listed(first):
     assert "SKIPPED" not in first.stdout
 
 
+@pytest.mark.slow
 def test_verbose_shows_a_time_a_workload_and_every_row(project):
     done = pytest_run(project, "--benchmark-only", *SMALL, "--perf-seqlens=32", "--perf-backends=sdpa", "-v",
                       "--perf-evidence=verbose.jsonl")
@@ -253,6 +254,7 @@ print(int(code), plugin.share, "transformers" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_collection_is_quick_and_imports_no_transformers():
     done = run(ROOT, "-c", COLLECT)
     code, share, transformers = done.stdout.splitlines()[-1].split()

@@ -73,6 +73,7 @@ def test_asv_refuses_a_fallback(swapped: Workload, monkeypatch: pytest.MonkeyPat
             run(kind, figure)
 
 
+@pytest.mark.slow
 def test_a_pytest_run_refuses_a_fallback(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text() + """
 from attention.backends import sdpa
