@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
             one.add_argument("--most", type=whole_number, default=5, help="commits, evenly spread (default: 5)")
             one.add_argument("--rounds", type=whole_number, default=1, help="each adds its samples (default: 1)")
             one.add_argument("--seconds", type=float, default=math.inf, help="no commit is begun that ends later")
+            one.add_argument("--missing", action="store_true", help="only commits of which the folder has nothing")
         if verb == "prune":
             one.add_argument("--days", type=float, default=math.inf, help="age of commits that are forgotten")
             one.add_argument("--sample-days", type=float, default=30.0,
@@ -105,12 +106,18 @@ def _dirty(row: Evidence) -> str:
 
 
 def _backfill(options: argparse.Namespace) -> list[str]:
-    from perf.history import backfill
+    from perf.history import backfill, process
 
     root = Path.cwd()
     commits = backfill.commits(root, options.revisions, options.most)
-    plan = backfill.Schedule(commits, options.rounds, options.seconds, options.pytest)
-    for line in backfill.backfill(plan, root, options.folder):
+    if options.missing and options.folder.is_dir():
+        from perf.history.rows import load
+
+        there = {row.commit for row in load(options.folder).rows}
+        commits = [commit for commit in commits if commit not in there]
+    plan = backfill.Schedule(commits, options.rounds, options.seconds)
+    run = process.choose(root, options.pytest)
+    for line in backfill.backfill(plan, root, options.folder, process.measuring(run)):
         print(line, flush=True)
     return []
 

@@ -16,6 +16,7 @@ from perf.compare.project import Project, build, project
 from perf.compare.side import PACKAGES, ROOT, Side
 from perf.system import git
 
+JUDGE = ("testing", "function.py")  # of attention/: what is right, and how a function describes itself
 HARNESS = ("perf", *PACKAGES, "conftest.py", "pyproject.toml")  # today's, but for the packages that are measured
 
 
@@ -79,6 +80,19 @@ def _extract(commit: str, revision: str, this: Project, folder: Path) -> str:
             else:
                 stand_in(folder / package, f"{revision} has no {place}/")
     return ""
+
+
+def judge_by_today(package: Path) -> None:
+    """Puts today's judge into an `attention/` of the past, whose own may lack what today's harness asks of it.
+
+    The formula stays the commit's own, and so does all that is timed.
+    """
+    (package / "testing.py").unlink(missing_ok=True)  # it was a module before it was a package
+    for name in JUDGE:
+        if (package / name).is_dir() and not (package / name).is_symlink():
+            shutil.rmtree(package / name)
+        (package / name).unlink(missing_ok=True)
+        (package / name).symlink_to(ROOT / package.name / name)
 
 
 def stand_in(package: Path, why: str) -> None:

@@ -31,7 +31,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-FIRST = ("torch", "torch._inductor.compile_fx", "torch.profiler", "perf.compare.worker")
+WORKER = "perf.compare.worker"
+FIRST = ("torch", "torch._inductor.compile_fx", "torch.profiler", WORKER)
 OF_A_SIDE = ("attention", "models")  # and what of perf/ uses them
 STARTING = 120.0  # seconds after which one that imports has hung
 SAFE = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
@@ -62,11 +63,12 @@ class Nursery:
         self._process.kill()
         self._process.wait()
 
-    def worker(self, arguments: Sequence[str], folder: Path, variables: Mapping[str, str], errors: int) -> Forked:
-        """Forks a worker whose stderr is `errors`."""
+    def worker(self, arguments: Sequence[str], folder: Path, variables: Mapping[str, str], errors: int,
+               module: str = WORKER) -> Forked:
+        """Forks a worker whose stderr is `errors`; it calls the `main` of `module`."""
         (in_child, to_child), (from_child, out_child) = os.pipe(), os.pipe()
-        answer = self._ask({"worker": list(arguments), "folder": str(folder), "variables": dict(variables)},
-                           (in_child, out_child, errors))
+        answer = self._ask({"worker": list(arguments), "folder": str(folder), "variables": dict(variables),
+                            "module": module}, (in_child, out_child, errors))
         os.close(in_child)
         os.close(out_child)
         return Forked(self, answer["pid"], to_child, from_child)
@@ -192,9 +194,7 @@ def _forked(request: Mapping[str, Any], descriptors: Sequence[int], control: soc
         sys.path[:] = [request["folder"], *(path for path in sys.path[1:] if path != request["folder"])]
         importlib.invalidate_caches()
         random.seed()
-        from perf.compare import worker
-
-        worker.main(request["worker"])
+        importlib.import_module(request["module"]).main(request["worker"])
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:

@@ -33,7 +33,7 @@ import os
 import statistics
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -190,7 +190,7 @@ class Worker:
         states = tuple(replace(state, host=state.host and replace(state.host, foreign_cores=0.0))
                        for state in self.watch.end())
         return {"unfit": unfit(states), "state": summary(states),
-                "imports": sorted(name for name in set(sys.modules) - self.at_first if _installed(name))}
+                "imports": installed_modules(self.at_first)}
 
     def _disproved(self) -> str | None:
         """Says what is wrong with the call that was timed, if it was checked: later pairs have the same code."""
@@ -253,6 +253,11 @@ def _own_packages() -> list[str]:
     return [init.parent.name for init in packages]
 
 
+def installed_modules(before: Set[str]) -> list[str]:
+    """Lists the modules of installed packages that were imported since there were those of `before`."""
+    return sorted(name for name in set(sys.modules) - before if _installed(name))
+
+
 def _installed(name: str) -> bool:
     """Tells whether a module is of an installed package or of Python itself: neither of a side nor made by a
     compiler."""
@@ -295,14 +300,25 @@ def _start(device: str, *, seen: bool) -> Worker:
     return Worker(torch.device(device), seen=seen)
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
+def stdout_for_answers() -> IO[str]:
     """Keeps stdout for answers: what writes to it from here on, C libraries included, writes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Serves, and ends the process."""
+    answers = stdout_for_answers()
     importlib.import_module("torch")  # before it is asked for anything
     serve(arguments[0], sys.stdin, answers)
+    leave()
+
+
+def leave() -> NoReturn:
+    """Ends the process at once: the interpreter takes a second to take torch apart."""
     sys.stderr.flush()
-    os._exit(0)  # the interpreter takes a second to take torch apart
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,45 +1,55 @@
-"""Measures commits of the past by today's harness, each by one pytest run: asv's process a cell takes too long.
+"""Measures commits of the past by today's harness, each in one process: asv's process a cell takes too long.
 
     python -m perf history backfill v1..main --most 6 --seconds 240 -- --perf-functions softmax
 
-On a GPU every process costs seconds before its first measurement, and `asv run` starts one for each figure of each
-cell. Here a commit costs one. The numbers go where `asv run`'s would, under the same names. Rounds visit the commits
-to and fro, and a further round adds its samples, so that a machine that drifts does not make the newest look slow.
+The numbers go where `asv run`'s would, under the same names. A round visits the last commit, the first, then the middle
+of every gap: a run that is cut spans the history, and a machine that drifts does not make the newest look slow. A
+further round goes the other way, and adds its samples.
 """
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perf.compare.checkout import checkout
+from perf.compare.checkout import checkout, judge_by_today
 from perf.compare.project import project
-from perf.compare.side import Side
+from perf.compare.side import PACKAGES
+from perf.history.process import Measure
 from perf.history.results import Receipt, write
 from perf.measure.evidence import load, machines
 from perf.system import git
 
-Measure = Callable[[Side, Path, Sequence[str]], str | None]  # side, evidence, options -> why there is none
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """Says what to measure: each commit, oldest first, in so many rounds, while there is time."""
+    """Says which commits to measure, oldest first, in so many rounds, while there is time."""
 
     commits: Sequence[str]
     rounds: int = 1
     seconds: float = float("inf")
-    options: Sequence[str] = ()  # of pytest
 
     def visits(self) -> Iterator[tuple[int, str]]:
-        """Lists round and commit: there, and back."""
+        """Lists round and commit."""
+        order = halved(self.commits)
         for number in range(self.rounds):
-            for commit in self.commits if number % 2 == 0 else reversed(self.commits):
+            for commit in order if number % 2 == 0 else reversed(order):
                 yield number, commit
+
+
+def halved(items: Sequence[str]) -> list[str]:
+    """Orders the items so that the first few of them span all: the last, the first, then the middle of each gap."""
+    ends, gaps, middles = [*items[-1:], *items[:1]][:len(items)], deque([(0, len(items) - 1)]), []
+    while gaps:
+        low, high = gaps.popleft()
+        if high - low > 1:
+            middle = (low + high) // 2
+            middles.append(items[middle])
+            gaps += [(low, middle), (middle, high)]
+    return [*ends, *middles]
 
 
 def commits(root: Path, revisions: str, most: int) -> list[str]:
@@ -65,46 +75,39 @@ def spread(items: Sequence[str], most: int) -> list[str]:
     return [items[len(items) - 1 - round(i * (len(items) - 1) / max(1, most - 1))] for i in reversed(range(most))]
 
 
-def backfill(plan: Schedule, root: Path, folder: Path, *, measure: Measure | None = None,
+def backfill(plan: Schedule, root: Path, folder: Path, measure: Measure, *,
              clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
     """Measures commit by commit, writes into asv's results in `folder`, and says a line of each.
 
-    No visit is begun that would end after `seconds`, by the longest so far.
+    No visit is begun that would end after `seconds`, by the longest so far; the first, which fills compilers' caches,
+    counts no more after the second.
     """
-    start, longest = clock(), 0.0
+    start, took = clock(), list[float]()
     with tempfile.TemporaryDirectory(prefix="perf-backfill-") as scratch:
         for number, commit in plan.visits():
             begun = clock()
-            if begun - start + longest > plan.seconds:
+            if begun - start + max(took[1:] or took, default=0.0) > plan.seconds:
                 yield f"{plan.seconds:g} s are spent: the rest is not measured"
                 return
             try:
-                receipt = _visit(root, commit, folder, Path(scratch), plan.options, number > 0, measure or run)
+                receipt = _visit(root, commit, folder, Path(scratch), number > 0, measure)
                 text = "; ".join([f"{receipt.numbers} numbers", *receipt.notes])
             except ValueError as error:  # blank at this commit
                 text = f"nothing: {error}"
-            longest = max(longest, clock() - begun)
-            yield f"{commit[:8]} round {number + 1}: {text} ({clock() - begun:.0f} s)"
+            took.append(clock() - begun)
+            yield f"{commit[:8]} round {number + 1}: {text} ({took[-1]:.0f} s)"
 
 
-def _visit(root: Path, commit: str, folder: Path, scratch: Path, options: Sequence[str], append: bool,
-           measure: Measure) -> Receipt:
+def _visit(root: Path, commit: str, folder: Path, scratch: Path, append: bool, measure: Measure) -> Receipt:
     evidence = scratch / "evidence.jsonl"  # the folder also keeps the ceilings, measured once
     evidence.unlink(missing_ok=True)
     with checkout(commit, root) as side:
         if side.missing:
             raise ValueError(side.missing)
-        reason = measure(side, evidence, options)
+        if side.packages == PACKAGES:
+            judge_by_today(side.folder / PACKAGES[0])
+        reason = measure(side, evidence)
     if not evidence.exists():
-        raise ValueError(reason or "pytest left no evidence")
+        raise ValueError(reason or "it has none of what is measured")
     rows = [replace(row, revision=commit) for row in load(evidence)]
     return write(rows, folder, machines=machines(evidence), root=root, append=append)
-
-
-def run(side: Side, evidence: Path, options: Sequence[str]) -> str | None:
-    """Makes one pytest run of a side; returns its last words, if it measured nothing."""
-    command = [sys.executable, "-m", "pytest", "perf/", "--benchmark-only", "-q", "-p", "no:cacheprovider",
-               f"--perf-evidence={evidence}", "--perf-unfit=invalid", *options]
-    done = subprocess.run(command, cwd=side.folder, env=side.variables(), capture_output=True, text=True, check=False)
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return next((line for line in reversed(lines) if line.startswith("E")), lines[-1] if lines else None)

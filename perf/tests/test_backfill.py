@@ -2,14 +2,19 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from perf.history import backfill
+from perf.compare.checkout import JUDGE, judge_by_today, working_tree
+from perf.compare.nursery import Nursery
+from perf.compare.side import ROOT
+from perf.history import backfill, process
 from perf.history import rows as history
 from perf.history.backfill import Schedule
-from perf.measure.evidence import Writer
+from perf.measure.evidence import Writer, load
 from perf.tests import test_history as rows
 from perf.tests.test_history import OK, quick  # noqa: F401 (a fixture)
 
@@ -34,7 +39,7 @@ def repository(tmp_path, monkeypatch):
     return tmp_path / "tree", found
 
 
-def measure(side, evidence, options):
+def measure(side, evidence):
     """Writes evidence as if pytest had measured: the commit's own number is its peak."""
     number = int((side.folder / "attention" / "__init__.py").read_text().rpartition("=")[2])
     Writer(evidence).append(replace(OK, revision=None, peak_bytes=100 + number))
@@ -43,24 +48,24 @@ def measure(side, evidence, options):
 
 def test_each_commit_is_measured_by_its_own_code(repository, tmp_path):
     root, commits = repository
-    said = list(backfill.backfill(Schedule(commits), root, tmp_path / "results", measure=measure))
+    said = list(backfill.backfill(Schedule(commits), root, tmp_path / "results", measure))
     found = history.load(tmp_path / "results")
     assert {row.commit: row.value for row in found.rows if row.figure == "track_peak_bytes"} == {
         commits[0]: 100, commits[2]: 102}
-    assert f"{commits[1][:8]} round 1: nothing: " in said[1]
-    assert "has no attention/" in said[1]
+    assert f"{commits[1][:8]} round 1: nothing: " in said[2]
+    assert "has no attention/" in said[2]
 
 
 def test_a_further_round_adds_its_samples(repository, tmp_path):
     root, commits = repository
-    list(backfill.backfill(Schedule(commits[2:], rounds=3), root, tmp_path / "results", measure=measure))
+    list(backfill.backfill(Schedule(commits[2:], rounds=3), root, tmp_path / "results", measure))
     (time,) = [row for row in history.load(tmp_path / "results").rows if row.figure == "time_call"]
     assert time.samples == OK.samples * 3
 
 
 def test_a_commit_that_leaves_no_evidence_is_blank(repository, tmp_path):
     root, commits = repository
-    (said,) = backfill.backfill(Schedule(commits[:1]), root, tmp_path / "results", measure=lambda *_: "E   ImportError")
+    (said,) = backfill.backfill(Schedule(commits[:1]), root, tmp_path / "results", lambda *_: "E   ImportError")
     assert "nothing: E   ImportError" in said
     assert not (tmp_path / "results").exists()
 
@@ -68,14 +73,26 @@ def test_a_commit_that_leaves_no_evidence_is_blank(repository, tmp_path):
 def test_no_visit_is_begun_that_would_end_too_late(repository, tmp_path):
     root, commits = repository
     now = iter(range(0, 1000, 10))  # every look at the clock is 10 s later
-    said = list(backfill.backfill(Schedule(commits[:1], rounds=9, seconds=100), root, tmp_path / "results",
-                                  measure=measure, clock=lambda: next(now)))
+    said = list(backfill.backfill(Schedule(commits[:1], rounds=9, seconds=100), root, tmp_path / "results", measure,
+                                  clock=lambda: next(now)))
     assert said[-1] == "100 s are spent: the rest is not measured"
-    assert 2 <= len(said) <= 4
+    assert len(said) == 1 + 5  # 20 s each
 
 
 def test_rounds_go_to_and_fro():
-    assert list(Schedule(["a", "b"], rounds=3).visits()) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+    assert list(Schedule(["a", "b"], rounds=3).visits()) == [(0, "b"), (0, "a"), (1, "a"), (1, "b"), (2, "b"), (2, "a")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9, 30])
+def test_a_round_that_is_cut_spans_the_commits(count):
+    items = list(map(str, range(count)))
+    order = backfill.halved(items)
+    assert sorted(order, key=int) == items
+    assert order[:2] == [*items[-1:], *items[:1]][:count]
+    for cut in range(2, count):
+        places = sorted(map(int, order[:cut]))
+        gaps = [b - a for a, b in pairwise(places)]
+        assert max(gaps) <= 2 * min(gaps) + 2
 
 
 def test_the_commits_of_a_range(repository):
@@ -95,3 +112,46 @@ def test_commits_are_evenly_spread_and_end_with_the_last(most):
     assert found == sorted(found, key=int)
     if most > 1:
         assert found[0] == "0"
+
+
+def test_the_judge_of_an_old_commit_is_todays(tmp_path):
+    package = tmp_path / "attention"
+    package.mkdir()
+    (package / "testing.py").write_text("OLD = 1")  # it was a module once
+    (package / "function.py").write_text("OLD = 1")
+    (package / "module.py").write_text("OLD = 1")
+    for _ in range(2):  # the second time there is a link
+        judge_by_today(package)
+    assert not (package / "testing.py").exists()
+    for name in JUDGE:
+        assert (package / name).samefile(ROOT / "attention" / name)
+    assert (package / "module.py").read_text() == "OLD = 1"
+
+
+@pytest.mark.slow  # processes that import torch
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_process_of_a_commit_measures_what_today_chooses(tmp_path, monkeypatch, forked):
+    run = process.choose(ROOT, ["--perf-grid=quick", "-k=[softmax:tiled-forward-causal-b1-h8-kv8-n512",
+                                 "--perf-unfit=keep", "--perf-precision=20%"])
+    assert [w.variant for w in run.workloads] == ["softmax:tiled"]
+    run = replace(run, workloads=(replace(run.workloads[0], backend="of-tomorrow"), *run.workloads))
+    with working_tree(ROOT) as side, ExitStack() as until:
+        nursery = until.enter_context(Nursery(ROOT, side.variables(), probe=False)) if forked else None
+        monkeypatch.setattr(process.live, "nursery", lambda device: nursery)
+        measured = process.measuring(run)
+        for number in (1, 2):
+            assert measured(side, tmp_path / f"{number}.jsonl") is None
+            (row,) = load(tmp_path / f"{number}.jsonl")  # none of a backend that the commit lacks
+            assert row.outcome == "ok"
+            assert row.median
+        broken = tmp_path / "broken"
+        (broken / "attention").mkdir(parents=True)
+        (broken / "attention" / "__init__.py").write_text("raise ImportError('a commit that is broken')")
+        (broken / "perf").symlink_to(ROOT / "perf")
+        assert "a commit that is broken" in str(measured(replace(side, folder=broken), tmp_path / "3.jsonl"))
+        assert not (tmp_path / "3.jsonl").exists()
+
+
+def test_options_that_choose_nothing_are_said_in_a_line():
+    with pytest.raises(ValueError, match=r"nothing to measure: .*unknown grid 'huge'"):
+        process.choose(ROOT, ["--perf-grid=huge"])

@@ -1,0 +1,85 @@
+"""Starts the process that measures what today's harness chose in the code of one commit (perf/run/commit.py).
+
+    run = choose(root, ["--perf-grid", "quick"])      # by the options of a pytest run
+    reason = measuring(run)(side, evidence)           # None, or why the process measured nothing
+
+On a GPU the processes are forked from one that has imported torch and its compiler.
+"""
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from perf.compare import live
+from perf.compare.checkout import working_tree
+from perf.compare.nursery import Forked
+from perf.compare.side import Side
+from perf.system.tools import ending, last_line
+from perf.workloads.workload import Workload
+
+MEASURE = "perf.run.commit"
+CHOICE = "PERF_CHOICE"  # of the environment: the file that a run of pytest which only collects writes its `Run` into
+
+Measure = Callable[[Side, Path], str | None]  # side, evidence -> why there is none
+
+
+@dataclass(frozen=True)
+class Run:
+    """Says what to measure, on which device, and how: `precision` and `unfit` are those of a pytest run; `ahead`
+    compiles before, in processes side by side."""
+
+    workloads: tuple[Workload, ...]
+    device: str
+    precision: float
+    unfit: str
+    ahead: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        record = json.loads(text)
+        return cls(**record | {"workloads": tuple(Workload(**fields) for fields in record["workloads"])})
+
+
+def choose(root: Path, options: Sequence[str]) -> Run:
+    """Returns what `pytest perf/ --benchmark-only` would measure under `options` in the working tree. Raises ValueError
+    with the last line that pytest says, where that is nothing."""
+    with working_tree(root) as side, tempfile.TemporaryDirectory(prefix="perf-choice-") as scratch:
+        choice = Path(scratch, "choice.json")
+        command = [side.python, "-m", "pytest", "perf/", "--benchmark-only", "--collect-only", "-q",
+                   "-p", "no:cacheprovider", "-p", MEASURE, "--perf-unfit=invalid", *options]
+        done = subprocess.run(command, cwd=side.folder, env=side.variables() | {CHOICE: str(choice)},
+                              capture_output=True, text=True, check=False)
+        if not choice.exists():
+            raise ValueError(f"nothing to measure: {last_line(done.stderr + done.stdout, ending(done.returncode))}")
+        return Run.from_json(choice.read_text(encoding="utf-8"))
+
+
+def measuring(run: Run) -> Measure:
+    """Returns what makes a process in a side's folder that measures the run; on a GPU it is forked."""
+    nursery = live.nursery(run.device)
+
+    def measured(side: Side, evidence: Path) -> str | None:
+        file = evidence.with_name("run.json")
+        file.write_text(run.to_json(), encoding="utf-8")
+        words = [str(file), str(evidence)]
+        with tempfile.TemporaryFile() as errors:
+            process: subprocess.Popen[bytes] | Forked = (
+                nursery.worker(words, side.folder, side.variables(), errors.fileno(), MEASURE) if nursery else
+                subprocess.Popen([side.python, "-m", MEASURE, *words], cwd=side.folder, env=side.variables(),
+                                 stdout=subprocess.PIPE, stderr=errors))
+            assert process.stdout is not None
+            imports = process.stdout.readline()  # at its end
+            status = process.wait()
+            if nursery and imports:
+                nursery.learn(json.loads(imports))
+            errors.seek(0)
+            return last_line(errors.read().decode(errors="replace"), ending(status)) if status else None
+
+    return measured
