@@ -6,6 +6,9 @@
 | `docstrings` | text and its first line, a tokenizer | Python's standard library |
 | `series` | three monthly series, windows over any | statsmodels |
 | `listops` | nested lists and the digit they come to, of any length | drawn from a seed |
+| `pathfinder` | images of curves and two dots, of any size | drawn from a seed |
+| `passages` | bytes of source code and the package they are from | Python's standard library |
+| `arena` | Long Range Arena's five tasks, of any length | the modules above |
 | `flowers` | photographs in a folder a class | a path: Flowers-102 |
 | `news` | articles and highlights | a path: CNN/DailyMail, JSON lines or parquet |
 | `electricity` | hourly series of 370 clients | a path: UCI's LD2011_2014.txt |

@@ -1,173 +1,150 @@
-"""Trains a small classifier with each of several attention functions on ListOps, a task of Long Range Arena (Tay et
-al., arXiv 2011.04006): quality, time and memory of all in one table and plot.
+"""Trains a small classifier with each attention function that can, on the five tasks of Long Range Arena (Tay et al.,
+arXiv 2011.04006): quality, time and memory of all in one table and plot.
 
-    python -m perf.studies.long_range --out lra.jsonl --plot lra.png
+    python -m perf.studies.long_range --out lra.jsonl --plot lra.png                                  # a CPU: minutes
+    python -m perf.studies.long_range --out lra.jsonl --length 1024 --steps 300 --batch 32                   # a GPU
 
-All functions have the same budget: weights drawn from the same seed, the same steps on the same lists. They take a step
-in turns, in random order, so that their times are compared round by round. Padding is a token like others, since not
-every function has a mask; the mean over tokens that gives the answer leaves it out.
+All functions have the same budget: weights drawn from the same seed, the same steps on the same items. They take a step
+in turns, in random order, so that their times are compared round by round.
 """
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional
-
-import attention
-from models import metrics
-from models.data import listops
-from models.figures import Figure, compare
+from attention.registry import functions
+from models.data.arena import TASKS
+from models.figures import Change, Figure, compare
 from models.packages import needs
 from perf.measure.memory import peak_bytes
 from perf.studies.claims import Cell, spread, table
+from perf.studies.long_range_model import BASE, UNIFORM, Candidate, Classifier, candidates, right, trainer
 from perf.studies.measuring import Study, reading
 from perf.studies.options import parser
 from perf.studies.ratio import Ratio
-from perf.studies.rounds import rounds
-
-WIDTH, HEADS, LAYERS = 64, 2, 2
-LEARNING_RATE, CLIP = 1e-3, 1.0
-BASE, UNIFORM = "softmax", "uniform weights"  # what others are compared with, and the control
+from perf.studies.rounds import able, rounds
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Is a variant with its options; None has the same weight for all keys."""
+@dataclass
+class Row:
+    """Collects what one function has done: by task its accuracy, seconds of each step, bytes at the peak."""
 
-    variant: str | None
-    options: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
 
-
-CANDIDATES = {
-    BASE: Candidate("softmax:sdpa"), "sliding window": Candidate("sliding-window:sdpa", {"window": 17}),
-    "block-sparse": Candidate("block-sparse:chunked", {"block": 16}),
-    "Linformer": Candidate("linformer:eager", {"rank": 32}),
-    "Performer": Candidate("performer:chunked", {"features": 64}), "linear": Candidate("linear:chunked"),
-    UNIFORM: Candidate(None)}
+    @property
+    def steps(self) -> list[float]:
+        """Lists the seconds of the steps of all tasks."""
+        return [second for seconds in self.seconds.values() for second in seconds]
 
 
-class Layer(nn.Module):
-    """A transformer layer (B, N, WIDTH) -> (B, N, WIDTH), normalised first; without `attend` keys weigh alike."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attend: nn.Module | None = None
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.norms = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Computes the layer."""
-        q, k, v = self.qkv(self.norms[0](x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        out_BHND = self.attend(q, k, v) if self.attend is not None else v.mean(2, keepdim=True).expand_as(v)
-        x = x + self.out(out_BHND.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norms[1](x))
-
-
-class Classifier(nn.Module):
-    """Gives logits (B, 10) of the digit that each list of tokens (B, N) comes to."""
-
-    def __init__(self, candidate: Candidate, n: int) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.head, self.embedding = nn.Linear(WIDTH, 10), nn.Embedding(len(listops.VOCABULARY), WIDTH)
-            self.positions = nn.Parameter(0.02 * torch.randn(n, WIDTH))
-            self.layers = nn.Sequential(*(Layer() for _ in range(LAYERS)))
-            for layer in self.layers if candidate.variant else ():  # last, since some draw weights of their own
-                layer.attend = attention.create(candidate.variant or "", heads=HEADS, head_dim=WIDTH // HEADS,
-                                                seq_len=n, **candidate.options)
-        self.norm = nn.LayerNorm(WIDTH)
-
-    def forward(self, tokens_BN: torch.Tensor) -> torch.Tensor:
-        """Computes the logits."""
-        keep_BN1 = (tokens_BN != listops.NUMBERS[listops.PADDING]).unsqueeze(-1)
-        x = self.norm(self.layers(self.embedding(tokens_BN) + self.positions))
-        return self.head((x * keep_BN1).sum(1) / keep_BN1.sum(1))
+def task_rows(study: Study, name: str, chosen: dict[str, Candidate], n: int, steps: int, batch: int, tested: int,
+              rows: dict[str, Row]) -> float:
+    """Trains all on one task and adds what they did to their rows; gives the points that the most frequent answer
+    has."""
+    task, device = TASKS[name], study.device
+    items, labels = (x.to(device) for x in task.items(steps * batch, n, False))
+    held_out = [x.to(device) for x in task.items(tested, n, True)]
+    models = {each: Classifier(candidate, task, n).to(device) for each, candidate in chosen.items()}
+    takers = {each: trainer(model, items, labels, batch) for each, model in models.items()}
+    takers = able(study, takers, name)  # which takes the first step
+    if BASE not in takers:
+        raise ValueError(f"{BASE} failed, which the others are compared with")
+    seconds = rounds({each: functools.partial(reading, taker, device) for each, taker in takers.items()},
+                     seconds=float("inf"), most=steps - 1)
+    for each, taker in takers.items():
+        with study.part(f"{each}, {name}"):
+            figure, peak = right(models[each], *held_out), peak_bytes(taker, device)
+            row = rows.setdefault(each, Row())
+            row.figures[name], row.seconds[name], row.peaks[name] = figure, seconds[each], peak
+            change, ratio = _change(rows, each, name), Ratio.of(seconds[each], seconds[BASE])
+            study.write("long range", {
+                "task": name, "attention": each, **asdict(chosen[each]), "steps": steps, "batch": batch, "length": n,
+                "accuracy": figure.value, "interval": figure.interval(), "tested": len(held_out[1]),
+                "change": asdict(change), "ms a step": 1e3 * statistics.median(seconds[each]),
+                "ratio": [ratio.median, ratio.interval], "peak MB": peak / 1e6,
+                "weights": sum(weight.numel() for weight in models[each].parameters())})
+    return 100 * held_out[1].bincount().max().item() / len(held_out[1])
 
 
-def trainer(model: nn.Module, tokens_IN: torch.Tensor, digits_I: torch.Tensor, batch: int) -> Callable[[], None]:
-    """Makes the call that takes the next training step, on the next lists; once used up they come again."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    batches = list(zip(tokens_IN.split(batch), digits_I.split(batch), strict=True))
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        tokens, digits = batches[done % len(batches)]
-        done += 1
-        loss = functional.cross_entropy(model(tokens), digits)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-
-    return step
+def _change(rows: dict[str, Row], name: str, task: str) -> Change:
+    return compare(rows[BASE].figures[task], rows[name].figures[task])
 
 
-def right(model: nn.Module, tokens_IN: torch.Tensor, digits_I: torch.Tensor) -> Figure:
-    """Computes the accuracy in points."""
-    with torch.no_grad():
-        logits = torch.cat([model.eval()(tokens) for tokens in tokens_IN.split(64)])
-    return Figure("accuracy", "points", "higher", metrics.hits(logits.cpu().numpy(), digits_I.cpu().numpy()))
+def lines(rows: dict[str, Row], often: dict[str, float]) -> list[dict[str, Cell]]:
+    """Makes the lines of the table: accuracy by task, as softmax's interval and the others' change from it."""
+    written: list[dict[str, Cell]] = []
+    for name, row in rows.items():
+        line: dict[str, Cell] = {"attention": name}
+        for task in often:
+            if name == BASE:
+                low, high = row.figures[task].interval()
+                line[task] = f"{row.figures[task].value:.1f} ({low:.1f} to {high:.1f})"
+            else:
+                line[task] = spread(_change(rows, name, task)) if task in row.figures else None
+        line |= {"mean": statistics.mean(figure.value for figure in row.figures.values())
+                 if row.figures.keys() == often.keys() else None,
+                 "ms a step": 1e3 * statistics.median(row.steps), "peak MB": max(row.peaks.values()) / 1e6}
+        if name != BASE:
+            shared = [task for task in row.seconds if task in rows[BASE].seconds]
+            line["time's change"] = str(Ratio.of([second for task in shared for second in row.seconds[task]],
+                                                 [second for task in shared for second in rows[BASE].seconds[task]]))
+        written.append(line)
+    return [*written, {"attention": "the most frequent answer", **{task: f"{points:.1f}"
+                                                                   for task, points in often.items()}}]
 
 
-def plot(lines: Sequence[dict[str, Any]], file: Path) -> None:
-    """Draws accuracy over the time of a step, a disc for each function, its area the memory."""
+def plot(written: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draws mean accuracy over the time of a step, a disc for each function, its area the memory."""
     with needs("matplotlib", "for the plot", "site"):
         from matplotlib.figure import Figure as Drawing
-    drawing = Drawing(figsize=(7, 4.5), layout="constrained")
-    axes = drawing.add_subplot(xlabel="milliseconds a training step", ylabel="accuracy, %",
-                               title="ListOps: area of a disc is the peak memory of a step")
-    for line in lines:
-        axes.scatter(line["ms a step"], line["accuracy"], s=20 * line["peak MB"], alpha=0.5)
-        axes.annotate(line["attention"], (line["ms a step"], line["accuracy"]))
+    drawing = Drawing(figsize=(9, 6), layout="constrained")
+    axes = drawing.add_subplot(xscale="log", xlabel="milliseconds a training step", ylabel="accuracy, mean of tasks, %",
+                               title="Long Range Arena: area of a disc is the peak memory of a step")
+    shown = [line for line in written if line.get("mean") is not None]
+    most = max(line["peak MB"] for line in shown)
+    for line in shown:
+        axes.scatter(line["ms a step"], line["mean"], s=400 * line["peak MB"] / most, alpha=0.4)
+        axes.annotate(line["attention"], (line["ms a step"], line["mean"]), fontsize=7)
     drawing.savefig(file, dpi=120)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table; each row is a record."""
+    """Prints the table; each task and function is a record. 1 if a function failed that should run."""
     options = parser("long_range", __doc__)
-    options.add_argument("--length", type=int, default=128, help="tokens of a list, at most; a quarter at least")
-    options.add_argument("--steps", type=int, default=400)
-    options.add_argument("--batch", type=int, default=32)
+    options.add_argument("--task", action="append", default=[], choices=TASKS, help="only this task; may be repeated")
+    options.add_argument("--function", action="append", default=[], choices=functions(),
+                         help="beside softmax only this function; may be repeated")
+    options.add_argument("--length", type=int, default=64, help="tokens of a text; images are as large as fits")
+    options.add_argument("--steps", type=int, default=80)
+    options.add_argument("--batch", type=int, default=16)
     options.add_argument("--plot", type=Path, help="file that the plot is written to, PNG or SVG")
     args = options.parse_args(arguments)
-    n, steps, tested = (32, 3, 64) if args.tiny else (args.length, args.steps, 1000)
-    study, device = Study(args.device, args.out), args.device
-    lists = functools.partial(listops.items, shortest=n // 4, longest=n)
-    tokens, digits = (x.to(device) for x in lists(steps * args.batch, seed=0))
-    held_out = [x.to(device) for x in lists(tested, seed=1)]
-    classifiers = {name: Classifier(candidate, n).to(device) for name, candidate in CANDIDATES.items()}
-    takers = {name: trainer(model, tokens, digits, args.batch) for name, model in classifiers.items()}
-    seconds = rounds({name: functools.partial(reading, step, device) for name, step in takers.items()},
-                     seconds=float("inf"), most=steps)
-    figures = {name: right(model, *held_out) for name, model in classifiers.items()}
-    lines: list[dict[str, Cell]] = []
-    for name, model in classifiers.items():
-        ratio, change = Ratio.of(seconds[name], seconds[BASE]), compare(figures[BASE], figures[name])
-        low, high = figures[name].interval()
-        line: dict[str, Cell] = {
-            "attention": name, "accuracy": figures[name].value, "interval": f"{low:.1f} to {high:.1f}",
-            "ms a step": 1e3 * sorted(seconds[name])[steps // 2], "peak MB": peak_bytes(takers[name], device) / 1e6,
-            "weights": sum(weight.numel() for weight in model.parameters())}
-        if name != BASE:
-            line |= {"time's change": str(ratio), "accuracy's change": spread(change)}
-        study.write("listops", {**line, **asdict(CANDIDATES[name]), "steps": steps, "batch": args.batch, "length": n,
-                                "ratio": [ratio.median, ratio.interval], "change": asdict(change)})
-        lines.append(line)
-    often = 100 * digits.bincount().max().item() / len(digits)
-    print(table(f"ListOps, {n // 4} to {n} tokens, {steps} steps of {args.batch}, {tested} held-out lists; the most "
-                f"frequent digit is {often:.1f} % of the answers; points, 95 %", lines), flush=True)
+    steps, tested = (3, 64) if args.tiny else (args.steps, 1000)
+    study = Study(args.device, args.out)
+    chosen, reasons = candidates(args.length, args.device)
+    if args.function:
+        chosen = {name: chosen[name] for name in chosen if name in (BASE, UNIFORM, *args.function)}
+    rows: dict[str, Row] = {}
+    often: dict[str, float] = {}
+    for task in args.task or TASKS:
+        with study.part(task):
+            often[task] = task_rows(study, task, chosen, args.length, steps, args.batch, tested, rows)
+            print(f"  {task}:", ", ".join(f"{name} {row.figures[task].value:.1f}" for name, row in rows.items()
+                                          if task in row.figures), flush=True)
+    written = lines(rows, often)
+    print(table(f"{args.length} tokens, {steps} steps of {args.batch}, at most {tested} held-out items; points, "
+                "softmax's with their 95 % interval, the others' change from softmax's", written))
+    print(*[f"not trained: {name}: {reason}" for name, reason in reasons.items()],
+          *[f"NOT MEASURED {part}" for part in study.failures], f"records: {study.out}", sep="\n")
     if args.plot:
-        plot(lines, args.plot)
-    return 0
+        plot(written, args.plot)
+    return 1 if study.failures else 0
 
 
 if __name__ == "__main__":

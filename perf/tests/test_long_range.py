@@ -1,4 +1,4 @@
-"""Long Range Arena in small: all classifiers start alike, learn what the lists say, and stand in the table and plot."""
+"""Long Range Arena in small: all classifiers start alike, learn what the items say, and stand in the table and plot."""
 from __future__ import annotations
 
 import json
@@ -6,38 +6,57 @@ import json
 import pytest
 import torch
 
-from models.data import listops
+from attention.registry import functions
+from models.data.arena import TASKS
 from perf.studies import long_range
-from perf.studies.long_range import BASE, CANDIDATES, UNIFORM, Classifier
+from perf.studies.long_range_model import BASE, UNIFORM, Classifier, candidates, right, trainer
+
+CPU = torch.device("cpu")
 
 
-def test_all_start_from_the_same_weights():
-    tokens, _ = listops.items(4, shortest=8, longest=32, seed=0)
-    base = dict(Classifier(CANDIDATES[BASE], 32).named_parameters())
-    for name, candidate in CANDIDATES.items():
-        model = Classifier(candidate, 32)
+def test_every_function_is_trained_or_has_a_reason():
+    chosen, reasons = candidates(32, CPU)
+    assert chosen.keys() | reasons.keys() == functions().keys() | {UNIFORM}
+    assert not chosen.keys() & reasons.keys()
+    assert len(chosen) > 25
+
+
+@pytest.mark.parametrize("name", ["listops", "retrieval"])
+def test_all_start_from_the_same_weights(name):
+    task, (chosen, _) = TASKS[name], candidates(32, CPU)
+    tokens, _ = task.items(2, 32, False)
+    base = dict(Classifier(chosen[BASE], task, 32).named_parameters())
+    for each, candidate in chosen.items():
+        model = Classifier(candidate, task, 32)
         shared = {key: weight for key, weight in model.named_parameters() if ".attend." not in key}
-        assert shared.keys() == base.keys(), name
-        assert all(torch.equal(weight, base[key]) for key, weight in shared.items()), name
-        assert model(tokens).shape == (4, 10)
+        assert shared.keys() == base.keys(), each
+        assert all(torch.equal(weight, base[key]) for key, weight in shared.items()), each
+        if each in (BASE, UNIFORM):
+            assert model(tokens).shape == (2, task.classes)
 
 
 @pytest.mark.slow
-def test_a_classifier_learns_its_lists():
-    tokens, digits = listops.items(16, shortest=8, longest=32, seed=0)
-    model = Classifier(CANDIDATES[BASE], 32)
-    step = long_range.trainer(model, tokens, digits, batch=16)
-    for _ in range(60):
+@pytest.mark.parametrize("name", TASKS)
+def test_a_classifier_learns_its_items(name):
+    task = TASKS[name]
+    tokens, labels = task.items(16, 64, False)
+    model = Classifier(candidates(64, CPU)[0][BASE], task, 64)
+    step = trainer(model, tokens, labels, batch=16)
+    for _ in range(80):
         step()
-    assert long_range.right(model, tokens, digits).value > 80
+    assert right(model, tokens, labels).value > 90
 
 
 @pytest.mark.slow
 def test_every_function_is_in_the_table_and_the_plot(tmp_path, capsys):
     out, picture = tmp_path / "lra.jsonl", tmp_path / "lra.svg"
-    assert long_range.main(["--out", str(out), "--tiny", "--device", "cpu", "--plot", str(picture)]) == 0
-    rows = [record for record in map(json.loads, out.read_text().splitlines()) if record["kind"] == "listops"]
-    assert [row["attention"] for row in rows] == list(CANDIDATES)
+    assert long_range.main(["--out", str(out), "--tiny", "--device", "cpu", "--plot", str(picture), "--task", "listops",
+                            "--task", "retrieval", "--function", "linear"]) == 0
+    rows = [record for record in map(json.loads, out.read_text().splitlines()) if record["kind"] == "long range"]
+    assert [(row["task"], row["attention"]) for row in rows] == [
+        (task, name) for task in ("listops", "retrieval") for name in (BASE, "linear", UNIFORM)]
     assert all(row["steps"] == 3 and row["ms a step"] > 0 and row["peak MB"] > 0 for row in rows)
     assert "<svg" in picture.read_text()
-    assert UNIFORM in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "kv-quantised: it has no gradient" in printed
+    assert "the most frequent answer" in printed
