@@ -63,3 +63,4 @@ for _rhythm, _sizes, _patches, _decoder, _average in (
     _forecaster(f"informer-{_rhythm}", **_sizes, **_decoder)
     _forecaster(f"autoformer-{_rhythm}", **_sizes, **_decoder, layers=4, moving_average=_average)
     _forecaster(f"time-series-transformer-{_rhythm}", **_sizes, **_decoder)
+    _forecaster(f"itransformer-{_rhythm}", **_sizes, mixer="attention")

@@ -1,4 +1,5 @@
-"""Builds transformers' five forecasters of time series around an attention variant, and gives them TFT's quantiles.
+"""Builds forecasters of time series around an attention variant, and gives them TFT's quantiles: five of transformers,
+and iTransformer of transformers' layers.
 
 | backbone | paper | where the variant stands |
 | --- | --- | --- |
@@ -7,11 +8,14 @@
 | informer | Zhou et al., arXiv 2012.07436 | in the encoder; transformers' own attention is in the decoder |
 | autoformer | Wu et al., arXiv 2106.13008 | everywhere: transformers' own works in float32 alone |
 | time-series-transformer | Vaswani et al., arXiv 1706.03762 | in the encoder, as in Informer |
+| itransformer | Liu et al., arXiv 2310.06625 | between the variables |
+| itransformer, `mixer="mamba"` | S-Mamba: Wang et al., arXiv 2403.11144 | nowhere: `models.mamba` is in its place |
 
-The first two read the context of one series alone, and scale it by itself. The other three also read the static classes
-and what is known ahead. Their decoder reads the context from step `start` on and zeros for the horizon, and forecasts
-all of it in one pass (Informer, section 3.3); transformers' own heads draw samples step by step. All end in one linear
-layer that gives the quantiles, so that loss and figures are those of a TFT. `inputs` and `loss` are a TFT's too.
+The first two read the context of one series alone, and scale it by itself. So do iTransformer and S-Mamba, which read
+what is known ahead too. The other three read that and the static classes. Their decoder reads the context from step
+`start` on and zeros for the horizon, and forecasts all of it in one pass (Informer, section 3.3); transformers' own
+heads draw samples step by step. All end in one linear layer that gives the quantiles, so that loss and figures are
+those of a TFT. `inputs` and `loss` are a TFT's too.
 
 Informer's ProbSparse and Autoformer's auto-correlation are functions of the registry: `probsparse`, `autocorrelation`.
 A preset's `layers` are those that the variant stands in. Attention has no dropout, because fused kernels have none.
@@ -31,6 +35,7 @@ from transformers.models.informer import modeling_informer
 from transformers.models.time_series_transformer import modeling_time_series_transformer
 
 from attention import Attention, create
+from models.mamba import BothWays
 from models.registry import Preset, get, require
 from models.tft import inputs, loss
 
@@ -161,13 +166,48 @@ class EncoderDecoder(Forecaster):
         return self.output_layer((out.last_hidden_state + out.trend)[:, -self.horizon:])
 
 
+class Variables(Forecaster):
+    """This is iTransformer, or S-Mamba: each variable is one token, and layers mix the tokens of all.
+
+    The token of a variable that is known ahead holds the horizon too, as in neuralforecast's iTransformer.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        sizes, width = preset.sizes, preset.hidden
+        self.observed = nn.Linear(sizes["context"], width)
+        self.known = nn.Linear(sizes["context"] + self.horizon, width)
+        config = transformers.TimeSeriesTransformerConfig(
+            d_model=width, encoder_attention_heads=preset.heads, encoder_ffn_dim=2 * width, dropout=sizes["dropout"],
+            activation_dropout=sizes["dropout"], attention_dropout=0.0, prediction_length=self.horizon)
+        self.encoder = nn.ModuleList(modeling_time_series_transformer.TimeSeriesTransformerEncoderLayer(config)
+                                     for _ in range(preset.layers))
+        for layer in self.encoder if sizes["mixer"] == "mamba" else ():
+            layer.self_attn = BothWays(width)
+        self.norm = nn.LayerNorm(width)
+        self.output_layer = nn.Linear(width, self.horizon * len(self.quantiles))
+
+    def forward(self, static_BS: torch.Tensor, known_BTK: torch.Tensor, observed_BCO: torch.Tensor) -> torch.Tensor:
+        """Reads what was observed, each variable scaled by its own deviation, and what is known ahead."""
+        mean_BO = observed_BCO.mean(1)
+        scale_BO = (observed_BCO.var(1, correction=0) + 1e-5).sqrt()
+        x = torch.cat([self.observed((observed_BCO.mT - mean_BO.unsqueeze(-1)) / scale_BO.unsqueeze(-1)),
+                       self.known(known_BTK.mT)], 1)
+        for layer in self.encoder:
+            x = layer(x, attention_mask=None)
+        quantiles_BNQ = self.output_layer(self.norm(x)[:, 0]).unflatten(1, (self.horizon, -1))
+        return quantiles_BNQ * scale_BO[:, :1, None] + mean_BO[:, :1, None]
+
+
 KINDS = {"patchtst": Patches, "patchtsmixer": Patches, "informer": EncoderDecoder, "autoformer": EncoderDecoder,
-         "time-series-transformer": EncoderDecoder}
+         "time-series-transformer": EncoderDecoder, "itransformer": Variables}
 
 
 def tokens(preset: str | Preset) -> int:
-    """Counts what the first attention layer of the encoder sees: the patches, or the steps of the context."""
+    """Counts what the first attention layer of the encoder sees: patches, variables, or the steps of the context."""
     sizes = get(preset).sizes
+    if "mixer" in sizes:
+        return sizes["observed"] + sizes["known"]
     return (sizes["context"] - sizes["patch"]) // sizes["stride"] + 1 if "patch" in sizes else sizes["context"]
 
 

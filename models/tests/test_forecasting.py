@@ -1,5 +1,7 @@
-"""Transformers' forecasters: the variant stands in their layers, and all else is theirs."""
+"""The forecasters: the variant stands in their layers, all else is transformers', or iTransformer's and S-Mamba's."""
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +75,41 @@ def test_their_linear_layers_are_quantised_but_the_last(name, method):
         exact = models.create(name)(**inputs)
         off = ((model(**inputs) - exact).square().mean() / exact.square().mean()).sqrt()
     assert 0 < off < 0.5
+
+
+def test_itransformer_is_pytorchs_encoder_over_its_variables():
+    preset = models.get("itransformer-monthly")
+    model: Any = parts.sharpen(models.create(preset)).double()
+    inputs = forecasting.inputs(preset, batch=3, dtype=torch.float64)
+    observed_BC, known = inputs["observed_BCO"][..., 0], inputs["known_BTK"]
+    mean, scale = observed_BC.mean(1), (observed_BC.var(1, correction=0) + 1e-5).sqrt()
+    x = torch.stack([model.observed((observed_BC - mean[:, None]) / scale[:, None]),
+                     *(model.known(known[..., i]) for i in range(3))], 1)
+    for layer in model.encoder:
+        same = torch.nn.TransformerEncoderLayer(64, 4, 128, 0.0, "gelu", batch_first=True, dtype=torch.float64)
+        own, attend = layer.state_dict(), same.self_attn
+        with torch.no_grad():
+            for kind in ("weight", "bias"):
+                getattr(attend, f"in_proj_{kind}").copy_(torch.cat([own[f"self_attn.{part}_proj.{kind}"]
+                                                                    for part in "qkv"]))
+                getattr(attend.out_proj, kind).copy_(own[f"self_attn.out_proj.{kind}"])
+        same.linear1, same.linear2 = layer.fc1, layer.fc2
+        same.norm1, same.norm2 = layer.self_attn_layer_norm, layer.final_layer_norm
+        x = same(x)
+    forecast = model.output_layer(model.norm(x[:, 0])).unflatten(1, (12, 3)) * scale[:, None, None]
+    torch.testing.assert_close(model(**inputs), forecast + mean[:, None, None])
+
+
+def test_s_mamba_reads_every_variable_and_has_no_place_for_a_variant():
+    preset = models.get("itransformer-monthly").resized(mixer="mamba")
+    model, inputs = models.create(preset), forecasting.inputs(preset, batch=2)
+    assert not any(isinstance(module, Attention) for module in model.modules())
+    with torch.no_grad():
+        before = model(**inputs)
+        for variable in range(3):
+            known = inputs["known_BTK"].clone()
+            known[..., variable] += torch.linspace(0, 1, known.shape[1])
+            assert not torch.equal(model(**{**inputs, "known_BTK": known}), before)
 
 
 def test_a_mixer_without_attention_has_no_place_for_a_variant():

@@ -1,5 +1,5 @@
-"""Trains transformers' forecasters beside a TFT on the same series, with the same budget: quality, time, memory, and
-what quantising them costs.
+"""Trains other forecasters beside a TFT on the same series, with the same budget: quality, time, memory, and what
+quantising them costs.
 
     python -m perf.studies.forecasting --out forecasting.jsonl                                       # a CPU: minutes
     python -m perf.studies.forecasting --out forecasting.jsonl --size hourly --batch 256 --dtype bf16      # a GPU
@@ -38,7 +38,6 @@ from perf.studies.tft_training import figures, forecast, step
 
 GATE = "quantile_loss"
 METHODS = ("ptq-int8", "bnb-int8", "bnb-nf4", "ao-int8-weight")
-SECONDS = 20.0  # of the rounds of a table
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ CANDIDATES = {
     "Informer, ProbSparse": Candidate("informer", "probsparse:eager"),
     "Autoformer, softmax": Candidate("autoformer"),
     "Autoformer, auto-correlation": Candidate("autoformer", "autocorrelation:fft", {"factor": 3}),
-    "time-series transformer": Candidate("time-series-transformer")}
+    "time-series transformer": Candidate("time-series-transformer"), "iTransformer": Candidate("itransformer"),
+    "S-Mamba": Candidate("itransformer", sizes={"dropout": 0.1, "mixer": "mamba"})}
 
 
 def joined(seeds: Sequence[dict[str, Figure]]) -> dict[str, Figure]:
@@ -127,8 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--steps", type=int, default=300)
     options.add_argument("--batch", type=int, default=64)
     options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--seconds", type=float, default=20.0, help="of a table's rounds (default: 20)")
     args = options.parse_args(arguments)
-    steps, seeds, seconds = (3, 2, 0.1) if args.tiny else (args.steps, args.seeds, SECONDS)
+    steps, seeds, seconds = (3, 2, 0.1) if args.tiny else (args.steps, args.seeds, args.seconds)
     study, device = Study(args.device, args.out), args.device
     presets = {name: candidate.preset(args.size) for name, candidate in CANDIDATES.items()}
     built: dict[str, nn.Module] = {}
