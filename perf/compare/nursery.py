@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -215,4 +216,5 @@ def _ended(pid: int, limit: float) -> int | None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", r"This process .*is multi-threaded", DeprecationWarning)  # as said above
     serve(socket.socket(fileno=int(sys.argv[1])))
