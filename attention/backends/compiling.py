@@ -2,11 +2,14 @@
 
 Past its recompile limit torch.compile runs the uncompiled function and says nothing. Dynamo counts recompilations per
 code object, so each caller here gets a copy of the code object and thus a cache of its own, and `fullgraph=True` turns
-the limit into an error.
+the limit into an error. Dynamo also remembers by name which sizes change, so each copy has a name of its own: its first
+shape is compiled as it is, whatever others were called with.
 """
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +17,8 @@ from typing import Any
 import torch
 
 from attention.backends.base import Unsupported
+
+_copies = itertools.count()
 
 
 def no_compiler(device: torch.device) -> str | None:
@@ -28,8 +33,43 @@ def compiled(function: Callable[..., Any], *, dynamic: bool | None) -> Callable[
     def copy(*args: object, **options: object) -> Any:
         return function(*args, **options)
 
-    copy.__code__ = copy.__code__.replace()
+    copy.__code__ = copy.__code__.replace(co_name=f"copy_{next(_copies)}")
     return torch.compile(copy, fullgraph=True, dynamic=dynamic)
+
+
+def compiled_on_gpu(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Makes elementwise operations one kernel on a GPU, where each of them would read and write whole tensors.
+
+    Elsewhere, and in code that is being compiled already, `function` runs as it is written. Its first argument is a
+    tensor. All that may differ between calls of one compiled copy is the last axis but one, the length. Gradients of
+    gradients are an error there.
+    """
+    @functools.wraps(function)
+    def call(*args: Any) -> torch.Tensor:
+        if torch.compiler.is_compiling() or not pays(args[0]):
+            return function(*args)
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        with refusals(function.__name__, args[0], args[0]):
+            return _copy(function, modes, tuple(_kind(x) for x in args))(*args)
+
+    return call
+
+
+def pays(x: torch.Tensor) -> bool:
+    """Tells whether compiling what is done to x saves more than it takes."""
+    return x.is_cuda
+
+
+@functools.cache
+def _copy(function: Callable[..., torch.Tensor], *kinds: Any) -> Callable[..., torch.Tensor]:
+    return compiled(function, dynamic=None)
+
+
+def _kind(x: Any) -> Any:
+    """Gives all of an argument but its length."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.dtype, x.device, x.requires_grad, x.is_contiguous(), x.shape[:-2], x.shape[-1]
 
 
 @contextlib.contextmanager

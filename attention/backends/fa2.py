@@ -9,7 +9,7 @@ import torch
 
 from attention import masks
 from attention.backends.base import PRODUCT, SOFTMAX, Case, Kernels
-from attention.backends.flash_package import FlashPackage, packed_in, pages
+from attention.backends.flash_package import FlashPackage, apart, packed_in, pages
 
 # PyTorch has a copy of these kernels in the namespace pytorch_flash.
 KERNELS = {"cuda": Kernels((r"(?<!pytorch_)flash::flash_fwd",), (r"(?<!pytorch_)flash::flash_bwd",),
@@ -78,17 +78,18 @@ def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
                band: masks.Band = masks.FULL, key_mask: None = None, paged: bool = False) -> torch.Tensor:
     """Calls flash_attn_with_kvcache -> (B, H, N, D).
 
-    A cache with the layout (B, M, G, D) and whole pages becomes pages without a copy; any other is copied first.
+    A cache in whole pages is not copied, whether (B, G, M, D) or (B, M, G, D) in memory; any other is.
     """
     from flash_attn import flash_attn_with_kvcache
 
-    k, v = (x.transpose(1, 2) for x in (k_BGMD, v_BGMD))
+    q, k, v = apart(q_BHND, k_BGMD, v_BGMD) if paged else (q_BHND, k_BGMD, v_BGMD)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     # From a plain number flash-attn would make one length for each page, not for each sequence.
     lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
     arguments: dict[str, Any] = {"cache_seqlens": lengths, "softmax_scale": scale, "causal": band.causal}
     if paged:
         arguments["block_table"], k, v = pages(k, v)
-    return flash_attn_with_kvcache(q_BHND.transpose(1, 2), k, v, **arguments).transpose(1, 2)
+    return flash_attn_with_kvcache(q, k, v, **arguments).transpose(1, 2).reshape(*q_BHND.shape[:3], -1)
 
 
 fa2 = FlashAttention2()

@@ -19,7 +19,7 @@ import torch
 from attention import masks
 from attention.backends.base import Case, Kernels
 from attention.backends.cudnn import settle_runtime
-from attention.backends.flash_package import FlashPackage, packed_in, pages
+from attention.backends.flash_package import FlashPackage, apart, packed_in, pages
 
 KERNELS = {"cuda": Kernels(("flash::FlashAttnFwdSm",), ("flash::FlashAttnBwdSm",))}
 
@@ -139,16 +139,17 @@ def from_cache(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor,
                band: masks.Band = masks.FULL, key_mask: None = None, paged: bool = False) -> torch.Tensor:
     """Calls the forward operator on a cache -> (B, H, N, D).
 
-    A cache with the layout (B, M, G, D) and whole pages becomes pages without a copy; any other is copied first.
+    A cache in whole pages is not copied, whether (B, G, M, D) or (B, M, G, D) in memory; any other is.
     """
-    q, k, v = (x.transpose(1, 2) for x in (q_BHND, k_BGMD, v_BGMD))
+    q, k, v = apart(q_BHND, k_BGMD, v_BGMD) if paged else (q_BHND, k_BGMD, v_BGMD)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     arguments: dict[str, Any] = {"softmax_scale": scale, "is_causal": band.causal, "num_splits": 0}  # it chooses
     if paged:
         lengths = torch.full((len(k),), k.shape[1], dtype=torch.int32, device=k.device)
         table, k, v = pages(k, v)
         arguments |= {"page_table": table, "seqused_k": lengths}
     out, *_ = operators().fwd(*(_rows(x) for x in (q, k, v)), **arguments)
-    return out.transpose(1, 2)
+    return out.transpose(1, 2).reshape(*q_BHND.shape[:3], -1)
 
 
 fa3 = FlashAttention3()

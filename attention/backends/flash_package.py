@@ -65,6 +65,18 @@ def packed_in(visible: Any, rows: int) -> dict[str, Any]:
     return {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "max_seqlen_q": longest, "max_seqlen_k": longest}
 
 
+def apart(q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Makes each key/value head, with its query heads, a sequence of its own: (B G, R, N, D), twice (B G, 1, M, D).
+
+    So a cache whose heads lie apart, as (B, G, M, D) in memory, has pages as it lies. One with another layout is given
+    back as it is.
+    """
+    if not (k_BGMD.is_contiguous() and v_BGMD.is_contiguous()):
+        return q_BHND, k_BGMD, v_BGMD
+    q = q_BHND.unflatten(1, (k_BGMD.shape[1], -1)).flatten(0, 1)
+    return q, k_BGMD.flatten(0, 1).unsqueeze(1), v_BGMD.flatten(0, 1).unsqueeze(1)
+
+
 def pages(k_BMGD: torch.Tensor, v_BMGD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cuts a cache into pages: a table (B, pages), int32, and the pages (B x pages, PAGE, G, D) of keys and values.
 

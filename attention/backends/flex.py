@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.functional import pad
 
 from attention import masks
 from attention.backends import near
@@ -58,6 +57,7 @@ class Attend:
         self.near: Callable[..., Any] | None = None
         self.key: tuple | None = None
         self.mask_mod: Callable | None = None
+        self.sink: torch.Tensor | None = None  # the number of the key that is the sink
         self.options: dict[str, Any] = {}
 
     def __call__(self, q_BHND: torch.Tensor, k_BGMD: torch.Tensor, v_BGMD: torch.Tensor, *, scale: float,
@@ -74,7 +74,7 @@ class Attend:
             self.kernel = compiled(flex_attention, dynamic=dynamic)
             self.near = near.select if device.type == "cpu" else compiled(near.select, dynamic=dynamic)
         if sinks_H is not None:  # a sink is one more key without a value
-            k_BGMD, v_BGMD = (pad(x, (0, 0, 0, 1)) for x in (k_BGMD, v_BGMD))
+            k_BGMD, v_BGMD = (_filled(x) for x in (k_BGMD, v_BGMD))
         key = (n, m, band, visible, bias, softcap, sinks_H is None, device)
         if key_mask is not None or key != self.key:
             self._express(q_BHND, m, band, visible, bias, key_mask, softcap, skips, sinks_H is not None)
@@ -87,7 +87,8 @@ class Attend:
                 arguments["block_mask"] = _block_mask(n, m, blocks, self.mask_mod)
             if sinks_H is None:
                 return self.kernel(q_BHND, k_BGMD, v_BGMD, **arguments)
-            arguments["score_mod"] = _sink_mod(m, sinks_H.detach())
+            assert self.sink is not None
+            arguments["score_mod"] = _sink_mod(self.sink, sinks_H.detach())
             if not wants_gradients(sinks_H):
                 return self.kernel(q_BHND, k_BGMD, v_BGMD, **arguments)
             out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, return_aux=_sums(), **arguments)
@@ -97,7 +98,8 @@ class Attend:
                  key_mask: torch.Tensor | None, softcap: float | None, skips: bool, sink: bool) -> None:
         """Writes masks, bias and soft cap as FlexAttention's mask_mod, block_mask and score_mod.
 
-        With `skips` the block_mask is made at each call instead. With `sink` every query sees key m as well.
+        With `skips` the block_mask is made at each call instead. With `sink` every query sees key m as well, and no
+        key behind it.
         """
         from torch.nn.attention.flex_attention import create_block_mask
 
@@ -105,13 +107,14 @@ class Attend:
         position = _positions(n, m, None if self.static else q.device)
         self.mask_mod = _mask_mod(position, masks.FULL if band.causal and n == 1 else band, visible, key_mask)
         if sink:
-            self.mask_mod = _and_sink(self.mask_mod, m)
+            self.sink = torch.tensor(m, dtype=torch.int32, device=q.device)
+            self.mask_mod = _and_sink(self.mask_mod, self.sink)
         self.options = {}
         if self.mask_mod is not None and not skips:
             batch = None if key_mask is None else key_mask.shape[0]
             by_head = visible is not None and getattr(visible, "by_head", True)
             self.options["block_mask"] = create_block_mask(self.mask_mod, batch, heads if by_head else None, n,
-                                                           m + sink, device=q.device)
+                                                           _with_sink(m) if sink else m, device=q.device)
         if softcap is not None or bias is not None:
             self.options["score_mod"] = _score_mod(position, bias, softcap)
         kernel = getattr(bias, "kernel_options", {}) if q.is_cuda and q.itemsize == 2 else {}
@@ -129,7 +132,7 @@ def _positions(n: int, m: int, device: torch.device | None) -> Position:
     """
     if n == m:
         return lambda i: i
-    offset = m - n if device is None else torch.tensor(m - n, device=device)
+    offset = m - n if device is None else torch.tensor(m - n, dtype=torch.int32, device=device)
     return lambda i: i + offset
 
 
@@ -164,15 +167,31 @@ def _score_mod(position: Position, bias: Callable | None, softcap: float | None)
     return score_mod
 
 
-def _and_sink(mask_mod: Callable | None, m: int) -> Callable | None:
-    return mask_mod and (lambda b, h, i, j: (j == m) | mask_mod(b, h, i, j.clamp(max=m - 1)))
+def _with_sink(m: int) -> int:
+    """Counts the keys with room for a sink, in whole blocks, which a kernel reads without looking for an end."""
+    return (m // near.SIZE + 1) * near.SIZE
 
 
-def _sink_mod(m: int, sinks_H: torch.Tensor) -> Callable:
-    """Puts the logits in place of the last key's scores. No gradient flows to them: it would be one sum over all scores
-    of a head, by atomic additions."""
-    last = torch.tensor(m, device=sinks_H.device)
-    return lambda score, b, h, i, j: torch.where(j == last, sinks_H[h].to(score.dtype), score)
+def _filled(x_BGMD: torch.Tensor) -> torch.Tensor:
+    """Adds zeros for the sink and behind it."""
+    batch, groups, m, width = x_BGMD.shape
+    return torch.cat([x_BGMD, x_BGMD.new_zeros(batch, groups, _with_sink(m) - m, width)], 2)
+
+
+def _and_sink(mask_mod: Callable | None, sink: torch.Tensor) -> Callable:
+    """Lets every query see the sink as well, but no key behind it. Its number is a tensor, as in `_positions`."""
+    if mask_mod is None:
+        return lambda b, h, i, j: j <= sink
+    return lambda b, h, i, j: (j == sink) | (j < sink) & mask_mod(b, h, i, torch.minimum(j, sink - 1))
+
+
+def _sink_mod(sink: torch.Tensor, sinks_H: torch.Tensor) -> Callable:
+    """Adds the logits to the sink's scores, which are 0, since its key is.
+
+    What is added depends on the key alone, so it is not chosen anew for each score. No gradient flows to the logits: it
+    would be one sum over all scores of a head, by atomic additions.
+    """
+    return lambda score, b, h, i, j: score + torch.where(j == sink, sinks_H[h].to(score.dtype), 0.0)
 
 
 def _all_keys(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:

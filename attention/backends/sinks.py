@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from attention.backends.compiling import compiled_on_gpu
+
 
 class SinksGradient(torch.autograd.Function):
     """Passes an output (B, H, N, D) on that was computed with sinks (H,), and gives the sinks their gradient (H,).
@@ -21,6 +23,13 @@ class SinksGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_BHND: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
         out, lse, sinks_H = ctx.saved_tensors
-        share = (sinks_H.to(lse.dtype)[:, None] - lse).exp()
-        along = (grad_BHND.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
-        return grad_BHND, None, -(share * along).sum((0, 2)).to(sinks_H.dtype)
+        return grad_BHND, None, logit_gradient(out, grad_BHND, lse.unsqueeze(-1), sinks_H)
+
+
+@compiled_on_gpu
+def logit_gradient(out_BHND: torch.Tensor, grad_BHND: torch.Tensor, lse_BHN1: torch.Tensor,
+                   sinks_H: torch.Tensor) -> torch.Tensor:
+    """Computes the gradient of the logits (H,) in the dtype of `lse_BHN1`."""
+    share = (sinks_H.to(lse_BHN1.dtype)[:, None, None] - lse_BHN1).exp()
+    along = (grad_BHND.to(lse_BHN1.dtype) * out_BHND.to(lse_BHN1.dtype)).sum(-1, keepdim=True)
+    return -(share * along).sum((0, 2, 3)).to(sinks_H.dtype)

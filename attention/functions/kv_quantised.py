@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from attention import masks
+from attention.backends.compiling import compiled_on_gpu
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
@@ -123,9 +124,15 @@ class Cache:
         return torch.cat([self.old.unpack(), self.middle.unpack(), self.newest], 2)
 
 
+@compiled_on_gpu
+def pack_and_unpack(x_BGMD: torch.Tensor, bits: int, group: int, stairs: int) -> torch.Tensor:
+    """Gives the numbers that a cache of keys or values gives back, (B, G, M, D). Gradients pass straight through."""
+    return Cache(x_BGMD, bits, group, stairs).unpack() + (x_BGMD - x_BGMD.detach())
+
+
 @register("kv-quantised", backends=[eager, sdpa, fa2, fa3, fa4, flex])
 def kv_quantised(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                  key_mask: torch.Tensor | None, bits: int, group: int, stairs: int) -> torch.Tensor:
     """Packs, unpacks and attends. It gives the numbers of a packed cache, but not its speed."""
-    k, v = (Cache(x, bits, group, stairs).unpack() + (x - x.detach()) for x in (k, v))  # straight through
+    k, v = (pack_and_unpack(x, bits, group, stairs) for x in (k, v))
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from attention import masks
+from attention.backends.compiling import compiled_on_gpu
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
@@ -68,12 +69,13 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              visible=(lambda i, j: j <= i) if causal else None)
 
 
-def convolve(x_BHND: torch.Tensor, weights_HWD: torch.Tensor, key_mask: torch.Tensor | None) -> torch.Tensor:
+@compiled_on_gpu
+def convolve(x_BHND: torch.Tensor, weights_HWD: torch.Tensor, keep_B1N1: torch.Tensor | None) -> torch.Tensor:
     """Computes the causal depthwise convolution -> (B, H, N, D); sums are in float32 or wider."""
     wide = torch.promote_types(x_BHND.dtype, torch.float32)
     x, weights = x_BHND.to(wide), weights_HWD.to(wide).unsqueeze(2)
-    if key_mask is not None:
-        x = x * key_mask[:, None, :, None]
+    if keep_B1N1 is not None:
+        x = x * keep_B1N1
     total = x * weights[:, 0]
     for ago in range(1, weights.shape[1]):
         total = total + pad(x, (0, 0, ago, 0))[:, :, :x.shape[2]] * weights[:, ago]
@@ -84,7 +86,8 @@ def convolve(x_BHND: torch.Tensor, weights_HWD: torch.Tensor, key_mask: torch.Te
 def primer(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
            key_mask: torch.Tensor | None, width: int, params: Parameters) -> torch.Tensor:
     """Convolves q, k and v and asks the backend for softmax."""
-    q, k, v = (convolve(x, params[name], key_mask) for x, name in ((q, "conv_q"), (k, "conv_k"), (v, "conv_v")))
+    keep = None if key_mask is None else key_mask[:, None, :, None]
+    q, k, v = (convolve(x, params[name], keep) for x, name in ((q, "conv_q"), (k, "conv_k"), (v, "conv_v")))
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)
 
 

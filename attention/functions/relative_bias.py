@@ -9,10 +9,11 @@ head_dim is the width of the model, as in T5. T5 itself does not scale the score
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import weakref
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -79,12 +80,23 @@ class Bias:
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         if i.shape == (self.n, 1) and j.shape == (1, self.m):  # the whole matrix: each query has a window of the row
             return self.values_HR.unfold(-1, self.m, 1).flip(-2)
-        return self.values_HR[h, j - i + self.zero]
+        return self.values_HR[h, j - (i - self.zero)]  # i - zero is one number a row
 
 
 def distances(n: int, m: int, device: torch.device) -> torch.Tensor:
     """Lists the distances of n queries, the last of them at the last of m keys: 1 - m ... n - 1."""
     return torch.arange(1 - m, n, device=device)
+
+
+def _numbers(n: int, m: int, device: torch.device, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
+    """Gives the bucket of each distance, (R,)."""
+    return bucket(distances(n, m, device), causal, buckets, max_distance)
+
+
+@functools.lru_cache(maxsize=16)
+def _stored_numbers(*arguments: Any) -> torch.Tensor:
+    with torch.inference_mode(False):  # a later call may want gradients
+        return _numbers(*arguments)
 
 
 def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int, max_distance: int) -> torch.Tensor:
@@ -95,7 +107,8 @@ def by_distance(table: torch.Tensor, n: int, m: int, causal: bool, buckets: int,
     bucket, a GPU sums a bucket in parts; indexing would add them one by one.
     """
     wide = torch.promote_types(table.dtype, torch.float32)
-    number = bucket(distances(n, m, table.device), causal, buckets, max_distance)
+    numbers = _numbers if torch.compiler.is_compiling() else _stored_numbers  # dynamo can't trace a cache
+    number = numbers(n, m, table.device, causal, buckets, max_distance)
     return torch.nn.functional.embedding(number, table.to(wide)).T.contiguous()
 
 
@@ -164,6 +177,7 @@ def on_flex(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     bias = _biases.get(attend)
     if bias is None or (bias.n, bias.m, bias.values_HR.device) != (n, m, values.device):
         bias = _biases[attend] = Bias(values, n, m)
-        bias.zero = torch.full((), m - 1, device=values.device)  # a Python number would be compiled in for each length
+        # A Python number would be compiled in for each length, and one of 64 bits makes each index 64 bits wide.
+        bias.zero = torch.full((), m - 1, dtype=torch.int32, device=values.device)
     bias.values_HR = values
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask, bias=bias)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from attention import masks
+from attention.backends.compiling import compiled_on_gpu
 from attention.backends.eager import eager
 from attention.backends.fa2 import fa2
 from attention.backends.fa3 import fa3
@@ -53,14 +54,27 @@ def _stored_rotation(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return _rotation(*arguments)
 
 
-def rotate(x_BHND: torch.Tensor, first: int, base: float) -> torch.Tensor:
-    """Rotates the rows of x by their positions, from `first` on -> (B, H, N, D); computed in float32 or wider."""
-    half = x_BHND.shape[3] // 2
+Table = tuple[torch.Tensor, torch.Tensor]
+
+
+def table(x_BHND: torch.Tensor, first: int, base: float) -> Table:
+    """Gives cos and sin (N, D // 2) for the rows of x, whose positions begin at `first`, in float32 or wider."""
     rotation = _rotation if torch.compiler.is_compiling() else _stored_rotation  # dynamo can't trace a cache
     wide = torch.promote_types(x_BHND.dtype, torch.float32)
-    cos, sin = rotation(first, x_BHND.shape[2], 2 * half, float(base), wide, x_BHND.device)
-    a, b, odd = x_BHND.to(wide).tensor_split((half, 2 * half), -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, odd], -1).to(x_BHND.dtype)
+    return rotation(first, x_BHND.shape[2], x_BHND.shape[3] // 2 * 2, float(base), wide, x_BHND.device)
+
+
+@compiled_on_gpu
+def turn(x_BHND: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotates the pairs of x by the angles of a table -> (B, H, N, D); computed in the dtype of the table."""
+    half = cos.shape[1]
+    a, b, odd = x_BHND.to(cos.dtype).tensor_split((half, 2 * half), -1)
+    return torch.cat([x.to(x_BHND.dtype) for x in (a * cos - b * sin, b * cos + a * sin, odd)], -1)
+
+
+def rotate(x_BHND: torch.Tensor, first: int, base: float) -> torch.Tensor:
+    """Rotates the rows of x by their positions, from `first` on -> (B, H, N, D); computed in float32 or wider."""
+    return turn(x_BHND, *table(x_BHND, first, base))
 
 
 def oracle_rotate(x: torch.Tensor, position: torch.Tensor, base: float) -> torch.Tensor:
@@ -86,12 +100,27 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
                              key_mask=key_mask, dtype=dtype, visible=(lambda i, j: j <= i) if causal else None)
 
 
-@register("rope", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
-def rope(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
-         key_mask: torch.Tensor | None, base: float) -> torch.Tensor:
-    """Rotates q and k and asks the backend for softmax."""
-    q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
+def angles(q: torch.Tensor, k: torch.Tensor, base: float) -> tuple[Table, Table]:
+    """Gives the tables of q, whose last position is that of the last key, and of k."""
+    return table(q, k.shape[2] - q.shape[2], base), table(k, 0, base)
+
+
+def rotated(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
+            key_mask: torch.Tensor | None, tables: tuple[Table, Table]) -> torch.Tensor:
+    """Rotates q and k by their tables and asks the backend for softmax."""
+    q, k = (turn(x, *table) for x, table in zip((q, k), tables, strict=True))
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask)
 
 
-register("rope", backends=[fused])(whole(rope, sdpa))
+@register("rope", backends=[eager, sdpa, fa2, fa3, fa4, flex, tiled])
+def rope(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, base: float,
+         **arguments: Any) -> torch.Tensor:
+    """Computes softmax attention of rotated queries and keys."""
+    return rotated(attend, q, k, v, tables=angles(q, k, base), **arguments)
+
+
+@register("rope", backends=[fused])
+def rope_fused(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, base: float,
+               **arguments: Any) -> torch.Tensor:
+    """Compiles the rotations with the kernel, but not the angles, which each number would compute in float64 again."""
+    return whole(rotated, sdpa)(attend, q, k, v, tables=angles(q, k, base), **arguments)

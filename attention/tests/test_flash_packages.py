@@ -91,13 +91,16 @@ def test_the_cache_kernel_gets_the_function(call: str, backend: str, packages: P
         assert {arguments["num_splits"] for _, arguments in packages.calls} == {0}, "as many splits as suit"
 
 
+@pytest.mark.parametrize("apart", [True, False], ids=["BGMD", "BMGD"])
 @pytest.mark.parametrize("backend", ["fa2-paged", "fa3-paged"])
-def test_a_cache_in_whole_pages_is_not_copied(backend: str, packages: Packages) -> None:
+def test_a_cache_in_whole_pages_is_not_copied(backend: str, apart: bool, packages: Packages) -> None:
+    """Where the heads lie apart, each is a sequence of its own."""
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=1, m=2 * PAGE, head_dim=8)
-    k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))  # (B, M, G, D) in memory
+    if not apart:
+        k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))
     attention.create(f"decode:{backend}", heads=4, kv_heads=2, head_dim=8)(q, k, v)
     k_pages = packages.calls[-1][1]["k"]
-    assert k_pages.shape == (2 * 2, PAGE, 2, 8)
+    assert k_pages.shape == ((2 * 2 * 2, PAGE, 1, 8) if apart else (2 * 2, PAGE, 2, 8))
     assert k_pages.data_ptr() == k.data_ptr()
 
 
