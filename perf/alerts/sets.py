@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from perf.alerts.table import ordered
 from perf.compare.record import Comparison, Finding
 from perf.compare.row import ALARMS
-from perf.policy.accepted import Accepted, accepted
+from perf.policy.accepted import Acceptance, why_accepted
 from perf.system.tools import group_by
 
 CLEAR = ("ok", "improved")
@@ -101,9 +101,9 @@ class Action:
     accepted: tuple[str, ...] = ()
 
 
-def acceptance(entries: Sequence[Accepted]) -> Why:
+def acceptance(entries: Sequence[Acceptance]) -> Why:
     """Returns the rule of these entries: why a finding is accepted, or None."""
-    return lambda f: accepted(entries, f.benchmark, f.since)
+    return lambda f: why_accepted(entries, f.benchmark, f.since)
 
 
 def key(f: Finding) -> str:

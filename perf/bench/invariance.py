@@ -149,7 +149,7 @@ class _Examination:
         one, other = (self._exact(self.q, *self._with_padding(count)) for count in PADDINGS)
         if not torch.allclose(one, other):
             return None
-        return _difference(*(self._padded(count) for count in PADDINGS))
+        return _difference(*(self._with_masked_keys(count) for count in PADDINGS))
 
     def longer(self) -> Difference:
         """Adds tokens behind, which the causal mask hides from those before, and which send them no gradient."""
@@ -180,12 +180,12 @@ class _Examination:
             return None
         last, worst = [x.clone() for x in (self.q, self.k, self.v, self.grad_out)], 0.0
         for _ in range(self.runs):
-            fed = [torch.zeros_like(x) for x in last]
+            inputs_late = [torch.zeros_like(x) for x in last]
             torch.cuda.synchronize(self.case.device)
             torch.cuda._sleep(BUSY)
-            for x, value in zip(fed, last, strict=True):
+            for x, value in zip(inputs_late, last, strict=True):
                 x.copy_(value)
-            result = self._call(*fed)
+            result = self._call(*inputs_late)
             copies = [x.clone() for x in result]  # in the stream, right behind the call
             torch.cuda.synchronize(self.case.device)
             worst = max(worst, _difference(self.whole, copies))
@@ -205,7 +205,7 @@ class _Examination:
         mask = torch.arange(k.shape[2], device=k.device) >= count
         return k, v, mask.expand(k.shape[0], -1)
 
-    def _padded(self, count: int) -> Tensors:
+    def _with_masked_keys(self, count: int) -> Tensors:
         k, v, mask = self._with_padding(count)
         first, *of_keys = self._call(self.q, k, v, self.grad_out, mask)
         return [first, *(x[:, :, count:] for x in of_keys)]  # out; or dq, and dk and dv of the real keys

@@ -36,7 +36,7 @@ class Kernels:
         self.qkv.restore()
         self.grad_out.restore()
         if w.variant not in self.modules:
-            self.modules[w.variant] = self._built(w)
+            self.modules[w.variant] = self._build(w)
         if w.phase == "backward":
             keep_buffers()
             self.qkv.write(self.reference.inputs[:3])
@@ -44,7 +44,7 @@ class Kernels:
                         self.modules[w.variant].kept_bytes, lambda: self._renew(w),
                         lambda: Trial(w, self.reference, self.qkv, self.grad_out))
 
-    def _built(self, w: Workload) -> attention.Attention:
+    def _build(self, w: Workload) -> attention.Attention:
         module = attention.create(w.variant, heads=w.heads, kv_heads=w.kv_heads, head_dim=w.head_dim, seq_len=w.m,
                                   causal=w.causal, device=self.device, dtype=attention.DTYPES[w.dtype])
         with torch.no_grad():  # what is timed has the parameters that are checked

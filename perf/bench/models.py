@@ -60,19 +60,19 @@ class Models:
     def prepare(self, w: Workload) -> Prepared:
         """Builds the model. Its check and its trial have the same values, which its first call has not."""
         self.values.restore()
-        model = treatments.treated(self._plain(w), w)
+        model = treatments.treat(self._plain(w), w)
         call, read = self._call(model, w)
-        return Prepared(treatments.refusing(call, w), lambda: self._report(w, model, _written(read)),
-                        lambda: self._kept_reference(w, _written(read)), lambda: treatments.model_bytes(model, w),
+        return Prepared(treatments.refusing(call, w), lambda: self._report(w, model, _write_trial(read)),
+                        lambda: self._reference_of(w, _write_trial(read)), lambda: treatments.model_bytes(model, w),
                         read.renew, lambda: self._trial(w, model, read))
 
     def _trial(self, w: Workload, model: nn.Module, read: Values) -> Trial:
-        token = _written(read)
+        token = _write_trial(read)
         if w.quantization == UNQUANTISED:
-            return Trial(w, model, read, *self._kept_reference(w, token))
-        return Trial(w, model, read, self._unquantised(w, token)[1], {"logits": budget(w.quantization).logits})
+            return Trial(w, model, read, *self._reference_of(w, token))
+        return Trial(w, model, read, self._plain_report(w, token)[1], {"logits": budget(w.quantization).logits})
 
-    def _unquantised(self, w: Workload, token: torch.Tensor) -> tuple[Report, Tensors]:
+    def _plain_report(self, w: Workload, token: torch.Tensor) -> tuple[Report, Tensors]:
         """Gives, once for all methods, the report on the model before it is quantised, and what that computes."""
         if w.plain not in self.plain:
             report = self._report(w.plain, self._plain(w), token)
@@ -80,7 +80,7 @@ class Models:
         return self.plain[w.plain]
 
     def _plain(self, w: Workload) -> nn.Module:
-        return _switched(_built(w.model, w.function, self.dtype, self.device), w)
+        return _switch(_build(w.model, w.function, self.dtype, self.device), w)
 
     def _call(self, model: nn.Module, w: Workload) -> tuple[Callable[[], Any], Values]:
         """Gives the call, and what it reads that changes: of a step of decoding the token, while its cache stays."""
@@ -117,7 +117,7 @@ class Models:
             return self.compiled[1]
         return model
 
-    def _kept_reference(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
+    def _reference_of(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
         """Gives the reference of the phase, for all backends; computing it leaves the model on the eager backend, so
         switch afterwards."""
         if w.phase not in self.references:
@@ -127,9 +127,9 @@ class Models:
 
     def _report(self, w: Workload, model: nn.Module, token: torch.Tensor) -> Report:
         if w.quantization != UNQUANTISED:
-            plain, exact = self._unquantised(w, token)
+            plain, exact = self._plain_report(w, token)
             return self._within_budget(w, model, token, exact["logits"]) if plain.ok else plain
-        exact, bounds = self._kept_reference(w, token)
+        exact, bounds = self._reference_of(w, token)
         model = model if w.treatment else self._plain(w)
         with _record(w) as calls:
             result = self._outputs(model, w, self.inputs, token)
@@ -155,7 +155,7 @@ class Models:
 
     def _reference(self, w: Workload, token: torch.Tensor) -> tuple[Tensors, dict[str, float]]:
         """Computes what the phase must give, in float64, and what the rule allows."""
-        eager = _switched(_built(w.model, w.function, self.dtype, self.device), w, backend="eager")
+        eager = _switch(_build(w.model, w.function, self.dtype, self.device), w, backend="eager")
         same = self._outputs(eager, w, self.inputs, token)
         wide_inputs = {name: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
                        for name, x in self.inputs.items()}
@@ -170,17 +170,17 @@ class Models:
         run = self._runnable(model, w)
         if w.phase == "train-step":
             model.train()
-            return _named(w, model, _train_step(self.family, run, inputs))
+            return _outputs_by_name(w, model, _train_step(self.family, run, inputs))
         model.eval()
         with torch.no_grad():
             if w.phase == "decode":
                 state = self._state(model, w)
                 token = state["input_ids"] if token is None else token
-                return _named(w, model, self.family.decode(run, {**state, "input_ids": token}))
-            return _named(w, model, run(**inputs))
+                return _outputs_by_name(w, model, self.family.decode(run, {**state, "input_ids": token}))
+            return _outputs_by_name(w, model, run(**inputs))
 
 
-def _written(read: Values) -> torch.Tensor:
+def _write_trial(read: Values) -> torch.Tensor:
     """Writes the values that check and trial share; the first tensor is the token of a step of decoding."""
     read.trial()
     return read.tensors[0]
@@ -204,13 +204,13 @@ class Trial:
 
     def judge(self, result: Any) -> Report:
         """Holds a result of the timed call against the exact one."""
-        result = _named(self.w, self.model, result)
+        result = _outputs_by_name(self.w, self.model, result)
         error = _error if self.w.quantization == UNQUANTISED else treatments.relative_error
         return Report(f"{self.w.model} on {self.w.variant}", {x: error(result[x], self.exact[x]) for x in self.bounds},
                       self.bounds)
 
 
-def _named(w: Workload, model: nn.Module, result: Any) -> Tensors:
+def _outputs_by_name(w: Workload, model: nn.Module, result: Any) -> Tensors:
     """Names what the call of a phase returned, as float64: logits, or the loss and the gradients by part."""
     if w.phase != "train-step":
         return {"logits": next(tensors(result)).double()}
@@ -248,7 +248,7 @@ def _decode_inputs(family: Any, preset: models.Preset, model: nn.Module, w: Work
 
 
 @functools.lru_cache(maxsize=1)
-def _built(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _build(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Builds the model on the function's eager backend, kept while the shapes and backends change."""
     _wide.cache_clear()
     return _create(model, f"{function}:eager", dtype, device)
@@ -268,15 +268,15 @@ def _create(model: str, variant: str, dtype: torch.dtype, device: torch.device) 
 @functools.lru_cache(maxsize=1)
 def _wide(model: str, function: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Gives the same weights in float64."""
-    return copy.deepcopy(_built(model, function, dtype, device)).double()
+    return copy.deepcopy(_build(model, function, dtype, device)).double()
 
 
 def keeps_model() -> bool:
     """Tells whether a model is held for the next shape."""
-    return _built.cache_info().currsize > 0
+    return _build.cache_info().currsize > 0
 
 
-def _switched(model: Any, w: Workload, backend: str | None = None) -> nn.Module:
+def _switch(model: Any, w: Workload, backend: str | None = None) -> nn.Module:
     """Gives `model` the workload's variant of attention."""
     variant = f"{w.function}:{backend or w.backend}"
     if hasattr(model, "set_attn_implementation"):
@@ -298,8 +298,8 @@ def model_bytes(w: Workload) -> int:
     """Predicts the bytes of weights in T and float64, and of the activations that the reference keeps."""
     preset = models.get(w.model)
     weights = 12 * preset.layers * preset.hidden ** 2 + preset.sizes.get("vocabulary", 0) * preset.hidden
-    kept = preset.layers if w.phase == "train-step" else 2
-    activations = 16 * kept * w.batch * w.n * preset.hidden
+    layers_kept = preset.layers if w.phase == "train-step" else 2
+    activations = 16 * layers_kept * w.batch * w.n * preset.hidden
     gradients = 2 if w.phase == "train-step" else 1
     copied = weights * ITEM_BYTES[w.dtype] if w.treatment else 0
     return (weights * gradients + activations) * (ITEM_BYTES[w.dtype] + ITEM_BYTES["fp64"]) + copied

@@ -31,8 +31,8 @@ def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dic
     if device.type != "cuda" or count < 2:
         return {}, []
     # The longest sequences first, dealt out one by one.
-    dealt = sorted(shapes.values(), key=lambda share: -share[0].n)
-    workers = [_start([w for share in dealt[i::count] for w in share], device) for i in range(count)]
+    by_length = sorted(shapes.values(), key=lambda share: -share[0].n)
+    workers = [_start([w for share in by_length[i::count] for w in share], device) for i in range(count)]
     figures: dict[str, dict[str, float]] = {}
     failed = []
     for worker in workers:

@@ -39,7 +39,7 @@ class Preparer:
         w = workload
         if reason := why_not(w, self.device):
             return reason
-        needed, free = predicted_bytes(w, self.device.type), free_bytes(self.device)
+        needed, free = predict_bytes(w, self.device.type), free_bytes(self.device)
         if needed > free and w.shape != self._shape:
             self.release()  # the shape before may stand in the way
             free = free_bytes(self.device)
@@ -79,7 +79,7 @@ def why_not(w: Workload, device: torch.device) -> str | None:
     return reason or treatments.why_not(w, device)
 
 
-def predicted_bytes(w: Workload, device_type: str) -> int:
+def predict_bytes(w: Workload, device_type: str) -> int:
     """Predicts what measuring and checking `w` holds at its peak: inputs and float64 reference, both a second time for
     the trial, and the larger of the call and the reference's scratch."""
     grad = w.needs_grad
@@ -87,12 +87,12 @@ def predicted_bytes(w: Workload, device_type: str) -> int:
                                 head_dim=w.head_dim, dtype=attention.DTYPES[w.dtype], grad=grad)
     scores = min(w.batch * w.heads * w.n * w.m, SCRATCH[device_type])
     tensors = w.batch * w.head_dim * (2 * w.heads * w.n + 2 * w.kv_heads * w.m)  # q, out; k, v
-    held = 2 * tensors * (ITEM_BYTES["fp64"] + ITEM_BYTES[w.dtype]) * (2 if grad else 1)
+    twice = 2 * tensors * (ITEM_BYTES["fp64"] + ITEM_BYTES[w.dtype]) * (2 if grad else 1)
     if w.bare:
-        return held + max(call, 5 * ITEM_BYTES["fp64"] * scores)
+        return twice + max(call, 5 * ITEM_BYTES["fp64"] * scores)
     from perf.bench.models import model_bytes
 
-    return held + call + model_bytes(w)
+    return twice + call + model_bytes(w)
 
 
 def _share(workload: Workload, device: torch.device) -> Shared:

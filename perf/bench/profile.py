@@ -92,14 +92,14 @@ def _warm(w: Workload, device: torch.device) -> Callable[[], Any]:
         raise ValueError(reason)
     call = preparer.prepare(w).call
 
-    def done() -> None:
+    def call_and_wait() -> None:
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     for _ in range(WARM_UP):
-        done()
-    return done
+        call_and_wait()
+    return call_and_wait
 
 
 def _trace(call: Callable[[], Any], device: torch.device, path: Path) -> None:
@@ -119,13 +119,13 @@ def _launch(w: Workload, tool: str, device: torch.device, path: Path) -> None:
     """Runs this module under a tool. This process doesn't touch the GPU."""
     program = find(tool) or tool
     child = [sys.executable, "-m", __name__, str(device), json.dumps(asdict(w))]
-    seen = {**os.environ, "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
-    ended = subprocess.run([program, *ARGUMENTS[tool], str(path).removesuffix(SUFFIX[tool]), *child], env=seen,
-                           text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if ended.returncode or not path.exists():
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
+    process = subprocess.run([program, *ARGUMENTS[tool], str(path).removesuffix(SUFFIX[tool]), *child], env=variables,
+                             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if process.returncode or not path.exists():
         log = Path(str(path).removesuffix(SUFFIX[tool]) + ".log")
-        log.write_text(ended.stdout, encoding="utf-8")
-        raise ValueError(f"--perf-profile {tool}: no trace was saved: {_reason(ended.stdout)} (all of it: {log})")
+        log.write_text(process.stdout, encoding="utf-8")
+        raise ValueError(f"--perf-profile {tool}: no trace was saved: {_reason(process.stdout)} (all of it: {log})")
 
 
 def _reason(output: str) -> str:

@@ -35,12 +35,12 @@ AHEAD = 4_000_000  # cycles that keep a GPU's stream busy, so that work outside 
 Call = Callable[[], Any]
 
 
-class Caught(Exception):
+class Cheat(Exception):
     """Tells that a call did something other than compute; the message says what, after the call's name."""
 
 
 def prove(prepared: Prepared, plan: Plan, spot: Spot, device: torch.device, like: Sequence[torch.Tensor]) -> None:
-    """Raises Caught where the plan's call does not compute its result, each time, from what stands in its inputs.
+    """Raises Cheat where the plan's call does not compute its result, each time, from what stands in its inputs.
 
     `spot` looked at its rounds; `like` are tensors, on no device, of the shapes and dtypes that the call returns.
     """
@@ -55,8 +55,8 @@ def prove(prepared: Prepared, plan: Plan, spot: Spot, device: torch.device, like
             prepared.renew()
             plan.call()
         right = _try(prepared, trial, plan.call, device, memory, right)
-    if reason := spot.strange or (spot.seen is not None and _wrong(trial, spot.seen, right)):
-        raise Caught(reason)
+    if reason := spot.strange or (spot.trial_result is not None and _wrong(trial, spot.trial_result, right)):
+        raise Cheat(reason)
     if seconds < LONG:
         _forgets(prepared, plan.call, device)
 
@@ -74,7 +74,7 @@ def too_fast(seconds: float, w: Workload, ceilings: Ceilings) -> str | None:
 
 def _try(prepared: Prepared, trial: Trial, call: Call, device: torch.device, memory: Any,
          right: Any) -> Any:
-    """Gives what the call had done when it ended. Raises Caught if that is wrong."""
+    """Gives what the call had done when it ended. Raises Cheat if that is wrong."""
     prepared.renew()  # what does not wait for the stream finds these inputs
     _wait(device)
     if device.type == "cuda":
@@ -84,20 +84,20 @@ def _try(prepared: Prepared, trial: Trial, call: Call, device: torch.device, mem
     _spoil(memory, device)
     result = call()
     if reason := strange(result):
-        raise Caught(reason)
+        raise Cheat(reason)
     early = copy(result)
     _wait(device)
     reason = _wrong(trial, early, right)
     if not _same(trial.read, expected):
-        raise Caught("changed its inputs")
+        raise Cheat("changed its inputs")
     if reason is None:
         return early
     for _ in range(PAUSES):
         time.sleep(PAUSE)
         _wait(device)
         if not _same(tensors(result), tensors(early)):
-            raise Caught("went on to change its result after it had ended, in another stream or thread")
-    raise Caught(reason)
+            raise Cheat("went on to change its result after it had ended, in another stream or thread")
+    raise Cheat(reason)
 
 
 def _wrong(trial: Trial, early: Any, right: Any) -> str | None:
@@ -120,7 +120,7 @@ def _share_of_nan(x: torch.Tensor) -> float:
 
 
 def _forgets(prepared: Prepared, call: Call, device: torch.device) -> None:
-    """Raises Caught for a call that is faster on values that it has seen; one that is as fast is called three times."""
+    """Raises Cheat for a call that is faster on values that it has seen; one that is as fast is called three times."""
     new, again = [], []
     for _ in range(PAIRS):
         prepared.renew()
@@ -130,8 +130,8 @@ def _forgets(prepared: Prepared, call: Call, device: torch.device) -> None:
         if first <= ALIKE * second + NOTHING:
             return
     if first > REMEMBERS * second + NOTHING:
-        raise Caught(f"takes {1e6 * first:.3g} us where its inputs are new and {1e6 * second:.3g} us where they are as "
-                     "before, so it remembers results")
+        raise Cheat(f"takes {1e6 * first:.3g} us where its inputs are new and {1e6 * second:.3g} us where they are as "
+                    "before, so it remembers results")
 
 
 def _reading(call: Call, device: torch.device) -> float:
@@ -177,7 +177,7 @@ class Spot:
         self._left: Any = None
         self._rounds, self._next = 0, 0  # 0: it has not begun
         self._due = False
-        self.seen: Any = None
+        self.trial_result: Any = None
         self.strange: str | None = None
 
     def call(self) -> Any:
@@ -206,7 +206,7 @@ class Spot:
         if self._due:
             self._due = False
             self.strange = self.strange or strange(self._left)
-            self.seen = None if self.strange else copy(self._left)
+            self.trial_result = None if self.strange else copy(self._left)
 
 
 def strange(result: Any) -> str | None:

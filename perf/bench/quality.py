@@ -35,7 +35,7 @@ class Judge:
 
     def __init__(self, device: torch.device, folder: Path) -> None:
         self.device, self.folder = device, folder
-        self._known: dict[tuple[str, ...], Quality] = {}
+        self._qualities: dict[tuple[str, ...], Quality] = {}
         self._plain: dict[tuple[str, ...], Any] = {}
 
     def of(self, w: Workload) -> Quality:
@@ -43,21 +43,21 @@ class Judge:
         from models import get
 
         key = (get(w.model).family, w.variant, w.dtype, w.quantization)
-        if key not in self._known:
+        if key not in self._qualities:
             try:
-                self._known[key] = self._measured(w)
+                self._qualities[key] = self._measure(w)
             except (ValueError, ImportError) as error:
-                self._known[key] = Quality(reason=first_line(error))
-        return self._known[key]
+                self._qualities[key] = Quality(reason=first_line(error))
+        return self._qualities[key]
 
-    def _measured(self, w: Workload) -> Quality:
+    def _measure(self, w: Workload) -> Quality:
         from models import get, quality, quantization
 
         name, figure = family(w.model).trained, family(w.model).figure
         if name is None or figure is None:
             raise ValueError(f"no trained preset of the family {get(w.model).family}")
         get(name)  # raises
-        model = self._trained(name, w)
+        model = self._trained_model(name, w)
         key = (name, w.variant, w.dtype)
         if key not in self._plain:
             self._plain[key] = quality.evaluate(model, name)[figure]
@@ -70,7 +70,7 @@ class Judge:
         figures = {"preset": name, **asdict(change), "budget": allowed.quality(change), "doubt": doubt(change, allowed)}
         return Quality(figures, lost=excess(change, allowed))
 
-    def _trained(self, name: str, w: Workload) -> Any:
+    def _trained_model(self, name: str, w: Workload) -> Any:
         from models.trained import trained
 
         return trained(name, attention=w.variant, folder=self.folder, dtype=attention.DTYPES[w.dtype],

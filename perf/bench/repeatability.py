@@ -56,9 +56,9 @@ def controls(device: torch.device) -> dict[str, Callable[[], Callable[[], Any]]]
 
     def model() -> Callable[[], Any]:
         family, preset = models.family("distilgpt2"), models.get("distilgpt2")
-        made = models.create("distilgpt2", attention="softmax:sdpa", dtype=dtype, device=device)
-        given = family.inputs(preset, batch=1, n=256, device=device, dtype=dtype)
-        return lambda: made(**given)
+        network = models.create("distilgpt2", attention="softmax:sdpa", dtype=dtype, device=device)
+        arguments = family.inputs(preset, batch=1, n=256, device=device, dtype=dtype)
+        return lambda: network(**arguments)
 
     return {**{f"softmax:sdpa n={n}": functools.partial(attend, n) for n in lengths}, f"matmul {size}": matmul,
             f"layer_norm {rows} x {size}": layer_norm, "distilgpt2 1 x 256": model}
@@ -67,27 +67,27 @@ def controls(device: torch.device) -> dict[str, Callable[[], Callable[[], Any]]]
 def measure(make: Callable[[], Callable[[], Any]], device: torch.device) -> dict[str, float]:
     """Measures seconds of one call: by the clock, by a stopwatch, by the profiler; and, on a GPU, its SM cycles, and
     their mean over some placements of its tensors, all alive at once."""
-    made = clock(device)
+    timer = clock(device)
     calls = [make() for _ in range(PLACEMENTS)]
-    plan = made.prepare(calls[0])
-    figures = {"stopwatch": _stopwatch(calls[0], device), **_clocked(made, plan, ROUNDS[device.type])}
+    plan = timer.prepare(calls[0])
+    figures = {"stopwatch": _stopwatch(calls[0], device), **_by_clock(timer, plan, ROUNDS[device.type])}
     if device.type == "cuda":
         figures |= _kernels(plan, device)
-    placed = [figures, *(_clocked(made, made.prepare(call), ROUNDS[device.type]) for call in calls[1:])]
+    placed = [figures, *(_by_clock(timer, timer.prepare(call), ROUNDS[device.type]) for call in calls[1:])]
     for figure in ("seconds", "cycles"):
         if figure in figures:
             figures[f"placed {figure}"] = statistics.mean(one[figure] for one in placed)
     return figures
 
 
-def _clocked(made: Clock, plan: Plan, rounds: int) -> dict[str, float]:
+def _by_clock(timer: Clock, plan: Plan, rounds: int) -> dict[str, float]:
     readings, rates = [], []
     for _ in range(rounds):
-        start, stop = one_round(made, plan)
+        start, stop = one_round(timer, plan)
         readings.append((start, stop))
-        if isinstance(made, CudaClock):
+        if isinstance(timer, CudaClock):
             torch.cuda._sleep(PROBE_CYCLES)  # torch's own way to keep a GPU busy for so many cycles
-            rates.append((stop, made.timer()))
+            rates.append((stop, timer.timer()))
     seconds = statistics.median((stop - start) / plan.iterations for start, stop in readings)
     figures = {"seconds": seconds}
     if rates:

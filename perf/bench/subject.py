@@ -25,8 +25,8 @@ from attention import registry
 from attention.testing import Report
 from perf.bench import NO_MEMORY
 from perf.bench.prepare import Preparer
-from perf.bench.proof import Caught, Spot, prove, too_fast
-from perf.bench.treatments import not_compiled
+from perf.bench.proof import Cheat, Spot, prove, too_fast
+from perf.bench.treatments import why_not_compiled
 from perf.measure import counters, memory, switches
 from perf.measure.clocks import Clock, Plan
 from perf.measure.compiling import Compiled, compiling
@@ -94,7 +94,7 @@ class Subject:
         self.spot: Spot | None = None
         if reason := preparer.why_not(workload):
             raise Missing(reason)
-        with self._guarded(), compiles() as compiled:
+        with self._guard(), compiles() as compiled:
             with part("preparing"):
                 try:
                     self.prepared = preparer.prepare(workload)
@@ -114,7 +114,7 @@ class Subject:
         Raises Wrong where the result is off by more than the rule allows, where another kernel ran than the backend
         declares, and where a compiled model ran nothing compiled.
         """
-        with self._guarded():
+        with self._guard():
             with self.part("references"):
                 self.prepared.reference()
             with self.part("checks"):
@@ -131,13 +131,13 @@ class Subject:
         return self.facts
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guard(self) -> Iterator[None]:
         try:
             with available(self.workload):
                 yield
         except BaseException:
-            if moved := switches.moved(self.switches):
-                warnings.warn(f"{self.name} {moved}", stacklevel=3)
+            if change := switches.restore(self.switches):
+                warnings.warn(f"{self.name} {change}", stacklevel=3)
             raise
 
     def _count(self) -> int | None:
@@ -164,9 +164,9 @@ class Subject:
         skips what weighs nothing.
         """
         w = self.workload
-        with self._guarded():
-            looked = self.checked and not (w.bare and registry.function(w.function).skips)
-            self.spot = Spot(self.call, self.prepared.renew, self.prepared.trial() if looked else None)
+        with self._guard():
+            with_spots = self.checked and not (w.bare and registry.function(w.function).skips)
+            self.spot = Spot(self.call, self.prepared.renew, self.prepared.trial() if with_spots else None)
             plan = clock.prepare(self.spot.call, graph=graph, renew=self.spot.renew)
             switches.set_back("the environment", self.switches)  # libraries set it once; a call may not
             self.spot.begin()
@@ -177,13 +177,13 @@ class Subject:
 
         Raises Wrong where the clock fails since the call moved a switch, such as the stream that it reads.
         """
-        with self._guarded():
+        with self._guard():
             watch.begin()
             try:
                 return sample(clock, plan, precision=precision, watch=watch.sample), watch.end()
             except RuntimeError as error:
-                if moved := switches.moved(self.switches):
-                    raise Wrong(f"{self.name} {moved}", self.facts) from error
+                if change := switches.restore(self.switches):
+                    raise Wrong(f"{self.name} {change}", self.facts) from error
                 raise
 
     def prove(self, plan: Plan, seconds: float = math.inf, ceilings: Ceilings | None = None) -> None:
@@ -192,16 +192,16 @@ class Subject:
         Raises Wrong where it does not compute its result each time, where it moved a switch of the whole process, and
         where it took `seconds`, which nothing can by the `ceilings`.
         """
-        with self.part("proof"), self._guarded():
+        with self.part("proof"), self._guard():
             try:
                 assert self.spot is not None, "a proof before a plan"
                 prove(self.prepared, plan, self.spot, self.device, self.like)
-            except Caught as caught:
+            except Cheat as caught:
                 raise Wrong(f"{self.name} {caught}", self.facts) from caught
             finally:
-                moved = switches.moved(self.switches)
-        if moved:
-            raise Wrong(f"{self.name} {moved}", self.facts)
+                change = switches.restore(self.switches)
+        if change:
+            raise Wrong(f"{self.name} {change}", self.facts)
         if ceilings is not None and (sentence := too_fast(seconds, self.workload, ceilings)):
             raise Wrong(f"{self.name} {sentence}", self.facts)
 
@@ -221,9 +221,9 @@ def worst(report: Report) -> tuple[float, float]:
     return report.errors[tensor], report.bounds[tensor]
 
 
-def fallback(counted: counters.Counted, w: Workload, device: torch.device) -> str | None:
+def fallback(counted: counters.Counts, w: Workload, device: torch.device) -> str | None:
     """Says, in one line, which other kernel ran in the call than the workload names, or that nothing compiled ran."""
-    return wrong_kernel(counted.kernels, w, device.type) or not_compiled(counted.counters, w)
+    return wrong_kernel(counted.kernels, w, device.type) or why_not_compiled(counted.counters, w)
 
 
 @contextmanager

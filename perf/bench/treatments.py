@@ -37,17 +37,17 @@ def why_not(w: Workload, device: torch.device) -> str | None:
         return str(error)
 
 
-def treated(model: nn.Module, w: Workload) -> nn.Module:
+def treat(model: nn.Module, w: Workload) -> nn.Module:
     """Makes a copy that is quantised as the workload says, and ready to be compiled; `model` itself if it stays
     plain."""
     if not w.treatment:
         return model
-    made = copy.deepcopy(model)
+    twin = copy.deepcopy(model)
     if w.quantization == UNQUANTISED:
-        return made
+        return twin
     from models import quantization
 
-    return quantization.quantize(made, w.quantization, dtype=attention.DTYPES[w.dtype])
+    return quantization.quantize(twin, w.quantization, dtype=attention.DTYPES[w.dtype])
 
 
 def runnable(model: nn.Module, w: Workload) -> Any:
@@ -73,7 +73,7 @@ def refusing(call: Callable[[], Any], w: Workload) -> Callable[[], Any]:
         return call
     import torch._dynamo
 
-    def compiled() -> Any:
+    def call_compiled() -> Any:
         try:
             return call()
         except torch._dynamo.exc.FailOnRecompileLimitHit:
@@ -81,7 +81,7 @@ def refusing(call: Callable[[], Any], w: Workload) -> Callable[[], Any]:
                 f"{w.model}: torch.compile breaks its graph at {w.quantization} and compiles the pieces anew past its "
                 "limit; measure it uncompiled") from None
 
-    return compiled
+    return call_compiled
 
 
 def model_bytes(model: nn.Module, w: Workload) -> int:
@@ -95,7 +95,7 @@ def model_bytes(model: nn.Module, w: Workload) -> int:
     return quantization.model_bytes(model)
 
 
-def not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
+def why_not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
     """Says, in one line, that a compiled workload's call ran no compiled code; None where it did."""
     if w.compiled and not counters.get("compiled_regions"):
         return f"{w.model} ({w.phase}): torch.compile ran nothing compiled; the time would be that of eager code"
@@ -103,11 +103,11 @@ def not_compiled(counters: Mapping[str, int], w: Workload) -> str | None:
 
 
 @contextmanager
-def layer_errors(plain: nn.Module, treated: nn.Module) -> Iterator[dict[str, float]]:
+def layer_errors(plain: nn.Module, quantised: nn.Module) -> Iterator[dict[str, float]]:
     """Collects the error of each quantised layer by name, while `plain` is called: both get what reaches the plain
     one."""
     errors: dict[str, float] = {}
-    twins = dict(treated.named_modules())
+    twins = dict(quantised.named_modules())
     handles = [module.register_forward_hook(_comparing(name, twins[name], errors), with_kwargs=True)
                for name, module in plain.named_modules() if name in twins and _differ(module, twins[name])]
     try:
@@ -120,8 +120,8 @@ def layer_errors(plain: nn.Module, treated: nn.Module) -> Iterator[dict[str, flo
 def relative_error(output: Any, exact: Any) -> float:
     """Gives the root mean square of the difference over that of `exact`; of a layer with several outputs the first
     counts."""
-    got, want = _tensor(output).double(), _tensor(exact).double()
-    off, size = (got - want).norm().item(), want.norm().item()
+    result, target = _tensor(output).double(), _tensor(exact).double()
+    off, size = (result - target).norm().item(), target.norm().item()
     return off / size if size else off and math.inf
 
 

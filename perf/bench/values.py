@@ -71,9 +71,9 @@ class _Floats:
         if seed is None:
             x.copy_(self.pool.narrow(self.along, 0, self.length))
             return
-        moved = self.pool.narrow(self.along, seed % MOVES % self.moves, self.length)
+        numbers = self.pool.narrow(self.along, seed % MOVES % self.moves, self.length)
         pattern = seed // MOVES // (SIGNS if number > 1 else 1)  # v has signs of its own
-        torch.mul(moved, self.signs[pattern % SIGNS], out=x)
+        torch.mul(numbers, self.signs[pattern % SIGNS], out=x)
 
 
 class _Integers:
@@ -89,5 +89,5 @@ class _Integers:
             x.copy_(self.first)
             return
         self.generator.manual_seed(seed)
-        drawn = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=torch.float64)
-        x.copy_((drawn * self.bound).long())
+        fractions = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=torch.float64)
+        x.copy_((fractions * self.bound).long())

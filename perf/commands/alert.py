@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--until", type=_day, metavar="YYYY-MM-DD", default=date.today() + timedelta(days=DAYS),
                         help=f"the last day on which this holds (default: in {DAYS} days)")
     parser.add_argument("--file", type=Path, help="default: perf/policy/accepted.toml; in another repository its own, "
-                                                   "perf-accepted.toml")
+                        "perf-accepted.toml")
 
 
 def alert(options: argparse.Namespace) -> int:
@@ -165,7 +165,7 @@ def accept(options: argparse.Namespace) -> int:
     """Accepts a change for the worse, so that nobody is alerted to it: adds an entry to accepted.toml."""
     if options.reason == "REASON":
         raise ValueError("--reason: write why the change is accepted in place of REASON")
-    entry = accepted.Accepted(options.benchmark, options.commit, options.reason, options.until)
+    entry = accepted.Acceptance(options.benchmark, options.commit, options.reason, options.until)
     if entry.until < date.today():
         raise ValueError(f"--until: {entry.until} is over; give a later day")
     file = options.file or _own(accepted.FILE)

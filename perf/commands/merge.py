@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     parts = [part(path) for path in options.shards]
     check(parts)
     parts.sort(key=lambda one: one.shard.index)
-    files.write(options.output, "".join(f"{files.sealed(line)}\n" for one in parts for line in one.lines))
+    files.write(options.output, "".join(f"{files.seal(line)}\n" for one in parts for line in one.lines))
     gaps = list(missing(parts))
     for gap in gaps:
         print(f"missing: {gap}")

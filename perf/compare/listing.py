@@ -36,7 +36,7 @@ def listed(side: Side, *, grid: str, device_type: str, axes: Mapping[str, Sequen
 def select(grid: str, device_type: str, axes: Mapping[str, Sequence[Any]], with_shapes: bool) -> list[Workload]:
     """Selects as `perf.workloads.axes.select` does, but leaves out values that this revision lacks."""
     from perf.workloads import axes as options
-    from perf.workloads.grids import ordered
+    from perf.workloads.grids import order
 
     workloads = []
     for part in _parts(axes):
@@ -44,7 +44,7 @@ def select(grid: str, device_type: str, axes: Mapping[str, Sequence[Any]], with_
             workloads += options.select(grid, device_type, part, with_shapes=with_shapes)
         except (ValueError, KeyError):  # this function is not registered here, or not on this backend
             continue
-    return ordered(workloads)
+    return order(workloads)
 
 
 def _parts(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Sequence[Any]]]:

@@ -63,9 +63,9 @@ class Worker:
     def __init__(self, device: torch.device, *, seen: bool = False) -> None:
         self.at_first = set(sys.modules)
         packages = _own_packages()
-        from perf.measure.compiled_code import Ran
+        from perf.measure.compiled_code import FunctionTrace
 
-        self.ran, self.seen = Ran(packages), seen
+        self.ran, self.seen = FunctionTrace(packages), seen
         with self.ran if seen else nullcontext():
             from perf.bench.prepare import Preparer
             from perf.measure import clocks
@@ -142,7 +142,7 @@ class Worker:
     def _written(self, subject: Subject, changed: Sequence[str]) -> Answer:
         """Tells what the compiler wrote for a call that is warm, where nothing else can differ between the sides. A
         backward pass on a GPU runs in threads that nobody sees into."""
-        from perf.measure.compiled_code import written
+        from perf.measure.compiled_code import code_hashes
 
         with self.ran:
             subject.call()
@@ -150,7 +150,7 @@ class Worker:
         names = set() if elsewhere or self.ran.generated or INJECT in os.environ else self.ran.names
         if not names or names & set(changed):
             return {}
-        return {"written": None if subject.graphs is None else written(subject.graphs)}
+        return {"written": None if subject.graphs is None else code_hashes(subject.graphs)}
 
     def release(self) -> Answer:
         """Gives the memory of what was prepared back."""

@@ -175,14 +175,14 @@ class CudaClock:
     def _overhead_by_graph(self) -> float:
         return self._overhead(capture)
 
-    def _overhead(self, made: Callable[[Call], Call]) -> float:
+    def _overhead(self, wrap: Callable[[Call], Call]) -> float:
         """Measures what readings around a call show of themselves: twice that of one empty kernel, less that of two."""
         one = torch.zeros(1, device=self.device)
 
         def kernels(count: int) -> Call:
             return lambda: [one.add_(0) for _ in range(count)]
 
-        single, double = (self._gpu_seconds(lambda: self._flush(4), made(kernels(count)), 21) for count in (1, 2))
+        single, double = (self._gpu_seconds(lambda: self._flush(4), wrap(kernels(count)), 21) for count in (1, 2))
         return max(0.0, 2 * single - double)
 
     def _gpu_seconds(self, before: Call, fn: Call, times: int = 3) -> float:

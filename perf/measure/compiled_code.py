@@ -45,7 +45,7 @@ _GUARD = re.compile(r"\+- (\w+)")
 
 def graphs(events: Iterable[Any]) -> list[Any] | None:
     """Finds the graphs that ran by the keys that the profiler names; None where one is not alive, or has no key."""
-    keys = [found[1] for event in events if (found := _GRAPH.match(event.name()))]
+    keys = [match[1] for event in events if (match := _GRAPH.match(event.name()))]
     if not keys:
         return []
     objects: list[Any] = gc.get_objects()
@@ -60,12 +60,12 @@ def kernels(graph: Any) -> list[Facts]:
             for name, text in _KERNEL.findall(graph.source_code)]
 
 
-def written(ran: Sequence[Any]) -> list[str] | None:
+def code_hashes(graphs: Sequence[Any]) -> list[str] | None:
     """Gives the hashes of all that torch.compile wrote and that runs; None where this version does not show it."""
     if "torch._dynamo" not in sys.modules:
         return []
     try:
-        return [*map(_graph, ran), *sorted(_entries())]
+        return [*map(_graph, graphs), *sorted(_entries())]
     except (ImportError, AttributeError, TypeError):
         return None
 
@@ -83,15 +83,15 @@ def _entries() -> Iterator[str]:
 
     for code in filter(None, [reference() for reference in input_codes.seen]):
         for entry in _debug_get_cache_entry_list(code):
-            made = entry.code
-            names = [_NUMBERED.sub(r"\1", name) for name in made.co_names]
+            code_object = entry.code
+            names = [_NUMBERED.sub(r"\1", name) for name in code_object.co_names]
             constants = [one if isinstance(one, int | float | str | bytes | None) else type(one).__name__
-                         for one in made.co_consts]
+                         for one in code_object.co_consts]
             guards = sorted(Counter(_GUARD.findall(str(entry.guard_manager))).items())
-            yield _hash(repr((made.co_code, names, constants, guards)))
+            yield _hash(repr((code_object.co_code, names, constants, guards)))
 
 
-class Ran:
+class FunctionTrace:
     """Collects the functions of some packages that run in this thread, each time that it is entered.
 
     `generated` tells whether the last time code ran that is in no file, as graphs of torch.compile's backend "eager".
@@ -102,7 +102,7 @@ class Ran:
         self.names: set[str] = set()
         self.generated = False
 
-    def __enter__(self) -> Ran:
+    def __enter__(self) -> FunctionTrace:
         self._profile = cProfile.Profile(builtins=False)
         self._profile.enable()
         return self

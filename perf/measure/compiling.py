@@ -87,7 +87,7 @@ def _so_far() -> _SoFar:
     from torch._dynamo.utils import compilation_time_metrics, counters
 
     # A forward pass is compiled within dynamo's frame, its backward pass when it is first called.
-    seconds = sum(sum(spent) for phase, spent in compilation_time_metrics.items()
+    seconds = sum(sum(seconds_of_phase) for phase, seconds_of_phase in compilation_time_metrics.items()
                   if phase == "_compile.compile_inner" or "bw_compiler" in phase)
     return _SoFar(seconds, counters["stats"]["unique_graphs"], sum(counters[group][name] for group, name in MISSES))
 

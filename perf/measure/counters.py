@@ -28,7 +28,7 @@ from torch.autograd import DeviceType
 
 from perf.measure.compiled_code import graphs, kernels, launches, with_code
 from perf.measure.memory import most_bytes
-from perf.measure.shares import NODE, Event, Shares, annotated, shares
+from perf.measure.shares import NODE, Event, Shares, annotate, shares
 
 CALLS, SHORT = 3, 10 ** 8  # calls of a CPU whose time is shared out, if the first took less than these nanoseconds
 LONGEST_NAME = 160  # characters; a kernel's template arguments go on for thousands
@@ -40,7 +40,7 @@ _GRAPH = "## Call CompiledFxGraph"  # and the hash of its code
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counts:
     """Holds one call's counters, and the names of its device kernels (operators on a CPU) with their launches."""
 
     counters: dict[str, int] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Counted:
     allocated: int | None = field(default=None, compare=False)  # bytes at the peak, on a CPU
 
 
-def count(call: Callable[[], Any], device: torch.device, *, model: bool = False) -> Counted:
+def count(call: Callable[[], Any], device: torch.device, *, model: bool = False) -> Counts:
     """Counts one call, made under the profiler; `call` is warm already.
 
     Of a `model` that is not compiled, attention's share of the time is measured as well.
@@ -60,13 +60,13 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
     own = _own_syncs(device) if on_gpu else 0
     before = compilations()
     named = functools.partial(_kernel, on_gpu=on_gpu)
-    with annotated() if model else contextlib.nullcontext():
-        record, result = _profiled(call, device)
+    with annotate() if model else contextlib.nullcontext():
+        record, result = _profile(call, device)
         events = record.events()
         after = compilations()
         times = [shares(events, named)]
         while not on_gpu and len(times) < CALLS and times[0].nanoseconds < SHORT:
-            times.append(shares(_profiled(call, device)[0].events(), named))
+            times.append(shares(_profile(call, device)[0].events(), named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
     ran = graphs(events)
     facts = with_code(launches(record)) if on_gpu else [kernel for graph in ran or () for kernel in kernels(graph)]
@@ -79,7 +79,7 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
     return counted if ran or not counted.counters["compiled_regions"] else replace(counted, graphs=None)
 
 
-def tally(events: Iterable[Event], on_gpu: bool) -> Counted:
+def tally(events: Iterable[Event], on_gpu: bool) -> Counts:
     """Sorts what the profiler recorded."""
     kernels: Counter[str] = Counter()
     operators: Counter[str] = Counter()
@@ -107,7 +107,7 @@ def tally(events: Iterable[Event], on_gpu: bool) -> Counted:
     if on_gpu:
         counted["launches"] = kernels.total()
     counted["operators"] = operators.total()
-    return Counted(dict(counted), dict(kernels if on_gpu else operators))
+    return Counts(dict(counted), dict(kernels if on_gpu else operators))
 
 
 def _kernel(event: Event, on_gpu: bool) -> str | None:
@@ -160,7 +160,7 @@ def tensors(result: Any) -> Iterator[torch.Tensor]:
             yield from tensors(item)
 
 
-def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
+def _profile(call: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
     """Gives the profiler's raw record of `call`, and what it returned. torch.profiler would import the compiler."""
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -174,5 +174,5 @@ def _profiled(call: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
 @functools.cache
 def _own_syncs(device: torch.device) -> int:
     """Counts how often the profiler itself waits for the GPU, seen where nothing is called."""
-    record, _ = _profiled(lambda: None, device)
+    record, _ = _profile(lambda: None, device)
     return tally(record.events(), on_gpu=True).counters["host_syncs"]

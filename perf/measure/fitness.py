@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from perf.measure.host import Host, HostReader
-from perf.measure.nvml import Gpu, Reading, Unwatched
+from perf.measure.nvml import Gpu, NoNvml, Reading
 
 EVERY = 0.01  # seconds between two looks
 FEWEST = 6  # readings from which on a drift is told from a flicker
@@ -135,7 +135,7 @@ class Watch:
         if self._read is None and self.unwatched is None and self.device.type == "cuda":
             try:
                 self._read = Gpu(self.device).read
-            except Unwatched as reason:
+            except NoNvml as reason:
                 self.unwatched = str(reason)
         self._states = [State(self.device.type, 0.0, gpu=self._read(True), busy=False)] if self._read else []
         self._host = HostReader()
@@ -169,13 +169,13 @@ def unfit(states: Sequence[State]) -> str | None:
         return None
     if states[0].device == "cuda":
         read, busy = readings(states), readings(states, busy=True)
-        return (_throttled(busy) or _shared(read) or _drifting(busy) or _slow(busy) or _slow_memory(busy)
-                or _damaged(read))
+        return (_throttling(busy) or _sharing(read) or _drifting(busy) or _slow(busy) or _slow_memory(busy)
+                or _damage(read))
     host = last_host(states)
-    return (_disturbed(host) or _short_of_memory(host)) if host else None
+    return (_disturbance(host) or _short_of_memory(host)) if host else None
 
 
-def _throttled(busy: Sequence[Reading]) -> str | None:
+def _throttling(busy: Sequence[Reading]) -> str | None:
     slowed = [one for one in busy if THROTTLED.keys() & set(one.reasons or ())]
     if not slowed:
         return None
@@ -185,7 +185,7 @@ def _throttled(busy: Sequence[Reading]) -> str | None:
             f"{'' if heat is None else f', {heat} C'}): {THROTTLED[causes[0]]}")
 
 
-def _shared(read: Sequence[Reading]) -> str | None:
+def _sharing(read: Sequence[Reading]) -> str | None:
     foreign = dict.fromkeys(process for one in read for process in one.foreign or ())
     if not foreign:
         return None
@@ -199,8 +199,8 @@ def _drifting(busy: Sequence[Reading]) -> str | None:
     if parts is None or abs(parts[1] / parts[0] - 1) <= DRIFT or "sw_power_cap" in words(busy):
         return None  # under the power cap a clock settles while it is measured: that is told as its drift
     first, last = parts
-    moved = "fell" if last < first else "rose"
-    return (f"the SM clock {moved} from {first:.0f} to {last:.0f} MHz while it was timed, so the samples are of two "
+    way = "fell" if last < first else "rose"
+    return (f"the SM clock {way} from {first:.0f} to {last:.0f} MHz while it was timed, so the samples are of two "
             "speeds: let the GPU settle, and lock its clocks if it does not (nvidia-smi -lgc)")
 
 
@@ -223,7 +223,7 @@ def _slow_memory(busy: Sequence[Reading]) -> str | None:
             "`nvidia-smi -q -d CLOCK,PERFORMANCE`; `nvidia-smi -rmc` undoes a clock lock")
 
 
-def _damaged(read: Sequence[Reading]) -> str | None:
+def _damage(read: Sequence[Reading]) -> str | None:
     errors = figures(read, "ecc_errors")
     if not errors or errors[-1] == errors[0]:
         return None
@@ -231,7 +231,7 @@ def _damaged(read: Sequence[Reading]) -> str | None:
             "can't be trusted; reset it, and have it replaced if they come again")
 
 
-def _disturbed(host: Host) -> str | None:
+def _disturbance(host: Host) -> str | None:
     allowed = COMPANY + SPARE * host.spare_cores
     if host.seconds < SHORTEST or host.foreign_cores <= allowed:
         return None

@@ -28,7 +28,7 @@ class Foreign:
     """Counts the cores that other processes kept busy on average since this was made; of those this one may run on."""
 
     def __init__(self) -> None:
-        self._cores = _allowed()
+        self._cores = _own_cores()
         self._all, self._own = _seconds(self._cores)
         self._started = time.monotonic()
 
@@ -47,10 +47,10 @@ def spare_cores(threads: int) -> float:
     """Counts the cores that `threads` busy threads leave to others; two hardware threads share one core."""
     logical = psutil.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
-    return max(0.0, len(_allowed()) * physical / logical - threads)
+    return max(0.0, len(_own_cores()) * physical / logical - threads)
 
 
-def _allowed() -> frozenset[int]:
+def _own_cores() -> frozenset[int]:
     """Gives the CPUs that this process may run on: `taskset` keeps it away from the others' work."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
@@ -82,8 +82,8 @@ class Host:
     def to_json(self) -> dict[str, Any]:
         """Gives JSON scalars, and leaves out what could not be read."""
         scalars = {"foreign_cores": round(self.foreign_cores, 3), "load": round(self.load, 2),
-                "free_bytes": self.free_bytes, "pages_read_back": self.pages_read_back,
-                "cpu_mhz": self.cpu_mhz, "cpu_temperature": self.cpu_temperature}
+                   "free_bytes": self.free_bytes, "pages_read_back": self.pages_read_back,
+                   "cpu_mhz": self.cpu_mhz, "cpu_temperature": self.cpu_temperature}
         return {name: value for name, value in scalars.items() if value is not None}
 
 

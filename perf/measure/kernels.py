@@ -32,28 +32,28 @@ def wrong_kernel(names: Iterable[str], w: Workload, device_type: str) -> str | N
                 w.phase == "backward" or w.phase in BACKWARD_TOO, False)
     declared = v.backend.expects(case)
     by_case = type(v.backend).expects is not Backend.expects
-    if declared is None or (by_case and _changed(v.function)):  # that case is not what the kernel is called with
+    if declared is None or (by_case and _changes_inputs(v.function)):  # that case is not what the kernel is called with
         return None
     alone = w.bare and v.function.kind != "approximate"
     sentence = mismatch(set(names), declared, w.phase, alone=alone)
     return f"{w.variant} ({w.phase}) {sentence}" if sentence else None
 
 
-def _changed(function: Function) -> bool:
+def _changes_inputs(function: Function) -> bool:
     """Tells whether the backend gets other tensors than the case says: projected ones, or a bias with a gradient."""
     return function.kind == "approximate" or function.parameters is not None
 
 
 def mismatch(names: set[str], declared: Kernels, phase: str, *, alone: bool) -> str | None:
     """Says which of the names that `declared` asks for is missing, or which is there against it."""
-    asked = [declared.backward] if phase == "backward" else [declared.forward]
+    expected = [declared.backward] if phase == "backward" else [declared.forward]
     if phase in BACKWARD_TOO:
-        asked.append(declared.backward)
-    for patterns in asked:
+        expected.append(declared.backward)
+    for patterns in expected:
         if patterns and not _matching(names, patterns):
-            return f"ran {_shown(names)}; expected a kernel matching {' or '.join(patterns)}"
+            return f"ran {_list(names)}; expected a kernel matching {' or '.join(patterns)}"
     if alone and (against := _matching(names, declared.never)):
-        return f"ran {_shown(against)}; expected none matching {' or '.join(declared.never)}"
+        return f"ran {_list(against)}; expected none matching {' or '.join(declared.never)}"
     return None
 
 
@@ -61,7 +61,7 @@ def _matching(names: set[str], patterns: Iterable[str]) -> set[str]:
     return {name for name in names if any(re.search(pattern, name) for pattern in patterns)}
 
 
-def _shown(names: set[str]) -> str:
+def _list(names: set[str]) -> str:
     """Lists a few names, those that tell most, without template arguments and parameters."""
     if not names:
         return "nothing that the profiler saw"

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from perf.measure.nvml import Gpu, Unwatched
+from perf.measure.nvml import Gpu, NoNvml
 from perf.system import git
 
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "bitsandbytes", "pytest-benchmark")
@@ -82,7 +82,7 @@ def _gpu_settings() -> dict[str, Any]:
         return settings
     try:
         gpu = Gpu(torch.device("cuda", 0))
-    except Unwatched:
+    except NoNvml:
         settings |= _nvidia_smi()
     else:
         settings |= {"driver": gpu.driver} | gpu.settings()
@@ -146,7 +146,7 @@ def _version(package: str) -> str | None:
 def _output(*command: str) -> str | None:
     """Gives what a command prints, None if it is missing or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None

@@ -31,7 +31,7 @@ Process = tuple[int, str]  # its id and name
 FAMILY = "PERF_FAMILY"  # environment variable: the process whose descendants all measure together
 
 
-class Unwatched(RuntimeError):
+class NoNvml(RuntimeError):
     """Says why NVML can't be read, in one line."""
 
 
@@ -59,7 +59,7 @@ class Reading:
 
 
 class Gpu:
-    """Is one GPU in NVML. Raises Unwatched where there is no NVML, or it does not know the GPU."""
+    """Is one GPU in NVML. Raises NoNvml where there is no NVML, or it does not know the GPU."""
 
     def __init__(self, device: torch.device, nvml: ModuleType | Any = None) -> None:
         self._nvml = nvml or _nvml()
@@ -111,8 +111,8 @@ class Gpu:
             address = f"{properties.pci_domain_id:08x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
             return self._nvml.nvmlDeviceGetHandleByPciBusId(address)
         except (AttributeError, self._nvml.NVMLError) as error:
-            raise Unwatched(f"clocks and throttling are not watched: NVML does not know this {properties.name} "
-                            f"({error}); a MIG slice has no clocks of its own: measure on a whole GPU") from error
+            raise NoNvml(f"clocks and throttling are not watched: NVML does not know this {properties.name} "
+                         f"({error}); a MIG slice has no clocks of its own: measure on a whole GPU") from error
 
     def _ask(self, query: str, *arguments: Any) -> Any:
         """Gives the answer, None if the driver, the device or an old pynvml has none."""
@@ -135,10 +135,10 @@ class Gpu:
                 "free_bytes": None if memory is None else memory.free, "foreign": self._foreign()}
 
     def _foreign(self) -> tuple[Process, ...] | None:
-        listed = self._ask("nvmlDeviceGetComputeRunningProcesses_v3")
-        if listed is None or os.getpid() not in {process.pid for process in listed}:
+        processes = self._ask("nvmlDeviceGetComputeRunningProcesses_v3")
+        if processes is None or os.getpid() not in {process.pid for process in processes}:
             return None
-        return tuple((process.pid, _name(process.pid)) for process in listed if not _ours(process.pid))
+        return tuple((process.pid, _name(process.pid)) for process in processes if not _ours(process.pid))
 
 
 def reasons(bits: int) -> tuple[str, ...]:
@@ -150,13 +150,13 @@ def _nvml() -> ModuleType:
     try:
         import pynvml
     except ImportError as error:
-        raise Unwatched("clocks and throttling are not watched: nvidia-ml-py is not installed; "
-                        "pip install nvidia-ml-py") from error
+        raise NoNvml("clocks and throttling are not watched: nvidia-ml-py is not installed; "
+                     "pip install nvidia-ml-py") from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise Unwatched(f"clocks and throttling are not watched: NVML does not start ({error}); "
-                        "install or mount the NVIDIA driver's libnvidia-ml.so.1") from error
+        raise NoNvml(f"clocks and throttling are not watched: NVML does not start ({error}); "
+                     "install or mount the NVIDIA driver's libnvidia-ml.so.1") from error
     return pynvml
 
 

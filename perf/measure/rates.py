@@ -70,8 +70,8 @@ def _fastest(fn: Callable[[], Any], clock: Clock) -> float:
     """Measures the fewest seconds that one call took."""
     plan = clock.prepare(fn)
     best, end = math.inf, time.perf_counter() + SECONDS
-    for done in range(plan.rounds):
-        if done >= ROUNDS and time.perf_counter() > end:
+    for count in range(plan.rounds):
+        if count >= ROUNDS and time.perf_counter() > end:
             break
         start, stop = one_round(clock, plan)
         best = min(best, (stop - start) / plan.iterations)

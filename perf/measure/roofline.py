@@ -91,25 +91,25 @@ def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ce
     """
     identity = machine.identity()
     path = folder / f"ceilings-{identity}-{_name(device)}.json"
-    wanted = rates.labels(dtypes, device)
+    labels = rates.labels(dtypes, device)
     before = _load(path, identity)
-    missing = [label for label in wanted if before is None or label not in before.matmul]
+    missing = [label for label in labels if before is None or label not in before.matmul]
     if before is None or missing:
         watch = Watch(device)
         watch.begin()
-        before = _measured(device, missing, before)
+        before = _measure(device, missing, before)
         if reason := unfit(watch.end()):
             warnings.warn(f"perf: the ceilings may be too low, and are not kept: {reason}", stacklevel=2)
         else:
             _save(path, identity, before)
-    return Ceilings(before.copy, {label: before.matmul[label] for label in wanted})
+    return Ceilings(before.copy, {label: before.matmul[label] for label in labels})
 
 
-def _measured(device: torch.device, missing: Iterable[str], before: Ceilings | None) -> Ceilings:
+def _measure(device: torch.device, missing: Iterable[str], before: Ceilings | None) -> Ceilings:
     """Adds to the ceilings the products that they lack; nothing is measured twice."""
-    made = clock(device)
-    copy, matmul = (before.copy, before.matmul) if before else (rates.copy(device, made), {})
-    after = Ceilings(copy, matmul | {label: rates.matmul(device, label, made) for label in missing})
+    timer = clock(device)
+    copy, matmul = (before.copy, before.matmul) if before else (rates.copy(device, timer), {})
+    after = Ceilings(copy, matmul | {label: rates.matmul(device, label, timer) for label in missing})
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gigabytes that no row is to inherit
     return after

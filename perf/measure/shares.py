@@ -46,7 +46,7 @@ class Event(Protocol):
 
 
 @contextmanager
-def annotated() -> Iterator[None]:
+def annotate() -> Iterator[None]:
     """Annotates each call of attention for the profiler meanwhile. A compiled model would be compiled anew."""
     plain = attention.Attention.forward
 
@@ -97,26 +97,26 @@ class Shares:
         return {name: share * self.nanoseconds * 1e-9 for name, share in self.kernels.items()}
 
 
-def shares(events: Sequence[Event], named: Callable[[Event], str | None]) -> Shares:
+def shares(events: Sequence[Event], name_of: Callable[[Event], str | None]) -> Shares:
     """Sums the time that the profiler recorded; `named` names what counts as a kernel, None is every other event."""
-    spent, inside = list(_times(events, named)), _spans(events)
-    whole = sum(took for _, _, took in spent)
+    times, inside = list(_times(events, name_of)), _spans(events)
+    whole = sum(took for _, _, took in times)
     if not whole:
         return Shares()
     by_name: Counter[str] = Counter()
-    for name, _, took in spent:
+    for name, _, took in times:
         by_name[name] += took
     kernels = {name: round(took / whole, 4) for name, took in by_name.most_common() if took >= LEAST * whole}
-    return Shares(kernels, round(_overlap(spent, inside) / whole, 4) if inside else None, whole)
+    return Shares(kernels, round(_overlap(times, inside) / whole, 4) if inside else None, whole)
 
 
-def _times(events: Sequence[Event], named: Callable[[Event], str | None]) -> Iterator[tuple[str, int, int]]:
+def _times(events: Sequence[Event], name_of: Callable[[Event], str | None]) -> Iterator[tuple[str, int, int]]:
     """Yields each kernel's name, the moment at which the host started it, and the nanoseconds that it took itself."""
     launches = {event.correlation_id(): event.start_ns() for event in events if _LAUNCH.match(event.name())}
     below: list[tuple[int, int, int]] = []  # of each open operator its thread, its end, the place of its entry
     entries: list[list[Any]] = []
     for event in sorted(events, key=lambda event: (event.start_thread_id(), event.start_ns(), -event.duration_ns())):
-        if (name := named(event)) is None:
+        if (name := name_of(event)) is None:
             continue
         thread, start, took = event.start_thread_id(), event.start_ns(), event.duration_ns()
         if event.device_type() == DeviceType.CUDA:
@@ -134,22 +134,22 @@ def _times(events: Sequence[Event], named: Callable[[Event], str | None]) -> Ite
 def _spans(events: Sequence[Event]) -> Spans:
     """Finds when the host was within attention: its annotated calls, and the backward nodes that they made."""
     calls = sorted((event.start_thread_id(), event.start_ns(), event.start_ns() + event.duration_ns())
-                    for event in events if event.is_user_annotation() and event.name() == ATTENTION
-                    and event.device_type() == DeviceType.CPU)
+                   for event in events if event.is_user_annotation() and event.name() == ATTENTION
+                   and event.device_type() == DeviceType.CPU)
     # An operator of the forward pass carries the number that the next backward node will get.
     numbers = sorted((event.start_ns(), event.start_thread_id(), event.sequence_nr()) for event in events
                      if event.sequence_nr() >= 0 and event.fwd_thread_id() == 0)
-    made: set[tuple[int, int]] = set()
+    own: set[tuple[int, int]] = set()
     for thread, start, end in calls:
         within = [number for moment, of, number in numbers if of == thread and start <= moment < end]
         after = next((number for moment, of, number in numbers if of == thread and moment >= end), None)
         if within:
-            made.update((thread, number) for number in range(min(within), max(within) + 1 if after is None else after))
+            own.update((thread, number) for number in range(min(within), max(within) + 1 if after is None else after))
     nodes = [(event.start_ns(), event.start_ns() + event.duration_ns()) for event in events
-             if event.name().startswith(NODE) and (event.fwd_thread_id(), event.sequence_nr()) in made]
+             if event.name().startswith(NODE) and (event.fwd_thread_id(), event.sequence_nr()) in own]
     return [*((start, end) for _, start, end in calls), *nodes]
 
 
-def _overlap(spent: Iterable[tuple[str, int, int]], spans: Spans) -> int:
+def _overlap(times: Iterable[tuple[str, int, int]], spans: Spans) -> int:
     """Sums the nanoseconds of all kernels that the host started within one of the spans."""
-    return sum(took for _, moment, took in spent if any(start <= moment < end for start, end in spans))
+    return sum(took for _, moment, took in times if any(start <= moment < end for start, end in spans))

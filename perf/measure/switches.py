@@ -77,7 +77,7 @@ def positions() -> Values:
     return {name: switch.read() for name, switch in SWITCHES.items()}
 
 
-def moved(before: Values) -> str | None:
+def restore(before: Values) -> str | None:
     """Says, in one line, which switch is no longer as it was, and sets all back; None if none moved."""
     sentence = None
     for name, value in positions().items():

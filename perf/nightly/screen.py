@@ -30,7 +30,7 @@ from perf.policy.thresholds import Thresholds
 from perf.system import files
 from perf.system.tools import first_line, group_by
 from perf.verdict.nightly import NightPlan, Suspect, plan_night
-from perf.verdict.nights import LAUNCHES, Measured, groups
+from perf.verdict.nights import LAUNCHES, Measurement, groups
 from perf.verdict.screen import FEWEST
 from perf.verdict.verdict import Verdict
 from perf.verdict.words import many
@@ -92,17 +92,17 @@ def learn(night: Night) -> None:
     memory.save(path, night.folder.start, night.device, memory.lesson(_measurement(night), pairs, regressions))
 
 
-def _screening(night: Night, earlier: Sequence[Measured]) -> NightPlan:
+def _screening(night: Night, earlier: Sequence[Measurement]) -> NightPlan:
     tonight, first = _measurement(night), _passes(night)[0]
     kind, machine = night.device.partition(":")[0], live.kind(night.device)
     workloads = {name: first[name].workload for name in tonight.launches}
     rounds = round(statistics.median([first[name].rounds for name in workloads] or [1]))
     return plan_night([*earlier, tonight], groups(workloads.values(), kind),
-                    {one.name: one.group for one in controls.of(kind) if one.name in tonight.controls},
-                    lambda name: live.settings(workloads[name], machine), max(rounds, 1))
+                      {one.name: one.group for one in controls.of(kind) if one.name in tonight.controls},
+                      lambda name: live.settings(workloads[name], machine), max(rounds, 1))
 
 
-def _measurement(night: Night) -> Measured:
+def _measurement(night: Night) -> Measurement:
     return memory.measurement(night.head, night.machine.fingerprint, _passes(night),
                               control_medians(_controls(night)))
 

@@ -24,7 +24,7 @@ FIELDS = ("workload", "commit", "reason", "until")
 
 
 @dataclass(frozen=True)
-class Accepted:
+class Acceptance:
     """An entry holds up to the day `until`. Raises ValueError, in one line, for what makes no sense."""
 
     workload: str
@@ -49,17 +49,17 @@ class Accepted:
         return one and fnmatchcase(benchmark, self.workload)
 
     def to_toml(self) -> str:
-        quoted = (f'{name} = "{_escaped(getattr(self, name))}"\n' for name in ("workload", "commit", "reason"))
+        quoted = (f'{name} = "{_escape(getattr(self, name))}"\n' for name in ("workload", "commit", "reason"))
         return f"\n[[accepted]]\n{''.join(quoted)}until = {self.until.isoformat()}\n"
 
 
-def accepted(entries: Sequence[Accepted], benchmark: str, since: str | None = None) -> str | None:
+def why_accepted(entries: Sequence[Acceptance], benchmark: str, since: str | None = None) -> str | None:
     """Gives the reason why a change of this benchmark is accepted, and until when; None if it is not."""
     return next((f"{entry.reason} (accepted until {entry.until.isoformat()})" for entry in entries
                  if entry.holds(benchmark, since)), None)
 
 
-def read(text: str, today: date) -> tuple[list[Accepted], list[str]]:
+def read(text: str, today: date) -> tuple[list[Acceptance], list[str]]:
     """Reads the entries that hold today, and writes a line about each that does not. Raises nothing."""
     try:
         table = files.from_toml(text)
@@ -84,7 +84,7 @@ def read(text: str, today: date) -> tuple[list[Accepted], list[str]]:
     return current, problems
 
 
-def load(path: Path = FILE, today: date | None = None) -> tuple[list[Accepted], list[str]]:
+def load(path: Path = FILE, today: date | None = None) -> tuple[list[Acceptance], list[str]]:
     """Does as `read` with a file; one that is not there accepts nothing."""
     try:
         return read(path.read_text(encoding="utf-8"), today or date.today())
@@ -94,7 +94,7 @@ def load(path: Path = FILE, today: date | None = None) -> tuple[list[Accepted], 
         return [], [f"accepted.toml: can't be read: {error}; nothing is accepted"]
 
 
-def _entry(entry: Any) -> Accepted:
+def _entry(entry: Any) -> Acceptance:
     if not isinstance(entry, dict):
         raise ValueError("write [[accepted]], in two brackets")
     for name in FIELDS:
@@ -102,8 +102,8 @@ def _entry(entry: Any) -> Accepted:
             raise ValueError(f"{name} is missing; it takes {', '.join(FIELDS)}")
     if unknown := set(entry) - set(FIELDS):
         raise ValueError(f"unknown {min(unknown)!r}; it takes {', '.join(FIELDS)}")
-    return Accepted(**entry)
+    return Acceptance(**entry)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')

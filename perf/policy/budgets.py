@@ -42,11 +42,11 @@ def budgets() -> dict[str, Budget]:
 
 def parse(table: dict[str, Any]) -> dict[str, Budget]:
     """Makes the budgets of the file's tables. Raises as `budgets`."""
-    known = [field.name for field in fields(Budget)]
+    names = [field.name for field in fields(Budget)]
     for method, settings in table.items():
-        if not isinstance(settings, dict) or sorted(settings) != sorted(known):
-            raise ValueError(f"{FILE.name}: [{method}] must set {', '.join(known)}, and nothing else")
-        for name in known[:-1]:
+        if not isinstance(settings, dict) or sorted(settings) != sorted(names):
+            raise ValueError(f"{FILE.name}: [{method}] must set {', '.join(names)}, and nothing else")
+        for name in names[:-1]:
             value = settings[name]
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ValueError(f"{FILE.name}: [{method}] {name} = {value!r}: must be a number above 0")
@@ -62,13 +62,13 @@ def budget(method: str) -> Budget:
     return budgets()[method]
 
 
-def excess(change: Change, allowed: Budget) -> str | None:
+def excess(change: Change, limits: Budget) -> str | None:
     """Says in one line that more quality is lost than `allowed`; None where it is not.
 
     The estimate must be beyond the budget and some loss be certain: a figure that is worse by chance alone, on few
     items, fails nothing (`doubt` says so).
     """
-    most = allowed.quality(change)
+    most = limits.quality(change)
     if not math.isfinite(change.difference):
         return f"{change.name} is {change.new}: no figure"
     if change.verdict == "worse" and _loss(change) > most:
@@ -76,11 +76,11 @@ def excess(change: Change, allowed: Budget) -> str | None:
     return None
 
 
-def doubt(change: Change, allowed: Budget) -> str | None:
+def doubt(change: Change, limits: Budget) -> str | None:
     """Says in one line that these items can't exclude a loss beyond the budget; None where they can, or `excess` fails
     it."""
-    most = allowed.quality(change)
-    if excess(change, allowed) or change.lost[1] <= most:
+    most = limits.quality(change)
+    if excess(change, limits) or change.lost[1] <= most:
         return None
     return f"{change.items} items can't exclude a loss of {change.lost[1]:.3g} {change.unit}; the budget is {most:.3g}"
 

@@ -21,7 +21,7 @@ ALARM_OF_A_RUN = 1e-3  # the chance that any of the unchanged benchmarks compare
 
 
 @dataclass(frozen=True)
-class Learned:
+class Prior:
     """Is what earlier runs tell of pairs: the spread (standard deviation) of one's log ratio, worth as many pairs as
     `weight`, and the correlation of one and the next at most."""
 
@@ -99,8 +99,8 @@ class Thresholds:
                              "be at least 1, and 0")
 
     @property
-    def learned(self) -> Learned:
-        return Learned(self.spread, self.weight, self.correlation)
+    def prior(self) -> Prior:
+        return Prior(self.spread, self.weight, self.correlation)
 
     def among(self, count: int) -> Thresholds:
         """Returns the settings for one of `count` benchmarks compared in one run, so that their number does not

@@ -49,7 +49,7 @@ def summary(findings: Iterable[Finding]) -> str:
     examined = [finding for finding in findings if finding.reason is None]
     parts = []
     for check in CHECKS:
-        seen = [finding.differences[check] for finding in examined if finding.differences[check] is not None]
-        if seen:
-            parts.append(f"{check} {sum(not value for value in seen)} of {len(seen)}")
+        values = [finding.differences[check] for finding in examined if finding.differences[check] is not None]
+        if values:
+            parts.append(f"{check} {sum(not value for value in values)} of {len(values)}")
     return f"{len(examined)} variants and phases; the same bits: {', '.join(parts)}."

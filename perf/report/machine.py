@@ -29,7 +29,7 @@ def report(device: torch.device) -> tuple[str, str | None]:
     _for_seconds(work, watch.sample)
     states = watch.end()
     facts, state = fingerprint(), summary(states)
-    why = unfit(states) or unlocked(facts, state)
+    why = unfit(states) or why_unlocked(facts, state)
     record = {"id": identity(), **facts, "clocks": clocks(facts, state), "state": state, "unfit": why}
     return json.dumps(record, indent=2), why
 
@@ -41,17 +41,17 @@ def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
     if "sm_mhz" not in state:
         return None
     steady = state.get("readings", 0) >= FEWEST and not state.get("throttle")  # few readings are alike by chance
-    held = steady and state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
+    steady_below = steady and state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
     return (f"held at {state['sm_mhz']:.0f} of {state['sm_mhz_limit']} MHz, as `nvidia-smi -lgc` does, of which "
-            "NVML does not tell" if held else "not locked, as far as NVML tells")
+            "NVML does not tell" if steady_below else "not locked, as far as NVML tells")
 
 
-def unlocked(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
+def why_unlocked(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
     """Says why the clock that the user declares locked is not; None where nothing speaks against it."""
-    locked, seen = machine.get("clocks_locked_mhz"), state.get("sm_mhz_max")
-    if not locked or seen is None or seen <= locked + STEP:
+    locked, clock = machine.get("clocks_locked_mhz"), state.get("sm_mhz_max")
+    if not locked or clock is None or clock <= locked + STEP:
         return None
-    return (f"the GPU ran at {seen:.0f} MHz and is said to be locked at {locked}: lock it (nvidia-smi -lgc {locked}), "
+    return (f"the GPU ran at {clock:.0f} MHz and is said to be locked at {locked}: lock it (nvidia-smi -lgc {locked}), "
             f"or unset {LOCKED}")
 
 

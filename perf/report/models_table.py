@@ -38,7 +38,7 @@ def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str
                         lambda row: _section(row.workload))
     timed = by_workload(rows)
     return [line for section, members in sections.items() for line in (*_speed(section, members, timed, width),
-                                                                     *_spread(members, called), "")]
+                                                                       *_spread(members, called), "")]
 
 
 def by_workload(rows: Sequence[Evidence]) -> dict[Workload, Evidence]:
@@ -144,8 +144,8 @@ def notes(rows: Sequence[Evidence]) -> list[str]:
     reasons = dict.fromkeys(row.quality["reason"] for row in shown if row.quality.get("reason"))
     doubts = dict.fromkeys(f"{row.workload.quantization}: {row.quality['doubt']}" for row in shown
                            if row.quality.get("doubt"))
-    asked = any(row.quality for row in shown)
-    return [LEGEND + ("" if asked else " It was not asked for (--perf-quality)."),
+    measured = any(row.quality for row in shown)
+    return [LEGEND + ("" if measured else " It was not asked for (--perf-quality)."),
             *(f"no quality: {reason}" for reason in reasons), *(f"? {text}" for text in doubts)]
 
 

@@ -17,8 +17,8 @@ HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax"
 def table(rows: Sequence[Evidence] = ()) -> str:
     """Writes a Markdown table: one row a function, what it is, the backends that compute it, where it wins in
     `rows`."""
-    won = wins(rows)
-    lines = [HEADER, ("---",) * len(HEADER), *(_row(function, won) for function in functions().values())]
+    winners = wins(rows)
+    lines = [HEADER, ("---",) * len(HEADER), *(_row(function, winners) for function in functions().values())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -52,13 +52,13 @@ def _from(ratios: Mapping[int, float]) -> str:
     return f"from {after[0]}: {ratios[after[-1]]:.1f}x at {after[-1]}"
 
 
-def _row(function: Function, won: Mapping[str, str]) -> tuple[str, ...]:
+def _row(function: Function, winners: Mapping[str, str]) -> tuple[str, ...]:
     backends = ", ".join(f"`{name.partition(':')[2]}`" for name in attention.names(function.name))
-    return (f"`{function.name}`", function.kind, _linked(function.paper), function.cost, backends,
-            won.get(function.name, "-"))
+    return (f"`{function.name}`", function.kind, _link_paper(function.paper), function.cost, backends,
+            winners.get(function.name, "-"))
 
 
-def _linked(paper: str) -> str:
+def _link_paper(paper: str) -> str:
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
 
 

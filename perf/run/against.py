@@ -122,7 +122,7 @@ class PairedRun:
         slower = row.word == "inconclusive" and row.verdict.slower  # whatever is missing
         left_open = row.word in OPEN and not slower and not self.settings.lenient
         self.open += left_open
-        if row.word == "regressed" and (reason := accepted.accepted(self.accepted, w.id)):
+        if row.word == "regressed" and (reason := accepted.why_accepted(self.accepted, w.id)):
             self.words[item.nodeid] = f"{row.short}, accepted"
             item.user_properties.append(("accepted", reason))
             return

@@ -34,7 +34,7 @@ def workload(name: str, dtype: str) -> Workload:
 def errors(prepared: Models, w: Workload) -> tuple[dict[str, float], float]:
     """Measures the errors of each quantised layer by name, and of the logits."""
     plain = prepared._plain(w)
-    model = treatments.treated(plain, w)
+    model = treatments.treat(plain, w)
     with treatments.layer_errors(plain, model) as layers:
         exact = prepared._outputs(plain, w.plain, prepared.inputs)["logits"]
     return layers, treatments.relative_error(prepared._outputs(model, w, prepared.inputs)["logits"], exact)

@@ -69,13 +69,13 @@ def beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def sealed(record: Mapping[str, Any]) -> str:
+def seal(record: Mapping[str, Any]) -> str:
     """Writes a record as a line, without its end, that carries its checksum."""
     text = json.dumps(record)[:-1]
     return f'{text}{SEAL}{zlib.crc32(text.encode()):08x}"}}'
 
 
-def unsealed(line: bytes) -> dict[str, Any]:
+def unseal(line: bytes) -> dict[str, Any]:
     """Reads a line. Raises ValueError for what is no record, or no longer the one that was written.
 
     A line without a checksum, of an earlier version or edited by hand, is taken as it is.
@@ -99,7 +99,7 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
     with path.open("ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         _mend(path, file)
-        file.write("".join(f"{sealed(record)}\n" for record in records).encode())
+        file.write("".join(f"{seal(record)}\n" for record in records).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -132,7 +132,7 @@ def read(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
                 if number == 1 and line.startswith(POINTER):
                     raise ValueError(f"{path}: a pointer of Git LFS, not the file itself; git lfs pull")
                 try:
-                    yield number, unsealed(line)
+                    yield number, unseal(line)
                 except ValueError as error:
                     if _is_cut(line):
                         _warn(path)
@@ -159,7 +159,7 @@ def _is_cut(line: bytes) -> bool:
     if line.endswith(b"\n") or line.strip(b"\0")[:1] not in (b"", b"{"):
         return False
     try:
-        unsealed(line)
+        unseal(line)
     except ValueError:
         return True
     return False

@@ -29,10 +29,10 @@ def run(root: Path, *words: str, variables: Mapping[str, str] | None = None,
 
 def text(root: Path, *words: str, variables: Mapping[str, str] | None = None) -> str:
     """Returns what `git WORDS` prints. Raises ValueError with the line in which it gives up."""
-    done = run(root, *words, variables=variables)
-    if done.returncode:
-        raise ValueError(reason(done.stderr))
-    return done.stdout.strip()
+    process = run(root, *words, variables=variables)
+    if process.returncode:
+        raise ValueError(reason(process.stderr))
+    return process.stdout.strip()
 
 
 def reason(errors: str) -> str:
@@ -70,9 +70,9 @@ def extract(root: Path, tree: str, folder: Path, *paths: str) -> None:
     """Writes the files of a commit or tree into a folder: all of `root`, or those under `paths`. Raises ValueError, in
     one line, for what git can't read."""
     with tempfile.TemporaryFile() as archive:
-        done = run(root, "archive", "--format=tar", tree, "--", *paths, stdout=archive)
-        if done.returncode:
-            raise ValueError(f"git can't read {tree[:8]}: {reason(done.stderr)}")
+        process = run(root, "archive", "--format=tar", tree, "--", *paths, stdout=archive)
+        if process.returncode:
+            raise ValueError(f"git can't read {tree[:8]}: {reason(process.stderr)}")
         archive.seek(0)
         with tarfile.open(fileobj=archive) as tar:
             if hasattr(tarfile, "tar_filter"):

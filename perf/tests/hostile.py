@@ -37,14 +37,14 @@ from perf.nightly import memory, night, steps
 from perf.policy import accepted, budgets, owners, thresholds
 from perf.report import invariance
 from perf.system import files
-from perf.system.files import sealed
+from perf.system.files import seal
 from perf.tests import published
 from perf.tests.comparisons import bisected, comparison, finding, nobody
 from perf.tests.html_page import Page
 from perf.tests.markdown_tokens import tokens
 from perf.tests.page_rows import GPU, ROWS
 from perf.tests.test_alert_text import OUR_HTML
-from perf.verdict.nights import Measured
+from perf.verdict.nights import Measurement
 from perf.web.page import write
 from perf.web.site import front, nights
 from perf.workloads import ids
@@ -188,7 +188,7 @@ def _plan(path: Path) -> None:
 
 def _evidence() -> bytes:
     head = {"kind": "machine", "schema": evidence.SCHEMA, "id": "gpu", **GPU}
-    return "".join(f"{sealed(one)}\n" for one in (head, *(row.record() for row in ROWS[:1] + ROWS[-4:]))).encode()
+    return "".join(f"{seal(one)}\n" for one in (head, *(row.record() for row in ROWS[:1] + ROWS[-4:]))).encode()
 
 
 def _published(name: str) -> bytes:
@@ -201,7 +201,8 @@ def _published(name: str) -> bytes:
 def readers() -> dict[str, Reader]:
     """Makes all readers, by name."""
     commit = "a" * 40
-    of_night = Measured(commit, {"torch": "2.11"}, {"softmax:eager": (1.0, 1.1)}, {"softmax:eager": 0.1}, {"c": (1.0,)})
+    of_night = Measurement(commit, {"torch": "2.11"}, {"softmax:eager": (1.0, 1.1)}, {"softmax:eager": 0.1},
+                           {"c": (1.0,)})
     night_file = json.dumps({"began": 1.0, "device": "cpu", "night": json.loads(of_night.to_json())})
     told: dict[str, Any] = {"id": "m", "clocks": [], "state": {}, "unfit": None, "gpus": ["A"]}
     series = b'"";"a";"b"\n"2011-01-01 00:15:00";1,0;2\n"2011-01-01 00:30:00";1;2,5\n'
@@ -238,7 +239,7 @@ def readers() -> dict[str, Reader]:
                                    lambda path: steps.take(path.parent.parent, {"a": 1}, ["tests"], 2.0), ()),
         "result of a step": Reader("steps/tests.json", json.dumps(asdict(steps.Result("tests", "ok"))).encode(),
                                    lambda path: steps.Folder(path.parents[1], 1.0).result("tests"), ()),
-        "lines of a night": Reader("compared.jsonl", sealed({"benchmark": "a"}).encode() + b"\n",
+        "lines of a night": Reader("compared.jsonl", seal({"benchmark": "a"}).encode() + b"\n",
                                    lambda path: list(files.records(path))),
         "thresholds": Reader("thresholds.toml", thresholds.FILE.read_bytes(), _plan),
         "budgets": Reader("budgets.toml", budgets.FILE.read_bytes(),

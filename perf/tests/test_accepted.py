@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.policy import accepted, owners
-from perf.policy.accepted import ANY, Accepted, read
+from perf.policy.accepted import ANY, Acceptance, read
 from perf.tests.comparisons import FA2, SDPA
 
 TODAY = date(2026, 11, 25)
@@ -25,8 +25,8 @@ until = 2026-11-25
 def test_an_entry_holds_up_to_its_last_day():
     entries, problems = read(ENTRY, TODAY)
     assert problems == []
-    assert accepted.accepted(entries, SDPA) == "worth it (accepted until 2026-11-25)"
-    assert accepted.accepted(entries, FA2) is None
+    assert accepted.why_accepted(entries, SDPA) == "worth it (accepted until 2026-11-25)"
+    assert accepted.why_accepted(entries, FA2) is None
     entries, problems = read(ENTRY, TODAY + timedelta(days=1))
     assert entries == []
     assert problems == [
@@ -37,7 +37,7 @@ def test_an_entry_holds_up_to_its_last_day():
     ("0123abcd", "0123abcd" * 5, True), ("0123abcd" * 5, "0123abcd", True), ("0123abcd", None, True),
     ("0123abcd", "fedcba98" * 5, False), (ANY, "fedcba98" * 5, True), (ANY, None, True)])
 def test_an_entry_is_about_one_commit(commit, since, holds):
-    assert Accepted("softmax:*", commit, "worth it", TODAY).holds(SDPA, since) == holds
+    assert Acceptance("softmax:*", commit, "worth it", TODAY).holds(SDPA, since) == holds
 
 
 @pytest.mark.parametrize(("text", "problem"), [
@@ -69,7 +69,7 @@ lines = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1)
 
 @given(lines, st.just(ANY) | st.from_regex(r"[0-9a-f]{7,40}", fullmatch=True), lines, st.dates(min_value=TODAY))
 def test_an_entry_comes_back_from_the_file(workload, commit, reason, until):
-    entry = Accepted(workload, commit, reason, until)
+    entry = Acceptance(workload, commit, reason, until)
     assert read(ENTRY + entry.to_toml() + entry.to_toml(), TODAY)[0][1:] == [entry, entry]
 
 

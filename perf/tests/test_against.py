@@ -20,7 +20,7 @@ from perf.compare import record as night
 from perf.compare.row import Row
 from perf.measure import machine
 from perf.policy import accepted
-from perf.policy.accepted import Accepted
+from perf.policy.accepted import Acceptance
 from perf.run import against as pytest_against
 from perf.run.revision import Against
 from perf.verdict.verdict import Side, Thresholds, Verdict
@@ -283,7 +283,7 @@ def test_verdicts_are_kept_for_alerts(compared, monkeypatch):
 
 
 def test_an_accepted_regression_passes(compared, monkeypatch):
-    entry = Accepted("softmax:sdpa-*-causal-*", "any", "worth it", date(2999, 1, 1))
+    entry = Acceptance("softmax:sdpa-*-causal-*", "any", "worth it", date(2999, 1, 1))
     monkeypatch.setattr(accepted, "load", lambda _: ([entry], ["accepted.toml: entry 2: reason is missing"]))
     result = compared.run("--junitxml=out.xml", sdpa="regressed")
     result.assert_outcomes(passed=3, failed=1)  # sdpa without a mask is not accepted

@@ -16,7 +16,7 @@ from asv.environment import EnvironmentUnavailable
 from perf.history import asv_environment, matrix
 from perf.history.rows import load
 from perf.history.series import FIGURES
-from perf.system.files import sealed, unsealed
+from perf.system.files import seal, unseal
 from perf.workloads import grids as workloads
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +138,8 @@ def test_pytest_and_asv_run_fill_the_same_file_and_asv_reads_it(repository):
                        cwd=clone, home=home)
     assert f"numbers in {clone}/.asv/results" in measured.stdout
     # This machine may be busy, and have no times then: they are what is tested, so it is taken for fit.
-    lines = [unsealed(line) for line in evidence.read_bytes().splitlines()]
-    evidence.write_text("\n".join(sealed(line | ({"reason": None} if "reason" in line else {})) for line in lines))
+    lines = [unseal(line) for line in evidence.read_bytes().splitlines()]
+    evidence.write_text("\n".join(seal(line | ({"reason": None} if "reason" in line else {})) for line in lines))
     added = command(sys.executable, "-m", "perf", "history", "add", str(evidence), cwd=clone, home=home)
     assert added.stdout.startswith(f"{evidence}: ")
 

@@ -117,7 +117,7 @@ def test_a_row_that_loses_quality_fails_and_gets_no_time(tmp_path, monkeypatch, 
         return {"top1": hits(1750 - (injected if quantization.quantized_layers(model) else 0), 1797)}
 
     monkeypatch.setattr(quality, "evaluate", evaluate)
-    monkeypatch.setattr(Judge, "_trained", lambda self, name, w: models.create("vit-tiny", attention=w.variant))
+    monkeypatch.setattr(Judge, "_trained_model", lambda self, name, w: models.create("vit-tiny", attention=w.variant))
     quantised = replace(VIT, quantization="ao-int8-weight")
     settings = Settings(torch.device("cpu"), "default", [VIT, quantised], tmp_path / "evidence.jsonl", precision=0.5,
                         unfit="keep", quality=True)
@@ -147,7 +147,7 @@ def test_what_gates_is_trained_and_has_its_figure(family):
 
 def test_quality_that_cannot_be_had_is_a_reason(tmp_path):
     judge = Judge(torch.device("cpu"), tmp_path)
-    judge._known[("gpt2", GPT2.variant, "fp32", "none")] = Quality(reason="no trained preset")
+    judge._qualities[("gpt2", GPT2.variant, "fp32", "none")] = Quality(reason="no trained preset")
     assert judge.of(GPT2).reason == "no trained preset"  # each is asked for once
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("perf.workloads.families.FAMILIES", {})

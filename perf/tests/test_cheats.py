@@ -47,7 +47,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = switches.positions()
     monkeypatch.setattr(MOMENT, "stages", STAGES[1:])
     yield
-    switches.moved(before)
+    switches.restore(before)
 
 
 def measured(w: Workload, device: torch.device = DEVICE, ceilings: Ceilings = NO_LIMIT, **options: Any) -> None:

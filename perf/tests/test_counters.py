@@ -17,7 +17,7 @@ import attention
 from attention.testing import inputs
 from perf.bench.prepare import Preparer
 from perf.measure import counters, evidence
-from perf.measure.counters import Counted, count, tally
+from perf.measure.counters import Counts, count, tally
 from perf.tests.profiler_events import Event
 from perf.verdict.words import NAMES
 from perf.workloads.workload import Workload
@@ -150,7 +150,7 @@ def test_a_gpu_s_record_is_sorted():
                            "cudaStreamSynchronize", "cuLaunchKernel", "Torch-Compiled Region: 0/0",
                            "autograd::engine::evaluate_function: SoftmaxBackward0", "SoftmaxBackward0",
                            "Activity Buffer Request"))]
-    assert tally(events, on_gpu=True) == Counted(
+    assert tally(events, on_gpu=True) == Counts(
         {"launches": 3, "memcpys": 1, "memsets": 1, "host_syncs": 1, "operators": 2, "autograd_nodes": 1,
          "compiled_regions": 1},
         {softmax.removeprefix("void "): 2, "nvjet_sm90_tst": 1})
@@ -177,7 +177,7 @@ def test_waiting_done_by_the_profiler_does_not_count(monkeypatch):
         record = SimpleNamespace(events=lambda: events, save=lambda path: Path(path).write_text('{"traceEvents": []}'))
         return record, None
 
-    monkeypatch.setattr(counters, "_profiled", profiled)
+    monkeypatch.setattr(counters, "_profile", profiled)
     counters._own_syncs.cache_clear()
     try:
         assert count(lambda: ["cudaLaunchKernel"], CUDA).counters["host_syncs"] == 0

@@ -12,7 +12,7 @@ import pytest
 
 from perf.measure import evidence, machine
 from perf.measure.evidence import Evidence, Writer, load, machines
-from perf.system.files import open_bytes, sealed
+from perf.system.files import open_bytes, seal
 from perf.tests import repositories
 from perf.workloads.workload import Workload
 
@@ -54,7 +54,7 @@ def test_a_run_starts_with_its_machine(tmp_path):
 
 @pytest.mark.parametrize("line", ['{"kind": "evid', "[]", "{}", '{"kind": "evidence"}', "7",
                                   json.dumps(ROW.record() | {"schema": 99}), "[" * 100000,
-                                  sealed(ROW.record()).replace("0.00105", "0.00106"), '{"kind": "machine"}'])
+                                  seal(ROW.record()).replace("0.00105", "0.00106"), '{"kind": "machine"}'])
 def test_a_corrupt_line_is_named(tmp_path, line):
     path = tmp_path / "evidence.jsonl"
     Writer(path).append(ROW)
@@ -79,7 +79,7 @@ def test_a_power_cut_costs_the_last_row(tmp_path, cut):
     path = tmp_path / "evidence.jsonl"
     Writer(path).append(ROW)
     whole = path.read_bytes()
-    line = sealed(replace(ROW, revision="lost").record()).encode()
+    line = seal(replace(ROW, revision="lost").record()).encode()
     path.write_bytes(whole + (bytes(400) if cut == "zeros" else line[:cut]))
     with pytest.warns(UserWarning, match="evidence.jsonl: its last line was cut off"):
         assert load(path) == [ROW]
@@ -113,7 +113,7 @@ def test_two_runs_may_write_to_one_file(tmp_path):
 
 def test_records_that_are_cut_are_one_line(tmp_path):
     path = tmp_path / "evidence.jsonl.gz"
-    path.write_bytes(gzip.compress(sealed(ROW.record()).encode() + b"\n")[:-9])
+    path.write_bytes(gzip.compress(seal(ROW.record()).encode() + b"\n")[:-9])
     with pytest.raises(ValueError, match=r"evidence.jsonl.gz: not evidence: Compressed file ended"):
         load(path)
 

@@ -94,9 +94,9 @@ def test_a_row_that_fails_leaves_no_switch_behind(monkeypatch):
 def test_a_switch_is_named_and_set_back(move, words):
     before = switches.positions()
     torch.rand(3)  # to draw is not to seed
-    assert switches.moved(before) is None
+    assert switches.restore(before) is None
     move()
-    assert (switches.moved(before) or "").startswith(f"changed {words}")
+    assert (switches.restore(before) or "").startswith(f"changed {words}")
     assert switches.positions() == before
 
 

@@ -16,7 +16,7 @@ import torch
 from perf.measure import fitness
 from perf.measure.fitness import Patience, State, Watch, summary, unfit
 from perf.measure.host import Host
-from perf.measure.nvml import Reading, Unwatched
+from perf.measure.nvml import NoNvml, Reading
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 H200 = Reading(sm_mhz=1965, mem_mhz=3201, max_sm_mhz=1980, max_mem_mhz=3201, reasons=(), temperature=41, power=512.3,
@@ -148,7 +148,7 @@ def test_without_nvml_the_gpu_is_unwatched_and_the_host_is_told(monkeypatch):
     said = "clocks and throttling are not watched: nvidia-ml-py is not installed"
 
     def missing(device: torch.device) -> None:
-        raise Unwatched(said)
+        raise NoNvml(said)
 
     monkeypatch.setattr(fitness, "Gpu", missing)
     watch = Watch(CUDA)

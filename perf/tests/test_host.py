@@ -43,15 +43,15 @@ def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
 
 
 def test_the_cpu_times_grow():
-    everyone, own = host._seconds(host._allowed())
+    everyone, own = host._seconds(host._own_cores())
     sum(range(10 ** 6))
-    later = host._seconds(host._allowed())
+    later = host._seconds(host._own_cores())
     assert later[0] >= everyone
     assert later[1] >= own
 
 
 def test_two_hardware_threads_are_one_spare_core(monkeypatch):
-    monkeypatch.setattr(host, "_allowed", lambda: frozenset(range(16)))
+    monkeypatch.setattr(host, "_own_cores", lambda: frozenset(range(16)))
     monkeypatch.setattr(host.psutil, "cpu_count", lambda logical=True: 32 if logical else 16)
     assert spare_cores(threads=8) == 0
     assert spare_cores(threads=2) == 6

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.policy.thresholds import Learned, Thresholds
-from perf.verdict.confirm import FLOOR, LADDER, certified, plan
+from perf.policy.thresholds import Prior, Thresholds
+from perf.verdict.confirm import FLOOR, LADDER, certify, plan
 from perf.verdict.intervals import critical, estimate
 from perf.verdict.learn import (
     AUDITED,
@@ -50,8 +50,8 @@ def test_before_there_are_audits_enough_nothing_is_known():
     assert np.isinf(layout_spread(compared(0.003, FEWEST - 1), 50)).all()
     of_suspects = [Difference(1, 0.0, 0.003, False)] * 500
     assert np.isinf(layout_spread(of_suspects, 50)).all()
-    assert certified(T, 0.01, math.inf) is None
-    assert certified(T, math.nan, 0.003) is None
+    assert certify(T, 0.01, math.inf) is None
+    assert certify(T, math.nan, 0.003) is None
 
 
 def test_own_comparisons_raise_a_benchmarks_layout_and_never_lower_it():
@@ -87,7 +87,7 @@ def test_what_is_learned_narrows_the_interval_of_few_pairs():
     0.6133 / (1 - 1.6133 / 21)."""
     assert critical(1, 0.1, 15) == pytest.approx(math.sqrt(15 * 0.6133 / (1 - 1.6133 / 21)), rel=1e-3)
     assert critical(5, 0.02, 15) < critical(5, 0.02)
-    one = estimate([0.01], Learned(0.02, 15))
+    one = estimate([0.01], Prior(0.02, 15))
     assert (one.middle, one.spread) == (0.01, pytest.approx(0.02))
     with pytest.raises(ValueError, match="1 launch pairs"):
         estimate([0.01])
@@ -95,12 +95,12 @@ def test_what_is_learned_narrows_the_interval_of_few_pairs():
 
 def test_the_learned_spread_is_mixed_with_that_of_the_pairs():
     """15 pairs' worth of 2 %, and two that differ by 6 %: (15 * 4 + 18) / 16 in squared percent."""
-    assert estimate([0.0, 0.06], Learned(0.02, 15)).spread == pytest.approx(0.01 * math.sqrt(78 / 16))
+    assert estimate([0.0, 0.06], Prior(0.02, 15)).spread == pytest.approx(0.01 * math.sqrt(78 / 16))
 
 
 def test_a_promise_by_hand():
-    assert certified(T, 0.01, 0.003) == 0.05
-    assert certified(T, 0.01, 0.01) in (0.08, 0.10)  # the floor alone is 3.6 %, 5 % can't be promised
+    assert certify(T, 0.01, 0.003) == 0.05
+    assert certify(T, 0.01, 0.01) in (0.08, 0.10)  # the floor alone is 3.6 %, 5 % can't be promised
     assert plan(T, 0.01, 0.003).promise == "detects 5 % first night"
     assert "nothing for certain" in plan(T, 0.01, math.inf).promise
 
@@ -120,9 +120,9 @@ def test_a_strong_suspect_is_cleared_of_less():
 @settings(deadline=None)
 @given(st.floats(1e-4, 0.3), st.floats(1e-4, 0.1), st.floats(1, 3), st.booleans())
 def test_more_noise_promises_no_more(pair, layout, factor, strong):
-    one = certified(T, pair, layout) or math.inf
-    assert (certified(T, pair * factor, layout) or math.inf) >= one
-    assert (certified(T, pair, layout * factor) or math.inf) >= one
+    one = certify(T, pair, layout) or math.inf
+    assert (certify(T, pair * factor, layout) or math.inf) >= one
+    assert (certify(T, pair, layout * factor) or math.inf) >= one
     assert one == math.inf or one in LADDER
     plan(T, pair, layout, strong=strong)  # settings that make sense
 
@@ -131,4 +131,4 @@ def test_more_noise_promises_no_more(pair, layout, factor, strong):
 @given(st.floats(0.001, 0.6))
 def test_no_promise_below_what_matters(effect):
     coarse = Thresholds(effect=effect, floor=min(0.0125, effect / 2))
-    assert (certified(coarse, 0.001, 0.0005) or effect) >= effect
+    assert (certify(coarse, 0.001, 0.0005) or effect) >= effect

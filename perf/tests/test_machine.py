@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from perf.measure import fitness, machine
-from perf.measure.nvml import Reading, Unwatched
+from perf.measure.nvml import NoNvml, Reading
 from perf.report import machine as report
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -92,7 +92,7 @@ def test_a_gpu_s_settings_come_from_nvml_alone(monkeypatch):
 ])
 def test_without_nvml_nvidia_smi_tells_the_same(monkeypatch, said, settings):
     def missing(device: torch.device) -> None:
-        raise Unwatched("no NVML")
+        raise NoNvml("no NVML")
 
     monkeypatch.setattr(machine, "Gpu", missing)
     monkeypatch.setattr(machine, "_output", lambda command, gpu, *rest: said if gpu == "--id=GPU-8ff3" else "")
@@ -120,7 +120,7 @@ def test_what_is_no_clock_is_one_line(monkeypatch, said):
 @pytest.mark.parametrize(("locked", "seen", "unlocked"), [
     (1500, 1500, False), (1500, 1515, False), (1500, 1980, True), (None, 1980, False), (1500, None, False)])
 def test_a_lock_that_does_not_hold_makes_the_machine_unfit(locked, seen, unlocked):
-    why = report.unlocked({"clocks_locked_mhz": locked}, {} if seen is None else {"sm_mhz_max": seen})
+    why = report.why_unlocked({"clocks_locked_mhz": locked}, {} if seen is None else {"sm_mhz_max": seen})
     assert bool(why) == unlocked
     assert not why or "nvidia-smi -lgc 1500" in why
 

@@ -26,9 +26,9 @@ forward = Attention.forward  # before any fault
 
 @pytest.fixture(autouse=True)
 def fresh_model():
-    bench._built.cache_clear()
+    bench._build.cache_clear()
     yield
-    bench._built.cache_clear()
+    bench._build.cache_clear()
 
 
 def checked(w: Workload, fault: Callable[[pytest.MonkeyPatch], None] = lambda patch: None,
@@ -36,7 +36,7 @@ def checked(w: Workload, fault: Callable[[pytest.MonkeyPatch], None] = lambda pa
     """Returns the report of a workload whose variant or model gets a fault once the references are there."""
     prepared = Preparer(CPU).prepare(w)
     prepared.reference()
-    change(bench._built(w.model, w.function, bench.attention.DTYPES[w.dtype], CPU))
+    change(bench._build(w.model, w.function, bench.attention.DTYPES[w.dtype], CPU))
     with pytest.MonkeyPatch.context() as patch:
         fault(patch)
         return prepared.check()

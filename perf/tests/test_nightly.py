@@ -9,7 +9,7 @@ import pytest
 
 from perf.policy.thresholds import Thresholds
 from perf.verdict.nightly import NightPlan, Suspect, last_good, lesson, plan_night, with_lessons
-from perf.verdict.nights import Comparison, Measured, environment_change, environment_start
+from perf.verdict.nights import Comparison, Measurement, environment_change, environment_start
 from perf.verdict.verdict import Verdict, family
 
 NAMES = [f"b{i}" for i in range(9)]
@@ -18,7 +18,7 @@ GROUPS, CONTROL_GROUPS = dict.fromkeys(NAMES, "compute"), dict.fromkeys(CONTROLS
 MACHINE = {"gpus": ["H200"], "driver": "570", "torch": "2.11.0"}
 
 
-def nights(count: int = 50, spread: float = 0.004, audits: int = 60) -> list[Measured]:
+def nights(count: int = 50, spread: float = 0.004, audits: int = 60) -> list[Measurement]:
     noise = np.random.default_rng(5)
 
     def times(names: list[str], launches: int) -> dict[str, tuple[float, ...]]:
@@ -27,18 +27,18 @@ def nights(count: int = 50, spread: float = 0.004, audits: int = 60) -> list[Mea
     found = []
     for t in range(count):
         taught = [Comparison(NAMES[t % 9], noise.normal(0, 0.003), 0.002, True) for _ in range(2 if audits else 0)]
-        found.append(Measured(f"commit{t}", MACHINE, times(NAMES, 2), dict.fromkeys(NAMES, 0.01), times(CONTROLS, 2),
-                              tuple(taught)))
+        found.append(Measurement(f"commit{t}", MACHINE, times(NAMES, 2), dict.fromkeys(NAMES, 0.01), times(CONTROLS, 2),
+                                 tuple(taught)))
     return found
 
 
-def slower(night: Measured, by: float, names: list[str] | None = None, launches: int = 2) -> Measured:
+def slower(night: Measurement, by: float, names: list[str] | None = None, launches: int = 2) -> Measurement:
     return replace(night, launches={
         name: tuple(by * seconds for seconds in (*told, *told)[:launches]) if names is None or name in names else told
         for name, told in night.launches.items()})
 
 
-def looked(history: list[Measured], **options) -> NightPlan:
+def looked(history: list[Measurement], **options) -> NightPlan:
     return plan_night(history, GROUPS, CONTROL_GROUPS, lambda name: Thresholds(), **options)
 
 
@@ -178,10 +178,10 @@ def test_what_a_night_records():
     assert lesson(suspect, [0.1] * 6, replace(verdict, word="regressed")) is None
     assert lesson(suspect, [], verdict) is None
     night = with_lessons(nights(1)[0], [(suspect, [0.0], verdict), (replace(suspect, benchmark="b2"), [0.1] * 6,
-                                                                replace(verdict, word="regressed"))])
+                                                                    replace(verdict, word="regressed"))])
     assert night.changed == ("b2",)
-    assert Measured.from_json(night.to_json()).changed == ("b2",)
-    read = Measured.from_json(night.to_json())
+    assert Measurement.from_json(night.to_json()).changed == ("b2",)
+    read = Measurement.from_json(night.to_json())
     assert (read.comparisons, dict(read.environment)) == (night.comparisons, MACHINE)
     assert looked([*nights(20), read]).cleared.keys() | {"b0"} == set(NAMES)
 
@@ -189,7 +189,7 @@ def test_what_a_night_records():
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "x": 2}'])
 def test_what_is_no_night_is_refused_in_one_line(text):
     with pytest.raises(ValueError, match="not a night") as refusal:
-        Measured.from_json(text)
+        Measurement.from_json(text)
     assert "\n" not in str(refusal.value)
 
 

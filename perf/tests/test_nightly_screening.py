@@ -22,7 +22,7 @@ from perf.system import files
 from perf.tests.comparisons import comparison as night_of
 from perf.tests.comparisons import finding
 from perf.verdict.nightly import Suspect
-from perf.verdict.nights import Comparison, Measured
+from perf.verdict.nights import Comparison, Measurement
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import BARE, Workload
 
@@ -61,7 +61,7 @@ def suspect(name=A, why="slower", thresholds=LEARNED):
     return Suspect(name, why, GOOD, thresholds)
 
 
-MEASURED = Measured(HEAD, {"torch": "2.13"}, {A: (1e-3, 1e-3), B: (2e-3, 2e-3)}, {A: 0.01, B: 0.01}, {})
+MEASURED = Measurement(HEAD, {"torch": "2.13"}, {A: (1e-3, 1e-3), B: (2e-3, 2e-3)}, {A: 0.01, B: 0.01}, {})
 
 
 def of(word, ratio=1.0):
@@ -118,7 +118,7 @@ def night(tmp_path, monkeypatch):
 
 def history(made, count, *, audits=True):
     for i in range(count):
-        kept = Measured(GOOD if i < count - 3 else "c" * 40, {"torch": "2.13"}, {
+        kept = Measurement(GOOD if i < count - 3 else "c" * 40, {"torch": "2.13"}, {
             cell.id: (1e-3 * (1 + 0.001 * (i % 3)), 1e-3) for cell in CELLS}, dict.fromkeys([A, B, C], 0.01),
             {one.name: (1e-3, 1e-3) for one in frozen.of("cpu")},
             tuple(Comparison(name, 0.001 * (-1) ** i, 0.002, True) for name in (A, B)) if audits else ())
@@ -141,7 +141,7 @@ def test_a_slower_benchmark_is_measured_again_and_becomes_a_suspect(night):
     assert set(found["cleared"]) == {A, C}
     assert found["cleared"][A].word == "ok"
     files.append(made.folder.path / "compared.jsonl", {"finding": asdict(finding("regressed", B)), "base": GOOD,
-                                                 "ratios": [0.09] * 5, "seconds": 1.0})
+                                                       "ratios": [0.09] * 5, "seconds": 1.0})
     screen.learn(made)
     [kept] = memory.load(made.options.nights, "cpu", 2e9)[0][-1:]
     assert set(kept.launches) == {A, C}  # it will be found again tomorrow

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from perf.measure import nvml
-from perf.measure.nvml import Gpu, Unwatched, reasons
+from perf.measure.nvml import Gpu, NoNvml, reasons
 
 UUID = "8ff3c2dc-0000-0000-0000-fafd804516ae"
 NOT_OURS = 2 ** 22 + 1  # above the largest process id of Linux
@@ -151,7 +151,7 @@ def test_the_gpu_is_found_by_its_uuid_and_not_by_its_index(monkeypatch):
 
 
 def test_a_gpu_that_nvml_does_not_know_is_refused(monkeypatch):
-    with pytest.raises(Unwatched, match=r"not watched: NVML does not know this NVIDIA H200 .*; a MIG slice"):
+    with pytest.raises(NoNvml, match=r"not watched: NVML does not know this NVIDIA H200 .*; a MIG slice"):
         gpu(monkeypatch, HandleByUUID=None)
 
 
@@ -167,7 +167,7 @@ def test_settings_are_told(monkeypatch):
 
 def test_no_pynvml_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(Unwatched) as refused:
+    with pytest.raises(NoNvml) as refused:
         Gpu(torch.device("cuda"))
     assert str(refused.value) == ("clocks and throttling are not watched: nvidia-ml-py is not installed; "
                                   "pip install nvidia-ml-py")
@@ -178,7 +178,7 @@ def test_no_driver_is_one_line(monkeypatch):
         raise NVMLError("NVML Shared Library Not Found")
 
     monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=refuse, NVMLError=NVMLError))
-    with pytest.raises(Unwatched, match=r"not watched: NVML does not start \(NVML Shared Library Not Found\); install"):
+    with pytest.raises(NoNvml, match=r"not watched: NVML does not start \(NVML Shared Library Not Found\); install"):
         nvml._nvml()
 
 

@@ -14,7 +14,7 @@ from perf.measure.evidence import Evidence
 from perf.report.plot import LIMIT, caption, draw, panels
 from perf.report.styles import backend_styles
 from perf.report.units import tflops
-from perf.system.files import sealed
+from perf.system.files import seal
 from perf.workloads.workload import Workload
 
 GPU = {"id": "gpu", "gpus": ["NVIDIA H200"], "driver": "580.1", "cuda": "13.0", "cudnn": 91900, "cpu": "Xeon",
@@ -48,7 +48,7 @@ def points(rows, **kwargs):
 def written(folder, rows, *machines):
     path = folder / "evidence.jsonl"
     records = [json.dumps({"kind": "machine", "schema": 2, **machine}) for machine in machines]
-    path.write_text("\n".join([*records, *(sealed(row.record()) for row in rows)]) + "\n")
+    path.write_text("\n".join([*records, *(seal(row.record()) for row in rows)]) + "\n")
     return path
 
 

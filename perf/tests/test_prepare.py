@@ -114,11 +114,11 @@ def test_a_model_that_differs_from_its_reference_is_wrong():
     preparer = Preparer(CPU)
     w = MODELS["prefill"]
     assert preparer.prepare(w).check().ok
-    model = prepare_models._built(w.model, w.function, torch.float32, CPU)
+    model = prepare_models._build(w.model, w.function, torch.float32, CPU)
     with torch.no_grad():
         model.get_parameter("transformer.h.0.attn.c_proj.weight").mul_(1.01)
     assert not preparer.prepare(w).check().ok
-    prepare_models._built.cache_clear()
+    prepare_models._build.cache_clear()
 
 
 def test_more_tokens_than_positions_is_one_line():
@@ -128,4 +128,4 @@ def test_more_tokens_than_positions_is_one_line():
 
 def test_memory_of_a_model_grows_with_its_batch():
     w = MODELS["prefill"]
-    assert prepare.predicted_bytes(replace(w, batch=64), "cpu") > prepare.predicted_bytes(w, "cpu") > 0
+    assert prepare.predict_bytes(replace(w, batch=64), "cpu") > prepare.predict_bytes(w, "cpu") > 0

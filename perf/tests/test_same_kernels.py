@@ -18,7 +18,7 @@ from perf.compare import closure, pairs
 from perf.compare.neutral import emptied, neutral, qualified
 from perf.compare.row import SAME_KERNELS, Row
 from perf.compare.side import ROOT, Side
-from perf.measure.compiled_code import Ran, graphs, kernels, written
+from perf.measure.compiled_code import FunctionTrace, code_hashes, graphs, kernels
 from perf.measure.counters import count
 from perf.tests.sides import SIDE
 from perf.verdict import exact
@@ -216,7 +216,7 @@ def test_functions_that_ran_are_named_and_those_of_others_are_not() -> None:
 
     def idle() -> None: ...
 
-    with Ran(["perf"]) as ran:
+    with FunctionTrace(["perf"]) as ran:
         inner()
     here = f"perf/tests/test_same_kernels.py:{test_functions_that_ran_are_named_and_those_of_others_are_not.__name__}"
     assert {name for name in ran.names if name.startswith(here)} == {f"{here}.<locals>.inner"}
@@ -224,7 +224,7 @@ def test_functions_that_ran_are_named_and_those_of_others_are_not() -> None:
     with ran:
         idle()
     assert {f"{here}.<locals>.inner", f"{here}.<locals>.idle"} <= ran.names
-    with Ran(["attention"]) as other:
+    with FunctionTrace(["attention"]) as other:
         inner()
     assert not other.names
 
@@ -267,9 +267,9 @@ def test_compiled_code_is_the_same_by_its_text_without_comments(monkeypatch: pyt
     monkeypatch.setitem(__import__("sys").modules, "torch._dynamo", torch)
     one, renamed, faster = (CompiledFxGraph(TEXT.format(local=local, factor=factor))
                             for local, factor in (("phi", 2), ("features", 2), ("phi", 3)))
-    assert written([one]) == written([renamed]) != written([faster])
-    assert written([one, one]) != written([one])
-    assert written([CompiledFxGraph("", c=torch.ones(2))]) != written([CompiledFxGraph("", c=torch.zeros(2))])
+    assert code_hashes([one]) == code_hashes([renamed]) != code_hashes([faster])
+    assert code_hashes([one, one]) != code_hashes([one])
+    assert code_hashes([CompiledFxGraph("", c=torch.ones(2))]) != code_hashes([CompiledFxGraph("", c=torch.zeros(2))])
     found = kernels(one)
     assert [(k["kernel"], k["loops"], k["vectors"]) for k in found] == [("cpp_fused_add_0", 1, 1),
                                                                         ("cpp_fused_mul_1", 2, 0)]
@@ -323,7 +323,7 @@ def test_a_fault_in_code_that_is_compiled_for_a_cpu_is_named() -> None:
         counted = count(lambda: compiled(x), torch.device("cpu"))
         assert counted.graphs
         return exact.Side(counted.counters, None, None, kernels=counted.kernels, launches=tuple(counted.launches),
-                          written=written(counted.graphs))
+                          written=code_hashes(counted.graphs))
 
     def words(head: exact.Side) -> str:
         assert not exact.same(before, head)

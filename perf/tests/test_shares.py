@@ -14,7 +14,7 @@ from attention.testing import inputs
 from perf.bench.prepare import Preparer
 from perf.measure import counters
 from perf.measure.counters import count
-from perf.measure.shares import ATTENTION, NODE, annotated, largest, product, shares, stands_out
+from perf.measure.shares import ATTENTION, NODE, annotate, largest, product, shares, stands_out
 from perf.tests.profiler_events import Event
 from perf.workloads.workload import Workload
 
@@ -129,10 +129,10 @@ def test_a_model_whose_attention_sleeps_is_mostly_attention(monkeypatch):
 
 def test_attention_is_as_it_was_after_it_was_annotated():
     plain = attention.Attention.forward
-    with annotated():
+    with annotate():
         assert attention.Attention.forward is not plain
     assert attention.Attention.forward is plain
-    with pytest.raises(ZeroDivisionError), annotated():
+    with pytest.raises(ZeroDivisionError), annotate():
         raise ZeroDivisionError
     assert attention.Attention.forward is plain
 
@@ -141,7 +141,7 @@ def test_annotating_changes_no_count():
     call = Preparer(CPU).prepare(replace(MODEL, phase="prefill")).call
     call()
     plain = count(call, CPU)
-    with annotated():
+    with annotate():
         assert count(call, CPU) == plain
 
 

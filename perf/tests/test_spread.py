@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.policy.thresholds import FILE, Learned, Thresholds, thresholds
+from perf.policy.thresholds import FILE, Prior, Thresholds, thresholds
 from perf.tests.sides import SIDE
 from perf.verdict import spread
 from perf.verdict.intervals import FINEST, estimate
 from perf.verdict.judgement import Judgement, share
 from perf.verdict.spread import Spread, alike, borrow, common
 
-NONE = Learned(correlation=0.5)
+NONE = Prior(correlation=0.5)
 
 
 def series(noise: random.Random, count: int, deviation: float = 0.01, correlation: float = 0.0) -> list[float]:
@@ -68,7 +68,7 @@ def test_few_or_far_apart_are_worth_little():
     assert common(alike_ones).freedom == 1.5  # a quarter of the pairs that they are of
     assert common([Spread(10.0 ** -i, 10.0) for i in range(2, 10)]).freedom < 0.5
     assert borrow(NONE, None, alike_ones[:5]).weight == 0
-    kind = Learned(0.0015, 4.0, 0.2)
+    kind = Prior(0.0015, 4.0, 0.2)
     assert borrow(kind, None, alike_ones[:5]) == kind
     assert borrow(kind, None, alike_ones).spread > 0.005  # of the machine, not of its kind
 
@@ -91,8 +91,8 @@ def test_a_noisy_benchmark_among_quiet_ones_raises_no_alarm(deviation: float) ->
 
 def test_its_own_earlier_pairs_count_as_8_at_most():
     own = Spread(1e-4, 50.0)
-    assert borrow(NONE, own, []) == Learned(0.01, 8.0, 0.5)
-    assert borrow(Learned(0.02, 4.0), own, []).weight == 12
+    assert borrow(NONE, own, []) == Prior(0.01, 8.0, 0.5)
+    assert borrow(Prior(0.02, 4.0), own, []).weight == 12
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.25, 0.5])
@@ -111,7 +111,7 @@ def test_a_correlation_is_only_lowered():
     others = [one for _ in range(30) if (one := spread.of(series(noise, 12)))]
     assert borrow(NONE, None, others).correlation < 0.25
     assert borrow(NONE, None, others[:1]).correlation == 0.5
-    assert borrow(Learned(correlation=0.1), None, []).correlation == 0.1
+    assert borrow(Prior(correlation=0.1), None, []).correlation == 0.1
 
 
 def test_two_or_three_pairs_decide_what_took_five():

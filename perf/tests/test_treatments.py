@@ -118,10 +118,10 @@ def test_what_cannot_run_here_is_told_before_anything_is_built():
 
 def test_a_compiled_model_whose_call_ran_nothing_compiled_is_wrong():
     w = replace(VIT, compiled=True)
-    assert treatments.not_compiled({"compiled_regions": 1}, w) is None
-    assert "ran nothing compiled" in (treatments.not_compiled({"compiled_regions": 0}, w) or "")
-    assert "ran nothing compiled" in (treatments.not_compiled({}, w) or "")
-    assert treatments.not_compiled({}, VIT) is None
+    assert treatments.why_not_compiled({"compiled_regions": 1}, w) is None
+    assert "ran nothing compiled" in (treatments.why_not_compiled({"compiled_regions": 0}, w) or "")
+    assert "ran nothing compiled" in (treatments.why_not_compiled({}, w) or "")
+    assert treatments.why_not_compiled({}, VIT) is None
 
 
 def test_a_compiler_that_gives_up_is_a_reason():
@@ -161,4 +161,4 @@ def test_a_compiled_model_is_checked_as_it_is_timed(w, quantization):
     assert found.graphs == 1
     counted = counters.count(prepared.call, CPU).counters
     assert counted["compiled_regions"] == 1
-    assert treatments.not_compiled(counted, w) is None
+    assert treatments.why_not_compiled(counted, w) is None

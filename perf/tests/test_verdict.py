@@ -116,7 +116,7 @@ def test_a_change_in_sight_is_not_ok():
     """Its interval excludes a change of 5 %, and its middle lies 2 standard errors above the floor: more pairs."""
     pairs = around(0.02, 0.005)
     found = decided(SIDE, pairs)
-    seen = estimate(pairs, T.learned)
+    seen = estimate(pairs, T.prior)
     assert span(found)[2] < 1 + T.effect
     assert seen.middle - 2 * seen.error() > math.log1p(T.floor) > seen.middle - seen.half_width(0.02)
     assert found.word == "inconclusive"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from perf.policy.thresholds import ALARM_OF_A_RUN, Learned, Thresholds
+from perf.policy.thresholds import ALARM_OF_A_RUN, Prior, Thresholds
 from perf.tests.sides import SIDE, decided
 from perf.verdict.intervals import critical, estimate
 from perf.verdict.verdict import _word
@@ -53,7 +53,7 @@ def test_an_interval_with_a_learned_spread_misses_no_more_often_than_stated(weig
         pairs: list[float] = []
         while len(pairs) < 16:
             pairs.append(noise.gauss(0, spread))
-            seen = estimate(pairs, Learned(0.01, weight))
+            seen = estimate(pairs, Prior(0.01, weight))
             if abs(seen.middle) > seen.half_width(0.1):
                 missed += 1
                 break
@@ -63,7 +63,7 @@ def test_an_interval_with_a_learned_spread_misses_no_more_often_than_stated(weig
 def test_a_learned_spread_is_worth_its_pairs_and_not_more():
     """What is far too small a spread is corrected by the pairs themselves."""
     pairs = [0.05 * (-1) ** i for i in range(20)]
-    assert estimate(pairs, Learned(0.001, 15)).spread > 0.03
+    assert estimate(pairs, Prior(0.001, 15)).spread > 0.03
     assert critical(20, 0.02, 0.0) > critical(20, 0.02, 15.0) > critical(20, 0.02, 1e6)
 
 

@@ -42,7 +42,7 @@ SLOWED = 0.01  # of a GPU's clock, which is told in steps of 15 MHz
 def rank(gates: Sequence[Change], base: Side, head: Side, slower: float) -> list[tuple[str, Change]]:
     """Gives the causes of a head that is `slower` (0.05 is 5 %, 0 where no time says so), the likeliest first, each
     with its change."""
-    exact = [_weighed(change, base, head) for change in (*gates, *_clock(base, head))]
+    exact = [_weigh(change, base, head) for change in (*gates, *_clock(base, head))]
     guesses = list(_profiles(base, head, slower))
     ahead = [change for change in (*exact, *guesses)
              if change.figure in CAUSES and (change.grew > 0 or change.sign > 0)]
@@ -54,7 +54,7 @@ def rank(gates: Sequence[Change], base: Side, head: Side, slower: float) -> list
     return [(CAUSES[change.figure], change) for change in sorted(ahead, key=place)]
 
 
-def _weighed(change: Change, base: Side, head: Side) -> Change:
+def _weigh(change: Change, base: Side, head: Side) -> Change:
     """Lets more work weigh what it took, if that is known to be more than its part of the count; what a wait or a
     compilation takes is not known, and is more than anything else."""
     if change.figure in ("host_syncs", "recompiles", "graph_breaks", "compiled_regions") and change.sign > 0:

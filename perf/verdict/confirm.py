@@ -53,18 +53,18 @@ class Plan:
 def plan(base: Thresholds, pair: float, layout: float, *, strong: bool = False) -> Plan:
     """Plans a benchmark's confirmation by its committed settings, `base`, and its learned spreads of a `pair` and of a
     `layout` (perf/verdict/learn.py), not finite where nothing is known. `strong` is a suspect that looked slower."""
-    effect = certified(base, pair, layout)
-    asked = effect or max(LADDER[-1], base.effect)
+    effect = certify(base, pair, layout)
+    target = effect or max(LADDER[-1], base.effect)
     known = math.isfinite(pair)
-    floor = min(_floor(base, layout), 0.75 * asked)
-    cleared = max(STRONG * asked, 1.5 * floor) if strong else asked
+    floor = min(_floor(base, layout), 0.75 * target)
+    cleared = max(STRONG * target, 1.5 * floor) if strong else target
     return Plan(effect, replace(
-        base, effect=min(cleared, asked), floor=floor, confidence=CONFIDENCE, alarm=ALARM, correlation=0.0,
+        base, effect=min(cleared, target), floor=floor, confidence=CONFIDENCE, alarm=ALARM, correlation=0.0,
         least_pairs=1 if known else base.least_pairs, least_change=LEAST_CHANGE, most_pairs=MOST_PAIRS,
         spread=pair if known else 0.0, weight=WEIGHT if known else 0.0))
 
 
-def certified(base: Thresholds, pair: float, layout: float) -> float | None:
+def certify(base: Thresholds, pair: float, layout: float) -> float | None:
     """Finds the smallest change of `LADDER`, at least base.effect, that is certain to be found the first night."""
     if not (math.isfinite(pair) and math.isfinite(layout)):
         return None

@@ -130,12 +130,12 @@ def _scale(values: Sequence[float]) -> list[float]:
 def _clip(x: Sequence[float], sigma: float) -> list[float]:
     """Holds each night to the median of those around it, as many at the ends: two spikes in the last three nights are
     not yet a level."""
-    held = []
+    clipped = []
     for at, value in enumerate(x):
         start = max(0, min(at - AROUND, len(x) - 2 * AROUND - 1))
         middle = statistics.median(x[start:start + 2 * AROUND + 1])
-        held.append(min(max(value, middle - CLIP * sigma), middle + CLIP * sigma))
-    return held
+        clipped.append(min(max(value, middle - CLIP * sigma), middle + CLIP * sigma))
+    return clipped
 
 
 def _partition(x: Sequence[float], penalty: float) -> list[int]:
@@ -157,8 +157,8 @@ def _partition(x: Sequence[float], penalty: float) -> list[int]:
         reached = [(best[start] + cost(start, end) + penalty, start) for start in candidates]
         best[end], last[end] = min(reached)
         beaten.append({start for so_far, start in reached if so_far - penalty > best[end]})
-        gone = beaten.popleft() if len(beaten) == SHORTEST else set()
-        candidates = [start for start in candidates if start not in gone]
+        dropped = beaten.popleft() if len(beaten) == SHORTEST else set()
+        candidates = [start for start in candidates if start not in dropped]
         candidates.append(end - SHORTEST + 1)  # long enough from the next night on
     starts = []
     at = n
@@ -187,10 +187,10 @@ def _settle(x: Sequence[float], starts: list[int]) -> list[int]:
     few nights of each, may begin it early. A last level that has too few nights then is dropped."""
     bounds = [*starts, len(x)]
     levels = [statistics.median(x[a:b]) for a, b in pairwise(bounds)]
-    moved = starts[:1]
+    settled = starts[:1]
     for at, end, old, new in zip(starts[1:], bounds[2:], levels, levels[1:], strict=False):
         while at < end - 1 and abs(x[at] - old) < abs(x[at] - new):
             at += 1
         if end < len(x) or end - at >= SHORTEST:
-            moved.append(at)
-    return moved
+            settled.append(at)
+    return settled

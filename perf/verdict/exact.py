@@ -113,7 +113,7 @@ def changes(base: Side, head: Side, *, memory: float, error_factor: float, compi
     old, new = base.figures, head.figures
     both = {name: (old[name], new[name]) for name in old if name in new}
     differences = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
-             *_compiling(base, head, compile_factor, compile_seconds), *_launches(base, head)]
+                   *_compiling(base, head, compile_factor, compile_seconds), *_launches(base, head)]
     return sorted(differences, key=lambda change: (1, -1, 0).index(change.sign))
 
 
@@ -139,7 +139,7 @@ def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterat
         busy = _busy(came) - _busy(went) if known else new - old
         if busy:
             reads = {name for name in came if name not in IDLE} == READS
-            yield Change(count_change("operators", busy, _shown(came if busy > 0 else went)), _sign(busy), True,
+            yield Change(count_change("operators", busy, _visible(came if busy > 0 else went)), _sign(busy), True,
                          "host_syncs" if reads else "operators", busy / max(1, _busy(base.kernels)))
         elif came or went:
             yield Change(count_change("kernels", 0, came, went), 0)
@@ -151,7 +151,7 @@ def _busy(names: Mapping[str, int]) -> int:
     return sum(count for name, count in names.items() if name not in IDLE)
 
 
-def _shown(names: Mapping[str, int]) -> dict[str, int]:
+def _visible(names: Mapping[str, int]) -> dict[str, int]:
     return {name: count for name, count in names.items() if name not in IDLE or name in NAMED}
 
 
@@ -210,10 +210,10 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
         yield Change(words or count_change("kernels", 0, came, went), 0, False, "kernels",
                      max(0.0, _grew(len(base.launches), len(head.launches))))
     for kernel in [name for name in new if name in old]:
-        moved = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False)
-                      if was != {**now, "kernel": was["kernel"]}), None)
-        if moved and (words := launch_change(moved[1]["kernel"], *moved)):
-            was, now = (one.get("occupancy") or 0 for one in moved)
+        pair = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False)
+                     if was != {**now, "kernel": was["kernel"]}), None)
+        if pair and (words := launch_change(pair[1]["kernel"], *pair)):
+            was, now = (one.get("occupancy") or 0 for one in pair)
             yield (Change(words, 0, False, "occupancy", was / now - 1) if 0 < now < was
                    else Change(words, 0, False, "code", 1.0))
 

@@ -17,7 +17,7 @@ Against the odd bad pair, the middle is a trimmed mean with the Winsorized varia
 (Sankhya A 25 (1963) 331; Yuen, Biometrika 61 (1974) 165): the pairs that are kept take the place of n. That is an
 approximation, which perf/tests/simulation.py checks. Below 8 pairs nothing is trimmed: bad pairs widen the interval.
 
-What is known of the spread beforehand (`Learned`) is the prior of its variance, worth so many pairs more: with v =
+What is known of the spread beforehand (`Prior`) is the prior of its variance, worth so many pairs more: with v =
 n - 1 and that many degrees of freedom, n - 1 above becomes v, and n in the exponent v + 1. Then one pair has an
 interval too, and the chance of a miss is one over benchmarks whose spread is as uncertain as said.
 
@@ -33,12 +33,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perf.policy.thresholds import Learned
+from perf.policy.thresholds import Prior
 
 PRIOR = 20.0  # g, the variance of changes over that of a pair: a change that matters is 4 spreads, or more
 PART = 8  # of n pairs the n // 8 lowest and as many of the highest are trimmed
 FINEST = 1e-3  # no spread is believed to be smaller: clocks tick, and three pairs may agree by chance
-NOTHING = Learned()
+NOTHING = Prior()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Estimate:
         return self.kept if pairs is None else pairs - 2 * (pairs // PART)
 
 
-def estimate(pairs: Sequence[float], learned: Learned = NOTHING) -> Estimate:
+def estimate(pairs: Sequence[float], learned: Prior = NOTHING) -> Estimate:
     """Estimates the change from log ratios, two at least, or one where a spread is learned. Raises ValueError, in one
     line, for fewer or one that is not finite."""
     n = len(pairs)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from perf.policy.thresholds import Learned, Thresholds
+from perf.policy.thresholds import Prior, Thresholds
 from perf.verdict import spread
 from perf.verdict.causes import HOST
 from perf.verdict.spread import Spread
@@ -33,7 +33,7 @@ class Judgement:
     head: Side = UNKNOWN
     ratios: list[float] = field(default_factory=list)
     unfit: list[str] = field(default_factory=list)
-    prior: Learned | None = None
+    prior: Prior | None = None
     host_ratios: list[float] = field(default_factory=list)  # of the host's seconds, where a user waits for launching
 
     @property
@@ -100,7 +100,7 @@ def share(judgements: Mapping[str, Judgement], earlier: Mapping[str, Spread], na
     for name in names:
         one = judgements[name]
         others = [known for other, known in spreads.items() if other != name and known]
-        one.prior = spread.borrow(one.thresholds.learned, earlier.get(name), others)
+        one.prior = spread.borrow(one.thresholds.prior, earlier.get(name), others)
 
 
 def _together(*spreads: Spread | None) -> Spread | None:

@@ -53,11 +53,11 @@ def pair_spread(passes: Array) -> Array:
     return np.where(np.isfinite(apart).sum(axis=0) >= FEWEST_NIGHTS, robust_spread(apart), np.nan)
 
 
-def with_rounds(pair: Array, within: Array, rounds: int, wanted: NDArray[np.int64]) -> Array:
+def with_rounds(pair: Array, within: Array, rounds: int, target: NDArray[np.int64]) -> Array:
     """Converts the spread of a pair of `rounds` to that of one of `wanted`: `within` is the spread of the rounds of one
     launch, whose median stands for it."""
     of_round = 2 * (MEDIAN * within) ** 2
-    return np.sqrt(np.maximum(pair ** 2 - of_round / rounds, pair ** 2 / 10) + of_round / wanted)
+    return np.sqrt(np.maximum(pair ** 2 - of_round / rounds, pair ** 2 / 10) + of_round / target)
 
 
 def rounds_of_pair(pair: Array, within: Array, rounds: int) -> NDArray[np.int64]:

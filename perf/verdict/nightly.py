@@ -37,7 +37,7 @@ from perf.verdict.nights import (
     AGAIN,
     LAUNCHES,
     Comparison,
-    Measured,
+    Measurement,
     Tables,
     environment_change,
     environment_start,
@@ -99,7 +99,7 @@ def look(passes: Array, controls: Array, group: NDArray[np.int64], control_group
 
 
 def confirmations(pair: Array, within: Array, layout: Array, rounds: int,
-            settings: Sequence[Thresholds]) -> tuple[Array, NDArray[np.int64], list[Plan]]:
+                  settings: Sequence[Thresholds]) -> tuple[Array, NDArray[np.int64], list[Plan]]:
     """Gives the spread of a pair of the rounds chosen for it, these rounds, and what is promised, for each
     benchmark."""
     chosen = rounds_of_pair(pair, within, rounds)
@@ -107,8 +107,8 @@ def confirmations(pair: Array, within: Array, layout: Array, rounds: int,
     return spread, chosen, [plan(*one) for one in zip(settings, spread.tolist(), layout.tolist(), strict=True)]
 
 
-def plan_night(nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str],
-             settings: Callable[[str], Thresholds], rounds: int = 5) -> NightPlan:
+def plan_night(nights: Sequence[Measurement], groups: Mapping[str, str], control_groups: Mapping[str, str],
+               settings: Callable[[str], Thresholds], rounds: int = 5) -> NightPlan:
     """Screens the last of `nights`; `rounds` is what a launch of it had. Nights of another environment are not looked
     at."""
     start = environment_start([night.environment for night in nights])
@@ -136,7 +136,7 @@ def plan_night(nights: Sequence[Measured], groups: Mapping[str, str], control_gr
         age = MONTH if why[b] in CREPT else WEEK
         base = last_good(nights, name, age)
         if not why[b] or base is None:
-            cleared[name] = _cleared(screening, b, plans[b], base)
+            cleared[name] = _clear(screening, b, plans[b], base)
         if base and (why[b] or b in turn):
             thresholds = plan(committed[b], float(spread[b]), float(layout[b]), strong=why[b] in STRONG).thresholds
             suspect = Suspect(name, str(why[b]) or "audit", base, replace(thresholds, rounds=int(chosen[b])))
@@ -144,10 +144,10 @@ def plan_night(nights: Sequence[Measured], groups: Mapping[str, str], control_gr
     again = tuple(one.benchmark for one in suspects
                   if one.why != "new" and len(nights[-1].launches[one.benchmark]) < AGAIN)
     return NightPlan(tuple(suspects), again, tuple(audited), dict(zip(tables.benchmarks, plans, strict=True)), cleared,
-                tuple(notes))
+                     tuple(notes))
 
 
-def last_good(nights: Sequence[Measured], benchmark: str, age: int) -> str | None:
+def last_good(nights: Sequence[Measurement], benchmark: str, age: int) -> str | None:
     """Chooses the commit to compare tonight's with: the newest of at least `age` nights ago that measured the
     benchmark, not before its time was last found to be another; else the oldest since then. None where there is none,
     or it is tonight's own. Nights of another environment count: both commits run in tonight's."""
@@ -164,11 +164,11 @@ def lesson(suspect: Suspect, ratios: Sequence[float], verdict: Verdict) -> Compa
     """Gives what a comparison teaches; None for a change, and for too few pairs."""
     if verdict.word in ("regressed", "improved") or len(ratios) < (1 if suspect.thresholds.weight else 2):
         return None
-    seen = estimate(ratios, suspect.thresholds.learned)
+    seen = estimate(ratios, suspect.thresholds.prior)
     return Comparison(suspect.benchmark, seen.middle, seen.error(), suspect.why == "audit")
 
 
-def with_lessons(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequence[float], Verdict]]) -> Measured:
+def with_lessons(tonight: Measurement, comparisons: Sequence[tuple[Suspect, Sequence[float], Verdict]]) -> Measurement:
     """Adds what comparisons taught to tonight: suspect, log ratios and verdict of each."""
     changed = tuple(suspect.benchmark for suspect, _, verdict in comparisons
                     if verdict.word in ("regressed", "improved"))
@@ -176,7 +176,7 @@ def with_lessons(tonight: Measured, comparisons: Sequence[tuple[Suspect, Sequenc
     return replace(tonight, comparisons=(*tonight.comparisons, *lessons), changed=(*tonight.changed, *changed))
 
 
-def _cleared(screening: Screening, b: int, promised: Plan, base: str | None) -> Verdict:
+def _clear(screening: Screening, b: int, promised: Plan, base: str | None) -> Verdict:
     """Gives the verdict of what history alone clears, or of what has no other commit to be compared with."""
     excess, spread, nights = float(screening.excess[b]), float(screening.spread[b]), int(screening.nights[b])
     if nights < FEWEST or not math.isfinite(excess):

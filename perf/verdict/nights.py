@@ -44,7 +44,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Is one night on one machine. Times are seconds of one call.
 
     launches      by workload id: the median of each launch, 2 of every benchmark and more of a suspect
@@ -66,7 +66,7 @@ class Measured:
         return json.dumps({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
-    def from_json(cls, text: str) -> Measured:
+    def from_json(cls, text: str) -> Measurement:
         """Raises ValueError, in one line, for what is no such night."""
         try:
             record = files.from_json(text)
@@ -97,7 +97,7 @@ class Tables:
     compared: tuple[Difference, ...]
 
     @classmethod
-    def of(cls, nights: Sequence[Measured], groups: Mapping[str, str], control_groups: Mapping[str, str]) -> Tables:
+    def of(cls, nights: Sequence[Measurement], groups: Mapping[str, str], control_groups: Mapping[str, str]) -> Tables:
         """Tabulates nights; `groups` and `control_groups` give the group of each benchmark and of each control."""
         tonight = nights[-1]
         benchmarks, controls = tuple(tonight.launches), tuple(tonight.controls)
@@ -163,10 +163,10 @@ def group(w: Workload, device_type: str) -> str:
     """Gives "compute", "memory" or "launch", by a kernel's FLOPs and bytes, by a model's tokens."""
     if not w.bare:
         return "launch" if w.batch * w.n < FEW else "compute"
-    flops, moved = w.flops or 0, w.bytes or 1
+    flops, traffic = w.flops or 0, w.bytes or 1
     if flops < LAUNCH_FLOPS[device_type]:
         return "launch"
-    return "memory" if flops / moved < FLOPS_PER_BYTE[device_type] else "compute"
+    return "memory" if flops / traffic < FLOPS_PER_BYTE[device_type] else "compute"
 
 
 def groups(workloads: Iterable[Workload], device_type: str) -> dict[str, str]:

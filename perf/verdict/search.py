@@ -71,7 +71,7 @@ def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS
             steps.add(step)
             left = step.after
     return Outcome(known.verdicts[last], tuple(sorted(steps, key=lambda step: step.after)), known.verdicts,
-                 frozenset(known.unusable))
+                   frozenset(known.unusable))
 
 
 def slower(verdict: Verdict) -> bool | None:
@@ -102,8 +102,8 @@ def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def _nearest(positions: Sequence[int], wanted: int) -> int:
-    return min(positions, key=lambda position: abs(position - wanted))
+def _nearest(positions: Sequence[int], target: int) -> int:
+    return min(positions, key=lambda position: abs(position - target))
 
 
 class _Measurements:

@@ -20,7 +20,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from perf.policy.thresholds import Learned
+from perf.policy.thresholds import Prior
 from perf.verdict.intervals import FINEST, PART
 
 OWN = 8.0  # pairs that earlier runs of a benchmark are worth at most: another day has another spread
@@ -62,17 +62,17 @@ def of(ratios: Sequence[float]) -> Spread | None:
     cut = max(1, n // PART) if n >= 5 else 0
     ordered = sorted(ratios)
     low, high = ordered[cut], ordered[n - 1 - cut]
-    drawn = [min(max(ratio, low), high) for ratio in ratios]
-    mean, freedom = statistics.fmean(drawn), n - 1 - 2 * cut
-    squares = math.fsum((ratio - mean) ** 2 for ratio in drawn)
+    winsorized = [min(max(ratio, low), high) for ratio in ratios]
+    mean, freedom = statistics.fmean(winsorized), n - 1 - 2 * cut
+    squares = math.fsum((ratio - mean) ** 2 for ratio in winsorized)
     spread = Spread(max(squares / freedom / (WINSORIZED if cut else 1.0), FINEST ** 2), float(freedom))
     if n < 4 or not squares:
         return spread
-    lag = math.fsum((x - mean) * (y - mean) for x, y in itertools.pairwise(drawn)) / squares
+    lag = math.fsum((x - mean) * (y - mean) for x, y in itertools.pairwise(winsorized)) / squares
     return replace(spread, lag=n * lag + 1, lags=n - 3.0, pairs=float(n))
 
 
-def borrow(kind: Learned, own: Spread | None, others: Sequence[Spread]) -> Learned:
+def borrow(kind: Prior, own: Spread | None, others: Sequence[Spread]) -> Prior:
     """Gives what is known of a benchmark's pairs before its own of this run."""
     known = common(others) if len(others) >= ENOUGH else None
     if known is None and kind.weight:
@@ -81,7 +81,7 @@ def borrow(kind: Learned, own: Spread | None, others: Sequence[Spread]) -> Learn
     if own:
         own = own.at_most(OWN)
         known = known + own if known else own
-    return Learned(math.sqrt(known.variance), known.freedom, correlation) if known else Learned(0.0, 0.0, correlation)
+    return Prior(math.sqrt(known.variance), known.freedom, correlation) if known else Prior(0.0, 0.0, correlation)
 
 
 def alike(spreads: Sequence[Spread]) -> float:

@@ -30,7 +30,7 @@ from perf.policy.thresholds import Thresholds, thresholds
 from perf.verdict.causes import rank
 from perf.verdict.exact import Change, Side, changes
 from perf.verdict.intervals import FINEST, Estimate, estimate
-from perf.verdict.words import first_cause, times, undecided, within
+from perf.verdict.words import first_cause, pairs_to_decide, times, within
 
 __all__ = ["WORDS", "Side", "Thresholds", "Verdict", "counters_decide", "decide", "family", "may_stop",
            "thresholds"]
@@ -68,24 +68,24 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     finite."""
     t = thresholds
     gates = _changes(base, head, t)
-    if known := _grown(base, head, gates) or _without_time(base, head):
+    if known := _growth(base, head, gates) or _without_time(base, head):
         return Verdict(known[0], None, None, None, len(pairs), known[1], 0, cause=known[2])
     if len(pairs) < (1 if t.weight else 2):
-        return _untimed(pairs, base, head, gates, t)
-    seen = estimate(pairs, t.learned)
+        return _without_pairs(pairs, base, head, gates, t)
+    seen = estimate(pairs, t.prior)
     half = seen.half_width(1 - t.confidence)
     timed = _word(seen, len(pairs), t)
     word = _with_counters(timed, gates)
     more = _more_pairs(seen, len(pairs), t) if word == "inconclusive" else 0
-    certified = _certified(seen, t)
+    certified = _certify(seen, t)
     cause, words = _reasons(word, base, head, gates, math.expm1(seen.middle) if timed == "regressed" else 0.0)
     why = [times(seen.middle, half, len(pairs)), *words]
     if word == "inconclusive":
-        why.insert(1, undecided(certified, more, "about" if more < MANY else "more than"))
+        why.insert(1, pairs_to_decide(certified, more, "about" if more < MANY else "more than"))
     elif timed == "ok":
         why[0] = f"{why[0]}, {within(abs(seen.middle) + half)}"
     return Verdict(word, _ratio(seen.middle), _ratio(seen.middle - half), _ratio(seen.middle + half), len(pairs),
-                   "; ".join(why), more, certified, _certified(seen, t, t.most_pairs),
+                   "; ".join(why), more, certified, _certify(seen, t, t.most_pairs),
                    seen.middle - half > math.log1p(t.floor), cause)
 
 
@@ -105,7 +105,7 @@ def may_stop(pairs: Sequence[float], thresholds: Thresholds) -> bool:
         return False
     if n >= t.most_pairs:
         return True
-    seen = estimate(pairs, t.learned)
+    seen = estimate(pairs, t.prior)
     if _word(seen, n, t) != "inconclusive":
         return True
     far = HOPELESS * t.most_pairs
@@ -149,7 +149,7 @@ def _without_time(base: Side, head: Side) -> tuple[str, str, None] | None:
     return None
 
 
-def _grown(base: Side, head: Side, gates: list[Change]) -> tuple[str, str, str | None] | None:
+def _growth(base: Side, head: Side, gates: list[Change]) -> tuple[str, str, str | None] | None:
     """Judges two that were counted and don't fit beside each other: what grew must not hide behind that."""
     worse = [change for change in gates if change.sign > 0]
     if not (worse and base.missing and head.missing) or head.wrong or head.invalid or base.invalid:
@@ -169,7 +169,7 @@ def _reasons(word: str, base: Side, head: Side, gates: list[Change], slower: flo
     return None, [*unmoved, *others]
 
 
-def _untimed(pairs: Sequence[float], base: Side, head: Side, gates: list[Change], t: Thresholds) -> Verdict:
+def _without_pairs(pairs: Sequence[float], base: Side, head: Side, gates: list[Change], t: Thresholds) -> Verdict:
     """Decides by counters alone; one pair tells a ratio, but not how far to trust it."""
     word = _with_counters("inconclusive", gates)
     at_best = Estimate(sum(pairs), FINEST, len(pairs), correlation=t.correlation)
@@ -177,7 +177,7 @@ def _untimed(pairs: Sequence[float], base: Side, head: Side, gates: list[Change]
     time = times(pairs[0], math.inf, 1) if pairs else "not timed"
     ratio, low, high = (_ratio(pairs[0]), 0.0, math.inf) if pairs else (None, None, None)
     cause, words = _reasons(word, base, head, gates, 0.0)
-    why = [time, *([undecided(None, lacking, "at least")] if lacking else []), *words]
+    why = [time, *([pairs_to_decide(None, lacking, "at least")] if lacking else []), *words]
     return Verdict(word, ratio, low, high, len(pairs), "; ".join(why), lacking, cause=cause)
 
 
@@ -209,7 +209,7 @@ def _more_pairs(seen: Estimate, pairs: int, t: Thresholds, most: int = MANY) -> 
     return next(deciding, pairs + most) - pairs
 
 
-def _certified(seen: Estimate, t: Thresholds, pairs: int | None = None) -> float | None:
+def _certify(seen: Estimate, t: Thresholds, pairs: int | None = None) -> float | None:
     """Gives the smallest change that would be called one where the estimate is just that, after as many `pairs` of this
     spread (those seen, unless given); None where there is none yet."""
     half, alarm = seen.half_width(1 - t.confidence, pairs), seen.half_width(2 * t.alarm, pairs)

@@ -40,7 +40,7 @@ def within(log_ratio: float) -> str:
     return f"within {_figure(_value(log_ratio, 1))} %"
 
 
-def undecided(certified: float | None, more: int, about: str) -> str:
+def pairs_to_decide(certified: float | None, more: int, about: str) -> str:
     """Writes what the pairs could have told apart, and how many more would tell."""
     could = "" if certified is None else f"can tell changes from {_figure(100 * certified)} % on; "
     return f"{could}{about} {many(more, 'more pair')} would decide"
@@ -50,12 +50,12 @@ def count_change(name: str, more: int, came: Mapping[str, int] | None = None,
                  went: Mapping[str, int] | None = None) -> str:
     """Writes "3 more kernel launches: aten::clone"; for "kernels", "other kernels: a for b"."""
     if name == "kernels":
-        there = [f"{'' if not went else 'other '}kernels: {_listed(came)}" if came else "",
-                 f"{'for' if came else 'without'} {_listed(went)}" if went else ""]
+        there = [f"{'' if not went else 'other '}kernels: {_list(came)}" if came else "",
+                 f"{'for' if came else 'without'} {_list(went)}" if went else ""]
         return " ".join(part for part in there if part)
     one, several = NAMES[name]
     amount = f"{abs(more)} {'more' if more > 0 else 'fewer'} {one if abs(more) == 1 else several}"
-    return f"{amount}: {_listed(came)}" if came else amount
+    return f"{amount}: {_list(came)}" if came else amount
 
 
 def size_change(name: str, old: int, new: int) -> str:
@@ -91,7 +91,7 @@ def launch_change(kernel: str, before: Mapping[str, Any], after: Mapping[str, An
     """Writes how two launches of a kernel differ, "flex_attention: registers 255 (was 168), stages 1 (was 3)"; "" where
     no fact with a name does."""
     facts = [f"{label} {_plain(after[name])} (was {_plain(before[name])})" for name, label in LAUNCHED.items()
-            if name in before and name in after and before[name] != after[name]]
+             if name in before and name in after and before[name] != after[name]]
     if not facts and before.get("code") != after.get("code"):
         facts = ["other code"]
     return f"{short(kernel)}: {', '.join(facts)}" if facts else ""
@@ -138,7 +138,7 @@ def short(kernel: str) -> str:
     return outer if outer.startswith("aten::") else outer.rpartition("::")[2] or outer
 
 
-def _listed(names: Mapping[str, int] | None) -> str:
+def _list(names: Mapping[str, int] | None) -> str:
     counts: dict[str, int] = {}
     for name, count in (names or {}).items():
         counts[short(name)] = counts.get(short(name), 0) + count

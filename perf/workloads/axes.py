@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from perf.workloads.families import family
-from perf.workloads.grids import HIDDEN, TOKENS, TRAINING, backends, grid, ordered, shapes
+from perf.workloads.grids import HIDDEN, TOKENS, TRAINING, backends, grid, order, shapes
 from perf.workloads.workload import BARE_PHASES, UNQUANTISED, Workload
 
 BARE_AXES = ("quantization", "compiled")
@@ -29,7 +29,7 @@ def select(name: str, device_type: str, axes: Axes, *, with_shapes: bool = False
     """
     points = [w for sweep in shapes(device_type) for w in sweep] if with_shapes else []
     cells = grid(name, device_type, with_zoo="function" in axes)
-    chosen = ordered([*_replaced(cells, axes, device_type), *_replaced(points, axes, device_type, fixed=SHAPE_AXES)])
+    chosen = order([*_with_axes(cells, axes, device_type), *_with_axes(points, axes, device_type, fixed=SHAPE_AXES)])
     for axis, values in axes.items():
         for value in values:
             if not any(_has(w, axis, value) for w in chosen):
@@ -40,16 +40,16 @@ def select(name: str, device_type: str, axes: Axes, *, with_shapes: bool = False
     return chosen
 
 
-def _replaced(cells: Sequence[Workload], axes: Axes, device_type: str,
-              fixed: tuple[str, ...] = ()) -> Iterator[Workload]:
+def _with_axes(cells: Sequence[Workload], axes: Axes, device_type: str,
+               fixed: tuple[str, ...] = ()) -> Iterator[Workload]:
     for cell in _with_functions(cells, axes.get("function")):
-        held = fixed or _fixed(cell)
-        free = {axis: values for axis, values in axes.items() if axis not in held and axis != "function"}
+        locked = fixed or _fixed_axes(cell)
+        free = {axis: values for axis, values in axes.items() if axis not in locked and axis != "function"}
         if "n" in free and _decodes(cell):  # the length of a decode step is its cache's
             free["m"] = free.pop("n")
         for values in product(*free.values()):
             new = _consistent(cell, dict(zip(free, values, strict=True)), device_type)
-            if new and all(getattr(new, axis) in axes[axis] for axis in axes if axis in held):
+            if new and all(getattr(new, axis) in axes[axis] for axis in axes if axis in locked):
                 yield new
 
 
@@ -67,7 +67,7 @@ def _with_functions(cells: Sequence[Workload], functions: Sequence[str] | None) 
                 yield replace(cell, function=function, backend=backend)
 
 
-def _fixed(cell: Workload) -> tuple[str, ...]:
+def _fixed_axes(cell: Workload) -> tuple[str, ...]:
     if cell.bare:
         return BARE_AXES
     if _decodes(cell):
@@ -93,11 +93,11 @@ def _consistent(cell: Workload, new: dict[str, Any], device_type: str) -> Worklo
         new.setdefault("heads", max(1, HIDDEN[device_type] // new["head_dim"]))
     if "heads" in new:
         new.setdefault("kv_heads", new["heads"])
-    made = replace(cell, **new)
-    possible = (made.heads % made.kv_heads == 0 and made.phase in _phases(made)
-                and made.backend in backends(made.function)
-                and (made.quantization == UNQUANTISED or made.phase != TRAINING))  # integers have no gradient
-    return made if possible else None
+    result = replace(cell, **new)
+    possible = (result.heads % result.kv_heads == 0 and result.phase in _phases(result)
+                and result.backend in backends(result.function)
+                and (result.quantization == UNQUANTISED or result.phase != TRAINING))  # integers have no gradient
+    return result if possible else None
 
 
 def _phases(cell: Workload) -> Iterable[str]:

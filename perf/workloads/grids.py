@@ -114,7 +114,7 @@ def _load() -> None:
         entry.load()
 
 
-def registered(grid: str = "full") -> list[Sweep]:
+def registered_sweeps(grid: str = "full") -> list[Sweep]:
     """Lists what other packages added to `grid`."""
     _load()
     return [sweep for sweep, grids in _registered if grid in grids]
@@ -167,10 +167,10 @@ def sweeps(device_type: str) -> list[Sweep]:
         preset = models.presets()[name]
         plain.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
                            backends("softmax"), (causal,), batches, lengths, keys))
-    return [*plain, *_treated(device_type), *registered()]
+    return [*plain, *_treated_sweeps(device_type), *registered_sweeps()]
 
 
-def _treated(device_type: str) -> Iterator[Sweep]:
+def _treated_sweeps(device_type: str) -> Iterator[Sweep]:
     import models
 
     for name, phase, batches, lengths, keys, causal, treatments in TREATED[device_type]:
@@ -277,17 +277,17 @@ PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
 
 def grid(name: str, device_type: str, *, with_shapes: bool = False, with_zoo: bool = False) -> list[Workload]:
     """Gives the workloads of grid `name` on "cuda" or "cpu", backends of one shape next to one another."""
-    added = {w for sweep in registered(name) for w in sweep}
+    added = {w for sweep in registered_sweeps(name) for w in sweep}
     keep = PARTS.get((device_type, name), lambda w: True)
     cells = [w for sweep in sweeps(device_type) for w in sweep if w in added or keep(w)]
     if with_zoo:
         cells += [w for sweep in bare_sweeps(device_type, zoo=True) for w in sweep if keep(w)]
     if with_shapes:
         cells += [w for sweep in shapes(device_type) for w in sweep]
-    return ordered(cells)
+    return order(cells)
 
 
-def ordered(cells: Iterable[Workload]) -> list[Workload]:
+def order(cells: Iterable[Workload]) -> list[Workload]:
     """Drops duplicates, and puts all phases and backends of one shape together: they share a reference."""
     together: dict[Workload, dict[Workload, None]] = {}
     for cell in cells:

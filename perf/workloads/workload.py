@@ -123,10 +123,10 @@ class Workload:
             return ITEM_BYTES[self.dtype] * (weights + self.batch * work.numbers)
         queries = self.batch * self.heads * self.n * self.head_dim  # q, out and their gradients each
         keys = self.batch * self.kv_heads * self.m * self.head_dim  # k, v and their gradients each
-        moved = {"forward": 2 * queries + 2 * keys,  # q, k, v; out
-                 "backward": 4 * queries + 4 * keys,  # q, k, v, out, dout; dq, dk, dv
-                 "forward-backward": 4 * queries + 4 * keys}  # q, k, v, dout; out, dq, dk, dv
-        return ITEM_BYTES[self.dtype] * moved[self.phase]
+        traffic = {"forward": 2 * queries + 2 * keys,  # q, k, v; out
+                   "backward": 4 * queries + 4 * keys,  # q, k, v, out, dout; dq, dk, dv
+                   "forward-backward": 4 * queries + 4 * keys}  # q, k, v, dout; out, dq, dk, dv
+        return ITEM_BYTES[self.dtype] * traffic[self.phase]
 
 
 FIELDS = tuple(field.name for field in fields(Workload))

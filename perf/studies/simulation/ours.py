@@ -123,5 +123,5 @@ class Ours:
         word, ratios = judgement.verdict().word, judgement.ratios
         if word in ("regressed", "improved"):
             return word, len(ratios), None
-        lesson = estimate(ratios, t.learned)
+        lesson = estimate(ratios, t.prior)
         return word, len(ratios), learn.Difference(b, lesson.middle, lesson.error(), False)

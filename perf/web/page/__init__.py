@@ -38,7 +38,7 @@ def page(rows: Sequence[Evidence], machines: Mapping[str, Mapping[str, Any]], *,
     main = (header.header(shown, machines.get(shown[-1].machine, {}), len(rows) - len(shown), title, command),
             summary.summary(shown, styles), problems, sweeps.sweeps(shown, backends, numbers),
             sweeps.speed_against_size(shown, styles, numbers),
-            rows_table.section(shown, styles, datasheet), reasons.skips(shown), reasons.compiled(shown),
+            rows_table.section(shown, styles, datasheet), reasons.skips(shown), reasons.compile_seconds(shown),
             reasons.kernels(shown))
     return frame(title, styles, *main)
 

@@ -31,11 +31,11 @@ def header(rows: Sequence[Evidence], machine: Mapping[str, Any], left_out: int, 
            command: str | None) -> Markup:
     """Shows the title and the machine of `rows`, all of one machine; `left_out` counts the file's other rows."""
     where = _text(machine.get("gpus")) or _text(machine.get("cpu")) or f"machine {rows[-1].machine}"
-    run = {"measured": _when(rows), "revision": _counted(_short(row.revision) for row in rows),
-            "clock": _counted(row.clock for row in rows if row.clock), "command": command,
-            "left out": f"{left_out} rows of other machines, or measured again later" if left_out else None}
+    run = {"measured": _when(rows), "revision": _count(_short(row.revision) for row in rows),
+           "clock": _count(row.clock for row in rows if row.clock), "command": command,
+           "left out": f"{left_out} rows of other machines, or measured again later" if left_out else None}
     settings = {key: value for key, value in machine.items() if key not in NOT_SHOWN}
-    settings["clocks"] = _counted(text for row in rows if (text := clocks(dict(machine), row.state)))
+    settings["clocks"] = _count(text for row in rows if (text := clocks(dict(machine), row.state)))
     return tag(
         "header",
         heading(title),
@@ -55,25 +55,25 @@ def state_ranges(rows: Iterable[Evidence]) -> dict[str, str]:
             by_name.setdefault(name, []).append(value)
     ends = {f"{name}{end}" for name in by_name for end in ("_min", "_max")}
     return {name: _range(values, [*values, *by_name.get(f"{name}_min", ()), *by_name.get(f"{name}_max", ())],
-                         _named(name)[2]) for name, values in by_name.items() if name not in ends}
+                         _name(name)[2]) for name, values in by_name.items() if name not in ends}
 
 
 def _range(values: Sequence[Any], extremes: Sequence[Any], factor: float) -> str:
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in extremes):
-        return _counted(_text(value) or "none" for value in values)
+        return _count(_text(value) or "none" for value in values)
     low, middle, high = (f"{factor * value:.4g}" for value in (
         min(extremes), statistics.median(values), max(extremes)))
     return low if low == high else f"{low} to {high}, median {middle}"
 
 
-def _named(key: str) -> tuple[str, str, float]:
+def _name(key: str) -> tuple[str, str, float]:
     return NAMES.get(key, (str(key).replace("_", " "), "", 1.0))
 
 
 def _list(name: str, values: Mapping[str, Any]) -> Markup | None:
     pairs = []
     for key, value in values.items():
-        label, unit, _ = _named(key)
+        label, unit, _ = _name(key)
         if text := _text(value):
             pairs.append(tag("div", tag("dt", label), tag("dd", f"{text} {unit}".rstrip()),
                              class_="wide" if len(text) > 40 else None))
@@ -92,7 +92,7 @@ def _text(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _counted(values: Iterable[str]) -> str:
+def _count(values: Iterable[str]) -> str:
     """Lists the different values, and how often each, if they differ."""
     counts = Counter(values)
     return next(iter(counts), "") if len(counts) < 2 else ", ".join(
@@ -106,6 +106,6 @@ def _short(revision: str | None) -> str:
 
 def _when(rows: Sequence[Evidence]) -> str:
     first, last = (datetime.fromtimestamp(moment, UTC) for moment in (min(r.time for r in rows),
-                                                                     max(r.time for r in rows)))
+                                                                      max(r.time for r in rows)))
     end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
     return f"{first:%Y-%m-%d %H:%M} to {end} UTC"

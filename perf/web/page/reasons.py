@@ -19,31 +19,31 @@ def problems(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> Marku
     for outcome, means in PROBLEMS.items():
         alike_rows = [row for row in rows if row.outcome == outcome]
         if alike_rows:
-            parts += [tag("h3", f"{len(alike_rows)} {outcome}: {means}"), *_grouped(alike_rows, numbers)]
+            parts += [tag("h3", f"{len(alike_rows)} {outcome}: {means}"), *_groups(alike_rows, numbers)]
     return tag("section", tag("h2", "Problems"), *parts, id="problems", class_="problems") if parts else None
 
 
 def skips(rows: Sequence[Evidence]) -> Markup | None:
     """Lists every skipped workload under its reason; None if there are none."""
     misses = [row for row in rows if row.outcome == "skipped"]
-    return tag("section", tag("h2", f"{len(misses)} skipped"), *_grouped(misses, {}), id="skipped") if misses else None
+    return tag("section", tag("h2", f"{len(misses)} skipped"), *_groups(misses, {}), id="skipped") if misses else None
 
 
-def _grouped(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> list[Markup]:
+def _groups(rows: Sequence[Evidence], numbers: Mapping[Workload, int]) -> list[Markup]:
     parts = []
     for kind in alike((row.reason or "no reason given", row) for row in rows):
         first = kind[0][0]
-        items = [tag("li", _named(row, numbers), None if reason == first else f": {reason}") for reason, row in kind]
+        items = [tag("li", _name(row, numbers), None if reason == first else f": {reason}") for reason, row in kind]
         parts.append(tag("details", tag("summary", tag("b", len(kind)), " ", first), tag("ul", *items)))
     return parts
 
 
-def _named(row: Evidence, numbers: Mapping[Workload, int]) -> Markup:
+def _name(row: Evidence, numbers: Mapping[Workload, int]) -> Markup:
     name = tag("code", row.workload.id)
     return tag("a", name, href=f"#r{numbers[row.workload]}") if row.workload in numbers else name
 
 
-def compiled(rows: Sequence[Evidence]) -> Markup | None:
+def compile_seconds(rows: Sequence[Evidence]) -> Markup | None:
     """Shows compile seconds by variant and phase; None if nothing was compiled."""
     lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", text, class_="num") for text in (
         len(each), span(each, "cold"), span(each, "warm"), sum(int(one.get("recompiles", 0)) for one in each))))

@@ -27,8 +27,8 @@ def sortable(title: str, rows: Sequence[Item], columns: Sequence[Column[Item]],
     values = {column.name: [column.value(row) for row in rows] for column in columns}
     same = {column.name: values[column.name][0] for column in others
             if column.what and len(set(values[column.name])) == 1}
-    aligned = {column: "" if isinstance(given[0], str) else "num" for column in [first, *others] if column.name not in
-               same and (given := [value for value in values[column.name] if value is not None])}
+    aligned = {column: "" if isinstance(present[0], str) else "num" for column in [first, *others] if column.name not in
+               same and (present := [value for value in values[column.name] if value is not None])}
     head = tag("tr", *(tag("th", tag("button", column.name, type="button", data_better=column.better or None),
                            scope="col", class_=f"{side} {'what' if column.what else ''}".strip() or None)
                        for column, side in aligned.items()))
@@ -58,11 +58,11 @@ def _cell(row: Item, column: Column[Item], side: str, is_head: bool) -> Markup:
 
 def section(rows: Sequence[Evidence], styles: Mapping[str, Style], datasheet: Datasheet | None) -> Markup | None:
     """Shows all rows that weren't skipped; what all have in common stands above the table, not in it."""
-    tried = [row for row in rows if row.outcome != "skipped"]
-    if not tried:
+    shown = [row for row in rows if row.outcome != "skipped"]
+    if not shown:
         return None
-    ordered = {row.workload: i == 0 for group in groups(tried) for i, row in enumerate(group)}
-    by_workload = {row.workload: row for row in tried}
+    ordered = {row.workload: i == 0 for group in groups(shown) for i, row in enumerate(group)}
+    by_workload = {row.workload: row for row in shown}
     numbers = {row.workload: i for i, row in enumerate(rows)}
 
     def attributes(row: Evidence) -> dict[str, object]:
@@ -72,6 +72,6 @@ def section(rows: Sequence[Evidence], styles: Mapping[str, Style], datasheet: Da
     def backend(row: Evidence, text: str) -> Markup:
         return join([dot(row.workload.backend, styles), text])
 
-    first, *others = columns(tried, datasheet)
+    first, *others = columns(shown, datasheet)
     return sortable("All rows", [by_workload[w] for w in ordered], [replace(first, markup=backend), *others],
-                    attributes, legend(tried, datasheet is not None), example="fa2 backward 8192")
+                    attributes, legend(shown, datasheet is not None), example="fa2 backward 8192")

@@ -36,12 +36,12 @@ def publish(config: Mapping[str, Any], root: Path, results: Path, out: Path, scr
     here = (root / repo).resolve()
     left_out = stage(results, scratch / "results", here if here.exists() else root)
     conf = {**config, "results_dir": str(scratch / "results"), "html_dir": str(out), "plugins": [],
-             "repo": str(here) if here.exists() else repo, "show_commit_url": COMMIT if link == "#" else link}
+            "repo": str(here) if here.exists() else repo, "show_commit_url": COMMIT if link == "#" else link}
     (scratch / "asv.conf.json").write_text(json.dumps(conf), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "asv", "publish", "--no-pull", "--config",
-                           str(scratch / "asv.conf.json")], cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        reason = last_line(done.stderr.strip() or done.stdout, ending(done.returncode))
+    process = subprocess.run([sys.executable, "-m", "asv", "publish", "--no-pull", "--config",
+                              str(scratch / "asv.conf.json")], cwd=root, capture_output=True, text=True)
+    if process.returncode:
+        reason = last_line(process.stderr.strip() or process.stdout, ending(process.returncode))
         raise ValueError(f"asv publish failed, so its graphs are left out: {reason}")
     _drop_unmeasured(out)
     _tell_graphs(out)

@@ -12,7 +12,7 @@ from perf.web.page.markup import Markup, join, tag
 from perf.web.page.rows_table import sortable
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest, Place
-from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, figure_text, linked, rate, sparkline
+from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, figure_text, link_to, rate, sparkline
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
 SHARED = {"time": LOWER, "±": "", "TFLOP/s": HIGHER, "GB/s": HIGHER, "launches": LOWER, "host": LOWER,
@@ -36,7 +36,7 @@ def section(rows: Sequence[Latest], styles: Mapping[str, Style], graphs: Graphs,
 
     def backend(row: Latest, text: str) -> Markup:
         link = graphs.link(row.workload, "time_call", row.place.properties)
-        return join([dot(row.workload.backend, styles), linked(text, link)])
+        return join([dot(row.workload.backend, styles), link_to(text, link)])
 
     numbers = {id(row): i for i, row in enumerate(rows)}
 
@@ -50,17 +50,17 @@ def section(rows: Sequence[Latest], styles: Mapping[str, Style], graphs: Graphs,
 
 def _columns(rows: Sequence[Latest], commits: Collection[str]) -> list[Column[Latest]]:
     offered = columns([row.evidence for row in rows])
-    what = [_lifted(column) for column in offered if column.what]
+    what = [_lift(column) for column in offered if column.what]
     place = [Column[Latest]("hardware", lambda row: row.place.hardware, what=True),
              Column[Latest]("versions", lambda row: row.place.versions, what=True)]
-    shared = [replace(_lifted(column), better=SHARED[column.name]) for column in offered if column.name in SHARED]
+    shared = [replace(_lift(column), better=SHARED[column.name]) for column in offered if column.name in SHARED]
     rest = dict.fromkeys(figure for row in rows for figure in row.lines if figure not in OWN)
     return [*what, *shared[:1], _change(), *shared[1:], _items(rows), *(_figure(figure, rows) for figure in rest),
             *place, Column("commit", lambda row: (row.evidence.revision or "")[:8],
-                   markup=lambda row, text: commit(text, commits))]
+                           markup=lambda row, text: commit(text, commits))]
 
 
-def _lifted(column: Column) -> Column[Latest]:
+def _lift(column: Column) -> Column[Latest]:
     """Makes a column of evidence one of a row that has evidence."""
     value: Callable = column.value
     return Column(column.name, lambda row: value(row.evidence), column.text, column.what)
@@ -71,11 +71,11 @@ def _change() -> Column[Latest]:
         line = row.lines["time_call"]
         return line[-1].value / line[-2].value if len(line) > 1 and line[-2].value else None
 
-    def drawn(row: Latest, text: str) -> Markup:
+    def sparkline_and_text(row: Latest, text: str) -> Markup:
         line = sparkline([each.value for each in row.lines["time_call"]])
         return join([line, text]) if line else join([text])
 
-    return Column("change", ratio, change, better=LOWER, markup=drawn)
+    return Column("change", ratio, change, better=LOWER, markup=sparkline_and_text)
 
 
 def _items(rows: Sequence[Latest]) -> Column[Latest]:

@@ -46,7 +46,7 @@ def page(content: Contents) -> str:
     name = f"{TITLE} of {content.project}"
     on_page = {state.commit.hash[:8] for state in content.states}
     main = (_header(name, content), _tiles(content), _problems(content.problems),
-            nights.section(content.nights, _named(content), on_page),
+            nights.section(content.nights, _namer(content), on_page),
             steps.section(content.steps, content.graphs, on_page),
             figures_table.picks(list(content.places.values())) if content.rows else None,
             _over_length(content, styles), figures_table.section(content.rows, styles, content.graphs, on_page),
@@ -112,7 +112,7 @@ def _ways(drawn: Mapping[Workload, int], graphs: Graphs, place: Place) -> Markup
     return tag("details", tag("summary", "The same in asv, any commit"), tag("ul", *entries)) if entries else None
 
 
-def _named(content: Contents) -> nights.Named:
+def _namer(content: Contents) -> nights.Named:
     """Returns a function that names findings by their workloads, as far as the history has those."""
     by_id: dict[str, list[Latest]] = {}
     for row in content.rows:

@@ -43,7 +43,7 @@ class Graphs:
         if (name := f"{one.benchmark}.{figure}") not in self.benchmarks:
             return None
         chosen: dict[str, Sequence[str | None]] = {key: [properties.get(key)] for key in self._properties}
-        values = {axis: repr(given[0]) for axis, given in one.axes.items()}
+        values = {axis: repr(values_of_axis[0]) for axis, values_of_axis in one.axes.items()}
         axes = zip(self.benchmarks[name]["param_names"], self.benchmarks[name]["params"], strict=True)
         for axis, known in axes:
             if over_length and axis in ("n", "backend"):
@@ -70,8 +70,8 @@ def address(benchmark: str, chosen: Mapping[str, Iterable[str | None]], *, commi
     pairs = [(key, NONE if value is None else value) for key, values in chosen.items() for value in values]
     pairs += [("x-axis", over), ("y-axis-scale", "log")] if over else []
     pairs += [("commits", commit) for commit in commits]
-    query = "&".join(f"{_quoted(key)}={_quoted(value)}" for key, value in pairs)
-    return f"{PAGE}#{_quoted(benchmark)}{'?' + query if query else ''}"
+    query = "&".join(f"{_quote(key)}={_quote(value)}" for key, value in pairs)
+    return f"{PAGE}#{_quote(benchmark)}{'?' + query if query else ''}"
 
 
 def asv_page(name: str) -> str:
@@ -79,5 +79,5 @@ def asv_page(name: str) -> str:
     return f"{PAGE}#/{name}"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return quote(text, safe=AS_ENCODE_URI_COMPONENT)

@@ -9,7 +9,7 @@ from perf.compare.record import Comparison, Finding, load
 from perf.compare.row import ALARMS, PRESSING, counts, worst_words
 from perf.report.units import UNKNOWN
 from perf.web.page.markup import Markup, join, table, tag
-from perf.web.site.parts import change, commit, figure_name, figure_text, linked, moment, sparkline
+from perf.web.site.parts import change, commit, figure_name, figure_text, link_to, moment, sparkline
 
 FOLDED = ("ok", "unchanged", "skipped")
 HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
@@ -85,16 +85,16 @@ def _row(night: Comparison, one: Finding, named: Named, commits: Collection[str]
     since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
     text, address = named(night, one)
     cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),
-             tag("th", linked(text, address),
+             tag("th", link_to(text, address),
                  tag("p", one.why, class_="note") if one.why else None, scope="row"),
-             tag("td", _named(one.figure)),
+             tag("td", _figure_name(one.figure)),
              *(tag("td", figure_text(value, one.unit), class_="num") for value in (one.base, one.head)),
              tag("td", sparkline([value for _, value in one.samples])),
              tag("td", *since))
     return tag("tr", *cells, class_="bad" if one.word in ALARMS else None)
 
 
-def _named(figure: str) -> str:
+def _figure_name(figure: str) -> str:
     return figure_name(f"track_{figure}")
 
 

@@ -25,10 +25,10 @@ def commit(revision: str, on_page: Collection[str]) -> Markup:
     """Writes a commit by its first digits, as a link if it is among the commits `on_page` (by eight digits) on the
     page."""
     name = revision[:8]
-    return linked(name, f"#commit-{name}" if name in on_page else None)
+    return link_to(name, f"#commit-{name}" if name in on_page else None)
 
 
-def linked(text: str, address: str | None) -> Markup:
+def link_to(text: str, address: str | None) -> Markup:
     """Writes a text, as a link if it has an address."""
     return tag("a", text, href=address) if address else join([text])
 

@@ -52,9 +52,9 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
     if not measured:
         raise ValueError(f"{results}: nothing that asv could draw; run asv run, or pytest perf/ --benchmark-only "
                          "--perf-history")
-    kept = {name: benchmarks[name] | {"params": cut(benchmarks[name]["params"], cells)}
-            for name, cells in measured.items()}
-    (to / "benchmarks.json").write_text(json.dumps({**kept, "version": benchmarks["version"]}), encoding="utf-8")
+    pruned = {name: benchmarks[name] | {"params": cut(benchmarks[name]["params"], cells)}
+              for name, cells in measured.items()}
+    (to / "benchmarks.json").write_text(json.dumps({**pruned, "version": benchmarks["version"]}), encoding="utf-8")
     return left_out
 
 

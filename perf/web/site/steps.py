@@ -9,7 +9,7 @@ from perf.verdict import drift
 from perf.web.page.markup import Markup, join, table, tag
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest
-from perf.web.site.parts import change, commit, figure_name, figure_text, full_title, linked
+from perf.web.site.parts import change, commit, figure_name, figure_text, full_title, link_to
 
 if TYPE_CHECKING:
     from perf.history.rows import Entry
@@ -76,7 +76,7 @@ def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
     name = full_title(row.workload)
     since = join([commit(step.after, commits), tag("small", "after ", commit(step.before, commits))]) if step.after \
         else f"a creep over the last {step.nights}"
-    cells = (tag("th", linked(name, link), scope="row"),
+    cells = (tag("th", link_to(name, link), scope="row"),
              tag("td", figure_name(step.figure)), tag("td", f"{row.place.hardware}, {row.place.versions}"),
              tag("td", since),
              *(tag("td", figure_text(value, unit), class_="num") for value in (step.old, step.new)),

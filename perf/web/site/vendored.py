@@ -77,15 +77,15 @@ def files(folder: Path = FOLDER) -> list[File]:
 def fetch(folder: Path = FOLDER) -> None:
     """Gets every package by `npm pack`. Raises ValueError, in one line, for one that isn't what the lock says."""
     for package in packages(folder):
-        wanted = f"{package.name}@{package.version}"
+        spec = f"{package.name}@{package.version}"
         with tempfile.TemporaryDirectory() as place:
-            done = subprocess.run(["npm", "pack", "--silent", wanted], cwd=place, capture_output=True, text=True)
-            if done.returncode:
-                raise ValueError(f"npm pack {wanted}: {done.stderr.strip() or 'failed'}")
-            archive = Path(place, done.stdout.split()[-1])
+            process = subprocess.run(["npm", "pack", "--silent", spec], cwd=place, capture_output=True, text=True)
+            if process.returncode:
+                raise ValueError(f"npm pack {spec}: {process.stderr.strip() or 'failed'}")
+            archive = Path(place, process.stdout.split()[-1])
             integrity = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
             if integrity != package.integrity:
-                raise ValueError(f"{wanted}: its integrity is {integrity}, the lock says {package.integrity}")
+                raise ValueError(f"{spec}: its integrity is {integrity}, the lock says {package.integrity}")
             with tarfile.open(archive) as content:
                 for file in package.files:
                     member = content.extractfile(f"package/{file.path}")
