@@ -123,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser("forecasting", __doc__)
     options.add_argument("--size", choices=("monthly", "hourly"), default="monthly",
                          help="36 steps to 12 in width 64 (TFT 80), or 168 to 24 in width 128 (TFT 160)")
+    options.add_argument("--model", action="append", default=[], choices=[name for name in CANDIDATES if name != BASE],
+                         help="beside the TFT only this model; may be repeated")
     options.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the products in training")
     options.add_argument("--steps", type=int, default=300)
     options.add_argument("--batch", type=int, default=64)
@@ -131,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = options.parse_args(arguments)
     steps, seeds, seconds = (3, 2, 0.1) if args.tiny else (args.steps, args.seeds, args.seconds)
     study, device = Study(args.device, args.out), args.device
-    presets = {name: candidate.preset(args.size) for name, candidate in CANDIDATES.items()}
+    chosen = {name: candidate for name, candidate in CANDIDATES.items() if name in (BASE, *(args.model or CANDIDATES))}
+    presets = {name: candidate.preset(args.size) for name, candidate in chosen.items()}
     built: dict[str, nn.Module] = {}
     by_seed: dict[str, list[dict[str, Figure]]] = {}
     lines: list[dict[str, Cell]] = []
-    for name, candidate in CANDIDATES.items():
+    for name, candidate in chosen.items():
         with study.part(name):
             train = functools.partial(trained, candidate, presets[name], device=device, steps=steps, batch=args.batch,
                                       dtype=args.dtype)
