@@ -19,10 +19,10 @@ class Values:
     """Holds tensors at fixed addresses, whose values change: `restore` writes the first ones, `renew` others each
     time, `write` those given, and `trial` ones that are always the same."""
 
-    def __init__(self, tensors: Iterable[torch.Tensor], seed: int = 0) -> None:
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self.tensors = tuple(tensors)
         self._pools = [_Floats(x) if x.is_floating_point() else _Integers(x) for x in self.tensors]
-        self._random = random.Random(seed)
+        self._random = random.Random(0)
         self._first = True
 
     def restore(self) -> None:

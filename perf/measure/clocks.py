@@ -22,6 +22,7 @@ from perf.measure.cuda_graph import Uncapturable, capture
 Call = Callable[[], Any]
 
 STABLE = 0.1  # warm when three calls in a row lie this close together
+FEWEST_ROUNDS = 3
 SHORTEST_ROUND = 200e-6  # on the CPU: 4000 times what its clock resolves
 TELLS_WAITS = hasattr(resource, "RUSAGE_THREAD")  # the kernel counts how often one thread waits: Linux
 
@@ -239,8 +240,8 @@ def _host_seconds(fn: Call, synchronize: Call) -> float:
     return statistics.median(launching(fn, synchronize))
 
 
-def _rounds(budget: float, seconds: float, most: int, fewest: int = 3) -> int:
-    return min(most, max(fewest, int(budget / seconds)))
+def _rounds(budget: float, seconds: float, most: int) -> int:
+    return min(most, max(FEWEST_ROUNDS, int(budget / seconds)))
 
 
 @dataclass(frozen=True)

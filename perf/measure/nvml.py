@@ -69,7 +69,7 @@ class Gpu:
         self._power_limit = _watts(self._ask("nvmlDeviceGetEnforcedPowerLimit"))
 
     def read(self, everything: bool = True) -> Reading:
-        """`everything`: memory, errors and processes too, which is slower than what changes with the work."""
+        """Reads what changes with the work; with `everything` also memory, errors and processes, which is slower."""
         return Reading(
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
             mem_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM),

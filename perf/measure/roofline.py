@@ -116,7 +116,7 @@ def _measure(device: torch.device, missing: Iterable[str], before: Ceilings | No
 
 
 def _name(device: torch.device) -> str:
-    """"cpu", "cuda0", ..."""
+    """Names the device by its kind and number: "cpu", "cuda0"."""
     if device.type == "cuda":
         return f"cuda{torch.cuda.current_device() if device.index is None else device.index}"
     return device.type

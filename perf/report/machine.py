@@ -14,6 +14,7 @@ from perf.measure.machine import LOCKED, fingerprint, identity
 
 FEWEST = 20  # readings that must be the same for a clock to count as held
 STEP = 15  # MHz, of NVIDIA's clocks: a lock is rounded to one
+QUEUE = 8  # products that a GPU is kept busy with
 SECONDS = 0.5  # of watching, and as long before it for a GPU to reach its clocks
 
 
@@ -62,7 +63,7 @@ def _for_seconds(work: Callable[[], None], between: Callable[[], None]) -> None:
         between()
 
 
-def _multiply(device: torch.device, queued: int = 8) -> Callable[[], None]:
+def _multiply(device: torch.device) -> Callable[[], None]:
     """Keeps some matrix products queued."""
     x_NN = torch.randn(4096, 4096, dtype=torch.float16, device=device)
     events: deque[torch.cuda.Event] = deque()
@@ -72,7 +73,7 @@ def _multiply(device: torch.device, queued: int = 8) -> Callable[[], None]:
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(device))
         events.append(event)
-        if len(events) > queued:
+        if len(events) > QUEUE:
             events.popleft().synchronize()
 
     return work

@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from perf.measure.evidence import Evidence
 from perf.report.notes import doubt
-from perf.report.units import UNKNOWN, calls, error_ratio, items, keys, number, seconds, size
+from perf.report.units import calls, error_ratio, items, keys, number, row_text, seconds, size
 from perf.system.tools import group_by
 from perf.workloads.workload import UNQUANTISED, Workload
 
-NAME = "<34"
-SPEED = {"b": ">5", "time ": ">11", "items/s": ">9", "weights": ">11"}
-SPREAD = {"b": ">5", "mean": ">11", "p95": ">11", "p99": ">11", "over weights": ">13", "launches": ">10", "ratio": ">6"}
+SPEED = {"model": "<34", "b": ">5", "time ": ">11", "items/s": ">9", "weights": ">11"}
+SPREAD = {"model": "<34", "b": ">5", "mean": ">11", "p95": ">11", "p99": ">11", "over weights": ">13",
+          "launches": ">10", "ratio": ">6"}
 WIDTH = 120
 SAME = 1.005  # times: less is no difference
 
@@ -111,28 +111,29 @@ def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload,
            width: int) -> list[str]:
     w = section
     title = f" {w.model}: {w.function} {w.phase}, n {w.n}{keys(w)}: speed, size and quality "
-    lines = [title.center(width, "-"), _line("model", {key: key for key in SPEED}, SPEED) + "  against the plain model"]
+    lines = [title.center(width, "-"), row_text({key: key for key in SPEED}, SPEED) + "  against the plain model"]
     for row in rows:
-        cells = {"b": row.workload.batch, "time ": row.outcome.upper() + " ", "weights": size(row.kept_bytes)}
+        cells = {"model": name(row.workload), "b": row.workload.batch, "time ": row.outcome.upper() + " ",
+                 "weights": size(row.kept_bytes)}
         if row.outcome == "ok" and row.median:
             cells |= {"time ": seconds(row.median) + ("!" if doubt(row) else " "),
                       "items/s": number(items(row.workload)[0] / row.median)}
-        start = f"{_line(name(row.workload), cells, SPEED)}  "
+        start = f"{row_text(cells, SPEED)}  "
         lines += textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
                                subsequent_indent=" " * len(start)) or [start.rstrip()]
     return lines
 
 
 def _spread(rows: Sequence[Evidence], called: str) -> list[str]:
-    lines = [_line("model", {**{key: key for key in SPREAD}, "launches": called}, SPREAD) + "  quality"]
+    lines = [row_text({**{key: key for key in SPREAD}, "launches": called}, SPREAD) + "  quality"]
     for row in rows:
         over = None if row.peak_bytes is None or row.kept_bytes is None else row.peak_bytes - row.kept_bytes
-        cells = {"b": row.workload.batch, "over weights": size(over), "launches": number(calls(row), "d"),
-                 "ratio": number(error_ratio(row), ".2f")}
+        cells = {"model": name(row.workload), "b": row.workload.batch, "over weights": size(over),
+                 "launches": number(calls(row), "d"), "ratio": number(error_ratio(row), ".2f")}
         if row.outcome == "ok" and row.samples:
-            cells |= {"mean": seconds(statistics.fmean(row.samples)), "p95": _seconds(percentile(row.samples, 0.95)),
-                      "p99": _seconds(percentile(row.samples, 0.99))}
-        lines.append(f"{_line(name(row.workload), cells, SPREAD)}  {quality(row)}")
+            cells |= {"mean": seconds(statistics.fmean(row.samples)), "p95": seconds(percentile(row.samples, 0.95)),
+                      "p99": seconds(percentile(row.samples, 0.99))}
+        lines.append(f"{row_text(cells, SPREAD)}  {quality(row)}")
     return lines
 
 
@@ -149,9 +150,3 @@ def notes(rows: Sequence[Evidence]) -> list[str]:
             *(f"no quality: {reason}" for reason in reasons), *(f"? {text}" for text in doubts)]
 
 
-def _seconds(value: float | None) -> str:
-    return UNKNOWN if value is None else seconds(value)
-
-
-def _line(label: str, cells: Mapping[str, object], columns: Mapping[str, str]) -> str:
-    return format(label, NAME) + "".join(format(str(cells.get(key, "")), form) for key, form in columns.items())

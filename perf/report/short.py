@@ -11,7 +11,7 @@ from perf.measure.evidence import Evidence
 from perf.report import models_table
 from perf.report.notes import KERNEL_NOTE, LIMITS, doubt
 from perf.report.table import WIDTH, groups, mask
-from perf.report.units import heads, largest_kernel, length, number, percent, seconds, share
+from perf.report.units import heads, largest_kernel, length, number, percent, row_text, seconds, share
 from perf.workloads.workload import Workload
 
 COLUMNS = {"": "<32", "n": ">7", "b": ">4", "  fastest": "<16", "time ": ">11", "±": ">5", "limit ": ">8",
@@ -30,7 +30,7 @@ def lines(rows: Sequence[Evidence]) -> list[str]:
     for group in groups(row for row in rows if row.outcome != "skipped"):
         sections.setdefault(_section(group[0].workload), []).extend(_comparison(group, timed))
     return [line for name, section_lines in sections.items() for line in (
-        _line({column: column for column in COLUMNS}, name).rstrip(), *section_lines, "")]
+        row_text({**{column: column for column in COLUMNS}, "": name}, COLUMNS).rstrip(), *section_lines, "")]
 
 
 def _section(w: Workload) -> str:
@@ -41,18 +41,19 @@ def _comparison(group: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -
     w = group[0].workload
     ranked = sorted((row for row in group if row.workload in timed), key=lambda row: row.median or 0)
     failed = [f"{row.workload.backend} {row.outcome.upper()}" for row in group if row.workload not in timed]
-    cells: dict[str, object] = {"n": length(w.n) + ("" if w.m == w.n else f"/{length(w.m)}"), "b": w.batch}
+    cells: dict[str, object] = {"": _name(w), "b": w.batch,
+                                "n": length(w.n) + ("" if w.m == w.n else f"/{length(w.m)}")}
     if not ranked:
-        return [f"{_line(cells, _name(w)).rstrip()}  {', '.join(failed)}"]
+        return [f"{row_text(cells, COLUMNS).rstrip()}  {', '.join(failed)}"]
     best = ranked[0]
     base = models_table.reference(best.workload, timed)
     others = [f"{row.workload.backend} {number((row.median or 0) / (best.median or 1), '.2f')}{_mark(row)}"
               for row in ranked[1:]]
-    cells |= {"  fastest": f"  {best.workload.backend}", "time ": seconds(best.median or 0) + (_mark(best) or " "),
+    cells |= {"  fastest": f"  {best.workload.backend}", "time ": seconds(best.median) + (_mark(best) or " "),
               "±": percent(best.interval), "limit ": f"{percent(share(best))} {LIMITS.get(best.limit or '', ' ')}",
               "attn": "" if w.bare else percent(best.attention_share), "  largest kernel": f"  {largest_kernel(best)}"}
     text = ", ".join([*others, *failed, *([models_table.against(best, base)] if w.treatment else [])])
-    return [_line(cells, _name(w)).rstrip(), *textwrap.wrap(text, WIDTH, initial_indent=INDENT,
+    return [row_text(cells, COLUMNS).rstrip(), *textwrap.wrap(text, WIDTH, initial_indent=INDENT,
                                                             subsequent_indent=INDENT)]
 
 
@@ -69,5 +70,3 @@ def _name(w: Workload) -> str:
     return f"{w.model}{function} {w.phase}" + "".join(f", {word}" for word in w.treatment)
 
 
-def _line(cells: Mapping[str, object], name: str) -> str:
-    return "".join(format(str(cells.get(column, "") if column else name), form) for column, form in COLUMNS.items())

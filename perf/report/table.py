@@ -5,7 +5,7 @@ Only backends of the same workload stand together and are compared. All function
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,7 @@ from perf.report.units import (
     mask,
     number,
     percent,
+    row_text,
     seconds,
     share,
     size,
@@ -97,11 +98,12 @@ def _section_lines(rows: Sequence[Evidence], datasheet: Datasheet | None) -> lis
     offered = {one.name: one for one in columns(rows, datasheet)}
     widths = {calls_header(rows) if name == "launches" else name: width for name, width in WIDTHS.items()
               if name != "peak" or datasheet}
+    shown = [offered[name] for name in widths]
     header = {name: f"{'b' if name == 'batch' else name}{' ' * (name in MARKED)}" for name in widths}
-    lines = [f" {title(rows[0].workload)} ".center(WIDTH, "-"), _line(header, widths)]
+    lines = [f" {title(rows[0].workload)} ".center(WIDTH, "-"), row_text(header, widths).rstrip()]
     for group in groups(rows):
         base = baseline(group)
-        lines += [_line(_cells(row, [offered[name] for name in widths], row is base), widths) for row in group]
+        lines += [row_text(_cells(row, shown, row is base), widths).rstrip() for row in group]
     return [*lines, ""]
 
 
@@ -112,10 +114,6 @@ def _cells(row: Evidence, shown: Iterable[Column[Evidence]], is_base: bool) -> d
     marks = {"time": "!" if doubt(row) else " ", "speed-up": "*" if is_base else " ",
              "limit": f" {LIMITS.get(row.limit or '', ' ')}"}
     return cells | {name: cells[name] + mark for name, mark in marks.items()}
-
-
-def _line(cells: Mapping[str, str], widths: Mapping[str, str]) -> str:
-    return "".join(format(cells.get(name, ""), width) for name, width in widths.items()).rstrip()
 
 
 def calls_header(rows: Iterable[Evidence]) -> str:

@@ -1,6 +1,7 @@
 """Writes figures as text, the same in the terminal and on the page; a figure that is not known is "-"."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +12,15 @@ UNKNOWN = "-"
 NO_PRODUCT = "^"  # beside a kernel that is none and takes more than half of the time
 
 
-def seconds(value: float) -> str:
+def row_text(cells: Mapping[str, object], widths: Mapping[str, str]) -> str:
+    """Sets a row of a terminal's table, each cell in the format of its column; those that it lacks stay empty."""
+    return "".join(format(str(cells.get(name, "")), width) for name, width in widths.items())
+
+
+def seconds(value: float | None) -> str:
     """Writes "1.23 ms", three or four digits in the unit that suits."""
+    if value is None:
+        return UNKNOWN
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if value * factor >= 1:
             return f"{value * factor:#.4g} {unit}"

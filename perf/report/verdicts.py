@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from perf.compare.row import Row, counts, mean
 from perf.report.table import WIDTH, section, title, wrap
-from perf.report.units import UNKNOWN, seconds
+from perf.report.units import UNKNOWN, row_text, seconds
 from perf.system.tools import group_by
 
 COLUMNS = {"backend": "<15", "n": ">6", "b": ">4", "base": ">10", "head": ">10", "ratio": ">7", "interval": ">16"}
@@ -52,21 +52,13 @@ def _ratio(value: float | None) -> str:
 
 def _section_lines(rows: Sequence[Row]) -> Iterator[str]:
     yield f" {title(rows[0].workload)} ".center(WIDTH, "-")
-    yield _line({name: name for name in COLUMNS}) + f"  {'verdict':{VERDICT}}{WHY}"
+    yield row_text({name: name for name in COLUMNS}, COLUMNS) + f"  {'verdict':{VERDICT}}{WHY}"
     for row in sorted(rows, key=lambda row: (row.workload.n, row.workload.batch)):
         w, v = row.workload, row.verdict
-        cells = {"backend": w.backend, "n": w.n, "b": w.batch, "base": _time(row.base), "head": _time(row.head),
+        cells = {"backend": w.backend, "n": w.n, "b": w.batch, "base": seconds(row.base), "head": seconds(row.head),
                  "ratio": _ratio(v.ratio), "interval": interval(row)}
-        yield from _hanging(f"{_line(cells)}  {row.label:{VERDICT}}", v.why)
+        yield from _hanging(f"{row_text(cells, COLUMNS)}  {row.label:{VERDICT}}", v.why)
     yield ""
-
-
-def _line(cells: dict[str, object]) -> str:
-    return "".join(format(str(cells[name]), form) for name, form in COLUMNS.items())
-
-
-def _time(value: float | None) -> str:
-    return UNKNOWN if value is None else seconds(value)
 
 
 def _hanging(row: str, why: str) -> list[str]:

@@ -82,23 +82,22 @@ def steps(values: Values, *, penalty: float = PENALTY, least: float = LEAST) -> 
             for at, before, after in zip(starts[1:], levels, levels[1:], strict=False)]
 
 
-def creep(values: Values, *, recent: Sequence[int] = RECENT, before: int = BEFORE, sure: float = SURE,
-          least: float = LEAST) -> Creep | None:
+def creep(values: Values, *, sure: float = SURE) -> Creep | None:
     """Finds what the last nights lie above those before, by the surest of the windows; None if that may be chance.
 
     A step that lies within the windows is found as well: `steps` says of which night it is.
     """
     known = [value for value in values if value is not None]
     creeps: list[Creep] = []
-    for nights in recent:
-        if len(known) < nights + before:
+    for nights in RECENT:
+        if len(known) < nights + BEFORE:
             continue
-        x = _scale(known[-nights - before:])
-        old, new = x[:before], x[before:]
+        x = _scale(known[-nights - BEFORE:])
+        old, new = x[:BEFORE], x[BEFORE:]
         excess = statistics.median(new) - statistics.median(old)
-        error = MEDIAN_ERROR * max(noise(x), _spread(old)) * math.sqrt(1 / nights + 1 / before)
-        if excess >= least and excess / error >= sure:
-            was, now = known[-nights - before:][:before], known[-nights:]
+        error = MEDIAN_ERROR * max(noise(x), _spread(old)) * math.sqrt(1 / nights + 1 / BEFORE)
+        if excess >= LEAST and excess / error >= sure:
+            was, now = known[-nights - BEFORE:][:BEFORE], known[-nights:]
             creeps.append(Creep(nights, statistics.median(was), statistics.median(now), excess / error))
     return max(creeps, key=lambda one: one.errors, default=None)
 

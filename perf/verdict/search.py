@@ -52,7 +52,7 @@ class Outcome:
     unusable: frozenset[int]
 
 
-def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS) -> Outcome:
+def search(commits: Sequence[str], measure: Measure) -> Outcome:
     """Steps among `commits`, oldest first, of which the last one is bad; good stands before the first.
 
     `measure(commit)` compares a commit with good; None where it can't be imported. There are no steps unless the
@@ -60,7 +60,7 @@ def search(commits: Sequence[str], measure: Measure, *, attempts: int = ATTEMPTS
     before it and after it (a second step, a repair), if it is at least `SHARE` of the whole, is searched for too.
     """
     last = len(commits)
-    known = _Measurements(commits, measure, attempts)
+    known = _Measurements(commits, measure)
     if not known.ask(last, slower):
         return Outcome(known.verdicts.get(last), (), known.verdicts, frozenset(known.unusable))
     first = known.narrow(0, last, slower)
@@ -109,8 +109,8 @@ def _nearest(positions: Sequence[int], target: int) -> int:
 class _Measurements:
     """Knows what was measured of each commit, by position."""
 
-    def __init__(self, commits: Sequence[str], measure: Measure, attempts: int) -> None:
-        self.commits, self.measure, self.attempts = commits, measure, attempts
+    def __init__(self, commits: Sequence[str], measure: Measure) -> None:
+        self.commits, self.measure = commits, measure
         self.verdicts: dict[int, Verdict] = {}
         self.unusable: set[int] = set()
 
@@ -118,7 +118,7 @@ class _Measurements:
         """Gives the answer of a commit's evidence, measured anew while it has none; None if it never gets one."""
         known = self.verdicts.get(position)
         answer = question(known) if known is not None else None
-        for _ in range(self.attempts):
+        for _ in range(ATTEMPTS):
             if answer is not None:
                 break
             verdict = self.measure(self.commits[position - 1])

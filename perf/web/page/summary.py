@@ -77,7 +77,7 @@ def _card(name: str, lines: Sequence[Sequence[Evidence]], styles: Mapping[str, S
 
 def _line(group: Sequence[Evidence], styles: Mapping[str, Style]) -> Markup:
     best, base = min(group, key=lambda row: row.median or 0), baseline(group)
-    figure = number(tflops(best)) if best.workload.bare else seconds(best.median or 0)
+    figure = number(tflops(best)) if best.workload.bare else seconds(best.median)
     factor = f"{number(speed_up(best, base), '.1f')}x {base.workload.backend}" if base and base is not best else "-"
     return tag("tr", tag("th", best.workload.phase, scope="row"),
                tag("td", dot(best.workload.backend, styles), best.workload.backend),

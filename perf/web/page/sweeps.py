@@ -83,7 +83,7 @@ def _panel(w: Workload, lines: Lines, y: Axis, styles: Mapping[str, Style], numb
 
 
 def _point(row: Evidence, numbers: Mapping[Workload, int]) -> Point:
-    label = f"n {row.workload.n}, {number(tflops(row))} TFLOP/s, {seconds(row.median or 0)}"
+    label = f"n {row.workload.n}, {number(tflops(row))} TFLOP/s, {seconds(row.median)}"
     return Point(row.workload.n, tflops(row) or 0, label, numbers[row.workload])
 
 
@@ -98,7 +98,7 @@ def _against_error(group: Sequence[Evidence], styles: Mapping[str, Style], numbe
     w = group[0].workload
     x, y = decades([row.error or 0 for row in group], "error"), decades([row.median or 0 for row in group], "seconds")
     points = {row.workload.backend: [Point(row.error or 0, row.median or 0, f"error {row.error:.1e}, "
-                                           f"{seconds(row.median or 0)}", numbers[row.workload])] for row in group}
+                                           f"{seconds(row.median)}", numbers[row.workload])] for row in group}
     return tag("figure", tag("figcaption", tag("b", title(w)), f" n = {length(w.n)}, batch {w.batch}"),
                chart(points, styles, x, y, label=f"seconds over error: {title(w)}"))
 
@@ -149,7 +149,7 @@ def _size_panel(group: Sequence[Evidence], styles: Mapping[str, Style], numbers:
     return tag("figure", tag("figcaption", tag("b", title), f" n {w.n}{keys(w)}, {w.variant}"),
                chart(ordered, styles, x, y, label=f"{items(w)[1]} a second over MB of weights: {title}"),
                tag("p", swatch(fastest, styles),
-                   f"{fastest} is the fastest: {seconds(best.median or 0)}, {_comparison(best, timed)}"))
+                   f"{fastest} is the fastest: {seconds(best.median)}, {_comparison(best, timed)}"))
 
 
 def _size_point(row: Evidence, numbers: Mapping[Workload, int], timed: Mapping[Workload, Evidence]) -> Point:

@@ -46,10 +46,11 @@ class State:
         return "measured" if self.figures else "failed" if self.reason else "not measured"
 
 
-def log(repository: Path, revision: str = "HEAD") -> list[Commit]:
-    """Lists the commits of a branch, the newest first. Raises ValueError, in one line, where git can't tell."""
+def log(repository: Path) -> list[Commit]:
+    """Lists the commits of the branch that is checked out, the newest first. Raises ValueError, in one line, where git
+    can't tell."""
     try:
-        lines = git.text(repository, "log", "--no-show-signature", f"--format={FORM}", revision)
+        lines = git.text(repository, "log", "--no-show-signature", f"--format={FORM}")
     except ValueError as error:
         raise ValueError(f"{repository}: its commits can't be listed: {error}") from None
     parts = (line.split("\0", 3) for line in lines.split("\n") if line)

@@ -74,9 +74,9 @@ def files(folder: Path = FOLDER) -> list[File]:
     return [file for package in packages(folder) for file in package.files]
 
 
-def fetch(folder: Path = FOLDER) -> None:
+def fetch() -> None:
     """Gets every package by `npm pack`. Raises ValueError, in one line, for one that isn't what the lock says."""
-    for package in packages(folder):
+    for package in packages():
         spec = f"{package.name}@{package.version}"
         with tempfile.TemporaryDirectory() as place:
             process = subprocess.run(["npm", "pack", "--silent", spec], cwd=place, capture_output=True, text=True)
@@ -90,7 +90,7 @@ def fetch(folder: Path = FOLDER) -> None:
                 for file in package.files:
                     member = content.extractfile(f"package/{file.path}")
                     assert member is not None
-                    (folder / file.name).write_bytes(member.read())
+                    (FOLDER / file.name).write_bytes(member.read())
 
 
 def main(arguments: Sequence[str]) -> int:
