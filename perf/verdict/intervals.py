@@ -67,11 +67,11 @@ class Estimate:
         return self.kept if pairs is None else pairs - 2 * (pairs // PART)
 
 
-def estimate(pairs: Sequence[float], learned: Prior = NOTHING) -> Estimate:
+def estimate(pairs: Sequence[float], prior: Prior = NOTHING) -> Estimate:
     """Estimates the change from log ratios, two at least, or one where a spread is learned. Raises ValueError, in one
     line, for fewer or one that is not finite."""
     n = len(pairs)
-    if n < (1 if learned.weight else 2):
+    if n < (1 if prior.weight else 2):
         raise ValueError(f"{n} launch pairs have no spread: two at least")
     for i, ratio in enumerate(pairs, 1):
         if not math.isfinite(ratio):
@@ -81,10 +81,10 @@ def estimate(pairs: Sequence[float], learned: Prior = NOTHING) -> Estimate:
     inner = ordered[cut:n - cut]
     winsorized = [inner[0]] * cut + inner + [inner[-1]] * cut
     mean = math.fsum(winsorized) / n
-    squares = math.fsum((ratio - mean) ** 2 for ratio in winsorized) + learned.weight * learned.spread ** 2
-    variance = squares / (len(inner) - 1 + learned.weight)
-    return Estimate(math.fsum(inner) / len(inner), max(math.sqrt(variance), FINEST), len(inner), learned.weight,
-                    learned.correlation)
+    squares = math.fsum((ratio - mean) ** 2 for ratio in winsorized) + prior.weight * prior.spread ** 2
+    variance = squares / (len(inner) - 1 + prior.weight)
+    return Estimate(math.fsum(inner) / len(inner), max(math.sqrt(variance), FINEST), len(inner), prior.weight,
+                    prior.correlation)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -176,7 +176,7 @@ def with_lessons(tonight: Measurement, comparisons: Sequence[tuple[Suspect, Sequ
     return replace(tonight, comparisons=(*tonight.comparisons, *lessons), changed=(*tonight.changed, *changed))
 
 
-def _clear(screening: Screening, b: int, promised: Plan, base: str | None) -> Verdict:
+def _clear(screening: Screening, b: int, plan: Plan, base: str | None) -> Verdict:
     """Gives the verdict of what history alone clears, or of what has no other commit to be compared with."""
     excess, spread, nights = float(screening.excess[b]), float(screening.spread[b]), int(screening.nights[b])
     if nights < FEWEST or not math.isfinite(excess):
@@ -187,4 +187,4 @@ def _clear(screening: Screening, b: int, promised: Plan, base: str | None) -> Ve
     same = "" if base else "; the commit is the same as that of the last good night"
     return Verdict("ok", math.exp(excess), low, high, 0,
                    f"{100 * math.expm1(excess):+.1f} % against {many(nights, 'night')} [{100 * (low - 1):+.1f}, "
-                   f"{100 * (high - 1):+.1f}]; {promised.promise}{same}", 0, promised.effect)
+                   f"{100 * (high - 1):+.1f}]; {plan.promise}{same}", 0, plan.effect)

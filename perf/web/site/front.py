@@ -112,13 +112,13 @@ def _ways(drawn: Mapping[Workload, int], graphs: Graphs, place: Place) -> Markup
     return tag("details", tag("summary", "The same in asv, any commit"), tag("ul", *entries)) if entries else None
 
 
-def _namer(content: Contents) -> nights.Named:
+def _namer(content: Contents) -> nights.Namer:
     """Returns a function that names findings by their workloads, as far as the history has those."""
     by_id: dict[str, list[Latest]] = {}
     for row in content.rows:
         by_id.setdefault(row.workload.id, []).append(row)
 
-    def named(night: Comparison, finding: Finding) -> tuple[str, str | None]:
+    def name_of(night: Comparison, finding: Finding) -> tuple[str, str | None]:
         rows = sorted(by_id.get(finding.benchmark, ()), key=lambda row: row.place.environment != night.environment)
         if not rows:
             return finding.benchmark, None
@@ -126,7 +126,7 @@ def _namer(content: Contents) -> nights.Named:
         w, commit = rows[0].workload, [finding.since] if finding.since else []
         return full_title(w), content.graphs.link(w, figure, rows[0].place.properties, commits=commit)
 
-    return named
+    return name_of
 
 
 def gather(config: Mapping[str, Any], root: Path, results: Path, folder_of_nights: Path, published: Path,

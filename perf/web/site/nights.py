@@ -15,7 +15,7 @@ FOLDED = ("ok", "unchanged", "skipped")
 HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
 NUMBERS = ("base", "head")
 
-Named = Callable[[Comparison, Finding], tuple[str, str | None]]  # a benchmark in words, and the address of its graph
+Namer = Callable[[Comparison, Finding], tuple[str, str | None]]  # a benchmark in words, and the address of its graph
 
 
 def read(folder: Path) -> tuple[list[Comparison], list[str]]:
@@ -35,15 +35,15 @@ def read(folder: Path) -> tuple[list[Comparison], list[str]]:
     return sorted(newest.values(), key=lambda night: night.time, reverse=True), problems
 
 
-def section(nights: Sequence[Comparison], named: Named, commits: Collection[str]) -> Markup:
+def section(nights: Sequence[Comparison], name_of: Namer, commits: Collection[str]) -> Markup:
     """Shows all nights' verdicts, or that there are none. `commits` are on the page, by eight digits."""
     if not nights:
         return tag("section", tag("h2", "Last night"), tag("p", "No night has been recorded yet.", class_="note"),
                    id="night")
-    return tag("section", tag("h2", "Last night"), *(_night(night, named, commits) for night in nights), id="night")
+    return tag("section", tag("h2", "Last night"), *(_night(night, name_of, commits) for night in nights), id="night")
 
 
-def _night(night: Comparison, named: Named, commits: Collection[str]) -> Markup:
+def _night(night: Comparison, name_of: Namer, commits: Collection[str]) -> Markup:
     findings = sorted(night.findings, key=lambda finding: (PRESSING.index(finding.word), -(finding.ratio or 1)))
     loud = [finding for finding in findings if finding.word not in FOLDED]
     quiet = [finding for finding in findings if finding.word in FOLDED]
@@ -58,11 +58,11 @@ def _night(night: Comparison, named: Named, commits: Collection[str]) -> Markup:
         *(tag("p", note) for note in night.notes),
         _list("Steps that did not end well", [f"{s.name}: {s.outcome}{': ' + s.reason if s.reason else ''}"
                                               for s in broken]),
-        _table(night, loud, named, commits, "What changed or could not be told") if loud else None,
+        _table(night, loud, name_of, commits, "What changed or could not be told") if loud else None,
         _list("Could not be measured", [f"{_short(failed.what)}: {failed.reason}" for failed in night.failed]),
         _list("Vanished", night.vanished),
         tag("details", tag("summary", f"{len(quiet)} without a change"),
-            _table(night, quiet, named, commits, "Without a change")) if quiet else None,
+            _table(night, quiet, name_of, commits, "Without a change")) if quiet else None,
         tag("p", "Measure it again: ", tag("code", night.command), class_="note") if night.command else None,
         class_="night")
 
@@ -76,14 +76,14 @@ def _list(name: str, lines: Sequence[str]) -> Markup | None:
     return join([tag("p", tag("b", name)), tag("ul", *(tag("li", line) for line in lines))]) if lines else None
 
 
-def _table(night: Comparison, findings: Sequence[Finding], named: Named, commits: Collection[str],
+def _table(night: Comparison, findings: Sequence[Finding], name_of: Namer, commits: Collection[str],
            label: str) -> Markup:
-    return table(label, HEADS, (_row(night, one, named, commits) for one in findings), numbers=NUMBERS)
+    return table(label, HEADS, (_row(night, one, name_of, commits) for one in findings), numbers=NUMBERS)
 
 
-def _row(night: Comparison, one: Finding, named: Named, commits: Collection[str]) -> Markup:
+def _row(night: Comparison, one: Finding, name_of: Namer, commits: Collection[str]) -> Markup:
     since = [commit(one.since, commits), f" {one.author or ''}: {one.subject or ''}"] if one.since else [UNKNOWN]
-    text, address = named(night, one)
+    text, address = name_of(night, one)
     cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),
              tag("th", link_to(text, address),
                  tag("p", one.why, class_="note") if one.why else None, scope="row"),
