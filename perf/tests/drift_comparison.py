@@ -75,9 +75,9 @@ def ours(**settings: float) -> Detector:
     sure = settings.pop("sure", drift.SURE)
 
     def detect(values: Values) -> list[int]:
-        found = [change.at for change in drift.steps(values, **settings) if change.ratio > 1]
+        results = [change.at for change in drift.steps(values, **settings) if change.ratio > 1]
         creep = drift.creep(values, sure=sure)
-        return [*found, len(values) - creep.nights] if creep else found
+        return [*results, len(values) - creep.nights] if creep else results
 
     return detect
 
@@ -90,8 +90,8 @@ def asv(threshold: float) -> Detector:
     from asv.step_detect import detect_regressions, detect_steps
 
     def detect(values: Values) -> list[int]:
-        _, _, found = detect_regressions(detect_steps(values), threshold=threshold)
-        return [after for _, after, *_ in found or []]
+        _, _, result = detect_regressions(detect_steps(values), threshold=threshold)
+        return [after for _, after, *_ in result or []]
 
     return detect
 
@@ -102,20 +102,20 @@ def otava(least: float) -> Detector:
     def detect(values: Values) -> list[int]:
         filled = list(values)
         fill_missing(filled)
-        found, _ = compute_change_points(filled, window_len=50, max_pvalue=0.001, min_magnitude=least)
-        return [point.index for point in found if point.stats.forward_rel_change() > 0]
+        result, _ = compute_change_points(filled, window_len=50, max_pvalue=0.001, min_magnitude=least)
+        return [point.index for point in result if point.stats.forward_rel_change() > 0]
 
     return detect
 
 
 def alarms(detect: Detector, values: Values) -> Iterator[tuple[int, int]]:
     """Returns the nights of a detector's alarms, and the nights that it points at."""
-    said: list[int] = []
+    results: list[int] = []
     for night in range(FIRST, len(values)):
         for at in detect(values[:night + 1]):
-            if all(abs(at - before) > SAME for before in said):
+            if all(abs(at - before) > SAME for before in results):
                 yield night, at
-                said.append(at)
+                results.append(at)
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ def score(name: str, detect: Detector, injected: Injected, *, histories: int, se
     delays: list[int] = []
     false, quiet, start = 0, 0, time.perf_counter()
     for i in range(histories):
-        found = list(alarms(detect, history(injected, f"{seed} {i}")))
+        results = list(alarms(detect, history(injected, f"{seed} {i}")))
         until = CHANGED if injected.size else NIGHTS
-        false += sum(night < until for night, _ in found)
+        false += sum(night < until for night, _ in results)
         quiet += until - FIRST
-        hits = [night - CHANGED + 1 for night, at in found if injected.size and night >= CHANGED and
+        hits = [night - CHANGED + 1 for night, at in results if injected.size and night >= CHANGED and
                 CHANGED - SAME <= at <= (NIGHTS if injected.nights else CHANGED + SAME)]
         # One that a false alarm stood in the way of: it had pointed there before.
         delays += hits[:1]
@@ -154,9 +154,9 @@ def score(name: str, detect: Detector, injected: Injected, *, histories: int, se
 def tune(histories: int = 150) -> None:
     for penalty, sure in itertools.product((3, 4, 5, 6), (3.5, 4.5)):
         detect = ours(penalty=penalty, sure=sure)
-        found = [score("", detect, world, histories=histories, seed=1) for world in WORLDS]
-        print(f"penalty {penalty} sure {sure}: false {1000 * found[0].false / found[0].quiet:.2f};",
-              *(f"{one.world}: {one.detected[7]:.0%}/{one.detected[30]:.0%};" for one in found[1:]), flush=True)
+        results = [score("", detect, world, histories=histories, seed=1) for world in WORLDS]
+        print(f"penalty {penalty} sure {sure}: false {1000 * results[0].false / results[0].quiet:.2f};",
+              *(f"{one.world}: {one.detected[7]:.0%}/{one.detected[30]:.0%};" for one in results[1:]), flush=True)
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
@@ -170,8 +170,8 @@ def main(path: Path, names: Sequence[str], histories: int = 40) -> None:
     with path.open("a", encoding="utf-8") as file:
         for name, world in itertools.product(names or DETECTORS, WORLDS):
             many = histories if world.size else 3 * histories
-            found = score(name, DETECTORS[name](), world, histories=many, seed=SCORING)
-            file.write(json.dumps(asdict(found)) + "\n")
+            result = score(name, DETECTORS[name](), world, histories=many, seed=SCORING)
+            file.write(json.dumps(asdict(result)) + "\n")
             file.flush()
 
 

@@ -17,12 +17,12 @@ def row(backend="eager", n=512, outcome="ok", median=1e-3, **fields) -> Evidence
     of_workload = {name: fields.pop(name) for name in list(fields)
                    if name in Workload.__annotations__ and not isinstance(fields[name], dict)}
     w = replace(SOFTMAX, **{"backend": backend, "n": n, "m": n, **of_workload})
-    found = {"flops": n * 10 ** 8, "bytes": 10 ** 6, "error": 1e-3, "bound": 2e-3, "machine": "gpu", "time": 1e9}
+    result = {"flops": n * 10 ** 8, "bytes": 10 ** 6, "error": 1e-3, "bound": 2e-3, "machine": "gpu", "time": 1e9}
     if outcome == "ok":
-        found |= {"median": median, "interval": 0.004, "floor": median / 4, "limit": "FLOPs", "state": STATE,
-                  "counters": {"launches": 3}, "kernels": {f"{backend}_kernel": 3},
-                  "kernel_shares": {f"{backend}_kernel": 0.98}, "peak_bytes": 10 ** 7}
-    return Evidence(w, outcome, **(found | fields))
+        result |= {"median": median, "interval": 0.004, "floor": median / 4, "limit": "FLOPs", "state": STATE,
+                   "counters": {"launches": 3}, "kernels": {f"{backend}_kernel": 3},
+                   "kernel_shares": {f"{backend}_kernel": 0.98}, "peak_bytes": 10 ** 7}
+    return Evidence(w, outcome, **(result | fields))
 
 
 ROWS = [

@@ -68,8 +68,8 @@ def history(folder: Path, hashes: list[str]) -> Path:
     for machine, workloads in ((H200, [*SOFTMAX, *OTHERS]), (CPU, ON_CPU)):
         write_json(str(results / machine / "machine.json"), {"machine": machine, **MACHINES[machine]},
                    Machine.api_version)
-        found = series(workloads)
-        listed = {(one.benchmark, figure): _benchmark(one, figure) for one in found.values()
+        result = series(workloads)
+        listed = {(one.benchmark, figure): _benchmark(one, figure) for one in result.values()
                   for figure in ("time_call", "track_peak_bytes", "track_error")}
         benchmarks |= {entry["name"]: entry for entry in listed.values()}
         for number, commit in enumerate(hashes):
@@ -79,8 +79,8 @@ def history(folder: Path, hashes: list[str]) -> Path:
             record = Results({"machine": machine, **MACHINES[machine], "python": "3.12", "torch": torch},
                              {"torch": torch}, commit, 1000 * (START + number * DAY), "3.12",
                              f"links-py3.12-torch{torch}", {})
-            for one in found.values():
-                cells = {one.index(w): w for w in workloads if common(w) in found and found[common(w)] is one}
+            for one in result.values():
+                cells = {one.index(w): w for w in workloads if common(w) in result and result[common(w)] is one}
                 for figure in ("time_call", "track_peak_bytes", "track_error"):
                     record.add_result(listed[one.benchmark, figure], _result(one, cells, figure, number),
                                       datetime.fromtimestamp(START + number * DAY + 3600, UTC), 1.0,
@@ -133,14 +133,14 @@ def night(hashes: list[str], **fields: Any) -> Comparison:
     others = (w for w in [*SOFTMAX, *OTHERS] if w != slow)
     findings += [Finding(w.id, "time", "seconds", word, why=f"said of {word} <i>", **numbers)
                  for w, (word, numbers) in zip(others, WORDS.items(), strict=False)]
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
             "time": START + COMMITS * DAY, "machine": "1a2b3c4d5e6f", "environment": "links-py3.12-torch2.11.0",
             "fingerprint": {"gpus": ["NVIDIA H200"], "torch": "2.11.0", "cuda": "13.0", "driver": "580.1"},
             "base": hashes[SLOW_FROM - 1], "head": hashes[-1], "command": "python -m perf nightly --resume",
             "findings": tuple(findings), "failed": (Failed(hashes[NOTHING], "the GPU fell off the bus <u>"),),
             "vanished": ("softmax:gone-forward",), "notes": ("one finding: look for what they share",),
             "steps": (Step("tests", "ok", None, 60.0), Step("bisect", "failed", "no time was left", 1800.0))}
-    return Comparison(**told | fields)
+    return Comparison(**result | fields)
 
 
 def tree(folder: Path) -> list[str]:

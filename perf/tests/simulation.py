@@ -90,7 +90,7 @@ def fixed_errors(pairs: Sequence[float], most: int = 32) -> str | None:
 
 def score(world: World, rule: Rule, *, comparisons: int, injected: float = 0.0, seed: int = SCORING) -> Score:
     """Asks `rule` about as many benchmarks, each looked at after every pair until it says something."""
-    found = Score()
+    result = Score()
     for i in range(comparisons):
         pairs: list[float] = []
         word = None
@@ -98,16 +98,16 @@ def score(world: World, rule: Rule, *, comparisons: int, injected: float = 0.0, 
         while word is None:
             pairs.append(next(source))
             word = rule(pairs)
-        found.words[word] += 1
-        found.pairs.append(len(pairs))
-    return found
+        result.words[word] += 1
+        result.pairs.append(len(pairs))
+    return result
 
 
 def shipped(world: World, thresholds: Thresholds, *, comparisons: int, injected: float = 0.0, seed: int = SCORING,
             together: int = 1, earlier: int = 0) -> Score:
     """Returns what the rule that ships says of as many benchmarks: `together` of them share their launches and what
     they know of pairs, each of which had `earlier` pairs in an earlier run on the machine."""
-    found = Score()
+    result = Score()
     for first in range(0, comparisons, together):
         sources = {f"{seed} {i}": world.pairs(random.Random(f"{seed} {i}"), injected)
                    for i in range(first, min(first + together, comparisons))}
@@ -121,9 +121,9 @@ def shipped(world: World, thresholds: Thresholds, *, comparisons: int, injected:
                 share(known, before, undecided)
             for name in [name for name in undecided if known[name].done]:
                 undecided.remove(name)
-                found.words[known[name].verdict().word] += 1
-                found.pairs.append(len(known[name].ratios))
-    return found
+                result.words[known[name].verdict().word] += 1
+                result.pairs.append(len(known[name].ratios))
+    return result
 
 
 def main(comparisons: int) -> None:
@@ -133,10 +133,10 @@ def main(comparisons: int) -> None:
                                         "known before": {"together": 20, "earlier": 8}}
     for (name, world), injected in product(worlds.items(), (0.0, 0.02, 0.03, 0.05, 0.1)):
         for rule, how in rules.items():
-            found = shipped(world, Thresholds(), comparisons=comparisons, injected=injected, **how)
-            print(f"{name:16}{injected:4.0%}  {rule:13}{found}", flush=True)
-        found = score(world, fixed_errors, comparisons=comparisons, injected=injected)
-        print(f"{name:16}{injected:4.0%}  {'fixed errors':13}{found}", flush=True)
+            result = shipped(world, Thresholds(), comparisons=comparisons, injected=injected, **how)
+            print(f"{name:16}{injected:4.0%}  {rule:13}{result}", flush=True)
+        result = score(world, fixed_errors, comparisons=comparisons, injected=injected)
+        print(f"{name:16}{injected:4.0%}  {'fixed errors':13}{result}", flush=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def test_files_that_can_t_be_read(tmp_path):
 
 
 def test_later_patterns_override_earlier_ones_field_by_field():
-    found, problems = owners.read("""
+    result, problems = owners.read("""
 ["*"]
 owner = "all"
 assignees = ["ada"]
@@ -106,15 +106,15 @@ owner = "kernels"
 mention = "@o/kernels"
 """)
     assert problems == []
-    assert found.of(SDPA) == owners.Owner("kernels", ("ada",), ("@o/kernels",))
-    assert found.of(FA2) == owners.Owner("all", ("ada",))
-    assert found.all([SDPA, FA2, SDPA]) == [found.of(SDPA), found.of(FA2)]
+    assert result.of(SDPA) == owners.Owner("kernels", ("ada",), ("@o/kernels",))
+    assert result.of(FA2) == owners.Owner("all", ("ada",))
+    assert result.all([SDPA, FA2, SDPA]) == [result.of(SDPA), result.of(FA2)]
 
 
 @pytest.mark.parametrize("said", ['assignees = ["@ada"]', 'mention = ["everyone"]', 'mention = ["@a @b"]', "owner = 1",
                                   "mention = 1", 'assignees = ["a/b"]', 'mood = "good"', 'mention = ["@o/[x](y)"]'])
 def test_an_owner_that_can_t_be_one_is_left_aside(said):
-    found, problems = owners.read(f'["*"]\nowner = "all"\n["softmax:*"]\n{said}\n')
+    result, problems = owners.read(f'["*"]\nowner = "all"\n["softmax:*"]\n{said}\n')
     assert len(problems) == 1
     assert problems[0].endswith("this pattern is left aside")
-    assert found.of(SDPA).owner == "all"
+    assert result.of(SDPA).owner == "all"

@@ -49,11 +49,11 @@ def losses(value: float, spread: float = 0.0, items: int = 200) -> Figure:
     (losses(2.0), losses(1.5), False),
 ])
 def test_quality_beyond_the_budget_is_lost(base, new, fails):
-    told = excess(compare(base, new), HALF)
-    assert (told is not None) == fails
-    if told:
-        assert told.startswith("loses more quality than its budget of ")
-        assert "\n" not in told
+    result = excess(compare(base, new), HALF)
+    assert (result is not None) == fails
+    if result:
+        assert result.startswith("loses more quality than its budget of ")
+        assert "\n" not in result
 
 
 def test_what_the_items_cannot_exclude_is_told_and_fails_nothing():
@@ -66,8 +66,8 @@ def test_what_the_items_cannot_exclude_is_told_and_fails_nothing():
 
 
 def test_more_loss_never_passes_where_less_failed():
-    told = [excess(compare(hits(1750, 1797), hits(right, 1797)), HALF) for right in range(1750, 1600, -10)]
-    assert [bool(one) for one in told] == sorted(bool(one) for one in told)
+    results = [excess(compare(hits(1750, 1797), hits(right, 1797)), HALF) for right in range(1750, 1600, -10)]
+    assert [bool(one) for one in results] == sorted(bool(one) for one in results)
 
 
 @pytest.mark.parametrize(("settings", "said"), [
@@ -112,7 +112,7 @@ class Benchmark:
 
 @pytest.mark.parametrize(("injected", "fails"), [(0, False), (60, True)])
 def test_a_row_that_loses_quality_fails_and_gets_no_time(tmp_path, monkeypatch, injected, fails):
-    """Of 1797 items an unquantised model has 1750 right, the quantised one so many less."""
+    """An unquantised model has 1750 of 1797 items right, the quantised one so many less."""
     def evaluate(model: Any, preset: str) -> dict[str, Figure]:
         return {"top1": hits(1750 - (injected if quantization.quantized_layers(model) else 0), 1797)}
 
@@ -125,8 +125,8 @@ def test_a_row_that_loses_quality_fails_and_gets_no_time(tmp_path, monkeypatch, 
     session.ceilings = Ceilings(copy=1e10, matmul={"fp32": 1e11})
     session.measure(VIT, Benchmark())
     if fails:
-        said = "vit-tiny in ao-int8-weight loses more quality than its budget of 0.5: top1"
-        with pytest.raises(pytest.fail.Exception, match=said):
+        message = "vit-tiny in ao-int8-weight loses more quality than its budget of 0.5: top1"
+        with pytest.raises(pytest.fail.Exception, match=message):
             session.measure(quantised, Benchmark())
     else:
         session.measure(quantised, Benchmark())
@@ -141,8 +141,8 @@ def test_what_gates_is_trained_and_has_its_figure(family):
     assert figure is not None
     pytest.importorskip({"vit": "sklearn", "gpt2": "tokenizers", "tft": "statsmodels"}[family])
     assert name in RECIPES
-    found = quality.evaluate(models.create(name), name, limit=3)[figure]
-    assert (models.get(name).family, len(found.items)) == (family, 3)
+    result = quality.evaluate(models.create(name), name, limit=3)[figure]
+    assert (models.get(name).family, len(result.items)) == (family, 3)
 
 
 def test_quality_that_cannot_be_had_is_a_reason(tmp_path):

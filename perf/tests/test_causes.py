@@ -94,17 +94,17 @@ def judged(name: str) -> Verdict:
 
 @pytest.mark.parametrize("name", [*LIVE, *RECORDED])
 def test_nine_of_ten_planted_faults_have_their_cause_first(name):
-    found, truth = judged(name), (LIVE | RECORDED)[name][1]
-    assert found.word == "regressed"
-    assert found.cause == ("instructions" if name == "reading across rows" else truth), found.why
+    result, truth = judged(name), (LIVE | RECORDED)[name][1]
+    assert result.word == "regressed"
+    assert result.cause == ("instructions" if name == "reading across rows" else truth), result.why
 
 
 @pytest.mark.slow  # imports the compiler
 @pytest.mark.parametrize("name", COMPILED)
 def test_two_more_faults_are_the_compiler_s(name):
     base, head = COMPILED[name][0]()
-    found = decided(side(head, 1), around(1.0, 0.01), side(base, 1))
-    assert (found.word, found.cause) == ("regressed", COMPILED[name][1]), found.why
+    result = decided(side(head, 1), around(1.0, 0.01), side(base, 1))
+    assert (result.word, result.cause) == ("regressed", COMPILED[name][1]), result.why
 
 
 def test_the_cause_stands_first():
@@ -126,9 +126,9 @@ def test_what_explains_too_little_is_no_first_cause():
     (replace(SIDE, compile_seconds=90.0), "compile"), (replace(SIDE, kernels={"math": 4}), "instructions"),
     (replace(SIDE, peak_bytes=30_000_000), "bytes"), (SIDE, None)])
 def test_counters_name_their_cause(head, cause):
-    found = decided(head, around(0.4, 0.01), base=replace(SIDE, compile_seconds=9.0))
-    assert (found.word, found.cause) == ("regressed", cause)
-    assert ("nothing that is counted moved" in found.why) == (cause is None)
+    result = decided(head, around(0.4, 0.01), base=replace(SIDE, compile_seconds=9.0))
+    assert (result.word, result.cause) == ("regressed", cause)
+    assert ("nothing that is counted moved" in result.why) == (cause is None)
 
 
 def test_what_did_not_regress_has_no_cause():
@@ -138,9 +138,9 @@ def test_what_did_not_regress_has_no_cause():
 
 def test_two_that_fit_only_one_by_one_have_a_cause_too():
     missing = "out of memory"
-    found = decided(replace(with_counter(launches=5), missing=missing), [], replace(SIDE, missing=missing))
-    assert (found.why, found.cause) == ("not timed; likely from launches: 1 more kernel launch; out of memory",
-                                        "launches")
+    result = decided(replace(with_counter(launches=5), missing=missing), [], replace(SIDE, missing=missing))
+    assert (result.why, result.cause) == ("not timed; likely from launches: 1 more kernel launch; out of memory",
+                                          "launches")
 
 
 def profiled(**microseconds: float) -> Side:

@@ -100,17 +100,17 @@ def refuses(fn):
 @pytest.fixture
 def cuda(monkeypatch):
     """Gives a CUDA clock without a GPU: launching takes 3 ms, a flush and a call 1 ms each."""
-    made = CudaClock(torch.device("cuda"))
+    cuda_clock = CudaClock(torch.device("cuda"))
     monkeypatch.setattr(clocks, "_warm_up", lambda fn, longest, synchronize, renew: 1e-3)
     monkeypatch.setattr(clocks, "_host_seconds", lambda fn, synchronize: 3e-3)
-    monkeypatch.setattr(made, "_gpu_seconds", lambda before, fn, times=3: 1e-3)
-    vars(made).update(_overhead_by_events=4e-6, _overhead_by_graph=3e-6, _flush_seconds=1e-3)
-    return made
+    monkeypatch.setattr(cuda_clock, "_gpu_seconds", lambda before, fn, times=3: 1e-3)
+    vars(cuda_clock).update(_overhead_by_events=4e-6, _overhead_by_graph=3e-6, _flush_seconds=1e-3)
+    return cuda_clock
 
 
 @pytest.mark.parametrize("captured", [True, False])
 def test_the_flush_hides_the_launch(cuda, captured, monkeypatch):
-    """Of a graph as of a call that can't be captured: five flushes."""
+    """A graph and a call that can't be captured get five flushes each."""
     flushed: list[int] = []
     monkeypatch.setattr(cuda, "_flush", flushed.append)
     monkeypatch.setattr(clocks, "capture", (lambda fn: fn) if captured else refuses)
@@ -180,14 +180,14 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GP
 
 @needs_gpu
 def test_events_agree_with_the_wall_clock():
-    """By the default stream, where no graph is captured."""
+    """The call runs on the default stream, where no graph is captured."""
     x = torch.randn(8192, 8192, device="cuda")
-    made = CudaClock(torch.device("cuda"))
-    made.prepare(lambda: x @ x)
-    start, wall = made.timer(), time.perf_counter()
+    cuda_clock = CudaClock(torch.device("cuda"))
+    cuda_clock.prepare(lambda: x @ x)
+    start, wall = cuda_clock.timer(), time.perf_counter()
     for _ in range(10):
         x @ x
-    gpu = made.timer() - start
+    gpu = cuda_clock.timer() - start
     assert gpu == pytest.approx(time.perf_counter() - wall, rel=0.1)
 
 

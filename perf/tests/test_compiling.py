@@ -45,9 +45,9 @@ def test_cold_the_first_time_and_warm_the_next(tmp_path):
 
 
 def test_nothing_compiled_is_no_figure():
-    with compiling() as found:
+    with compiling() as result:
         torch.randn(3).sin()
-    assert found.figures() == {}
+    assert result.figures() == {}
 
 
 def test_a_reset_meanwhile_takes_nothing_off(monkeypatch):
@@ -55,11 +55,11 @@ def test_a_reset_meanwhile_takes_nothing_off(monkeypatch):
     torch.compile(lambda x: (x.sin() + 1).cos(), backend="eager")(torch.randn(8))
     before = measured._so_far()
     assert before.seconds > 0
-    with compiling() as found:
+    with compiling() as result:
         measured.forget()
         torch.compile(lambda x: x.cos() + 2, backend="eager")(torch.randn(8))
-    assert found.seconds == measured._so_far().seconds > 0
-    assert found.graphs == 1
+    assert result.seconds == measured._so_far().seconds > 0
+    assert result.graphs == 1
 
 
 def test_the_ledger_keeps_both(tmp_path):
@@ -105,8 +105,8 @@ def test_workers_share_the_shapes_and_a_failed_one_is_told(monkeypatch):
     lengths = (64, 128, 256)
     workloads = [Workload(**{**FLEX.__dict__, "n": n, "m": n, "phase": phase})
                  for n in lengths for phase in ("forward", "backward")]
-    found, failed = precompile.precompile(workloads, torch.device("cuda"))
-    assert found == {FLEX.id: {"cold": 3.0, "graphs": 1}}
+    result, failed = precompile.precompile(workloads, torch.device("cuda"))
+    assert result == {FLEX.id: {"cold": 3.0, "graphs": 1}}
     assert len(failed) == 1
     assert "RuntimeError: no compiler" in failed[0]
     assert sorted(w.id for share in shares for w in share) == sorted(w.id for w in workloads)

@@ -35,10 +35,10 @@ def test_an_edit_needs_a_new_version():
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])
 def test_eight_a_group_and_names_that_say_the_version(device_type):
-    found = controls.of(device_type)
-    assert Counter(one.group for one in found) == dict.fromkeys(controls.GROUPS, 8)
-    assert len({one.name for one in found}) == 24
-    assert all(one.name.endswith(f" v{controls.VERSION}") and one.name.startswith(f"{one.group}/") for one in found)
+    result = controls.of(device_type)
+    assert Counter(one.group for one in result) == dict.fromkeys(controls.GROUPS, 8)
+    assert len({one.name for one in result}) == 24
+    assert all(one.name.endswith(f" v{controls.VERSION}") and one.name.startswith(f"{one.group}/") for one in result)
 
 
 @pytest.mark.parametrize("control", controls.of("cpu"), ids=lambda one: one.name)
@@ -68,9 +68,9 @@ def test_memory_bound_controls_move_more_than_a_core_caches():
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])
 def test_every_benchmark_has_a_group(device_type):
-    found = Counter(groups(grid("default", device_type), device_type).values())
-    assert set(found) <= set(controls.GROUPS)
-    assert found["compute"] > 0
+    counter = Counter(groups(grid("default", device_type), device_type).values())
+    assert set(counter) <= set(controls.GROUPS)
+    assert counter["compute"] > 0
 
 
 def test_nothing_of_a_revision_is_read():

@@ -58,10 +58,10 @@ def test_two_runs_of_a_model_count_the_same(phase):
 
 def test_operators_are_counted_by_name_and_in_all():
     x = torch.zeros(4)
-    found = count(lambda: (x.add_(1), x.add_(1), x.zero_()), CPU)
-    assert found.kernels["aten::add_"] == 2
-    assert found.kernels["aten::zero_"] == 1
-    assert not any("Backward" in name or " " in name for name in found.kernels)
+    result = count(lambda: (x.add_(1), x.add_(1), x.zero_()), CPU)
+    assert result.kernels["aten::add_"] == 2
+    assert result.kernels["aten::zero_"] == 1
+    assert not any("Backward" in name or " " in name for name in result.kernels)
 
 
 def test_one_operator_more_shows():
@@ -88,9 +88,9 @@ def test_a_node_reached_twice_counts_once():
 
 
 def test_eager_and_sdpa_differ_in_nodes():
-    found = {backend: count(prepared(replace(CELL, backend=backend, phase="forward-backward")), CPU)
-             .counters["autograd_nodes"] for backend in ("eager", "sdpa", "tiled")}
-    assert found["eager"] > found["sdpa"] >= found["tiled"] > 3
+    result = {backend: count(prepared(replace(CELL, backend=backend, phase="forward-backward")), CPU)
+              .counters["autograd_nodes"] for backend in ("eager", "sdpa", "tiled")}
+    assert result["eager"] > result["sdpa"] >= result["tiled"] > 3
 
 
 @pytest.mark.parametrize(("function", "batch", "kv_heads", "n", "m"), [
@@ -187,6 +187,6 @@ def test_waiting_done_by_the_profiler_does_not_count(monkeypatch):
 
 
 def test_what_is_compared_is_a_counter_or_a_figure_of_the_evidence():
-    found = count(prepared(CELL), CPU).counters.keys() | tally([], on_gpu=True).counters.keys()
+    result = count(prepared(CELL), CPU).counters.keys() | tally([], on_gpu=True).counters.keys()
     fields = evidence.Evidence.__dataclass_fields__.keys()
-    assert found <= NAMES.keys() <= found | fields
+    assert result <= NAMES.keys() <= result | fields

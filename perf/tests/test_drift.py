@@ -20,15 +20,15 @@ def history(*levels, sigma=0.01, seed=0):
 
 
 def test_a_step_is_found_at_its_night():
-    (found,) = steps(history((30, 1.0), (20, 1.05)))
-    assert found.at == 30
-    assert found.ratio == pytest.approx(1.05, abs=0.01)
+    (result,) = steps(history((30, 1.0), (20, 1.05)))
+    assert result.at == 30
+    assert result.ratio == pytest.approx(1.05, abs=0.01)
 
 
 def test_several_levels_up_and_down():
-    found = steps(history((30, 1.0), (20, 1.1), (20, 1.05), (20, 1.2)))
-    assert [change.at for change in found] == [30, 50, 70]
-    assert [change.ratio > 1 for change in found] == [True, False, True]
+    result = steps(history((30, 1.0), (20, 1.1), (20, 1.05), (20, 1.2)))
+    assert [change.at for change in result] == [30, 50, 70]
+    assert [change.ratio > 1 for change in result] == [True, False, True]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -52,8 +52,8 @@ def test_a_step_shows_after_a_few_nights_and_not_the_first():
 
 def test_a_count_steps_at_its_first_change_and_zero_may_be_before():
     assert [(change.at, change.before, change.after) for change in steps([4] * 9 + [5] * 3)] == [(9, 4, 5)]
-    (found,) = steps([0] * 10 + [3] * 5)
-    assert (found.at, found.ratio) == (10, math.inf)
+    (result,) = steps([0] * 10 + [3] * 5)
+    assert (result.at, result.ratio) == (10, math.inf)
     assert steps([7] * 50) == []
     assert steps([0] * 50) == []
 
@@ -61,8 +61,8 @@ def test_a_count_steps_at_its_first_change_and_zero_may_be_before():
 def test_nights_without_a_number_are_passed_over():
     values: list[float | None] = [*history((30, 1.0), (20, 1.1))]
     values[3] = values[28] = values[29] = values[31] = None
-    (found,) = steps(values)
-    assert found.at == 30
+    (result,) = steps(values)
+    assert result.at == 30
     assert steps([None] * 40) == []
     assert creep([None] * 40) is None
     assert steps([]) == []
@@ -77,10 +77,10 @@ def test_a_change_too_small_to_matter_is_none():
 def test_a_creep_too_slow_for_a_step_is_found_by_a_window():
     noise = random.Random(3)
     values = [1 + 0.001 * max(0, night - 30) + 0.004 * noise.gauss(0, 1) for night in range(60)]
-    found = creep(values)
-    assert found is not None
-    assert found.ratio > 1.01
-    assert found.nights in drift.RECENT
+    result = creep(values)
+    assert result is not None
+    assert result.ratio > 1.01
+    assert result.nights in drift.RECENT
     assert creep(values[:33]) is None
     assert creep([2 - value for value in values]) is None  # it got faster
 

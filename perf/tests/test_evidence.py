@@ -124,10 +124,10 @@ def test_outcomes_are_five():
 
 
 def test_the_machine_s_id_changes_with_it():
-    told = machine.fingerprint()
-    assert machine.identity({**told, "torch": "0"}) != machine.identity(told) == machine.identity()
+    result = machine.fingerprint()
+    assert machine.identity({**result, "torch": "0"}) != machine.identity(result) == machine.identity()
     assert len(machine.identity()) == 12
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_a_revision_needs_git(repository, monkeypatch, tmp_path_factory):

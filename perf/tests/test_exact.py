@@ -26,9 +26,9 @@ def test_one_more_of_these_is_a_regression_whatever_the_time(name):
 
 @pytest.mark.parametrize("name", ["operators", "autograd_nodes"])
 def test_of_these_a_gpu_is_told(name):
-    found = decided(with_counter(**{name: GPU[name] + 2}))
-    assert found.word == "ok"
-    assert "2 more " in found.why
+    result = decided(with_counter(**{name: GPU[name] + 2}))
+    assert result.word == "ok"
+    assert "2 more " in result.why
 
 
 def test_every_exact_counter_is_compared_and_none_is_made_up():
@@ -44,11 +44,11 @@ def test_every_exact_counter_is_compared_and_none_is_made_up():
     (20.0, 41.0, "regressed"), (20.0, 29.0, "ok"), (1.0, 3.0, "ok"), (41.0, 20.0, "improved"), (None, 90.0, "ok")])
 def test_compile_seconds_gate_apart_from_run_time(old, new, word):
     base, head = replace(SIDE, compile_seconds=old), replace(SIDE, compile_seconds=new)
-    found = decide(around(0.0), base, head, Thresholds())
-    assert found.word == word
-    assert ("compiles in" in found.why) == (word != "ok")
+    result = decide(around(0.0), base, head, Thresholds())
+    assert result.word == word
+    assert ("compiles in" in result.why) == (word != "ok")
     if word == "regressed":
-        assert found.why.endswith("compiles in 41.0 s, was 20.0 s (2.05x)")
+        assert result.why.endswith("compiles in 41.0 s, was 20.0 s (2.05x)")
         assert decide(around(-0.5), base, head, Thresholds()).word == "regressed"  # no faster run pays for it
         assert decide(around(0.0), base, head, Thresholds(compile_factor=3.0)).word == "ok"
 
@@ -62,9 +62,9 @@ def test_fewer_is_an_improvement_once_the_time_is_known_to_be_no_worse():
 
 
 def test_what_is_worse_outweighs_what_is_better():
-    found = decided(with_counter(launches=3, host_syncs=1))
-    assert found.word == "regressed"
-    assert found.why.index("1 more wait of the host") < found.why.index("1 fewer kernel launch")
+    result = decided(with_counter(launches=3, host_syncs=1))
+    assert result.word == "regressed"
+    assert result.why.index("1 more wait of the host") < result.why.index("1 fewer kernel launch")
 
 
 def test_a_copy_instead_of_a_launch_is_no_more_work():
@@ -96,22 +96,22 @@ def test_compiled_regions():
     (12_500_000, "regressed", "peak memory 1.25x (2.5 MB more)"),
     (5_000_000, "improved", "peak memory 0.5x (5.0 MB less)"), (9_990_000, "ok", "10.0 kB less")])
 def test_memory_gates_from_one_percent(bytes_, word, why):
-    found = decided(replace(SIDE, peak_bytes=bytes_))
-    assert found.word == word
-    assert why in found.why
+    result = decided(replace(SIDE, peak_bytes=bytes_))
+    assert result.word == word
+    assert why in result.why
 
 
 def test_memory_where_there_was_none():
-    found = decided(replace(SIDE, peak_bytes=512), base=replace(SIDE, peak_bytes=0))
-    assert found.word == "regressed"
-    assert "peak memory: 512 B more" in found.why
+    result = decided(replace(SIDE, peak_bytes=512), base=replace(SIDE, peak_bytes=0))
+    assert result.word == "regressed"
+    assert "peak memory: 512 B more" in result.why
 
 
 def test_model_bytes_and_flops_gate_too():
     base = with_counter(kept_bytes=10 ** 9, flops=10 ** 12)
     assert decided(with_counter(base, kept_bytes=2 * 10 ** 9), base=base).word == "regressed"
-    found = decided(with_counter(base, flops=15 * 10 ** 11), base=base)
-    assert (found.word, found.why[-25:]) == ("regressed", "FLOPs 1.5x (500.0 G more)")
+    result = decided(with_counter(base, flops=15 * 10 ** 11), base=base)
+    assert (result.word, result.why[-25:]) == ("regressed", "FLOPs 1.5x (500.0 G more)")
 
 
 def test_what_only_one_side_counted_is_not_compared():
@@ -123,8 +123,8 @@ def test_what_only_one_side_counted_is_not_compared():
     (1e-3, 1.49e-3, "ok"), (1e-3, 1.51e-3, "regressed"), (1e-3, 2e-4, "ok"), (0.0, 1e-9, "regressed"), (0.0, 0.0, "ok"),
     (1e-3, math.nan, "regressed"), (1e-3, math.inf, "regressed")])
 def test_the_error_gates_from_half_as_much_again(base, head, word):
-    found = decided(replace(SIDE, error=head), base=replace(SIDE, error=base))
-    assert found.word == word
+    result = decided(replace(SIDE, error=head), base=replace(SIDE, error=base))
+    assert result.word == word
 
 
 def test_the_error_is_told():
@@ -139,15 +139,15 @@ def on_cpu(**kernels: int) -> Side:
 
 
 def test_a_needless_clone_on_a_cpu():
-    found = decided(on_cpu(clone=1, copy_=1, empty_like=1), base=ON_CPU)
-    assert found.word == "regressed"
-    assert found.why.endswith("1 more operator: aten::clone, aten::copy_")
+    result = decided(on_cpu(clone=1, copy_=1, empty_like=1), base=ON_CPU)
+    assert result.word == "regressed"
+    assert result.why.endswith("1 more operator: aten::clone, aten::copy_")
 
 
 def test_views_take_no_time():
-    found = decided(on_cpu(view=13, transpose=2), base=ON_CPU)
-    assert found.word == "ok"
-    assert "kernels: aten::transpose x2, aten::view x3" in found.why
+    result = decided(on_cpu(view=13, transpose=2), base=ON_CPU)
+    assert result.word == "ok"
+    assert "kernels: aten::transpose x2, aten::view x3" in result.why
 
 
 def test_fewer_operators_that_work_are_an_improvement():
@@ -161,15 +161,15 @@ def test_without_names_every_operator_counts():
 
 
 def test_other_kernels_are_named():
-    found = decided(replace(SIDE, kernels={"flash_fwd": 2, "cutlass_gemm": 2}))
-    assert found.word == "ok"
-    assert found.why.endswith("other kernels: cutlass_gemm x2 for gemm x2")
+    result = decided(replace(SIDE, kernels={"flash_fwd": 2, "cutlass_gemm": 2}))
+    assert result.word == "ok"
+    assert result.why.endswith("other kernels: cutlass_gemm x2 for gemm x2")
 
 
 def test_only_a_few_kernels_are_named():
     names = {f"kernel_{i}": 1 for i in range(9)}
-    found = decided(replace(with_counter(launches=13), kernels={**SIDE.kernels, **names}))
-    assert found.why.endswith("9 more kernel launches: kernel_0, kernel_1, kernel_2 and 6 more")
+    result = decided(replace(with_counter(launches=13), kernels={**SIDE.kernels, **names}))
+    assert result.why.endswith("9 more kernel launches: kernel_0, kernel_1, kernel_2 and 6 more")
 
 
 @pytest.mark.parametrize(("name", "said"), [

@@ -39,10 +39,10 @@ def test_it_ranks_by_the_records_and_its_line_builds_the_first(file: Path, capsy
         writer.append(row)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("it measures what the records hold"))
     assert main(ASK) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in shown[1:3]] == [["softmax:sdpa", "1", "ms", "1.00x"],
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [["softmax:sdpa", "1", "ms", "1.00x"],
                                                      ["softmax:eager", "2", "ms", "2.00x"]]
-    module = eval(shown[-1], {"attention": attention, "torch": torch})
+    module = eval(lines[-1], {"attention": attention, "torch": torch})
     assert (module.name, module.heads, module.causal) == ("softmax:sdpa", 2, True)
 
 
@@ -71,9 +71,9 @@ def test_it_measures_here(arguments: list[str], file: Path, monkeypatch: pytest.
     (["fastest", "softmax", "--n", "8", "--phase", "decode"], "decode")])
 def test_what_it_refuses_is_one_line(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert part in told
-    assert told.count("\n") == 1
+    text = capsys.readouterr().err
+    assert part in text
+    assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize("returncode", [4, 1])

@@ -32,24 +32,24 @@ def states(readings: Iterable[Reading], before: Reading = BESIDE, after: Reading
             State("cuda", 1.0, after, replace(HOST, foreign_cores=1.7), busy=False)]
 
 
-def clocks(*mhz: int, **told: Any) -> list[State]:
-    return states(replace(H200, sm_mhz=x, **told) for x in mhz)
+def clocks(*mhz: int, **options: Any) -> list[State]:
+    return states(replace(H200, sm_mhz=x, **options) for x in mhz)
 
 
-def on_the_host(**told: Any) -> list[State]:
-    return [State("cpu", 1.0, host=replace(HOST, **told))]
+def on_the_host(**options: Any) -> list[State]:
+    return [State("cpu", 1.0, host=replace(HOST, **options))]
 
 
 def test_a_healthy_gpu_is_fit():
     seen = clocks(1965, 1980, 1965, 1980, 1965, 1965, 1980, 1965, 1965)
     assert unfit(seen) is None
-    told = summary(seen)
-    assert json.loads(json.dumps(told)) == told
-    assert told == {"readings": 9, "sm_mhz": 1965, "sm_mhz_min": 1965, "sm_mhz_max": 1980, "sm_mhz_limit": 1980,
-                    "sm_drift": 0.0, "mem_mhz": 3201, "throttle": "", "temperature": 41, "power": 512.3,
-                    "power_limit": 700.0, "utilisation": 100, "ecc_errors": 0, "gpu_free_bytes": 140 * 10 ** 9,
-                    "foreign_processes": 0, "foreign_cores": 1.7, "load": 0.4, "free_bytes": 8 * 10 ** 9,
-                    "pages_read_back": 0}
+    result = summary(seen)
+    assert json.loads(json.dumps(result)) == result
+    assert result == {"readings": 9, "sm_mhz": 1965, "sm_mhz_min": 1965, "sm_mhz_max": 1980, "sm_mhz_limit": 1980,
+                      "sm_drift": 0.0, "mem_mhz": 3201, "throttle": "", "temperature": 41, "power": 512.3,
+                      "power_limit": 700.0, "utilisation": 100, "ecc_errors": 0, "gpu_free_bytes": 140 * 10 ** 9,
+                      "foreign_processes": 0, "foreign_cores": 1.7, "load": 0.4, "free_bytes": 8 * 10 ** 9,
+                      "pages_read_back": 0}
 
 
 @pytest.mark.parametrize(("reasons", "said"), [
@@ -145,10 +145,10 @@ def test_a_gpu_that_tells_nothing_is_fit():
 
 
 def test_without_nvml_the_gpu_is_unwatched_and_the_host_is_told(monkeypatch):
-    said = "clocks and throttling are not watched: nvidia-ml-py is not installed"
+    message = "clocks and throttling are not watched: nvidia-ml-py is not installed"
 
     def missing(device: torch.device) -> None:
-        raise NoNvml(said)
+        raise NoNvml(message)
 
     monkeypatch.setattr(fitness, "Gpu", missing)
     watch = Watch(CUDA)
@@ -156,10 +156,10 @@ def test_without_nvml_the_gpu_is_unwatched_and_the_host_is_told(monkeypatch):
     watch.sample()
     seen = watch.end()
     assert unfit(seen) is None
-    told = summary(seen)
-    assert told["unwatched"] == watch.unwatched == said
-    assert "load" in told
-    assert "sm_mhz" not in told
+    result = summary(seen)
+    assert result["unwatched"] == watch.unwatched == message
+    assert "load" in result
+    assert "sm_mhz" not in result
 
 
 def test_the_company_of_a_gpu_s_host_is_no_fault():

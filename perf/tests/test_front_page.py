@@ -32,8 +32,8 @@ def test_a_chart_is_of_one_place(shown):
 
 
 def test_freshness(shown):
-    told = re.sub(r"\s+", " ", shown.sections["summary"])
-    assert f"{published.COMMITS - 1} of {published.COMMITS} commits measured, 1 failed" in told
+    result = re.sub(r"\s+", " ", shown.sections["summary"])
+    assert f"{published.COMMITS - 1} of {published.COMMITS} commits measured, 1 failed" in result
     last = published.START + (published.COMMITS - 1) * published.DAY + 3600
     assert str(last) in shown.all("data-t"), "the tile says when it was measured, its script how long ago"
 
@@ -65,10 +65,10 @@ def test_hostile_text_stays_text(tree):
     night = replace(night, findings=(finding,), head=hostile, base=hostile, command=hostile, notes=(hostile,),
                     vanished=(hostile,), fingerprint={"gpus": [hostile], "torch": hostile})
     state = commits.State(commits.Commit("0" * 40, 0.0, hostile, hostile), {}, hostile)
-    said = front_page.read(project=hostile, nights=[night], states=[state], problems=[hostile])
-    assert len(said.named("script")) == 1
-    assert not said.named("img")
-    assert said.text.count(hostile) > 10
+    result = front_page.read(project=hostile, nights=[night], states=[state], problems=[hostile])
+    assert len(result.named("script")) == 1
+    assert not result.named("img")
+    assert result.text.count(hostile) > 10
 
 
 def test_nothing_yet():

@@ -19,11 +19,11 @@ def fragment(address: str) -> tuple[str, dict[str, list[str | None]]]:
     path, _, after = address.partition("#")
     assert path == graphs.PAGE
     location, _, query = after.partition("?")
-    found: dict[str, list[str | None]] = {}
+    result: dict[str, list[str | None]] = {}
     for part in query.split("&") if query else []:
         key, value = (unquote(word.replace("+", " ")) for word in part.split("="))
-        found.setdefault(key, []).append(None if value == graphs.NONE else value)
-    return unquote(location), found
+        result.setdefault(key, []).append(None if value == graphs.NONE else value)
+    return unquote(location), result
 
 
 @settings(max_examples=50)
@@ -36,11 +36,11 @@ def test_asv_reads_back_what_is_written(benchmark, chosen):
 def test_links_choose_what_asv_offers(shown, site):
     index = json.loads((site / "asv" / "index.json").read_text())
     fragments = [fragment(address) for address in shown.all("href")
-              if address.startswith(f"{graphs.PAGE}#") and not address.startswith(f"{graphs.PAGE}#/")]
+                 if address.startswith(f"{graphs.PAGE}#") and not address.startswith(f"{graphs.PAGE}#/")]
     assert len(fragments) > 50
     for benchmark, chosen in fragments:
-        told = index["benchmarks"][benchmark]
-        params = dict(zip(told["param_names"], told["params"], strict=True))
+        result = index["benchmarks"][benchmark]
+        params = dict(zip(result["param_names"], result["params"], strict=True))
         properties = {key: values[0] for key, values in chosen.items() if key in index["params"]}
         assert set(properties) == {"machine", "gpu", "num_cpu", "torch"}, "what asv tells series apart by"
         assert any(properties.items() <= known.items() for known in index["graph_param_list"])
@@ -63,6 +63,6 @@ def test_every_link_within_the_page_has_its_end(shown):
 
 
 def test_a_commit_that_is_not_on_the_page_is_no_link(tree):
-    said = front_page.read(nights=[replace(published.night(tree[1]), base="HEAD~3")])
-    assert "HEAD~3" in said.sections["night"]
-    assert not [address for address in said.all("href") if address.startswith("#commit-")]
+    result = front_page.read(nights=[replace(published.night(tree[1]), base="HEAD~3")])
+    assert "HEAD~3" in result.sections["night"]
+    assert not [address for address in result.all("href") if address.startswith("#commit-")]

@@ -40,9 +40,9 @@ def test_ids_of_treated_models_are_read_back(treatment):
 @pytest.mark.parametrize("said", ["{}", "test_attention[{}]", "perf/test_attention.py::test_attention[{}]"])
 def test_an_id_as_pytest_prints_it(said):
     name = "softmax:sdpa-flash-forward-backward-full-b2-h8-kv4-n512-m1024-d64-bf16"
-    found = workload(said.format(name))
-    assert (found.variant, found.phase, found.kv_heads, found.m) == ("softmax:sdpa-flash", "forward-backward", 4,
-                                                                     1024)
+    result = workload(said.format(name))
+    assert (result.variant, result.phase, result.kv_heads, result.m) == ("softmax:sdpa-flash", "forward-backward", 4,
+                                                                         1024)
 
 
 @pytest.mark.parametrize(("name", "said"), [

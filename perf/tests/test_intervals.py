@@ -56,18 +56,18 @@ def test_too_few_pairs_tell_nothing_with_so_small_an_error():
 
 
 def test_an_estimate_by_hand():
-    """Without trimming: mean 0.02, deviations -0.01, 0, 0.01."""
-    found = estimate([0.03, 0.01, 0.02])
-    assert (found.middle, found.spread, found.kept) == (pytest.approx(0.02), pytest.approx(0.01), 3)
-    assert found.half_width(0.2) == pytest.approx(0.01 / math.sqrt(3) * critical(3, 0.2))
+    """Nothing is trimmed: the mean is 0.02, the deviations are -0.01, 0 and 0.01."""
+    result = estimate([0.03, 0.01, 0.02])
+    assert (result.middle, result.spread, result.kept) == (pytest.approx(0.02), pytest.approx(0.01), 3)
+    assert result.half_width(0.2) == pytest.approx(0.01 / math.sqrt(3) * critical(3, 0.2))
 
 
 def test_a_trimmed_estimate_by_hand():
     """0 to 9, without 0 and 9: mean 4.5; Winsorized 1 1 2 3 4 5 6 7 8 8: squares about the mean sum to 66.5."""
-    found = estimate([i / 100 for i in range(10)])
-    assert found.kept == 8
-    assert found.middle == pytest.approx(0.045)
-    assert found.spread == pytest.approx(0.01 * math.sqrt(66.5 / 7))
+    result = estimate([i / 100 for i in range(10)])
+    assert result.kept == 8
+    assert result.middle == pytest.approx(0.045)
+    assert result.spread == pytest.approx(0.01 * math.sqrt(66.5 / 7))
 
 
 def test_a_spike_hardly_moves_what_is_trimmed():
@@ -139,9 +139,9 @@ def missed(draw, half_width, sequences: int, most: int = 32) -> float:
     noise = random.Random(9000)
     count = 0
     for _ in range(sequences):
-        found = [draw(noise) for _ in range(most)]
+        results = [draw(noise) for _ in range(most)]
         for n in range(3, most + 1):
-            seen = estimate(found[:n])
+            seen = estimate(results[:n])
             if abs(seen.middle) > half_width(seen):
                 count += 1
                 break

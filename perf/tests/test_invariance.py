@@ -127,8 +127,8 @@ def test_a_missing_wait_is_found_every_time(phase: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(MOMENT, "stage", "plan")
     for name, _ in itertools.product(("another stream that does not wait for inputs",
                                       "another stream that nobody waits for"), range(TIMES)):
-        found = planted(monkeypatch, GPU_CHEATS[name][0](), phase, gpu)
-        assert found["producer"] or found["repeats"], name
+        result = planted(monkeypatch, GPU_CHEATS[name][0](), phase, gpu)
+        assert result["producer"] or result["repeats"], name
 
 
 def test_the_command_writes_a_record_that_its_table_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

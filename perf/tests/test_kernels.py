@@ -109,17 +109,17 @@ def test_eager_in_its_place_is_an_error(name, phase):
     w = cell(name, phase)
     if phase in SAME.get(w.backend, ()):
         pytest.skip("it is made of the same operators as eager's")
-    told = wrong_kernel(ran(w, eager_for(w)), w, DEVICE.type)
-    assert told is not None
-    assert told.startswith(f"{name} ({phase}) ran ")
-    assert "softmax" in told
-    assert "\n" not in told
+    result = wrong_kernel(ran(w, eager_for(w)), w, DEVICE.type)
+    assert result is not None
+    assert result.startswith(f"{name} ({phase}) ran ")
+    assert "softmax" in result
+    assert "\n" not in result
 
 
 def test_a_fused_kernel_in_eager_s_place_is_an_error():
-    found = ran(CELL, sdpa.flash.attend())
+    result = ran(CELL, sdpa.flash.attend())
     assert wrong_kernel(ran(CELL), CELL, DEVICE.type) is None
-    assert "flash" in (wrong_kernel(found, CELL, DEVICE.type) or "")
+    assert "flash" in (wrong_kernel(result, CELL, DEVICE.type) or "")
 
 
 @pytest.mark.parametrize(("asked", "other"), [(sdpa.flash, sdpa.math), (sdpa.math, sdpa.flash), (sdpa.sdpa, sdpa.math)],
@@ -127,9 +127,9 @@ def test_a_fused_kernel_in_eager_s_place_is_an_error():
 def test_an_sdpa_call_that_lands_on_another_kernel_is_an_error(asked, other):
     w = replace(CELL, backend=asked.name)
     assert wrong_kernel(ran(w), w, DEVICE.type) is None
-    told = wrong_kernel(ran(w, other.attend()), w, DEVICE.type) or ""
-    assert told.startswith(f"softmax:{asked.name} (forward) ran ")
-    assert "attention" in told or "softmax" in told
+    result = wrong_kernel(ran(w, other.attend()), w, DEVICE.type) or ""
+    assert result.startswith(f"softmax:{asked.name} (forward) ran ")
+    assert "attention" in result or "softmax" in result
 
 
 @pytest.mark.slow
@@ -146,9 +146,9 @@ def test_flex_past_its_recompile_limit_is_caught_by_its_names():
     with torch._dynamo.config.patch(recompile_limit=1):
         for n, fine in ((32, True), (64, False)):
             call(n)()
-            told = wrong_kernel(count(call(n), DEVICE).kernels, w, DEVICE.type)
-            assert (told is None) == fine
-    ran, _, expected = (told or "").partition("; expected a kernel matching ")
+            result = wrong_kernel(count(call(n), DEVICE).kernels, w, DEVICE.type)
+            assert (result is None) == fine
+    ran, _, expected = (result or "").partition("; expected a kernel matching ")
     assert ran.startswith("softmax:flex (forward) ran ")
     assert "softmax" in ran
     assert expected == variant("softmax:flex").backend.kernels[DEVICE.type].forward[0]
@@ -241,15 +241,15 @@ def test_half_a_fallback_is_an_error():
 
 
 def test_a_model_has_products_of_its_own():
-    found = recorded("fa2", "forward") | recorded("eager", "forward")
+    result = recorded("fa2", "forward") | recorded("eager", "forward")
     w = replace(CELL, backend="fa2", dtype="bf16")
-    assert wrong_kernel(found, w, "cuda") is not None
+    assert wrong_kernel(result, w, "cuda") is not None
     model = replace(w, model="distilgpt2", phase="prefill")
-    assert wrong_kernel(found, model, "cuda") is None
+    assert wrong_kernel(result, model, "cuda") is None
     assert wrong_kernel(recorded("eager", "forward"), model, "cuda") is not None
     training = replace(model, phase="train-step")
-    assert wrong_kernel(found, training, "cuda") is not None
-    assert wrong_kernel(found | recorded("fa2", "backward"), training, "cuda") is None
+    assert wrong_kernel(result, training, "cuda") is not None
+    assert wrong_kernel(result | recorded("fa2", "backward"), training, "cuda") is None
 
 
 def test_the_message_names_both_in_one_line():
@@ -261,8 +261,8 @@ def test_the_message_names_both_in_one_line():
 
 
 def test_many_names_are_cut_short():
-    told = wrong_kernel({f"nvjet_{i}" for i in range(9)}, replace(CELL, backend="flex"), "cuda") or ""
-    assert "nvjet_4 and 4 more; expected" in told
+    result = wrong_kernel({f"nvjet_{i}" for i in range(9)}, replace(CELL, backend="flex"), "cuda") or ""
+    assert "nvjet_4 and 4 more; expected" in result
 
 
 def test_a_backend_that_declares_nothing_is_left_alone(monkeypatch):

@@ -76,9 +76,9 @@ def test_the_code_of_a_kernel_is_found_by_its_name_and_its_registers(triton: Non
              TritonCompileResult(CompiledKernel("triton_tem_fused_0", "bb", registers=255, spills=12), BLOCK_M=128,
                                  BLOCK_N=128)]
     bare = {name: FLEX[name] for name in ("kernel", "grid", "block", "registers", "shared")}
-    found = with_code([bare, FLASH])
-    assert {**found[0], "tile": FLEX["tile"], "stages": 3, "warps": 4} == FLEX
-    assert found[1] == FLASH
+    result = with_code([bare, FLASH])
+    assert {**result[0], "tile": FLEX["tile"], "stages": 3, "warps": 4} == FLEX
+    assert result[1] == FLASH
     assert alive
 
 
@@ -106,8 +106,8 @@ def test_without_triton_nothing_is_searched(monkeypatch: pytest.MonkeyPatch) -> 
     ({"code": "bb"}, "triton_tem_fused_0: other code")])
 def test_how_two_launches_differ_is_told_and_does_not_gate(change: dict[str, Any], words: str) -> None:
     base, head = replace(SIDE, launches=(FLASH, FLEX)), replace(SIDE, launches=(FLASH, {**FLEX, **change}))
-    [found] = changes(base, head, memory=0.01, error_factor=1.5)
-    assert (found.words, found.sign) == (words, 0)
+    [result] = changes(base, head, memory=0.01, error_factor=1.5)
+    assert (result.words, result.sign) == (words, 0)
     assert decided(head, around(0, 0.001), base).word == "ok"
     slower = decided(head, around(0.2), base)
     assert slower.word == "regressed"

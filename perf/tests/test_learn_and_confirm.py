@@ -40,9 +40,9 @@ def test_a_pair_spreads_as_two_launches_differ():
 
 @pytest.mark.parametrize("layout", [0.003, 0.01])
 def test_the_layout_spread_is_learned_from_above(layout):
-    found = layout_spread(compared(layout, 300), 50)
-    assert (found >= 0.9 * layout).all()
-    assert np.median(found) < 1.5 * layout
+    result = layout_spread(compared(layout, 300), 50)
+    assert (result >= 0.9 * layout).all()
+    assert np.median(result) < 1.5 * layout
     assert np.median(layout_spread(compared(layout, 3000), 50)) < 1.2 * layout
 
 
@@ -83,8 +83,8 @@ def test_rounds_follow_what_spreads():
 
 
 def test_what_is_learned_narrows_the_interval_of_few_pairs():
-    """By hand, n = 1, 15 learned, error 0.1, g = 20: r = 21, needed = (sqrt(21) / 0.1)^(2/16) = 1.6133, t^2 = 15 *
-    0.6133 / (1 - 1.6133 / 21)."""
+    """The figures by hand, for n = 1, 15 learned, error 0.1 and g = 20, are r = 21, needed = (sqrt(21) / 0.1)^(2/16) =
+    1.6133 and t^2 = 15 * 0.6133 / (1 - 1.6133 / 21)."""
     assert critical(1, 0.1, 15) == pytest.approx(math.sqrt(15 * 0.6133 / (1 - 1.6133 / 21)), rel=1e-3)
     assert critical(5, 0.02, 15) < critical(5, 0.02)
     one = estimate([0.01], Prior(0.02, 15))

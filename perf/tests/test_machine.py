@@ -19,11 +19,11 @@ H200 = {"gpus": ["NVIDIA H200"], "driver": "580.159.04", "ecc": True, "power_lim
 
 
 def test_the_fingerprint_has_no_state():
-    told = machine.fingerprint()
+    result = machine.fingerprint()
     assert {"gpus", "driver", "cuda", "cudnn", "cpu", "cores", "threads", "governor", "container", "ecc", "persistence",
-            "clocks_locked_mhz", "torch", "triton", "flash-attn", "bitsandbytes"} <= told.keys()
-    assert told == machine.fingerprint.__wrapped__()  # nothing that changes by itself
-    assert json.loads(json.dumps(told)) == told
+            "clocks_locked_mhz", "torch", "triton", "flash-attn", "bitsandbytes"} <= result.keys()
+    assert result == machine.fingerprint.__wrapped__()  # nothing that changes by itself
+    assert json.loads(json.dumps(result)) == result
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -143,27 +143,27 @@ def _reported(monkeypatch: pytest.MonkeyPatch, reading: Reading,
 
 def test_a_gpu_is_reported_on_at_work(monkeypatch):
     worked: list[float] = []
-    told, why = _reported(monkeypatch, Reading(sm_mhz=1965, max_sm_mhz=1980, reasons=()), worked)
+    result, why = _reported(monkeypatch, Reading(sm_mhz=1965, max_sm_mhz=1980, reasons=()), worked)
     assert why is None
-    assert told["unfit"] is None
-    assert told["state"]["sm_mhz"] == 1965
-    assert told["id"] == machine.identity()
+    assert result["unfit"] is None
+    assert result["state"]["sm_mhz"] == 1965
+    assert result["id"] == machine.identity()
     assert worked
 
 
 def test_an_unfit_gpu_is_reported_in_one_line(monkeypatch):
-    told, why = _reported(monkeypatch, Reading(sm_mhz=990, reasons=("hw_slowdown",)), [])
+    result, why = _reported(monkeypatch, Reading(sm_mhz=990, reasons=("hw_slowdown",)), [])
     assert why is not None
     assert why.startswith("the GPU throttled")
-    assert told["unfit"] == why
+    assert result["unfit"] == why
 
 
 def test_the_cpu_is_reported_on(monkeypatch):
     monkeypatch.setattr(report, "SECONDS", 0.05)
     text, _ = report.report(CPU)
-    told = json.loads(text)
-    assert told["state"]["free_bytes"] > 0
-    assert told["clocks"] is None
+    record = json.loads(text)
+    assert record["state"]["free_bytes"] > 0
+    assert record["clocks"] is None
 
 
 @pytest.mark.parametrize(("fingerprint", "state", "said"), [

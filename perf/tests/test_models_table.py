@@ -21,10 +21,10 @@ FOUND = {"preset": "vit-digits", "name": "top1", "unit": "points", "better": "hi
 def row(median=10e-3, weights=600_000_000, outcome="ok", **fields) -> Evidence:
     of_workload = {name: fields.pop(name) for name in ("quantization", "batch", "dtype") if name in fields}
     w = replace(VIT, **of_workload, compiled="compiled" in fields)
-    found: dict[str, Any] = {"kept_bytes": weights, "peak_bytes": weights + 10 ** 7, "error": 1e-2, "bound": 2e-2}
+    result: dict[str, Any] = {"kept_bytes": weights, "peak_bytes": weights + 10 ** 7, "error": 1e-2, "bound": 2e-2}
     if outcome == "ok":
-        found |= {"median": median, "samples": (median,) * 9 + (2 * median,), "counters": {"launches": 7}}
-    return Evidence(w, outcome, **(found | fields))
+        result |= {"median": median, "samples": (median,) * 9 + (2 * median,), "counters": {"launches": 7}}
+    return Evidence(w, outcome, **(result | fields))
 
 
 def said(rows, start: str) -> str:
@@ -79,10 +79,10 @@ def test_the_spread_is_of_the_samples():
 def test_quality_stands_with_its_change_and_doubt():
     assert quality(PLAIN) == "not measured"
     assert quality(row(quality=FOUND)) == "97.20 -0.3 [-1.1, +0.6]"
-    told = "360 items can't exclude a loss of 1.1 points; the budget is 0.5"
-    doubted = row(quality={**FOUND, "doubt": told}, quantization="bnb-nf4")
+    message = "360 items can't exclude a loss of 1.1 points; the budget is 0.5"
+    doubted = row(quality={**FOUND, "doubt": message}, quantization="bnb-nf4")
     assert quality(doubted).endswith("]?")
-    assert f"? bnb-nf4: {told}" in notes([doubted])
+    assert f"? bnb-nf4: {message}" in notes([doubted])
     missing = row(quality={"reason": "no trained preset of the family bert"})
     assert quality(missing) == "none: see below"
     assert "no quality: no trained preset of the family bert" in notes([missing])

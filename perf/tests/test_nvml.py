@@ -29,7 +29,7 @@ class Nvml:
     NVML_CLOCK_ID_APP_CLOCK_TARGET, NVML_CLOCK_ID_APP_CLOCK_DEFAULT = 1, 2
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 1, 0
 
-    def __init__(self, **told: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         self.asked: list[str] = []
         self.answers: dict[str, Any] = {
             "HandleByUUID": lambda uuid: {f"GPU-{UUID}": "handle 1"}[uuid],
@@ -48,7 +48,7 @@ class Nvml:
             "PersistenceMode": lambda: 1,
             "EccMode": lambda: [1, 1],
             "ComputeRunningProcesses_v3": lambda: [SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)],
-            **told,
+            **options,
         }
 
     def nvmlSystemGetDriverVersion(self) -> str:
@@ -70,11 +70,11 @@ class Nvml:
         return answer
 
 
-def gpu(monkeypatch: pytest.MonkeyPatch, **told: Any) -> Gpu:
-    properties = told.pop("properties", {"uuid": UUID})
+def gpu(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Gpu:
+    properties = options.pop("properties", {"uuid": UUID})
     monkeypatch.setattr(torch.cuda, "get_device_properties",
                         lambda device: SimpleNamespace(name="NVIDIA H200", **properties))
-    return Gpu(torch.device("cuda", 0), nvml=Nvml(**told))
+    return Gpu(torch.device("cuda", 0), nvml=Nvml(**options))
 
 
 def listed(*pids: int) -> Any:

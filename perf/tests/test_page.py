@@ -120,12 +120,13 @@ def test_the_summary_speaks_of_the_longest_sequence(shown):
 def test_the_header_says_where_when_and_in_what_state():
     rows = [row(), row("fa2", state={**STATE, "sm_mhz": 1600, "sm_mhz_min": 1500, "throttle": "sw_power_cap"})]
     text = header(rows, GPU, 3, "title", "pytest perf/ --benchmark-only")
-    for label, said in (("GPU", "2 x NVIDIA H200"), ("driver", "580.1"), ("SM clock", "1500 to 1980, median 1700 MHz"),
-                 ("clocks held down by", "1 x none, 1 x sw_power_cap"), ("measured", "2001-09-09 01:46 to 01:46 UTC"),
-                 ("command", "pytest perf/ --benchmark-only"), ("SM clock drift", "-1 %"),
-                 ("clocks", "not locked, as far as NVML tells"),
-                 ("left out", "3 rows of other machines, or measured again later")):
-        assert f"<dt>{label}</dt><dd>{said}</dd>" in text
+    facts = {"GPU": "2 x NVIDIA H200", "driver": "580.1", "SM clock": "1500 to 1980, median 1700 MHz",
+             "clocks held down by": "1 x none, 1 x sw_power_cap", "measured": "2001-09-09 01:46 to 01:46 UTC",
+             "command": "pytest perf/ --benchmark-only", "SM clock drift": "-1 %",
+             "clocks": "not locked, as far as NVML tells",
+             "left out": "3 rows of other machines, or measured again later"}
+    for label, value in facts.items():
+        assert f"<dt>{label}</dt><dd>{value}</dd>" in text
     assert "governor" not in text
     assert state_ranges([row(state={"locked": False}), row(state={"locked": True})]) == {"locked": "1 x no, 1 x yes"}
 

@@ -63,8 +63,8 @@ def test_its_policy_stops_what_is_put_in(browser, url):
         new Image().src = 'http://127.0.0.1:9/x.png';
     """)
     assert browser.run("return window.ran") is None
-    said = [entry["message"] for entry in browser.ask("POST", "/se/log", type="browser")]
-    assert len([text for text in said if "Content Security Policy" in text]) == 2
+    results = [entry["message"] for entry in browser.ask("POST", "/se/log", type="browser")]
+    assert len([text for text in results if "Content Security Policy" in text]) == 2
 
 
 @pytest.mark.slow
@@ -101,9 +101,9 @@ def test_the_keyboard_reaches_the_points_and_their_rows(browser, url):
     browser.open(url, 390)
     browser.run("document.querySelector('svg.chart').focus()")
     browser.keys("ArrowRight", "ArrowRight", "ArrowUp")
-    said = browser.run("return document.querySelector('#tip').innerText").split()
-    assert said[0] == "fa2"
-    assert {"1024", "2.000", "25%"} <= set(said)
+    result = browser.run("return document.querySelector('#tip').innerText").split()
+    assert result[0] == "fa2"
+    assert {"1024", "2.000", "25%"} <= set(result)
     tip = browser.run("return document.querySelector('#tip').getBoundingClientRect().toJSON()")
     assert 0 <= tip["left"] <= tip["right"] <= 390
     browser.keys("Enter")

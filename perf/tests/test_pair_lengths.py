@@ -20,7 +20,7 @@ def test_rounds_suit_the_call(seconds: float, rounds: int | None, of_turn: int, 
 
 
 def test_where_counters_have_decided_six_pairs_tell_how_much() -> None:
-    """What took 24 pairs on a busy machine to narrow, when the peak memory had said it after one."""
+    """A busy machine took 24 pairs to narrow the ratio, when the peak memory had said it after one."""
     patient = Thresholds(least_pairs=3, most_pairs=64)
     ratios = [0.3, -0.1, 0.2, 0.0, 0.25, -0.05]
     same, larger = Side({"operators": 3}, 1e-6, 1000), Side({"operators": 3}, 1e-6, 2000)

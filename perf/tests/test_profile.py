@@ -128,14 +128,14 @@ def test_only_the_range_is_profiled_and_no_clock_is_locked():
 
 def test_what_the_child_refuses_is_said(nothing_installed, tmp_path, capsys):
     assert main(["cpu", json.dumps(asdict(replace(SMALL, backend="nothing")))]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith("error: ")
-    assert "nothing" in said
+    text = capsys.readouterr().out
+    assert text.startswith("error: ")
+    assert "nothing" in text
     report = tmp_path / f"{NAME}.ncu-rep"  # of a tool that saves one all the same
-    install(nothing_installed / "ncu", f"#!/bin/sh\necho {shlex.quote(said)}\n: > {report}\nexit 1\n")
+    install(nothing_installed / "ncu", f"#!/bin/sh\necho {shlex.quote(text)}\n: > {report}\nexit 1\n")
     with pytest.raises(ValueError, match=r"^--perf-profile ncu: no trace was saved: error: ") as refused:
         profile(SMALL, "ncu", CUDA, folder=tmp_path)
-    assert said.strip() in str(refused.value)
+    assert text.strip() in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -183,11 +183,11 @@ def test_a_cpu_s_last_caches_count_together(tmp_path, monkeypatch):
 def test_this_machine_reaches_what_a_stopwatch_says(monkeypatch):
     """No more than twice nor less than a fifth of it: the stopwatch's product is one of the sizes."""
     monkeypatch.setattr(rates, "SIZES", {"cpu": (256,)})
-    found = rates.matmul(CPU, "fp32", CpuClock())
+    result = rates.matmul(CPU, "fp32", CpuClock())
     a, b = torch.randn(256, 256), torch.randn(256, 256)
     seconds = []
     for _ in range(50):
         start = time.perf_counter()
         a @ b
         seconds.append(time.perf_counter() - start)
-    assert 0.2 < found / (2 * 256 ** 3 / min(seconds)) < 2
+    assert 0.2 < result / (2 * 256 ** 3 / min(seconds)) < 2

@@ -28,16 +28,16 @@ shapes = st.sampled_from([WINDOW, FULL])
 
 
 def known(w: Workload, ceilings: Ceilings) -> Floor:
-    found = floor(w, ceilings)
-    assert found is not None
-    return found
+    result = floor(w, ceilings)
+    assert result is not None
+    return result
 
 
 def test_a_window_of_256_is_bound_by_its_bytes():
-    found = known(WINDOW, H200)
-    assert found == Floor(WINDOW_BYTES / 4.3e12, "bytes")
-    assert round(1e3 * found.seconds, 3) == 0.031
-    assert found.seconds / 0.125e-3 == pytest.approx(0.25, abs=2e-3)  # the best public kernel
+    result = known(WINDOW, H200)
+    assert result == Floor(WINDOW_BYTES / 4.3e12, "bytes")
+    assert round(1e3 * result.seconds, 3) == 0.031
+    assert result.seconds / 0.125e-3 == pytest.approx(0.25, abs=2e-3)  # the best public kernel
 
 
 def test_full_attention_is_bound_by_its_flops():
@@ -65,9 +65,9 @@ def test_a_tfts_floor_is_its_products_or_for_one_series_its_weights():
 
 
 def test_the_faster_format_that_torch_is_set_to_is_the_limit():
-    made = Ceilings(1e12, {"fp32": 50e12, "fp32-tf32": 400e12, "bf16": 800e12})
-    assert made.flops("fp32") == 400e12
-    assert made.flops("fp16") is None
+    result = Ceilings(1e12, {"fp32": 50e12, "fp32-tf32": 400e12, "bf16": 800e12})
+    assert result.flops("fp32") == 400e12
+    assert result.flops("fp16") is None
 
 
 @given(rates_of_a_machine, rates_of_a_machine, st.floats(1, 1e3), st.floats(1, 1e3), shapes)
@@ -78,8 +78,8 @@ def test_a_better_machine_has_no_higher_floor(copy, matmul, more, faster, w):
 
 @given(rates_of_a_machine, rates_of_a_machine, shapes)
 def test_at_the_floor_one_rate_is_at_its_ceiling_and_the_other_below(copy, matmul, w):
-    found = known(w, Ceilings(copy, {"bf16": matmul}))
-    reached = w.bytes / found.seconds / copy, w.flops / found.seconds / matmul
+    result = known(w, Ceilings(copy, {"bf16": matmul}))
+    reached = w.bytes / result.seconds / copy, w.flops / result.seconds / matmul
     assert max(reached) == pytest.approx(1, rel=1e-12)
 
 
@@ -167,14 +167,14 @@ def test_a_file_that_is_no_record_of_this_machine_is_measured_anew(text, measure
     ceilings(CPU, ["fp32"], folder=tmp_path)
     kept(tmp_path).write_text(text.replace("?", machine.identity()), encoding="latin-1")
     with pytest.warns(UserWarning, match=r"doesn't hold this machine's ceilings \(.*\): measured anew") as warned:
-        found = ceilings(CPU, ["fp32"], folder=tmp_path)
+        result = ceilings(CPU, ["fp32"], folder=tmp_path)
     assert len(warned) == 1
     assert "\n" not in str(warned[0].message)
     assert Path(warned[0].filename).name == "test_roofline.py"
     assert measured == ["copy", "fp32"] * 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert ceilings(CPU, ["fp32"], folder=tmp_path) == found
+        assert ceilings(CPU, ["fp32"], folder=tmp_path) == result
     assert len(measured) == 4
 
 

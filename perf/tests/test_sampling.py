@@ -41,18 +41,18 @@ def plan(iterations: int = 1, seconds: float = 0.005) -> Plan:
 
 
 def test_it_ends_as_soon_as_the_median_is_known():
-    found = sample(Script(lambda: 1.0), plan(), precision=0.01)
-    assert found.ended == "precision"
-    assert FEWEST <= len(found.seconds) <= FEWEST + 5  # a chunk
-    assert (found.median, found.interval) == (1.0, 0.0)
+    result = sample(Script(lambda: 1.0), plan(), precision=0.01)
+    assert result.ended == "precision"
+    assert FEWEST <= len(result.seconds) <= FEWEST + 5  # a chunk
+    assert (result.median, result.interval) == (1.0, 0.0)
 
 
 def test_noise_ends_it_by_the_budget():
     noise = random.Random(0)
-    found = sample(Script(lambda: noise.uniform(1, 2)), plan(), precision=0.001)
-    assert found.ended == "budget"
-    assert len(found.seconds) == Script.most
-    assert found.interval > 0.001
+    result = sample(Script(lambda: noise.uniform(1, 2)), plan(), precision=0.001)
+    assert result.ended == "budget"
+    assert len(result.seconds) == Script.most
+    assert result.interval > 0.001
 
 
 def test_a_wider_precision_takes_fewer_samples():
@@ -64,8 +64,8 @@ def test_a_wider_precision_takes_fewer_samples():
 
 
 def test_a_sample_is_the_time_of_one_call():
-    found = sample(Script(lambda: 6.0), plan(iterations=3), precision=0.01)
-    assert found.median == 2.0
+    result = sample(Script(lambda: 6.0), plan(iterations=3), precision=0.01)
+    assert result.median == 2.0
 
 
 def test_the_machine_is_looked_at_between_chunks_only():
@@ -93,8 +93,8 @@ def test_garbage_waits():
 
 def test_a_real_call_is_timed():
     clock = CpuClock()
-    found = sample(clock, clock.prepare(lambda: sum(range(1000))), precision=0.05)
-    assert 1e-6 < found.median < 1e-3
+    result = sample(clock, clock.prepare(lambda: sum(range(1000))), precision=0.05)
+    assert 1e-6 < result.median < 1e-3
 
 
 @settings(max_examples=60, deadline=None)

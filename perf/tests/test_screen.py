@@ -30,8 +30,8 @@ def nights(count: int = WINDOW, spread: float = SPREAD) -> np.ndarray:
 
 
 def suspect(history: np.ndarray, tonight: float, **options) -> str:
-    told = np.vstack([history[:-1], np.full((1, history.shape[1]), tonight)])
-    return str(screen(told, options.pop("effect", 0.05), **options).suspect[0])
+    result = np.vstack([history[:-1], np.full((1, history.shape[1]), tonight)])
+    return str(screen(result, options.pop("effect", 0.05), **options).suspect[0])
 
 
 def test_the_spread_is_that_of_the_middle_nights():

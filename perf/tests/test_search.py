@@ -17,12 +17,12 @@ def test_one_step_takes_a_commit_and_the_halvings(level):
     for count in range(1, 65):
         for first in range(1, count + 1):
             world = World(levels(count, (first, level)), seed=first)
-            found = world.search()
-            assert found.steps == (Step(first - 1, first),)
+            result = world.search()
+            assert result.steps == (Step(first - 1, first),)
             assert world.measured <= 1 + math.ceil(math.log2(count))
             assert world.asked.total() == world.measured  # clear measurements are not made twice
-            assert found.end is not None
-            assert found.end.word == "regressed"
+            assert result.end is not None
+            assert result.end.word == "regressed"
 
 
 @settings(deadline=None)  # a busy machine takes its time
@@ -40,8 +40,8 @@ def test_a_commit_that_stays_inconclusive_is_left_aside():
     world = World(levels(64, (40, 1.08)))
 
     def measure(commit: str) -> Verdict | None:
-        found = world.measure(commit)
-        return Verdict("inconclusive", 1.04, 0.9, 1.2, 5, "", 9) if int(commit) in (38, 39, 40, 41) else found
+        result = world.measure(commit)
+        return Verdict("inconclusive", 1.04, 0.9, 1.2, 5, "", 9) if int(commit) in (38, 39, 40, 41) else result
 
     assert searched(64, measure).steps == (Step(37, 42),)
     assert {world.asked[position] for position in (38, 39, 40, 41)} == {3}
@@ -50,18 +50,18 @@ def test_a_commit_that_stays_inconclusive_is_left_aside():
 @pytest.mark.parametrize("level", [1.0, 0.9, 1.01])
 def test_no_regression_between_the_ends(level):
     world = World(levels(64, (30, level)))
-    found = world.search()
-    assert found.steps == ()
-    assert found.end is not None
-    assert found.end.word in ("ok", "improved")
+    result = world.search()
+    assert result.steps == ()
+    assert result.end is not None
+    assert result.end.word in ("ok", "improved")
     assert world.asked == {64: 1}
 
 
 def test_an_end_that_stays_inconclusive_is_no_regression():
-    found = searched(2, lambda commit: Verdict("inconclusive", 1.05, 0.9, 1.2, 5, "", 9))
-    assert found.steps == ()
-    assert found.end is not None
-    assert found.end.word == "inconclusive"
+    result = searched(2, lambda commit: Verdict("inconclusive", 1.05, 0.9, 1.2, 5, "", 9))
+    assert result.steps == ()
+    assert result.end is not None
+    assert result.end.word == "inconclusive"
 
 
 def test_counters_alone_decide_where_the_time_says_nothing():

@@ -26,9 +26,9 @@ def test_two_steps_each_below_what_matters():
     world = World(levels(64, (20, 1.034), (50, 1.069)), spread=0.004)
 
     def measure(commit: str) -> Verdict | None:
-        found = world.measure(commit)
-        assert found is not None
-        return found if span(found)[0] > 1.05 else replace(found, word="ok")
+        result = world.measure(commit)
+        assert result is not None
+        return result if span(result)[0] > 1.05 else replace(result, word="ok")
 
     assert searched(64, measure).steps == (Step(19, 20), Step(49, 50))
 
@@ -45,12 +45,12 @@ def test_the_second_of_two_steps_is_measured_again_too(positions, seed):
     def measure(commit: str) -> Verdict | None:
         return known.get(int(commit)) or world.measure(commit)
 
-    found = searched(64, measure)
-    assert {Step(first - 1, first)} <= {*found.steps} <= {Step(first - 1, first), Step(second - 1, second)}
+    result = searched(64, measure)
+    assert {Step(first - 1, first)} <= {*result.steps} <= {Step(first - 1, first), Step(second - 1, second)}
 
 
 def test_a_small_part_is_not_searched_for():
-    """0.4 % of 10 %, though certain."""
+    """The small part is 0.4 % of 10 %, though certain."""
     world = World(levels(64, (10, 1.004), (40, 1.1), (60, 1.096)), spread=0.0005)
     assert world.search().steps == (Step(39, 40),)
     assert world.asked.total() == 7
@@ -74,8 +74,8 @@ def test_a_regression_partly_hidden_before_the_first_bad_commit():
     world = World(levels(64, (5, 1.10), (30, 1.035), (50, 1.08)))
 
     def measure(commit: str) -> Verdict | None:
-        found = world.measure(commit)
-        assert found is not None
-        return replace(found, word="ok") if span(found)[2] < 1.045 else found
+        result = world.measure(commit)
+        assert result is not None
+        return replace(result, word="ok") if span(result)[2] < 1.045 else result
 
     assert searched(64, measure).steps == (Step(4, 5), Step(29, 30), Step(49, 50))

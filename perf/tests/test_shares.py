@@ -35,15 +35,15 @@ def kernel(one: Any) -> str | None:
 
 
 def test_an_operator_has_the_time_that_those_it_calls_leave():
-    found = shares([event("aten::linear", 0, 100), event("aten::mm", 10, 80), event("aten::add", 100, 100)], operator)
-    assert found.kernels == {"aten::add": 0.5, "aten::mm": 0.4, "aten::linear": 0.1}
-    assert found.nanoseconds == 200
-    assert found.attention is None
+    result = shares([event("aten::linear", 0, 100), event("aten::mm", 10, 80), event("aten::add", 100, 100)], operator)
+    assert result.kernels == {"aten::add": 0.5, "aten::mm": 0.4, "aten::linear": 0.1}
+    assert result.nanoseconds == 200
+    assert result.attention is None
 
 
 def test_operators_of_two_threads_do_not_call_one_another():
-    found = shares([event("aten::mm", 0, 100), event("aten::add", 10, 100, thread=2)], operator)
-    assert found.kernels == {"aten::mm": 0.5, "aten::add": 0.5}
+    result = shares([event("aten::mm", 0, 100), event("aten::add", 10, 100, thread=2)], operator)
+    assert result.kernels == {"aten::mm": 0.5, "aten::add": 0.5}
 
 
 def test_of_a_call_without_kernels_nothing_is_known():
@@ -77,9 +77,9 @@ def test_a_gpus_kernel_belongs_to_where_it_was_launched():
               event("flash_fwd", 900, 30, device=gpu, correlation=7),
               event("nvjet", 930, 60, device=gpu, correlation=8),
               event("Memcpy DtoD", 990, 10, device=gpu, correlation=9)]
-    found = shares(events, kernel)
-    assert found.kernels == {"nvjet": 0.6, "flash_fwd": 0.3, "Memcpy DtoD": 0.1}
-    assert found.attention == 0.3
+    result = shares(events, kernel)
+    assert result.kernels == {"nvjet": 0.6, "flash_fwd": 0.3, "Memcpy DtoD": 0.1}
+    assert result.attention == 0.3
 
 
 @pytest.mark.parametrize("name", [

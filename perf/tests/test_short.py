@@ -13,8 +13,8 @@ MODEL = replace(KERNEL, model="tft-160", n=24, m=192)
 
 
 def row(w: Workload, median: float = 1e-3, outcome: str = "ok", **fields) -> Evidence:
-    found: dict[str, Any] = {"median": median, "interval": 0.01} if outcome == "ok" else {}
-    return Evidence(w, outcome, **found, **fields)
+    result: dict[str, Any] = {"median": median, "interval": 0.01} if outcome == "ok" else {}
+    return Evidence(w, outcome, **result, **fields)
 
 
 def words(rows: list[Evidence]) -> list[list[str]]:

@@ -164,9 +164,9 @@ def test_verdict_leads_to_its_graph_with_the_commit_marked(calm, address, tree):
     fresh(calm, address + "index.html")
     calm.click("#night tr.bad:nth-child(2) th a")
     calm.wait(DRAWN)
-    told = calm.run("return decodeURIComponent(location.hash)")
-    assert told.startswith(f"#{SERIES}?")
-    assert f"commits={tree[1][published.SLOW_FROM]}" in told
+    result = calm.run("return decodeURIComponent(location.hash)")
+    assert result.startswith(f"#{SERIES}?")
+    assert f"commits={tree[1][published.SLOW_FROM]}" in result
     assert calm.run("return document.title") == "airspeed velocity of an unladen attention-perf"
     calm.click("#nav a[href='../index.html']")
     calm.wait("return document.querySelector('#night') !== null")
@@ -229,16 +229,16 @@ def test_keyboard_reaches_and_presses_asvs_buttons(calm, address, width):
 
 def tab_through(browser, most=400):
     """Returns the elements that Tab leads to, until it comes round."""
-    found = []
+    results = []
     browser.run("document.activeElement.blur()")
     for _ in range(most):
         browser.devtools("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
         browser.devtools("Input.dispatchKeyEvent", type="keyUp", key="Tab", code="Tab", windowsVirtualKeyCode=9)
         now = browser.run("return document.activeElement === document.body ? null : document.activeElement")
-        if now is None or now in found:
+        if now is None or now in results:
             break
-        found.append(now)
-    return found
+        results.append(now)
+    return results
 
 
 def test_front_page_works_from_a_file(calm, tree, tmp_path):

@@ -15,9 +15,9 @@ tree, site, shown = front_page.tree, front_page.site, front_page.shown
 
 
 def test_what_was_measured_is_told_by_machine_and_what_was_not_with_its_reason(shown):
-    told = re.sub(r"\s+", " ", shown.sections["commits"])
-    assert "12 figures on AMD EPYC, 57 figures on NVIDIA H200" in told
-    assert "failed: the GPU fell off the bus <u>" in told
+    result = re.sub(r"\s+", " ", shown.sections["commits"])
+    assert "12 figures on AMD EPYC, 57 figures on NVIDIA H200" in result
+    assert "failed: the GPU fell off the bus <u>" in result
 
 
 def test_why_a_commit_has_no_figures_if_no_night_says(tree):
@@ -25,8 +25,8 @@ def test_why_a_commit_has_no_figures_if_no_night_says(tree):
     history = load(folder / "results")
     log = [*commits.log(folder), commits.Commit("0" * 40, 0.0, "", "older than the history")]
     newer = commits.Commit("1" * 40, 0.0, "", "not tried")
-    found = commits.states([newer, *log], history, folder / "results", (), folder)
-    states = {state.commit.hash: state for state in found}
+    result = commits.states([newer, *log], history, folder / "results", (), folder)
+    states = {state.commit.hash: state for state in result}
     assert list(states) == ["1" * 40, *reversed(hashes)]
     assert (states[hashes[published.NOTHING]].word, states[hashes[published.NOTHING]].reason) == (
         "failed", "it has no attention/")
@@ -38,8 +38,8 @@ def test_what_was_measured_with_uncommitted_changes_is_not_the_commits(tree):
     folder, hashes = tree
     history = load(folder / "results")
     rows = tuple(replace(row, dirty=row.commit == hashes[3]) for row in history.rows)
-    found = commits.states(commits.log(folder), History(rows, ()), folder / "results", (), folder)
-    words = {state.commit.hash: state.word for state in found}
+    result = commits.states(commits.log(folder), History(rows, ()), folder / "results", (), folder)
+    words = {state.commit.hash: state.word for state in result}
     assert (words[hashes[3]], words[hashes[2]]) == ("not measured", "measured")
 
 

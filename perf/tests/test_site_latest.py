@@ -22,11 +22,11 @@ def test_derived_figures(tree):
     assert newest[w].evidence.flops == w.flops
     assert newest[w].value("track_peak_bytes") == 10 ** 6 * w.n
     assert [items(each) for each in (w, *published.OTHERS[1:])] == [(16384, "tokens"), (8, "tokens"), (32, "images")]
-    said = front_page.read(rows=rows, places={(row.place.machine, ""): row.place for row in rows})
+    outcome = front_page.read(rows=rows, places={(row.place.machine, ""): row.place for row in rows})
     wanted = {"1024", "eager", "NVIDIA H200", "torch 2.11.0, python 3.12"}
-    told = next(cells for cells in said.rows if wanted <= set(cells))
-    assert f"{(w.flops or 0) / time / 1e12:#.3g}".rstrip(".") in told
-    assert f"{16384 / time / 1e6:#.3g} Mtokens" in told
+    result = next(cells for cells in outcome.rows if wanted <= set(cells))
+    assert f"{(w.flops or 0) / time / 1e12:#.3g}".rstrip(".") in result
+    assert f"{16384 / time / 1e6:#.3g} Mtokens" in result
 
 
 def test_a_figure_of_an_earlier_commit_than_the_time_is_not_shown_beside_it(tree):

@@ -135,10 +135,10 @@ def test_cut():
 
 
 def test_asv_finds_the_step_and_no_other(site):
-    found = json.loads((site / "asv" / "regressions.json").read_text())["regressions"]
-    assert [entry[0].partition("(")[0] for entry in found] == ["attention.SoftmaxForwardH16D128Bf16.time_call"]
-    assert "'fa2'" in found[0][0]
-    assert "2048" in found[0][0]
+    result = json.loads((site / "asv" / "regressions.json").read_text())["regressions"]
+    assert [entry[0].partition("(")[0] for entry in result] == ["attention.SoftmaxForwardH16D128Bf16.time_call"]
+    assert "'fa2'" in result[0][0]
+    assert "2048" in result[0][0]
 
 
 BROKEN = {
@@ -179,9 +179,9 @@ def test_the_rest_is_published_beside_a_broken_file(tree, tmp_path, capsys, monk
     (tmp_path / "tree" / "results" / published.CPU / "machine.json").write_text("{")
     monkeypatch.chdir(tmp_path / "tree")
     assert main(["site", "--out", "out"]) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert f"{published.CPU}/machine.json: left out: " in said[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"{published.CPU}/machine.json: left out: " in lines[0]
     machines = json.loads(Path("out/asv/index.json").read_text())["machines"]
     assert list(machines) == [published.H200]
 

@@ -14,11 +14,11 @@ tree, site, shown = front_page.tree, front_page.site, front_page.shown
 
 def test_the_step_of_the_history(shown, tree):
     _, hashes = tree
-    told = re.sub(r"\s+", " ", shown.sections["steps"])
-    assert told.count("fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8") == 1
+    result = re.sub(r"\s+", " ", shown.sections["steps"])
+    assert result.count("fa2: softmax forward, causal, 16 heads x 128, bf16, n 2K, batch 8") == 1
     slow, before = hashes[published.SLOW_FROM][:8], hashes[published.SLOW_FROM - 1][:8]
-    assert f"time NVIDIA H200, torch 2.11.0, python 3.12 {slow} after {before} " in told
-    assert re.findall(r"[-+]\d+\.\d%", told) == ["+40.5%"]
+    assert f"time NVIDIA H200, torch 2.11.0, python 3.12 {slow} after {before} " in result
+    assert re.findall(r"[-+]\d+\.\d%", result) == ["+40.5%"]
 
 
 def made_up(tree, values, figure="time_call"):
@@ -49,7 +49,7 @@ def test_what_came_back_is_no_step(tree):
 def test_a_creep_is_told_as_one(tree, monkeypatch):
     monkeypatch.setattr(steps.drift, "steps", lambda values: [])
     row = made_up(tree, [(1 + 8e-4 * max(0, night - 60)) * (1 + 0.001 * (-1) ** night) for night in range(100)])
-    (found,) = steps.steps([row])
-    assert (found.before, found.after, found.nights) == ("", "", 30)
-    said = front_page.read(rows=[row], places={("", ""): row.place}, steps=[found])
-    assert "a creep over the last 30" in said.sections["steps"]
+    (result,) = steps.steps([row])
+    assert (result.before, result.after, result.nights) == ("", "", 30)
+    outcome = front_page.read(rows=[row], places={("", ""): row.place}, steps=[result])
+    assert "a creep over the last 30" in outcome.sections["steps"]

@@ -21,10 +21,10 @@ NONE = Prior(correlation=0.5)
 
 
 def series(noise: random.Random, count: int, deviation: float = 0.01, correlation: float = 0.0) -> list[float]:
-    found = [noise.gauss(0, deviation)]
-    while len(found) < count:
-        found.append(correlation * found[-1] + math.sqrt(1 - correlation ** 2) * noise.gauss(0, deviation))
-    return found
+    results = [noise.gauss(0, deviation)]
+    while len(results) < count:
+        results.append(correlation * results[-1] + math.sqrt(1 - correlation ** 2) * noise.gauss(0, deviation))
+    return results
 
 
 def test_digamma_and_trigamma_by_their_known_values():
@@ -39,9 +39,9 @@ def test_a_spread_by_hand():
     assert (two := spread.of([0.01, 0.03])) is not None
     assert (two.variance, two.freedom) == (pytest.approx(2e-4), 1.0)
     assert spread.of([0.01] * 4) == Spread(FINEST ** 2, 3.0)
-    found = spread.of([0.01, 0.5, 0.02, 0.03, -0.4])  # drawn in to 1 to 3 %: 4 squared percent, over 2, over 0.8
-    assert found is not None
-    assert (found.variance, found.freedom) == (pytest.approx(4e-4 / 2 / 0.8), 2.0)
+    result = spread.of([0.01, 0.5, 0.02, 0.03, -0.4])  # drawn in to 1 to 3 %: 4 squared percent, over 2, over 0.8
+    assert result is not None
+    assert (result.variance, result.freedom) == (pytest.approx(4e-4 / 2 / 0.8), 2.0)
 
 
 def test_one_bad_pair_hardly_widens_what_is_kept():
@@ -58,9 +58,9 @@ def test_one_bad_pair_hardly_widens_what_is_kept():
 def test_what_benchmarks_have_in_common_is_worth_as_much_as_they_agree(freedom):
     noise = random.Random(2)
     variances = [1e-4 / noise.gammavariate(freedom / 2, 2 / freedom) for _ in range(400)]
-    found = common([one for v in variances if (one := spread.of(series(noise, 4, math.sqrt(v))))])
-    assert found.variance == pytest.approx(1e-4, rel=0.3)
-    assert found.freedom == pytest.approx(freedom, rel=0.35)
+    result = common([one for v in variances if (one := spread.of(series(noise, 4, math.sqrt(v))))])
+    assert result.variance == pytest.approx(1e-4, rel=0.3)
+    assert result.freedom == pytest.approx(freedom, rel=0.35)
 
 
 def test_few_or_far_apart_are_worth_little():

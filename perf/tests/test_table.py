@@ -19,10 +19,10 @@ def row(backend="eager", median=1e-3, outcome="ok", **fields) -> Evidence:
     of_workload = {name: fields.pop(name) for name in list(fields)
                    if name in Workload.__annotations__ and not isinstance(fields[name], dict)}
     w = replace(WORKLOAD, backend=backend, **of_workload)
-    found = {"flops": 10 ** 9, "bytes": 10 ** 6, "peak_bytes": 12_600_000, "error": 3.1e-7, "bound": 2e-6}
+    result = {"flops": 10 ** 9, "bytes": 10 ** 6, "peak_bytes": 12_600_000, "error": 3.1e-7, "bound": 2e-6}
     if outcome == "ok":
-        found |= {"median": median, "iqr": median / 10, "interval": 0.003}
-    return Evidence(w, outcome, **(found | fields))
+        result |= {"median": median, "iqr": median / 10, "interval": 0.003}
+    return Evidence(w, outcome, **(result | fields))
 
 
 def line(text: str, start: str) -> list[str]:

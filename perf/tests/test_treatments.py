@@ -66,7 +66,7 @@ MUTANTS = {"bnb-int8": doubled, "bnb-nf4": absmax_doubled, "ao-int8-weight": tor
 @pytest.mark.parametrize("method", MUTANTS)
 @pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
 def test_a_layer_whose_scale_is_doubled_is_wrong(monkeypatch, method, place):
-    """Of every method, in any layer; the logits of a deep model would hardly show it."""
+    """The rule sees it of every method, in any layer; the logits of a deep model would hardly show it."""
     quantize = quantization.quantize
 
     def broken(model, *arguments, **options):
@@ -152,13 +152,13 @@ def test_a_compiled_model_is_checked_as_it_is_timed(w, quantization):
     from perf.measure.compiling import compiling
 
     w = replace(w, quantization=quantization, compiled=True)
-    with compiling() as found:
+    with compiling() as result:
         prepared = Preparer(CPU).prepare(w)
         prepared.call()
         report = prepared.check()
     assert report.ok, report.message
-    assert found.seconds > 0
-    assert found.graphs == 1
+    assert result.seconds > 0
+    assert result.graphs == 1
     counted = counters.count(prepared.call, CPU).counters
     assert counted["compiled_regions"] == 1
     assert treatments.why_not_compiled(counted, w) is None

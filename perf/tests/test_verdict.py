@@ -17,35 +17,35 @@ from perf.verdict.verdict import WORDS, decide, family, may_stop
     (0.05, "regressed"), (1 / 1.05 - 1, "improved"), (0.1, "regressed"),
     (1, "regressed"), (-0.5, "improved")])
 def test_what_12_quiet_pairs_say_of_time(change, word):
-    found = decided(SIDE, around(change))
-    assert (found.word, found.pairs, found.more_pairs > 0) == (word, 12, word == "inconclusive")
-    assert found.ratio == pytest.approx(1 + change)
-    low, ratio, high = span(found)
+    result = decided(SIDE, around(change))
+    assert (result.word, result.pairs, result.more_pairs > 0) == (word, 12, word == "inconclusive")
+    assert result.ratio == pytest.approx(1 + change)
+    low, ratio, high = span(result)
     assert low < ratio < high
 
 
 def test_an_interval_by_hand():
     """n = 4, 98 %: t = 9.064 as in test_intervals; mean 1 %, standard deviation sqrt(2/3) %: 3.70 % either way."""
-    found = decided(SIDE, [0.0, 0.01, 0.01, 0.02], t=INDEPENDENT)
-    assert span(found) == pytest.approx((math.exp(-0.0270), math.exp(0.01), math.exp(0.0470)), abs=1e-4)
-    assert found.word == "ok"  # 4.70 % in logarithms, below log 1.05 = 4.88 %
-    assert found.why == "1.0 % slower [-2.7, 4.8], 4 pairs, within 4.8 %"
+    result = decided(SIDE, [0.0, 0.01, 0.01, 0.02], t=INDEPENDENT)
+    assert span(result) == pytest.approx((math.exp(-0.0270), math.exp(0.01), math.exp(0.0470)), abs=1e-4)
+    assert result.word == "ok"  # 4.70 % in logarithms, below log 1.05 = 4.88 %
+    assert result.why == "1.0 % slower [-2.7, 4.8], 4 pairs, within 4.8 %"
     assert decided(SIDE, [0.003, 0.013, 0.013, 0.023], t=INDEPENDENT).word == "inconclusive"
 
 
 def test_an_interval_of_correlated_pairs_by_hand():
     """n = 4, r = 0.5: 3/4 r + 2/4 r^2 + 1/4 r^3 = 0.53125; (1 + 1.0625) / (1 - 1.0625 / 3) = 3.1935 times the
     variance: 3.70 % * 1.787 = 6.61 %."""
-    found = decided(SIDE, [0.0, 0.01, 0.01, 0.02])
+    result = decided(SIDE, [0.0, 0.01, 0.01, 0.02])
     assert T.correlation == 0.5
-    assert span(found) == pytest.approx((math.exp(-0.0561), math.exp(0.01), math.exp(0.0761)), abs=1e-4)
+    assert span(result) == pytest.approx((math.exp(-0.0561), math.exp(0.01), math.exp(0.0761)), abs=1e-4)
 
 
 def test_the_sentence():
-    found = decided(replace(with_counter(launches=7), kernels={**SIDE.kernels, "aten::clone": 3}), around(0.072, 0.01))
-    assert found.word == "regressed"
-    assert found.why.startswith("7.2 % slower [4.")
-    assert found.why.endswith("], 12 pairs; likely from launches: 3 more kernel launches: aten::clone x3")
+    result = decided(replace(with_counter(launches=7), kernels={**SIDE.kernels, "aten::clone": 3}), around(0.072, 0.01))
+    assert result.word == "regressed"
+    assert result.why.startswith("7.2 % slower [4.")
+    assert result.why.endswith("], 12 pairs; likely from launches: 3 more kernel launches: aten::clone x3")
 
 
 def test_a_faster_head_is_told_by_how_much_less_time_it_takes():
@@ -55,13 +55,13 @@ def test_a_faster_head_is_told_by_how_much_less_time_it_takes():
 
 
 def test_inconclusive_says_how_many_more_pairs_and_what_these_could_tell():
-    found = decided(SIDE, around(0.03, 0.04))
-    assert found.word == "inconclusive"
-    assert found.more_pairs > 0
-    assert found.certified is not None
-    assert found.certified > 0.05
-    assert f"{found.more_pairs} more pairs would decide" in found.why
-    assert f"can tell changes from {100 * found.certified:.1f} % on" in found.why
+    result = decided(SIDE, around(0.03, 0.04))
+    assert result.word == "inconclusive"
+    assert result.more_pairs > 0
+    assert result.certified is not None
+    assert result.certified > 0.05
+    assert f"{result.more_pairs} more pairs would decide" in result.why
+    assert f"can tell changes from {100 * result.certified:.1f} % on" in result.why
 
 
 @pytest.mark.parametrize(("change", "spread"), [(0.0, 0.03), (0.03, 0.02), (0.05, 0.04), (0.2, 0.2)])
@@ -107,7 +107,7 @@ def test_within_reach_is_what_the_most_pairs_of_the_spread_seen_would_certify():
 
 @pytest.mark.parametrize(("change", "word"), [(0.03, "regressed"), (-0.03, "improved")])
 def test_a_certain_change_above_the_floor_is_called_however_small(change, word):
-    """What the smallest change that matters used to hide."""
+    """The smallest change that matters used to hide such a change."""
     assert abs(change) < T.effect
     assert decided(SIDE, around(change, 0.0005, 8)).word == word
 
@@ -115,18 +115,18 @@ def test_a_certain_change_above_the_floor_is_called_however_small(change, word):
 def test_a_change_in_sight_is_not_ok():
     """Its interval excludes a change of 5 %, and its middle lies 2 standard errors above the floor: more pairs."""
     pairs = around(0.02, 0.005)
-    found = decided(SIDE, pairs)
+    result = decided(SIDE, pairs)
     seen = estimate(pairs, T.prior)
-    assert span(found)[2] < 1 + T.effect
+    assert span(result)[2] < 1 + T.effect
     assert seen.middle - 2 * seen.error() > math.log1p(T.floor) > seen.middle - seen.half_width(0.02)
-    assert found.word == "inconclusive"
-    assert not found.slower
+    assert result.word == "inconclusive"
+    assert not result.slower
 
 
 def test_slower_says_that_the_interval_lies_above_the_floor_whatever_the_word():
     pairs = around(0.1, 0.01, 4)
-    found = decided(SIDE, pairs)
-    assert (found.word, found.slower) == ("inconclusive", True)  # 4 pairs are too few for an alarm
+    result = decided(SIDE, pairs)
+    assert (result.word, result.slower) == ("inconclusive", True)  # 4 pairs are too few for an alarm
     assert decided(SIDE, around(0.1)).slower
     assert not decided(SIDE, around(-0.1)).slower
     assert not decided(SIDE, around(0)).slower
@@ -141,18 +141,18 @@ def test_no_number_of_pairs_makes_a_change_of_what_two_layouts_differ_by():
 def test_the_alarm_asks_for_more_than_the_interval():
     """5 pairs of this spread lie clear of the floor, and not clear of nothing at the alarm's confidence."""
     pairs = around(0.1, 0.012, 5)
-    found = decided(SIDE, pairs)
-    assert span(found)[0] > 1 + T.floor
-    assert found.word == "inconclusive"
+    result = decided(SIDE, pairs)
+    assert span(result)[0] > 1 + T.floor
+    assert result.word == "inconclusive"
     assert decided(SIDE, pairs, t=replace(T, alarm=0.01)).word == "regressed"
 
 
 @pytest.mark.parametrize(("pairs", "low", "high", "more"), [([], None, None, 3), ([0.2], 0.0, math.inf, 4)])
 def test_no_pairs_and_one_tell_no_time(pairs, low, high, more):
-    found = decided(SIDE, pairs)
-    assert (found.word, found.low, found.high, found.pairs) == ("inconclusive", low, high, len(pairs))
-    assert found.more_pairs == more  # 3 quiet ones can tell ok
-    assert f"at least {more} more pairs would decide" in found.why
+    result = decided(SIDE, pairs)
+    assert (result.word, result.low, result.high, result.pairs) == ("inconclusive", low, high, len(pairs))
+    assert result.more_pairs == more  # 3 quiet ones can tell ok
+    assert f"at least {more} more pairs would decide" in result.why
     assert decided(with_counter(launches=5), pairs).word == "regressed"
     assert decided(with_counter(launches=3), pairs).word == "inconclusive"
 
@@ -181,10 +181,10 @@ UNFIT, FALSE = {"invalid": "throttled"}, {"wrong": "error 3x the bound"}
     (LACKS, {}, "new", "the base can't do it: no such backend"), (FALSE, {}, "new", "the base is wrong: error 3x")])
 def test_the_order_of_words(base, head, word, why):
     slow = with_counter(replace(SIDE, **head), launches=9)
-    found = decide(around(0.3), replace(SIDE, **base), slow, T)
-    assert (found.word, found.ratio, found.low, found.high, found.more_pairs) == (word, None, None, None, 0)
-    assert why in found.why
-    assert found.word in WORDS
+    result = decide(around(0.3), replace(SIDE, **base), slow, T)
+    assert (result.word, result.ratio, result.low, result.high, result.more_pairs) == (word, None, None, None, 0)
+    assert why in result.why
+    assert result.word in WORDS
 
 
 @pytest.mark.parametrize(("peak", "word", "why"), [
@@ -194,8 +194,8 @@ def test_the_order_of_words(base, head, word, why):
 def test_what_fits_once_and_not_twice_is_regressed_by_what_was_counted(peak, word, why):
     """A head that takes more memory must not be skipped for it."""
     base = replace(SIDE, missing="does not fit")
-    found = decide([], base, replace(base, peak_bytes=peak), T)
-    assert (found.word, found.why, found.ratio) == (word, why, None)
+    result = decide([], base, replace(base, peak_bytes=peak), T)
+    assert (result.word, result.why, result.ratio) == (word, why, None)
 
 
 def test_sampling_stops_when_the_time_is_known_or_the_most_pairs_are_taken():
@@ -220,6 +220,6 @@ def test_a_change_across_most_benchmarks_is_one_finding():
         "one finding: 6 of 10 benchmarks regressed, 1.080x the base's time (geometric mean); look for what they share"]
     assert family({str(i): slow if i < 5 else same for i in range(10)}) == []
     assert family({str(i): slow for i in range(2)}) == []
-    (said,) = family({str(i): fast for i in range(4)})
-    assert "4 of 4 benchmarks improved, 0.920x" in said
+    (result,) = family({str(i): fast for i in range(4)})
+    assert "4 of 4 benchmarks improved, 0.920x" in result
     assert family({}) == []

@@ -28,9 +28,9 @@ def words(t: Thresholds, noise: random.Random, draw) -> str:
 
 def test_alarm_is_the_chance_of_slower_and_of_faster_each():
     noise = random.Random(7000)
-    told = [words(BARE, noise, lambda n: n.gauss(0, 0.01)) for _ in range(800)]
+    results = [words(BARE, noise, lambda n: n.gauss(0, 0.01)) for _ in range(800)]
     for word in ("regressed", "improved"):
-        assert 0 < told.count(word) / len(told) <= BARE.alarm
+        assert 0 < results.count(word) / len(results) <= BARE.alarm
 
 
 def test_many_benchmarks_share_one_runs_chance():
@@ -61,7 +61,7 @@ def test_an_interval_with_a_learned_spread_misses_no_more_often_than_stated(weig
 
 
 def test_a_learned_spread_is_worth_its_pairs_and_not_more():
-    """What is far too small a spread is corrected by the pairs themselves."""
+    """The pairs themselves correct a spread that is far too small."""
     pairs = [0.05 * (-1) ** i for i in range(20)]
     assert estimate(pairs, Prior(0.001, 15)).spread > 0.03
     assert critical(20, 0.02, 0.0) > critical(20, 0.02, 15.0) > critical(20, 0.02, 1e6)

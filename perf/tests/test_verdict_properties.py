@@ -33,18 +33,18 @@ def test_swapping_the_sides_swaps_the_words(pairs):
 @settings(deadline=None)  # a busy machine takes its time
 @given(changes)
 def test_words_and_intervals_agree(pairs):
-    found = decided(SIDE, pairs)
-    low, ratio, high = span(found)
+    result = decided(SIDE, pairs)
+    low, ratio, high = span(result)
     assert low <= ratio <= high
-    if found.word == "ok":
+    if result.word == "ok":
         assert 1 / (1 + T.effect) < low <= high < 1 + T.effect
-    if found.word == "regressed":
+    if result.word == "regressed":
         assert low > 1 + T.floor
-    if found.word == "improved":
+    if result.word == "improved":
         assert high < 1 / (1 + T.floor)
-    assert (found.more_pairs > 0) == (found.word == "inconclusive")
-    assert found.word in WORDS
-    if found.word != "inconclusive":
+    assert (result.more_pairs > 0) == (result.word == "inconclusive")
+    assert result.word in WORDS
+    if result.word != "inconclusive":
         assert may_stop(pairs, T)
 
 

@@ -16,42 +16,42 @@ TOGETHER = {"together": 20, "earlier": 8}  # with what an earlier run on the mac
 
 @pytest.mark.parametrize("world", DRIFTING)
 def test_nothing_changed(world):
-    found = shipped(DRIFTING[world], T, comparisons=600, **TOGETHER)
-    assert found.words["regressed"] == found.words["improved"] == 0
-    assert found.share("ok") > 0.99
-    assert sum(found.pairs) / 600 < 6
+    result = shipped(DRIFTING[world], T, comparisons=600, **TOGETHER)
+    assert result.words["regressed"] == result.words["improved"] == 0
+    assert result.share("ok") > 0.99
+    assert sum(result.pairs) / 600 < 6
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_5_percent_is_found(world):
-    found = shipped(WORLDS[world], T, comparisons=400, injected=0.05, **TOGETHER)
-    assert found.share("regressed") >= 0.985
-    assert sum(found.pairs) / 400 < 10
+    result = shipped(WORLDS[world], T, comparisons=400, injected=0.05, **TOGETHER)
+    assert result.share("regressed") >= 0.985
+    assert sum(result.pairs) / 400 < 10
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_10_percent_is_found_soon(world):
-    found = shipped(WORLDS[world], T, comparisons=200, injected=0.1, **TOGETHER)
-    assert found.share("regressed") == 1
-    assert sum(found.pairs) / 200 < 5
+    result = shipped(WORLDS[world], T, comparisons=200, injected=0.1, **TOGETHER)
+    assert result.share("regressed") == 1
+    assert sum(result.pairs) / 200 < 5
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_benchmark_alone_on_a_machine_that_nothing_is_known_of_takes_more_pairs(world):
     """And is undecided where they don't suffice, not ok."""
-    found = shipped(WORLDS[world], T, comparisons=200, injected=0.05)
-    assert found.share("regressed") >= 0.85
-    assert found.share("ok") < 0.01
+    result = shipped(WORLDS[world], T, comparisons=200, injected=0.05)
+    assert result.share("regressed") >= 0.85
+    assert result.share("ok") < 0.01
 
 
 def test_faster_is_found_as_slower_is():
-    found = shipped(WORLDS["cpu"], T, comparisons=200, injected=1 / 1.1 - 1, **TOGETHER)
-    assert found.share("improved") == 1
+    result = shipped(WORLDS["cpu"], T, comparisons=200, injected=1 / 1.1 - 1, **TOGETHER)
+    assert result.share("improved") == 1
 
 
 def test_a_machine_that_others_use_too_raises_no_alarm():
-    found = shipped(World(hum=0.1), T, comparisons=200)
-    assert found.words["regressed"] == found.words["improved"] == 0
+    result = shipped(World(hum=0.1), T, comparisons=200)
+    assert result.words["regressed"] == result.words["improved"] == 0
     rule_of_fixed_errors = score(World(hum=0.1), fixed_errors, comparisons=200)
     assert rule_of_fixed_errors.words["regressed"] > 0  # so that the world can raise one
 
@@ -60,13 +60,13 @@ def test_a_machine_that_others_use_too_raises_no_alarm():
 def test_pairs_that_are_alike_raise_no_alarm(world):
     """A pair and the next have the correlation 0.5."""
     for known in ({}, {"together": 20}, TOGETHER):
-        found = shipped(CORRELATED[world], T, comparisons=300, **known)
-        assert found.words["regressed"] == found.words["improved"] == 0
+        result = shipped(CORRELATED[world], T, comparisons=300, **known)
+        assert result.words["regressed"] == result.words["improved"] == 0
 
 
 def test_many_benchmarks_do_not_lose_much():
-    found = shipped(WORLDS["gpu"], T.among(300), comparisons=200, injected=0.05, **TOGETHER)
-    assert found.share("regressed") >= 0.97
+    result = shipped(WORLDS["gpu"], T.among(300), comparisons=200, injected=0.05, **TOGETHER)
+    assert result.share("regressed") >= 0.97
 
 
 @pytest.mark.parametrize("noise", [0.002, 0.005, 0.01, 0.02])
@@ -84,8 +84,8 @@ def test_less_noise_finds_more(noise):
 def test_at_most_one_false_alarm_in_10000_comparisons(world, known):
     """Alone none in 30,000, which bounds the rate by 1 in 10,000 at 95 % confidence; with a borrowed spread, which may
     be that of a quieter benchmark, no more than that."""
-    found = shipped(DRIFTING[world], T, comparisons=30_000, seed=6000, **known)
-    assert found.words["regressed"] + found.words["improved"] <= (3 if known else 0)
+    result = shipped(DRIFTING[world], T, comparisons=30_000, seed=6000, **known)
+    assert result.words["regressed"] + result.words["improved"] <= (3 if known else 0)
 
 
 @pytest.mark.slow
@@ -95,19 +95,19 @@ def test_correlated_pairs_raise_no_more_alarms_than_stated(world, known):
     """At most one in 10,000 either way: of 20,000 at most 4 are expected, and 8 are the 98th percentile of their count.
 
     Five seeds of the GPU's world with the run's own spread gave 17 of 100,000."""
-    found = shipped(CORRELATED[world], T, comparisons=20_000, seed=6000, **known)
-    assert found.words["regressed"] + found.words["improved"] <= 8
+    result = shipped(CORRELATED[world], T, comparisons=20_000, seed=6000, **known)
+    assert result.words["regressed"] + result.words["improved"] <= 8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_99_percent_of_5_percent_are_found(world):
-    found = shipped(WORLDS[world], T, comparisons=10_000, injected=0.05, seed=6000, **TOGETHER)
-    assert found.share("regressed") >= 0.99
+    result = shipped(WORLDS[world], T, comparisons=10_000, injected=0.05, seed=6000, **TOGETHER)
+    assert result.share("regressed") >= 0.99
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hum", [0.03, 0.05, 0.1, 0.3])
 def test_no_spread_makes_it_cry_wolf(hum):
-    found = shipped(World(hum=hum), T, comparisons=5000, seed=6000)
-    assert found.words["regressed"] + found.words["improved"] <= 3  # of 2 in 10,000 expected at most
+    result = shipped(World(hum=hum), T, comparisons=5000, seed=6000)
+    assert result.words["regressed"] + result.words["improved"] <= 3  # of 2 in 10,000 expected at most

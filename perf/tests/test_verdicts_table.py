@@ -39,10 +39,10 @@ def test_a_row_shows_base_head_ratio_interval_and_verdict():
 def test_all_of_the_reason_stands_in_its_column():
     _, header, *shown = lines(REGRESSED)
     column = header.index("why")
-    told = shown[:shown.index("")]
-    assert len(told) > 1
-    assert " ".join(line[column:].strip() for line in told) == SLOWER
-    assert all(not line[:column].strip() for line in told[1:])
+    result = shown[:shown.index("")]
+    assert len(result) > 1
+    assert " ".join(line[column:].strip() for line in result) == SLOWER
+    assert all(not line[:column].strip() for line in result[1:])
 
 
 LONG = replace(CELL, model="tft-160", function="sliding-window", backend="sdpa-efficient", heads=32, kv_heads=8,
@@ -60,10 +60,10 @@ def test_it_is_never_wider_than_the_others(ratio):
 
 def test_sections_are_titled_and_rows_ordered_by_length():
     longer, vit = replace(CELL, n=1024, m=1024), replace(CELL, model="vit-b16", causal=False)
-    found = lines(row("ok", 1.0, of=longer), row("ok", 1.0), row("ok", 1.0, of=vit))
-    assert found[0].strip("- ") == "softmax forward, causal, 8 heads x 64, fp32"
-    assert [line.split()[1] for line in found[2:4]] == ["512", "1024"]
-    assert found[5].strip("- ") == "vit-b16: softmax forward, full, 8 heads x 64, fp32"
+    result = lines(row("ok", 1.0, of=longer), row("ok", 1.0), row("ok", 1.0, of=vit))
+    assert result[0].strip("- ") == "softmax forward, causal, 8 heads x 64, fp32"
+    assert [line.split()[1] for line in result[2:4]] == ["512", "1024"]
+    assert result[5].strip("- ") == "vit-b16: softmax forward, full, 8 heads x 64, fp32"
 
 
 def test_what_was_not_timed_shows_no_time():
@@ -94,8 +94,8 @@ def test_every_word_is_counted():
     from perf.verdict.verdict import WORDS
 
     rows = [row(word) for word in (*WORDS, "unchanged", "skipped")]
-    said = counts(words(rows)).partition(": ")[2].split(", 1 ")
-    assert len(said) == len(rows)
+    result = counts(words(rows)).partition(": ")[2].split(", 1 ")
+    assert len(result) == len(rows)
 
 
 def test_a_function_s_line_is_the_geometric_mean_of_what_was_timed():
