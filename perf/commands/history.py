@@ -106,6 +106,7 @@ def _dirty(row: Evidence) -> str:
 
 
 def _backfill(options: argparse.Namespace) -> list[str]:
+    from perf.compare import live
     from perf.history import backfill, process
 
     root = Path.cwd()
@@ -117,7 +118,8 @@ def _backfill(options: argparse.Namespace) -> list[str]:
         commits = [commit for commit in commits if commit not in there]
     plan = backfill.Schedule(commits, options.rounds, options.seconds)
     run = process.choose(root, options.pytest)
-    for line in backfill.backfill(plan, root, options.folder, process.measuring(run)):
+    measure = process.measuring(run, live.nursery(run.device))
+    for line in backfill.backfill(plan, root, options.folder, measure):
         print(line, flush=True)
     return []
 

@@ -1,20 +1,31 @@
-"""Makes the classes that asv measures, from the series of the matrix."""
+"""Makes the classes that asv measures, from the series of the matrix.
+
+A process for each figure of each cell, as asv starts them, would import torch for each. So `setup_cache` measures all
+selected cells in one process, as pytest does, and writes what it found into asv's folder of the cache, in which the
+processes of the figures start: they look theirs up, without torch.
+"""
 from __future__ import annotations
 
+import itertools
+import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
-from perf.history.figures import Cell
+from perf.history.figures import Figures, of
 from perf.history.matrix import current
 from perf.history.series import FIGURES, VERSION, Series
 
+FOUND = Path("figures.json")  # by workload id: "figures", or the "outcome" and "reason" of there being none
+
 
 class Benchmark:
-    """Is one series to asv: a cell is null unless it is selected and runs here.
+    """Is one series to asv: a cell is null unless it is selected and was measured.
 
     asv makes an object a process, calls `setup` with the cell's parameters, then one of the figures.
-    `timer`, `repeat`, `number` and `min_run_count` are read after `setup`, and for `time_call` only.
+    `timer`, `repeat` and `min_run_count` are read after `setup`, and for `time_call` only, whose samples they play.
     """
 
     series: ClassVar[Series]
@@ -23,67 +34,68 @@ class Benchmark:
     param_names: ClassVar[list[str]]
     version = VERSION
     timeout = 900.0
-    warmup_time = 1e-9  # one sample that does not count; the clock has warmed up already
+    rounds = number = 1
+    warmup_time = 0.0
 
     def __init__(self) -> None:
-        self.cell: Cell | None = None
-        self.ended = 0  # samples or calls
+        self.figures: Figures | None = None
+
+    def setup_cache(self) -> None:
+        """Measures the selected cells of all series: asv calls it once, for it is the same function in all classes.
+        Raises RuntimeError where nothing could be measured."""
+        from perf.compare.side import Side
+        from perf.history.process import Run, measuring
+        from perf.measure.evidence import load
+
+        side, evidence = Side(Path(__file__).parents[2], "the commit"), Path("evidence.jsonl").absolute()
+        if reason := measuring(Run(current().workloads(), current().device, ahead=True))(side, evidence):
+            raise RuntimeError(reason)
+        found = {row.workload.id: {"figures": asdict(of(row))} if row.outcome in ("ok", "wrong") else
+                 {"outcome": row.outcome, "reason": row.reason} for row in load(evidence)}
+        FOUND.write_text(json.dumps(found), encoding="utf-8")
+
+    setup_cache.timeout = 4 * 60 * 60.0  # type: ignore[attr-defined]
 
     def setup(self, *values: Any) -> None:
-        """Checks the cell; called again before every further sample, empties the cache."""
-        if self.cell is not None:
-            if self.cell.plan.setup:
-                self.cell.plan.setup()
+        """Looks the cell up; called again before every further sample."""
+        if self.figures is not None:
             return
         workload = self.series.workload(values)
         if self.series.index(workload) not in self.selected:
             raise NotImplementedError(f"{workload.id} is not in the {current().grid} grid on {current().device}")
-        cell = Cell(workload, current().device)
-        if cell.figures.reason:
-            raise NotImplementedError(cell.figures.reason)
-        self.cell = cell
-
-    def teardown(self, *values: Any) -> None:
-        """Proves what was timed, after the first sample and the last; asv comes here after each, or after each call."""
-        if self.cell is None or not self.cell.timed:
-            return
-        self.ended += 1
-        samples = self.repeat + 1  # the first warms up
-        if self.ended in (1, samples, samples * self.number):
-            self.cell.prove()
+        found = json.loads(FOUND.read_text(encoding="utf-8"))[workload.id]
+        if "figures" not in found:
+            raise (RuntimeError if found["outcome"] == "failed" else NotImplementedError)(found["reason"])
+        self.figures = Figures(**found["figures"])
 
     def time_call(self, *values: Any) -> None:
-        """Makes the call that asv times."""
-        assert self.cell is not None
-        self.cell.plan.call()
+        """Stands for the call, whose samples the timer plays. Raises RuntimeError for a wrong variant."""
+        assert self.figures is not None
+        if self.figures.wrong:
+            raise RuntimeError(self.figures.wrong)
 
     @property
-    def timer(self) -> Callable[[], Any]:
-        """Gives asv the clock of the cell."""
-        return self.cell.clock.timer if self.cell else time.perf_counter
+    def timer(self) -> Callable[[], float]:
+        """Gives asv a timer that reads nought, and then a sample."""
+        if not (self.figures and self.figures.samples):
+            return time.perf_counter
+        readings = itertools.chain.from_iterable((0.0, seconds) for seconds in self.figures.samples)
+        return lambda: next(readings)
 
     @property
     def repeat(self) -> int:
-        """Gives asv the rounds."""
-        return self.cell.plan.rounds if self.cell else 1
+        """Gives asv the number of samples."""
+        return len(self.figures.samples) or 1 if self.figures else 1
 
-    @property
-    def number(self) -> int:
-        """Gives asv the calls of a round."""
-        return self.cell.plan.iterations if self.cell else 1
-
-    @property
-    def min_run_count(self) -> int:
-        """Asks for all rounds: asv's own limit of time would cut a slow workload short."""
-        return self.repeat * self.number
+    min_run_count = repeat
 
 
 def _track(figure: str) -> Callable[..., float]:
     def track(self: Benchmark, *values: Any) -> float:
         """Returns the figure, NaN where the cell has none. An error above 1 is a wrong variant's, which has no other
         figure."""
-        assert self.cell is not None
-        return self.cell.figures.tracked(figure.removeprefix("track_"))
+        assert self.figures is not None
+        return self.figures.tracked(figure.removeprefix("track_"))
 
     track.__name__ = figure
     track.unit = FIGURES[figure]  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 """Gives asv an environment for this project: nothing is built, and today's harness measures every commit.
 
-A folder of links stands before everything else on the path of what asv starts: `perf` leads to the
-tree that asv.conf.json stands in, `attention` and `models` to asv's checkout of the commit. Only the
-running Python is used, with what is installed there.
+A folder stands before everything else on the path of what asv starts: its `perf` leads to the tree that asv.conf.json
+stands in, `attention` and `models` are those of asv's checkout of the commit, with today's judge. Only the running
+Python is used, with what is installed there.
 """
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from asv import machine as asv_machine
 from asv.commands import run
 from asv.console import log
 
-from perf.compare.checkout import stand_in
+from perf.compare.checkout import judge_by_today, stand_in
 from perf.compare.side import PACKAGES, ROOT, Side
-from perf.history import asv_run, figures, matrix, place
+from perf.history import asv_run, matrix, place
 from perf.system.tools import ending, last_line
 
 
@@ -75,7 +76,6 @@ class Links(environment.Environment):
         super().__init__(conf, python, requirements, tagged_env_vars)
         self._conf = conf
         self._links = Path(self._path, "links")
-        self._figures = Path(self._path, "figures")
         self._matrix_file = Path(self._path, "matrix.json")
         self._created = False
 
@@ -94,32 +94,32 @@ class Links(environment.Environment):
         return self._created
 
     def create(self) -> None:
-        """Writes the matrix, and forgets what an earlier run found."""
+        """Writes the matrix."""
         if self._created:
             return
-        shutil.rmtree(self._figures, ignore_errors=True)
-        self._figures.mkdir(parents=True)
-        self._matrix_file.write_text(self.matrix.to_json(), encoding="utf-8")
-        # A process that has used a GPU can't fork; importing torch in each costs too much on the CPU.
-        self._conf.launch_method = self._conf.launch_method or (
-            "forkserver" if self.matrix.device == "cpu" else "spawn")
+        self._matrix_file.parent.mkdir(parents=True, exist_ok=True)
+        self.select(self.matrix.selected)
+        # What asv forks imports no torch: one process of its own measures (perf/history/asv_benchmark.py).
+        self._conf.launch_method = self._conf.launch_method or "forkserver"
         self._created = True
 
+    def select(self, cells: dict[str, list[int]]) -> None:
+        """Tells the benchmarks, by the matrix's file, that these cells of each series are to be measured."""
+        self._matrix_file.write_text(replace(self.matrix, selected=cells).to_json(), encoding="utf-8")
+
     def install_project(self, conf: Any, repo: Any, commit_hash: str) -> None:
-        """Checks the commit out and links to it. Raises asv.util.ProcessError if it has no attention/."""
+        """Checks the commit out and copies its packages. Raises asv.util.ProcessError if it has no attention/."""
         shutil.rmtree(self._links, ignore_errors=True)  # the links, not what they lead to
         self.checkout_project(repo, commit_hash)
         self._links.mkdir(parents=True)
         (self._links / "perf").symlink_to(ROOT / "perf")
-        figures_here = Path(self._figures, commit_hash)
-        figures_here.mkdir(exist_ok=True)
-        (self._links / ".figures").symlink_to(figures_here)
         for package in PACKAGES:
             source = Path(self._build_root, package)
             if (source / "__init__.py").exists():
-                (self._links / package).symlink_to(source)
+                shutil.copytree(source, self._links / package)
             else:
                 self._missing(package, commit_hash)
+        judge_by_today(self._links / PACKAGES[0])
 
     def _missing(self, package: str, commit_hash: str) -> None:
         reason = f"missing: commit {commit_hash[:8]} has no {package}/"
@@ -135,7 +135,4 @@ class Links(environment.Environment):
                                                              **self._global_env_vars})
         variables["ASV_PYTHONPATH"] = variables["PYTHONPATH"]  # else asv's program drops it
         variables[matrix.FILE] = str(self._matrix_file)
-        variables[figures.FOLDER] = str(self._links / ".figures")
-        if "run_server" in args:
-            variables["PERF_PRELOAD"] = "1"
         return util.check_output([sys.executable, *args], env=variables, **kwargs)

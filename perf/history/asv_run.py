@@ -37,12 +37,12 @@ class SelectedBenchmarks(benchmarks.Benchmarks):
         benchmarks_of_all = super().discover(conf, repo, environments, *args, **kwargs)
         for environment in environments:
             if matrix := getattr(environment, "matrix", None):
-                benchmarks_of_all.narrow(matrix)
+                environment.select(benchmarks_of_all.narrow(matrix))
         return benchmarks_of_all
 
-    def narrow(self, matrix: Matrix) -> None:
-        """Keeps the selected cells of the matrix's series; benchmarks of no series keep all theirs."""
-        figures = 0
+    def narrow(self, matrix: Matrix) -> dict[str, list[int]]:
+        """Keeps the selected cells of the matrix's series, and returns them; a benchmark of no series keeps all."""
+        figures, cells = 0, {series: set[int]() for series in matrix.selected}
         for name, numbers in self.benchmark_selection.items():
             series = name.rpartition(".")[0]
             if series not in matrix.selected:
@@ -50,9 +50,11 @@ class SelectedBenchmarks(benchmarks.Benchmarks):
             left = sorted(set(numbers) & set(matrix.selected[series]))
             self.benchmark_selection[name] = left
             figures += len(left)
+            cells[series] |= set(left)
             if not left:
                 self.pop(name, None)
         log.info(f"{figures} figures selected: the {matrix.grid} grid on {matrix.device} (PERF_GRID, PERF_DEVICE)")
+        return {series: sorted(numbers) for series, numbers in cells.items()}
 
 
 def shorten(table: Callable[..., list[str]]) -> Callable[..., list[str]]:

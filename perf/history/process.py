@@ -1,9 +1,7 @@
 """Starts the process that measures what today's harness chose in the code of one commit (perf/run/commit.py).
 
     run = choose(root, ["--perf-grid", "quick"])      # by the options of a pytest run
-    reason = measuring(run)(side, evidence)           # None, or why the process measured nothing
-
-On a GPU the processes are forked from one that has imported torch and its compiler.
+    reason = measuring(run)(side, evidence)           # None, or why it measured nothing
 """
 from __future__ import annotations
 
@@ -11,13 +9,13 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from perf.compare import live
 from perf.compare.checkout import working_tree
-from perf.compare.nursery import Forked
+from perf.compare.nursery import Forked, Nursery
 from perf.compare.side import Side
+from perf.measure.evidence import Evidence, Writer, load
 from perf.system.tools import ending, last_line
 from perf.workloads.workload import Workload
 
@@ -29,13 +27,13 @@ Measure = Callable[[Side, Path], str | None]  # side, evidence -> why there is n
 
 @dataclass(frozen=True)
 class Run:
-    """Says what to measure, on which device, and how: `precision` and `unfit` are those of a pytest run; `ahead`
-    compiles before, in processes side by side."""
+    """Says what to measure, on which device, and how: `precision` (None: the device's usual one) and `unfit` are those
+    of a pytest run; `ahead` compiles before, in processes side by side."""
 
     workloads: tuple[Workload, ...]
     device: str
-    precision: float
-    unfit: str
+    precision: float | None = None
+    unfit: str = "keep"
     ahead: bool = False
 
     def to_json(self) -> str:
@@ -61,25 +59,39 @@ def choose(root: Path, options: Sequence[str]) -> Run:
         return Run.from_json(choice.read_text(encoding="utf-8"))
 
 
-def measuring(run: Run) -> Measure:
-    """Returns what makes a process in a side's folder that measures the run; on a GPU it is forked."""
-    nursery = live.nursery(run.device)
-
+def measuring(run: Run, nursery: Nursery | None = None) -> Measure:
+    """Returns what measures the run in a side's folder, in a process of its own. One that dies costs the row in flight:
+    a further one takes the rest."""
     def measured(side: Side, evidence: Path) -> str | None:
-        file = evidence.with_name("run.json")
-        file.write_text(run.to_json(), encoding="utf-8")
-        words = [str(file), str(evidence)]
-        with tempfile.TemporaryFile() as errors:
-            process: subprocess.Popen[bytes] | Forked = (
-                nursery.worker(words, side.folder, side.variables(), errors.fileno(), MEASURE) if nursery else
-                subprocess.Popen([side.python, "-m", MEASURE, *words], cwd=side.folder, env=side.variables(),
-                                 stdout=subprocess.PIPE, stderr=errors))
-            assert process.stdout is not None
-            imports = process.stdout.readline()  # at its end
-            status = process.wait()
-            if nursery and imports:
-                nursery.learn(json.loads(imports))
-            errors.seek(0)
-            return last_line(errors.read().decode(errors="replace"), ending(status)) if status else None
+        left = run.workloads
+        while left and (reason := _process(replace(run, workloads=left), side, evidence, nursery)):
+            rows = {row.workload for row in load(evidence)} if evidence.exists() else set()
+            if not rows:
+                return reason
+            left = tuple(w for w in left if w not in rows)
+            for fatal in left[:1]:
+                Writer(evidence).append(Evidence(fatal, "failed", f"its process ended: {reason}"))
+            left = left[1:]
+        return None
 
     return measured
+
+
+def _process(run: Run, side: Side, evidence: Path, nursery: Nursery | None) -> str | None:
+    """Returns how the process ended and what it said last, None if all is well."""
+    file = evidence.with_name("run.json")
+    file.write_text(run.to_json(), encoding="utf-8")
+    words = [str(file), str(evidence)]
+    with tempfile.TemporaryFile() as errors:
+        process: subprocess.Popen[bytes] | Forked = (
+            nursery.worker(words, side.folder, side.variables(), errors.fileno(), MEASURE) if nursery else
+            subprocess.Popen([side.python, "-m", MEASURE, *words], cwd=side.folder, env=side.variables(),
+                             stdout=subprocess.PIPE, stderr=errors))
+        assert process.stdout is not None
+        with process.stdout as answers:
+            imports = answers.readline()  # at its end
+        status = process.wait()
+        if nursery and imports:
+            nursery.learn(json.loads(imports))
+        errors.seek(0)
+        return last_line(errors.read().decode(errors="replace"), ending(status)) if status else None

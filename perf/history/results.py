@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from filelock import FileLock
 from perf.history import figures, place
 from perf.history.asv_benchmark import descriptions
 from perf.history.matrix import all_series
-from perf.history.series import Series, common
+from perf.history.series import FIGURES, Series, common
 from perf.system import git
 from perf.system.files import beside
 from perf.system.tools import first_line
@@ -42,7 +42,7 @@ ASK = "ask for a series of its own (--perf-history-dirty; history add --dirty)"
 DIRTY = {"TREE": "dirty"}  # an environment variable to asv: its series is none of the commit's
 TIMES = ("host_time", "compile_cold", "compile_warm")
 COMMIT = re.compile(r"[0-9a-f]{40,64}")
-NAMES = tuple(one.name for one in fields(figures.Figures) if one.name not in ("reason", "wrong"))
+NAMES = tuple(figure.removeprefix("track_") for figure in FIGURES if figure.startswith("track_"))
 
 Number = tuple[float | None, list[float] | None, int | None]  # value, or samples and calls in each
 

@@ -2,8 +2,8 @@
 
     python -m perf.run.commit RUN EVIDENCE      in a side's folder; RUN is the JSON of a `Run`
 
-A commit of the past knows fewer names than today's harness, which chose the workloads: what it lacks is skipped. The
-last line on stdout lists the installed modules that had to be imported besides, for whoever forks the next one.
+A commit of the past knows fewer names than today's harness, which chose the workloads: what it lacks is skipped. A line
+on stdout lists the installed modules that had to be imported besides, for whoever forks the next one.
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import pytest
 
 from perf.history.process import CHOICE, Run
+from perf.measure.evidence import Evidence
 from perf.run.replay import Script
 
 
@@ -51,15 +52,18 @@ def measure(run: Run, evidence: Path) -> None:
     import torch
 
     import attention
-    from perf.run.options import Settings
+    from perf.run.options import PRECISION, Settings
     from perf.run.session import Session
 
-    names, unheard = set(attention.names()), Unheard()
+    device, names, unheard = torch.device(run.device), set(attention.names()), Unheard()
     here = [w for w in run.workloads if w.variant in names]
-    settings = Settings(torch.device(run.device), "full", here, evidence, run.precision, run.unfit)
+    settings = Settings(device, "full", here, evidence, run.precision or PRECISION[device.type], run.unfit)
     session = Session(settings, unheard)
     session.compiled_ahead = not run.ahead
-    for w in here:
+    for w in run.workloads:
+        if w not in here:
+            session.writer.append(Evidence(w, "skipped", f"{w.variant} is not registered"))
+            continue
         with contextlib.suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):  # the row says what
             session.measure(w, unheard)
 

@@ -186,14 +186,16 @@ def test_impossible_settings_stop_asv_in_one_line(setting, message, tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("device", "method"), [("cpu", "forkserver"), ("cuda", "spawn")])
-def test_a_gpu_is_measured_in_fresh_processes(device, method, monkeypatch, tmp_path):
+def test_what_asv_starts_is_forked_and_the_matrix_says_what_is_selected(monkeypatch, tmp_path):
     conf = Config.from_json({"repo": ".", "env_dir": str(tmp_path)})
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    monkeypatch.setattr(asv_environment, "harness_matrix", lambda: matrix.Matrix("quick", device, [], {}))
+    monkeypatch.setattr(asv_environment, "harness_matrix", lambda: matrix.Matrix("quick", "cuda", [], {"one": [1, 2]}))
     links = asv_environment.Links(conf, python, {}, {})
     links.create()
-    assert conf.launch_method == method
+    assert conf.launch_method == "forkserver"
+    links.select({"one": [2]})
+    written = matrix.Matrix.from_json((Path(links._path) / "matrix.json").read_text())
+    assert written.selected == {"one": [2]}
 
 
 def test_another_python_is_refused(tmp_path):

@@ -39,7 +39,7 @@ def test_what_is_no_series_keeps_its_cells():
 
 def test_bench_narrows_further():
     selected = found("eager")
-    selected.narrow(chosen())
+    assert selected.narrow(chosen()) == {"attention.Softmax": [1], "attention.Alibi": []}
     assert selected.benchmark_selection["attention.Softmax.time_call"] == [1]
 
 

@@ -6,16 +6,19 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from perf.bench.subject import Subject
-from perf.history import asv_benchmark, matrix
-from perf.history.figures import FOLDER, Cell, Figures
+from perf.compare.side import Side
+from perf.history import asv_benchmark, matrix, process
+from perf.history.process import Run
 from perf.history.series import FIGURES, VERSION, series
-from perf.measure import switches
+from perf.measure import machine
+from perf.measure.evidence import Evidence, Writer, load
+from perf.run import commit
+from perf.workloads.grids import grid
 from perf.workloads.workload import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -56,27 +59,20 @@ def test_discovery_finds_every_figure_without_torch(built, tmp_path):
     assert asv_benchmark.descriptions(built.series) == found  # what pytest puts in benchmarks.json
 
 
-def test_import_touches_no_cuda(built, tmp_path):
-    """A process forked by one that has initialised CUDA can't use the GPU."""
-    file = tmp_path / "matrix.json"
-    file.write_text(built.to_json())
-    forbid = """
-import torch
-def initialize():
-    raise AssertionError("the suite initialises CUDA")
-torch.cuda._lazy_init = initialize
-"""
-    found = discover(tmp_path, before=forbid, PERF_MATRIX=str(file), PERF_PRELOAD="1")
-    assert "attention.SoftmaxForwardH16D128Bf16.time_call" in found
-
-
 @pytest.fixture
-def benchmark_class(monkeypatch):
+def benchmark_class(monkeypatch, tmp_path):
+    """Gives the class of a series of one cell; what measures it does so in this process, in asv's folder of the
+    cache."""
     (one,) = series([CELL]).values()
     small = matrix.Matrix("quick", "cpu", [one], {one.benchmark: [0]})
     monkeypatch.setattr(asv_benchmark, "current", lambda: small)
-    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.setattr(process, "measuring", lambda run: lambda side, evidence: commit.measure(run, evidence))
+    monkeypatch.chdir(tmp_path)
     return asv_benchmark.classes("attention")[one.name]
+
+
+def finds(**found):
+    asv_benchmark.FOUND.write_text(json.dumps({CELL.id: found}))
 
 
 def measured(benchmark_class, figure):
@@ -92,6 +88,7 @@ def measured(benchmark_class, figure):
 
 
 def test_figures_of_a_cell(benchmark_class):
+    benchmark_class().setup_cache()
     assert 0 < measured(benchmark_class, "track_error") <= 1
     assert measured(benchmark_class, "track_peak_bytes") > 0
     for of_others in ("track_model_bytes", "track_launches", "track_compile_cold", "track_quality_loss"):
@@ -102,31 +99,9 @@ def test_figures_of_a_cell(benchmark_class):
     assert all(0 < seconds < 1 for seconds in timed["samples"])
 
 
-def test_every_sample_starts_with_a_flush_and_takes_the_clock(benchmark_class, monkeypatch):
-    from perf.measure.clocks import Plan
-
-    events: list[str] = []
-
-    class Clock:
-        def prepare(self, call, *, graph, renew):
-            events.clear()
-            return Plan(call, 4, 1, lambda: events.append("flush"), 1e-3, "script")
-
-        def timer(self):
-            events.append("read")
-            return float(len(events))
-
-    monkeypatch.setattr(Cell, "clock", Clock())
-    monkeypatch.setattr(Subject, "__init__", lambda self, *_: setattr(self, "workload", CELL))
-    monkeypatch.setattr(Subject, "call", staticmethod(lambda: events.append("call")), raising=False)
-    monkeypatch.setattr(Cell, "figures", Figures())
-    monkeypatch.setattr(Cell, "prove", lambda self: events.append("proof"))
-    monkeypatch.setattr(Subject, "prepared", SimpleNamespace(renew=None), raising=False)
-    monkeypatch.setattr(Subject, "switches", switches.positions(), raising=False)
-    timed = measured(benchmark_class, "time_call")
-    assert len(timed["samples"]) == 4
-    uncounted, counted = ["read", "call", "read", "proof"], ["flush", "read", "call", "read"]
-    assert events == uncounted + 4 * counted
+def test_the_samples_are_played(benchmark_class):
+    finds(figures={"samples": [0.5, 0.25, 0.125]})
+    assert measured(benchmark_class, "time_call") == {"samples": [0.5, 0.25, 0.125], "number": 1}
 
 
 def test_unselected_cell_is_skipped(benchmark_class):
@@ -134,31 +109,64 @@ def test_unselected_cell_is_skipped(benchmark_class):
     assert [measured(benchmark_class, figure) for figure in FIGURES] == [None] * len(FIGURES)
 
 
-def test_cell_that_cannot_run_here_is_skipped(benchmark_class, monkeypatch, capsys):
-    monkeypatch.setattr(Cell, "figures", Figures(reason="no such kernel on cpu"))
+@pytest.mark.parametrize("outcome", ["skipped", "invalid"])
+def test_cell_that_cannot_run_here_is_skipped(benchmark_class, capsys, outcome):
+    finds(outcome=outcome, reason="no such kernel on cpu")
     assert measured(benchmark_class, "time_call") is None
     assert "no such kernel on cpu" in capsys.readouterr().out
 
 
-def test_wrong_variant_has_an_error_and_no_time(benchmark_class, monkeypatch):
-    monkeypatch.setattr(Cell, "figures", Figures(error=7.0, wrong="softmax:tiled is numerically wrong: out"))
+def test_cell_that_failed_fails(benchmark_class):
+    finds(outcome="failed", reason="its process ended: SIGSEGV")
+    with pytest.raises(RuntimeError, match="its process ended: SIGSEGV"):
+        measured(benchmark_class, "track_error")
+
+
+def test_wrong_variant_has_an_error_and_no_time(benchmark_class):
+    finds(figures={"error": 7.0, "wrong": "softmax:tiled is numerically wrong: out"})
     assert measured(benchmark_class, "track_error") == 7.0
     for figure in set(FIGURES) - {"track_error"}:
         with pytest.raises(RuntimeError, match="numerically wrong"):
             measured(benchmark_class, figure)
 
 
-def test_figures_are_found_once_a_run(tmp_path, monkeypatch):
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    first = Cell(CELL, "cpu").figures
-    monkeypatch.setattr(Cell, "_measured", lambda self: pytest.fail("measured again"))
-    assert Cell(CELL, "cpu").figures == first
-    assert first.error is not None
+def test_all_series_are_measured_by_one_process(built):
+    described = asv_benchmark.descriptions(built.series).values()
+    assert len({one["setup_cache_key"] for one in described}) == 1 < len(built.series)
+    assert sorted(w.id for w in built.workloads()) == sorted(w.id for w in grid("quick", "cpu"))
 
 
-def test_commit_without_the_backend_is_null(monkeypatch):
-    monkeypatch.delenv(FOLDER, raising=False)
-    unknown = Workload("attention", "softmax", "tomorrow", "forward", True, 1, 2, 2, 64, 64, 16, "fp32")
-    reason = Cell(unknown, "cpu").figures.reason
-    assert reason is not None
-    assert "tomorrow" in reason
+def test_commit_without_the_backend_is_null(benchmark_class, monkeypatch, capsys):
+    unknown = replace(CELL, backend="tomorrow")
+    (one,) = series([unknown]).values()
+    monkeypatch.setattr(asv_benchmark, "current",
+                        lambda: matrix.Matrix("quick", "cpu", [one], {one.benchmark: [0]}))
+    tomorrow = asv_benchmark.classes("attention")[one.name]
+    tomorrow().setup_cache()
+    assert measured(tomorrow, "track_error") is None
+    assert "softmax:tomorrow is not registered" in capsys.readouterr().out
+
+
+def test_nothing_measured_fails_the_cache(benchmark_class, monkeypatch):
+    monkeypatch.setattr(process, "measuring", lambda run: lambda side, evidence: "ImportError: no attention")
+    with pytest.raises(RuntimeError, match="ImportError: no attention"):
+        benchmark_class().setup_cache()
+
+
+def test_a_process_that_dies_costs_the_row_in_flight(monkeypatch, tmp_path):
+    cells, evidence = [replace(CELL, batch=batch) for batch in (1, 2, 3, 4)], tmp_path / "evidence.jsonl"
+    monkeypatch.setattr(machine, "identity", lambda: "m")
+    monkeypatch.setattr(machine, "fingerprint", dict)
+
+    def dies(run, side, evidence, nursery):
+        for w in run.workloads:
+            if w.batch in (2, 3):
+                return "SIGSEGV"
+            Writer(evidence).append(Evidence(w, "ok"))
+        return None
+
+    monkeypatch.setattr(process, "_process", dies)
+    assert process.measuring(Run(tuple(cells), "cpu"))(Side(tmp_path, "a side"), evidence) is None
+    rows = {row.workload.batch: row for row in load(evidence)}
+    assert {batch: row.outcome for batch, row in rows.items()} == {1: "ok", 2: "failed", 3: "failed", 4: "ok"}
+    assert rows[2].reason == "its process ended: SIGSEGV"

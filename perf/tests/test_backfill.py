@@ -130,18 +130,18 @@ def test_the_judge_of_an_old_commit_is_todays(tmp_path):
 
 @pytest.mark.slow  # processes that import torch
 @pytest.mark.parametrize("forked", [False, True])
-def test_a_process_of_a_commit_measures_what_today_chooses(tmp_path, monkeypatch, forked):
+def test_a_process_of_a_commit_measures_what_today_chooses(tmp_path, forked):
     run = process.choose(ROOT, ["--perf-grid=quick", "-k=[softmax:tiled-forward-causal-b1-h8-kv8-n512",
                                  "--perf-unfit=keep", "--perf-precision=20%"])
     assert [w.variant for w in run.workloads] == ["softmax:tiled"]
     run = replace(run, workloads=(replace(run.workloads[0], backend="of-tomorrow"), *run.workloads))
     with working_tree(ROOT) as side, ExitStack() as until:
         nursery = until.enter_context(Nursery(ROOT, side.variables(), probe=False)) if forked else None
-        monkeypatch.setattr(process.live, "nursery", lambda device: nursery)
-        measured = process.measuring(run)
+        measured = process.measuring(run, nursery)
         for number in (1, 2):
             assert measured(side, tmp_path / f"{number}.jsonl") is None
-            (row,) = load(tmp_path / f"{number}.jsonl")  # none of a backend that the commit lacks
+            lacking, row = load(tmp_path / f"{number}.jsonl")
+            assert (lacking.outcome, lacking.reason) == ("skipped", "softmax:of-tomorrow is not registered")
             assert row.outcome == "ok"
             assert row.median
         broken = tmp_path / "broken"

@@ -21,11 +21,14 @@ from perf.bench.prepare import Preparer
 from perf.bench.proof import too_fast
 from perf.bench.subject import Missing, Subject, Wrong
 from perf.compare import worker
-from perf.history.figures import Cell
+from perf.history import figures
+from perf.history.process import Run
 from perf.measure import switches
 from perf.measure.clocks import clock
+from perf.measure.evidence import load
 from perf.measure.fitness import Watch
 from perf.measure.roofline import Ceilings
+from perf.run import commit
 from perf.studies.measuring import Study
 from perf.tests.cheats import CHEATS, GPU_CHEATS, GRADIENT_CHEATS, MOMENT, STAGES
 from perf.tests.cheats.memory import remembered_by_address
@@ -168,12 +171,11 @@ def test_a_comparison_refuses_a_cheat(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "gave another result when it was timed" in made.answer({"state": True})["wrong"]
 
 
-def test_asv_refuses_a_cheat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asv_and_a_backfill_refuse_a_cheat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     swap(monkeypatch, remembered_by_address)
-    cell = Cell(CELL, "cpu")
-    assert cell.figures.wrong is None
-    with pytest.raises(RuntimeError, match="gave another result when it was timed"):
-        cell.prove()
+    commit.measure(Run((CELL,), "cpu"), tmp_path / "evidence.jsonl")
+    (row,) = load(tmp_path / "evidence.jsonl")
+    assert "gave another result when it was timed" in (figures.of(row).wrong or "")
 
 
 def test_a_study_refuses_a_cheat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from perf.bench import subject
 from perf.bench.prepare import Preparer
 from perf.bench.subject import Missing, Subject, Wrong
 from perf.compare import worker
-from perf.history import asv_benchmark, matrix
-from perf.history.figures import FOLDER, Cell
+from perf.history import asv_benchmark, figures, matrix, process
+from perf.history.process import Run
 from perf.history.series import series
-from perf.run import session
+from perf.measure.evidence import load
+from perf.run import commit, session
 from perf.run.options import Settings
 from perf.run.replay import Script
 from perf.studies import gpt2_rows, vit_rows
@@ -52,15 +53,18 @@ def study(tmp_path: Path) -> Study:
     return Study(CPU, tmp_path / "out.jsonl")
 
 
-def test_asv_refuses_a_fallback(swapped: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asv_refuses_a_fallback(swapped: Workload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from asv_runner.benchmarks.time import TimeBenchmark
     from asv_runner.benchmarks.track import TrackBenchmark
 
     (one,) = series([swapped]).values()
     small = matrix.Matrix("quick", "cpu", [one], {one.benchmark: [0]})
     monkeypatch.setattr(asv_benchmark, "current", lambda: small)
-    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.setattr(process, "measuring", lambda run: lambda side, evidence: commit.measure(run, evidence))
+    monkeypatch.chdir(tmp_path)
     instance = asv_benchmark.classes("attention")[one.name]()
+
+    instance.setup_cache()
 
     def run(kind: Any, figure: str) -> None:
         benchmark = kind(figure, getattr(instance, figure), [getattr(instance, figure), instance])
@@ -173,11 +177,12 @@ def test_a_wrong_result_keeps_its_error_and_why_it_was_allowed_much(monkeypatch:
     assert wrong.value.facts.peak_bytes is None
 
 
-def test_asv_keeps_the_error_of_what_it_refuses(swapped: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(FOLDER, raising=False)
-    figures = Cell(swapped, "cpu").figures
-    assert 0 < (figures.error or 0) <= 1
-    assert "expected" in (figures.wrong or "")
+def test_asv_keeps_the_error_of_what_it_refuses(swapped: Workload, tmp_path: Path) -> None:
+    commit.measure(Run((swapped,), "cpu"), tmp_path / "evidence.jsonl")
+    (row,) = load(tmp_path / "evidence.jsonl")
+    found = figures.of(row)
+    assert 0 < (found.error or 0) <= 1
+    assert "expected" in (found.wrong or "")
 
 
 @pytest.mark.parametrize(("grid", "axes", "measured"), [
