@@ -16,7 +16,7 @@ from typing import Any
 
 from perf.history.series import Series, common, series
 from perf.system import devices
-from perf.workloads.grids import GRIDS, ordered
+from perf.workloads.grids import GRIDS, order
 from perf.workloads.grids import grid as workloads_of
 from perf.workloads.workload import Workload
 
@@ -45,7 +45,7 @@ class Matrix:
     def workloads(self) -> tuple[Workload, ...]:
         """Lists the workloads of the selected cells, backends of one shape next to one another."""
         cells = ((one.cells(), self.selected[one.benchmark]) for one in self.series)
-        return tuple(ordered(all_of_one[number] for all_of_one, numbers in cells for number in numbers))
+        return tuple(order(all_of_one[number] for all_of_one, numbers in cells for number in numbers))
 
     @classmethod
     def from_json(cls, text: str) -> Matrix:
