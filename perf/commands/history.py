@@ -106,7 +106,7 @@ def _dirty(row: Evidence) -> str:
 
 
 def _backfill(options: argparse.Namespace) -> list[str]:
-    from perf.compare import live
+    from perf.compare import pairs
     from perf.history import backfill, process
 
     root = Path.cwd()
@@ -118,7 +118,7 @@ def _backfill(options: argparse.Namespace) -> list[str]:
         commits = [commit for commit in commits if commit not in there]
     plan = backfill.Schedule(commits, options.rounds, options.seconds)
     run = process.choose(root, options.pytest)
-    measure = process.measuring(run, live.nursery(run.device))
+    measure = process.measuring(run, pairs.nursery(run.device))
     for line in backfill.backfill(plan, root, options.folder, measure):
         print(line, flush=True)
     return []

@@ -72,7 +72,7 @@ def selftest(options: argparse.Namespace) -> int:
     Exit codes: 0 no false alarm, and every fault of at least the size that matters was caught; 1 otherwise; 2 refused,
     in one line; 10 the machine was unfit and nothing was decided.
     """
-    from perf.compare import live
+    from perf.compare import pairs
     from perf.compare import selftest as test
     from perf.measure.machine import fingerprint, identity, revision
 
@@ -82,7 +82,7 @@ def selftest(options: argparse.Namespace) -> int:
     print(f"A/A and injected faults on {place}, {seconds:.0f} s at most", flush=True)
     faults = test.QUICK_FAULTS if options.quick else test.FAULTS
     trials = []
-    compare, kind = test.itself(place, len(workloads)), live.kind(place)
+    compare, kind = test.itself(place, len(workloads)), pairs.kind(place)
     for trial in test.trials_of(workloads, faults, compare, seconds, kind):
         trials.append(trial)
         print(test.shown(trial), flush=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from packaging.version import InvalidVersion, Version
 
-from perf.compare import live
+from perf.compare import pairs
 from perf.compare.checkout import checkout, resolve, working_tree
 from perf.compare.environments import inside, pip, with_versions
 from perf.compare.project import project
@@ -75,7 +75,7 @@ def between(root: Path, good: str, bad: str) -> list[str]:
 def comparing(w: Workload, device: torch.device) -> Compare:
     """Compares two sides by live pairs."""
     def compare(base: Side, head: Side, seconds: float) -> Verdict:
-        [(_, verdict)] = live.comparing(device)([w], base, head, seconds)
+        [(_, verdict)] = pairs.comparing(device)([w], base, head, seconds)
         return verdict
 
     return compare

@@ -1,6 +1,5 @@
 """Reads from the sources what a workload's time may depend on: if that is the same on both sides, it need not be timed.
 
-    sources("alibi:fa2", side)               -> {"attention/functions/alibi.py", "attention/backends/fa2.py", ...}
     unchanged(workload, base, head)
     changed(workload, base, head)    -> {"attention/functions/alibi.py:Bias.__call__"}: but for their bodies it is
 
@@ -50,12 +49,6 @@ KNOWN = {"__future__", "collections", "contextlib", "dataclasses", "difflib", "e
          "importlib", "itertools", "json", "logging", "math", "numpy", "os", "pathlib", "re", "shutil", "sys", "torch",
          "transformers", "types", "typing", "warnings", "weakref"}
 RUNNERS = {"compile", "eval", "exec"}
-
-
-def sources(work: Workload | str, side: Side) -> set[str]:
-    """Lists the files, relative to the side's folder, that a workload, a variant or a model depends on; none for an
-    unknown one."""
-    return {path for path in _closure(work, side).digests if not path.startswith("(")}
 
 
 def fingerprint(work: Workload | str, side: Side) -> str:

@@ -14,12 +14,15 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+
+from perf.compare.side import INJECT
 
 TIMED = ("slow", "host")
 KINDS = (*TIMED, "clone", "unfused", "recompile", "sync")
@@ -39,6 +42,12 @@ def wrap(call: Call, spec: str) -> Call:
     if kind in TIMED:
         return _slower(call, share) if kind == "slow" else _spinning(call, share)
     return {"clone": _cloning, "unfused": _unfused, "recompile": _recompiling, "sync": _waiting}[kind](call)
+
+
+def injected(name: str, call: Call) -> Call:
+    """Gives a benchmark's call the fault that the environment names."""
+    spec = named(os.environ.get(INJECT, ""), name)
+    return wrap(call, spec) if spec else call
 
 
 def named(faults: str, name: str) -> str | None:

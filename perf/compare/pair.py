@@ -7,22 +7,27 @@
 Both are alive all the time and only one of them works. The turns go A B B A A B B A ..., each of some rounds, so that
 a machine that drifts slows both alike. A turn stands for its median, and the pair for the median of what neighbours
 say: a disturbance that hits a few turns changes nothing. Both are held to the same core: on another one, perhaps of
-another socket, the same Python launches the same kernels in 6 ms or in 9 (perf/records/h200-2026-11-30).
+another socket, the same Python launches the same kernels in 6 ms or in 9 (perf/records/h200-2026-11-30). So a pair
+bears company on other cores; without an idle one to go to, others take part of its own.
 """
 from __future__ import annotations
 
 import functools
 import math
+import os
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import psutil
+
 from perf.bench import NO_MEMORY
-from perf.compare.company import Company, choose_core
 from perf.compare.nursery import Nursery
 from perf.compare.process import Died, Process, both
 from perf.compare.side import Side
+from perf.measure.host import Foreign
 from perf.verdict import verdict
 from perf.workloads.workload import Workload
 
@@ -34,6 +39,9 @@ LAUNCHES, LAUNCHING_TURNS = 8, 4  # of each side, for the host's seconds
 TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
 PREPARING = 600.0  # seconds after which a worker that prepares or proves has hung: a cold compiler takes minutes
 ANSWERING = 60.0  # the same of everything else, beside what is to be timed
+TOLERATED = 0.75  # of a core that others may keep busy, beyond the cores that the pair leaves idle
+SHORTEST = 0.2  # seconds below which the kernel's hundredths don't tell company from nothing
+LOOK = 0.1  # seconds to see which core is idle
 
 Answer = Mapping[str, Any]
 
@@ -214,3 +222,43 @@ def _side(answer: Answer, failed: str) -> verdict.Side:
                         kernels=answer.get("kernels", {}), launches=tuple(answer.get("launches", ())),
                         seconds=answer.get("kernel_seconds", {}), compile_seconds=answer.get("compile_seconds"),
                         written=answer.get("written"))
+
+
+class Company:
+    """Watches other processes from when it is made; `pids` are the pair's workers, which are no company."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._workers = [psutil.Process(pid) for pid in pids]
+        self._spent = self._seconds()
+        self._foreign = Foreign()
+
+    def _seconds(self) -> float:
+        return sum(times.user + times.system for times in (worker.cpu_times() for worker in self._workers))
+
+    def cores(self) -> float:
+        """Gives how many cores others kept busy, on average."""
+        return max(0.0, self._foreign.cores - (self._seconds() - self._spent) / self._foreign.seconds)
+
+    def unfit(self) -> str | None:
+        """Says why the pair is not to be trusted, in one line."""
+        idle = cores_allowed() - 1
+        busy = self.cores()
+        if self._foreign.seconds < SHORTEST or busy <= idle + TOLERATED:
+            return None
+        return (f"other processes kept {busy:.1f} of {idle + 1} cores busy, so they took part of the one that is "
+                "measured on: end them")
+
+
+def cores_allowed() -> int:
+    """Counts the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_core() -> int | None:
+    """Chooses the idlest of the cores allowed, after a look at them; None where a process can't be held to one."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    before = psutil.cpu_times(percpu=True)
+    time.sleep(LOOK)
+    after = psutil.cpu_times(percpu=True)
+    return max(os.sched_getaffinity(0), key=lambda core: after[core].idle - before[core].idle)

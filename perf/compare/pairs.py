@@ -1,32 +1,52 @@
 """Launch pairs, one after the other, until each benchmark is decided.
 
+    for workload, verdict in comparing(device)(workloads, base, head, 60.0): ...          # by the committed thresholds
     for workload, verdict in compare(workloads, base, head, "cpu", thresholds, 60.0): ...
 
 One launch serves all benchmarks that are still undecided, so what is compared together should have much in common: a
 variant. The first pair also checks and counts. A pair measured on an unfit machine is no evidence, and another one
 takes its place. When to stop and what is said: perf/verdict/judgement.py.
+
+`.perf/spreads.jsonl` keeps the spreads of launch pairs from run to run. A line is one benchmark of one run, on one
+machine and device; the newest runs of a benchmark count.
 """
 from __future__ import annotations
 
+import atexit
 import functools
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from perf.compare.nursery import Nursery
+import torch
+
+from perf.compare.nursery import AVAILABLE, Nursery
 from perf.compare.pair import Pair
-from perf.compare.process import Died
+from perf.compare.process import Died, variables
 from perf.compare.row import SAME_KERNELS, Row
-from perf.compare.side import Side
+from perf.compare.side import ROOT, Side
+from perf.measure import machine
+from perf.policy.thresholds import FILE, Thresholds, thresholds
+from perf.system import files
+from perf.verdict import spread
 from perf.verdict.exact import same
 from perf.verdict.judgement import Judgement, share
 from perf.verdict.spread import Spread
-from perf.verdict.verdict import Thresholds, Verdict
+from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
 
 HANDFUL = 6  # pairs that decide all but the noisiest: the budget is counted after them
+SPREADS = Path(".perf/spreads.jsonl")
+NEWEST = 4  # runs of a benchmark that count
+VARIANT = {"cpu": 90.0, "cuda": 40.0}  # seconds for the pairs of one variant at least,
+BENCHMARK = 12.0  # and for each of its benchmarks
+
+# Workloads of one variant, base, head, seconds -> a verdict on each.
+Compare = Callable[[Sequence[Workload], Side, Side, float], Iterable[tuple[Workload, Verdict]]]
 
 
 @dataclass(kw_only=True)
@@ -93,22 +113,21 @@ class Case(Judgement):
 
 
 def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str | Any,
-            thresholds: Thresholds | Mapping[str, Thresholds] | Callable[[Workload], Thresholds], budget_seconds: float,
+            thresholds: Callable[[Workload], Thresholds], budget_seconds: float,
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
-            earlier: Mapping[str, Spread] | None = None, nursery: Nursery | None = None,
+            earlier: Mapping[str, Spread] | None = None,
             changed: Callable[[Workload], Iterable[str] | None] | None = None) -> Iterator[tuple[Workload, Verdict]]:
     """Yields each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
-    `thresholds` are one for all, by workload id, or a function of the workload. The budget is counted from the first
-    `HANDFUL` of pairs on, without which few benchmarks can be decided; no further pair is begun if it would pass the
-    budget by what the last one took. `progress` is told a line after each pair, `cases` filled with what was measured,
-    by workload id. `earlier` are spreads of earlier runs on this machine, by workload id; None: the thresholds say all
-    that is known of spreads, and nothing is borrowed. `nursery` forks the workers of sides that have this process's
-    environment. `changed` names the functions in whose bodies alone the sides differ, if it is so for a workload: then
-    what runs the same code all the same is not timed. Where a side is missing as a whole, so is each workload.
+    The budget is counted from the first `HANDFUL` of pairs on, without which few benchmarks can be decided; no further
+    pair is begun if it would pass the budget by what the last one took. `progress` is told a line after each pair,
+    `cases` filled with what was measured, by workload id. `earlier` are spreads of earlier runs on this machine, by
+    workload id; None: the thresholds say all that is known of spreads, and nothing is borrowed. `changed` names the
+    functions in whose bodies alone the sides differ, if it is so for a workload: then what runs the same code all the
+    same is not timed. Where a side is missing as a whole, so is each workload.
     """
     known = {} if cases is None else cases
-    known |= {w.id: Case(_of(thresholds, w), workload=w, changed=sorted((changed and changed(w)) or ()))
+    known |= {w.id: Case(thresholds(w), workload=w, changed=sorted((changed and changed(w)) or ()))
               for w in workloads}
     if reason := base.missing or head.missing:
         which = base if base.missing else head
@@ -119,7 +138,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
     launched, took = 0, 0.0
     while undecided and (_due(undecided, launched) or time.monotonic() - counting + took <= budget_seconds):
         begun = time.monotonic()
-        forks = nursery if base.here and head.here else None
+        forks = nursery(str(device)) if base.here and head.here else None
         start = functools.partial(Pair, base, head, str(device), head_first=launched % 2 == 1, nursery=forks)
         _launch(undecided, start, forks)
         launched, took = launched + 1, time.monotonic() - begun
@@ -142,7 +161,7 @@ def _due(undecided: Sequence[Case], launched: int) -> bool:
     return not launched or (launched < HANDFUL and not all(one.counters_decide for one in undecided))
 
 
-def _launch(undecided: Sequence[Case], start: Callable[[], Pair], nursery: Nursery | None) -> None:
+def _launch(undecided: Sequence[Case], start: Callable[[], Pair], forks: Nursery | None) -> None:
     """Takes one pair of all; a worker that dies takes along the pair, and the benchmark that it died of."""
     left = list(undecided)
     while left:
@@ -153,11 +172,73 @@ def _launch(undecided: Sequence[Case], start: Callable[[], Pair], nursery: Nurse
                     left.pop(0)
             except Died as error:
                 left.pop(0).died(error)
-        if nursery:
-            nursery.learn(pair.imports)
+        if forks:
+            forks.learn(pair.imports)
 
 
-def _of(thresholds: Any, w: Workload) -> Thresholds:
-    if isinstance(thresholds, Mapping):
-        return thresholds[w.id]
-    return thresholds(w) if callable(thresholds) else thresholds
+def settings(w: Workload, kind: str, among: int = 1) -> Thresholds:
+    """Reads what counts as a change of a benchmark on this kind of machine, one of `among` compared together."""
+    return thresholds(w.id, files.from_toml(FILE.read_text(encoding="utf-8")), kind).among(among)
+
+
+def budget(device_type: str, count: int) -> float:
+    """Returns the seconds for the pairs of one variant with `count` benchmarks, after the first handful of pairs."""
+    return max(VARIANT[device_type], BENCHMARK * count)
+
+
+def kind(device: torch.device | str) -> str:
+    """Names the kind of machine that thresholds go by: a GPU's name, or "cpu"."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+class Spreads:
+    """Reads what `path` holds of this machine and `device`; a line that can't be read is not known."""
+
+    def __init__(self, path: Path, device: torch.device | str) -> None:
+        self.path, self.place = path, f"{machine.identity()} {device}"
+        runs: dict[str, list[Spread]] = {}
+        for one in files.records(path):
+            try:
+                if one["place"] == self.place:
+                    runs.setdefault(one["benchmark"], []).append(Spread(**one["spread"]))
+            except (TypeError, KeyError):
+                continue
+        self.earlier = {name: sum(spreads[-NEWEST:-1], spreads[-1]) for name, spreads in runs.items()}
+
+    def keep(self, cases: Iterable[Case]) -> None:
+        """Adds the spread of each case's pairs to the file."""
+        spreads = {case.workload.id: one for case in cases if (one := spread.of(case.ratios))}
+        if spreads:
+            files.append(self.path, *({"place": self.place, "benchmark": name, "spread": asdict(one)}
+                                      for name, one in spreads.items()))
+
+
+@functools.cache
+def nursery(device: str) -> Nursery | None:
+    """Returns what forks this process's workers for a device. It is None on a CPU, where each pair has to draw its own
+    layout of memory, and where no fork could use the GPU: a line on stderr says so."""
+    if device == "cpu" or not AVAILABLE:
+        return None
+    try:
+        made = Nursery(ROOT, variables("base", Side(ROOT, "the harness"), device))
+    except ValueError as error:
+        print(f"perf: {error}; so each worker imports torch anew", file=sys.stderr, flush=True)
+        return None
+    atexit.register(made.close)
+    return made
+
+
+def comparing(device: torch.device, among: int = 1) -> Compare:
+    """Returns a comparison by live pairs on the device, whose progress goes to stderr; `among`: as in `settings`."""
+    place, spreads = kind(device), Spreads(SPREADS, device)
+
+    def compared(workloads: Sequence[Workload], base: Side, head: Side,
+                 seconds: float) -> Iterator[tuple[Workload, Verdict]]:
+        cases: dict[str, Case] = {}
+        yield from compare(workloads, base, head, str(device), lambda w: settings(w, place, among), seconds,
+                           lambda line: print(f"    {line}", file=sys.stderr, flush=True), cases=cases,
+                           earlier=spreads.earlier)
+        spreads.keep(cases.values())
+
+    return compared

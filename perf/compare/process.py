@@ -15,7 +15,7 @@ from typing import Any
 
 from perf.compare import worker
 from perf.compare.nursery import Forked, Nursery
-from perf.compare.side import Side
+from perf.compare.side import INJECT, Side
 from perf.measure.nvml import FAMILY
 from perf.system.tools import ending, last_line
 
@@ -130,7 +130,7 @@ def variables(role: str, side: Side, device: str) -> dict[str, str]:
     if device == "cpu":
         settings |= ONE_THREAD | KEEP_MEMORY
     if role == "base":
-        settings.pop(worker.INJECT, None)
+        settings.pop(INJECT, None)
     return settings
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from perf.compare import live
+from perf.compare import pairs
 from perf.compare.checkout import working_tree
 from perf.compare.inject import TIMED, parse
-from perf.compare.worker import INJECT
+from perf.compare.side import INJECT
 from perf.system import exit_codes
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.verdict.words import many
@@ -85,7 +85,7 @@ def benchmarks(device: torch.device, *, quick: bool, name: str = "quick") -> lis
 
 def itself(device: torch.device, among: int) -> Compare:
     """Compares the working tree with itself, by the settings of one of `among` benchmarks."""
-    compare = live.comparing(device, among)
+    compare = pairs.comparing(device, among)
 
     def twice(workloads: Sequence[Workload], seconds: float) -> Iterator[tuple[Workload, Verdict]]:
         with working_tree() as tree:
@@ -111,7 +111,7 @@ def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Com
         share = 0.0 if shows_in_counters(fault) else max(0.0, end - start) / timed
         with injected(fault):
             for w, verdict in compare(together, share):
-                yield Trial(fault, w, verdict, time.monotonic() - start, live.settings(w, kind))
+                yield Trial(fault, w, verdict, time.monotonic() - start, pairs.settings(w, kind))
 
 
 def shows_in_counters(fault: str | None) -> bool:

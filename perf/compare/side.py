@@ -5,14 +5,17 @@ their packages (two commits) or in their interpreter (two environments).
 """
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # where today's harness lies
 PACKAGES = ("attention", "models")
+INJECT = "PERF_INJECT"  # of the environment: what fault to put into which calls of the head (perf/compare/inject.py)
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,31 @@ class Side:
         """Gives the environment variables of a process: its packages stand before every other."""
         path = [str(self.folder), *filter(None, [given.get("PYTHONPATH")])]
         return {**given, "PYTHONPATH": os.pathsep.join(path)}
+
+
+def own_packages() -> list[str]:
+    """Names the packages of the side whose folder this process works in. Raises ImportError where another would be
+    measured: an installed one."""
+    packages = list(Path.cwd().glob("*/__init__.py"))
+    if not packages:
+        raise ImportError(f"{Path.cwd()} holds no package to measure")
+    for init in packages:
+        name, spec = init.parent.name, importlib.util.find_spec(init.parent.name)
+        if spec is None or not Path(spec.origin or "").resolve().samefile(init):
+            raise ImportError(f"{name}/ is that of {spec and spec.origin}, not of {Path.cwd()}")
+    return [init.parent.name for init in packages]
+
+
+def installed_modules(before: Set[str]) -> list[str]:
+    """Lists the modules of installed packages that were imported since there were those of `before`."""
+    return sorted(name for name in set(sys.modules) - before if _installed(name))
+
+
+def _installed(name: str) -> bool:
+    """Tells whether a module is of an installed package or of Python itself: neither of a side nor made by a
+    compiler."""
+    if name.partition(".")[0] in (*PACKAGES, "perf"):
+        return False
+    spec = getattr(sys.modules[name], "__spec__", None)
+    places = {sysconfig.get_path(place) for place in ("purelib", "platlib", "stdlib", "platstdlib")}
+    return bool(spec and spec.name == name and spec.origin and spec.origin.startswith(tuple(places)))

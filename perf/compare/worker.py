@@ -27,18 +27,18 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib.util
+import importlib
 import json
 import os
 import statistics
 import sys
-import sysconfig
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from perf.compare.side import INJECT, installed_modules, own_packages
 from perf.system.tools import failure
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 STATE = "PERF_STATE"  # of the environment: the folder of what is measured once a machine
-INJECT = "PERF_INJECT"  # of the environment: what fault to put into which calls (perf/compare/inject.py)
-
-OURS = ("attention", "models", "perf")
 LONG = 0.002  # seconds of a round beside which filling the caches anew is nothing
 
 
@@ -62,7 +59,7 @@ class Worker:
 
     def __init__(self, device: torch.device, *, seen: bool = False) -> None:
         self.at_first = set(sys.modules)
-        packages = _own_packages()
+        packages = own_packages()
         from perf.measure.compiled_code import FunctionTrace
 
         self.ran, self.seen = FunctionTrace(packages), seen
@@ -115,6 +112,7 @@ class Worker:
         """Builds what is timed and calls it once; `check` holds it against its oracle and counts it."""
         import attention
         from perf.bench.subject import Missing, Subject, Wrong
+        from perf.compare.inject import injected
         from perf.measure.compiling import cold, compiling
         from perf.workloads.workload import Workload
 
@@ -128,7 +126,7 @@ class Worker:
             with self.ran if self.seen else nullcontext():
                 if w.variant not in attention.names():
                     return {"missing": f"{w.variant} is not registered"}
-                self.subject = subject = Subject(self.preparer, w, around=functools.partial(_injected, w.id),
+                self.subject = subject = Subject(self.preparer, w, around=functools.partial(injected, w.id),
                                                  compiles=cold if w.compiled and check else compiling)
             if not check:
                 return {"ready": True}
@@ -229,43 +227,6 @@ def _checked(subject: Subject) -> Answer:
               "kernels": facts.kernels, "launches": subject.launches, "kernel_seconds": subject.kernel_seconds,
               "error": facts.error, "bound": facts.bound, "peak_bytes": facts.peak_bytes}
     return answer | ({"compile_seconds": sum(facts.compiled.get(x, 0) for x in ("cold", "warm"))} if w.compiled else {})
-
-
-def _injected(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
-    """Puts the fault into the benchmark's call that the environment names."""
-    if not (faults := os.environ.get(INJECT)):
-        return call
-    from perf.compare import inject
-
-    spec = inject.named(faults, name)
-    return inject.wrap(call, spec) if spec else call
-
-
-def _own_packages() -> list[str]:
-    """Names the packages of this side. Raises ImportError where another would be measured: an installed one."""
-    packages = list(Path.cwd().glob("*/__init__.py"))
-    if not packages:
-        raise ImportError(f"{Path.cwd()} holds no package to measure")
-    for init in packages:
-        name, spec = init.parent.name, importlib.util.find_spec(init.parent.name)
-        if spec is None or not Path(spec.origin or "").resolve().samefile(init):
-            raise ImportError(f"{name}/ is that of {spec and spec.origin}, not of {Path.cwd()}")
-    return [init.parent.name for init in packages]
-
-
-def installed_modules(before: Set[str]) -> list[str]:
-    """Lists the modules of installed packages that were imported since there were those of `before`."""
-    return sorted(name for name in set(sys.modules) - before if _installed(name))
-
-
-def _installed(name: str) -> bool:
-    """Tells whether a module is of an installed package or of Python itself: neither of a side nor made by a
-    compiler."""
-    if name.partition(".")[0] in OURS:
-        return False
-    spec = getattr(sys.modules[name], "__spec__", None)
-    places = {sysconfig.get_path(place) for place in ("purelib", "platlib", "stdlib", "platstdlib")}
-    return bool(spec and spec.name == name and spec.origin and spec.origin.startswith(tuple(places)))
 
 
 def _cores() -> set[int]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perf.compare import live, pairs
+from perf.compare import pairs
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import changed, unchanged
 from perf.compare.project import root
@@ -93,21 +93,20 @@ def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
                 left = end - clock()
                 if left <= 0:
                     return
-                most = min(left, live.budget(device.partition(":")[0], len(together)))
+                most = min(left, pairs.budget(device.partition(":")[0], len(together)))
                 yield from _pairs(together, side, tree, device, most, len(timed), clock)
 
 
 def _pairs(together: Sequence[tuple[Workload, Request]], base: Side, head: Side, device: str, seconds: float,
            among: int, clock: Callable[[], float]) -> Iterator[Decision]:
-    kind = live.kind(device)
-    settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else live.settings(w, kind, among)
+    kind = pairs.kind(device)
+    settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else pairs.settings(w, kind, among)
                 for w, one in together}
     cases: dict[str, pairs.Case] = {}
     timed = {w for w, one in together if one.timed}
     start = clock()
-    for w, verdict in pairs.compare([w for w, _ in together], base, head, device, settings, seconds,
+    for w, verdict in pairs.compare([w for w, _ in together], base, head, device, lambda w: settings[w.id], seconds,
                                     lambda line: print(f"  {line}", flush=True), cases=cases,
-                                    nursery=live.nursery(device),
                                     changed=lambda w: None if w in timed else changed(w, base, head)):
         yield Finding.of(cases[w.id].row(verdict)), cases[w.id].ratios, clock() - start
         start = clock()

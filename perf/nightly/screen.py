@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from perf.bench import controls
-from perf.compare import live
+from perf.compare.pairs import kind as kind_of
+from perf.compare.pairs import settings
 from perf.measure.clocks import clock
 from perf.measure.evidence import Evidence
 from perf.measure.fitness import Watch, unfit
@@ -94,12 +95,12 @@ def learn(night: Night) -> None:
 
 def _screening(night: Night, earlier: Sequence[Measurement]) -> NightPlan:
     tonight, first = _measurement(night), _passes(night)[0]
-    kind, machine = night.device.partition(":")[0], live.kind(night.device)
+    kind, machine = night.device.partition(":")[0], kind_of(night.device)
     workloads = {name: first[name].workload for name in tonight.launches}
     rounds = round(statistics.median([first[name].rounds for name in workloads] or [1]))
     return plan_night([*earlier, tonight], groups(workloads.values(), kind),
                       {one.name: one.group for one in controls.of(kind) if one.name in tonight.controls},
-                      lambda name: live.settings(workloads[name], machine), max(rounds, 1))
+                      lambda name: settings(workloads[name], machine), max(rounds, 1))
 
 
 def _measurement(night: Night) -> Measurement:

@@ -70,7 +70,8 @@ def measure(run: Run, evidence: Path) -> None:
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Measures, lists what it imported, and ends the process."""
-    from perf.compare.worker import installed_modules, leave, stdout_for_answers
+    from perf.compare.side import installed_modules
+    from perf.compare.worker import leave, stdout_for_answers
 
     before = set(sys.modules)
     answers = stdout_for_answers()

@@ -13,11 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from perf.bench.prepare import why_not
-from perf.compare import environments, live, pairs, project
+from perf.compare import environments, pairs, project
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import changed, unchanged
 from perf.compare.listing import listed
-from perf.compare.live import SPREADS, Spreads
 from perf.compare.row import Row
 from perf.compare.side import Side
 from perf.run.options import Settings
@@ -35,9 +34,9 @@ class Against:
 
     def __init__(self, settings: Settings, root: Path | None = None) -> None:
         self.settings = settings
-        self.kind = live.kind(settings.device)
+        self.kind = pairs.kind(settings.device)
         for w in settings.workloads:
-            live.settings(w, self.kind)  # raises for a threshold that makes no sense
+            pairs.settings(w, self.kind)  # raises for a threshold that makes no sense
         root = root or project.root()
         with ExitStack() as opening:
             self.head = opening.enter_context(working_tree(root))
@@ -48,7 +47,7 @@ class Against:
                 self.base = environments.inside(self.base, environment)
             self._open = opening.pop_all()
         self.name, self.commit = self.base.name, self.base.commit or ""
-        self.spreads = Spreads(settings.evidence.with_name(SPREADS.name), settings.device)
+        self.spreads = pairs.Spreads(settings.evidence.with_name(pairs.SPREADS.name), settings.device)
         self.notes = [] if self.base.here else [f"the base: {self.name}"]
         self.unlisted = False  # the base can't be imported, as far as is known: what looks new may not be
         self.count = 0  # benchmarks that are timed in this run
@@ -94,17 +93,17 @@ class Against:
 
     def compare(self, workloads: Sequence[Workload], say: Callable[[str], None]) -> Iterator[Row]:
         """Yields each as soon as it is decided. `say` is told a line after each launch pair."""
-        seconds = live.budget(self.settings.device.type, len(workloads))
+        seconds = pairs.budget(self.settings.device.type, len(workloads))
         cases: dict[str, pairs.Case] = {}
         bodies = None if self.settings.all else lambda w: changed(w, self.base, self.head)
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
                                         seconds, say, cases=cases, earlier=self.spreads.earlier,
-                                        nursery=live.nursery(str(self.settings.device)), changed=bodies):
+                                        changed=bodies):
             yield cases[w.id].row(verdict)
         self.spreads.keep(cases.values())
 
     def _thresholds(self, w: Workload) -> Thresholds:
-        return live.settings(w, self.kind, self.count)
+        return pairs.settings(w, self.kind, self.count)
 
 
 def _environment(settings: Settings, root: Path) -> environments.Environment | None:

@@ -25,9 +25,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from perf.compare import live
 from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair
+from perf.compare.pairs import kind
+from perf.compare.pairs import nursery as nursery_of
 from perf.compare.process import Died, variables
 from perf.compare.selftest import benchmarks, injected
 from perf.compare.side import ROOT, Side
@@ -79,7 +80,7 @@ def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, s
     queue, lots = deque(workloads), lot(random.Random(0))
     with file.open("w", encoding="utf-8") as out:
         out.write(json.dumps({"machine": machine.fingerprint(), "id": machine.identity(), "device": device,
-                              "kind": live.kind(device), "revision": machine.revision(), "time": time.time()}) + "\n")
+                              "kind": kind(device), "revision": machine.revision(), "time": time.time()}) + "\n")
         out.flush()
         for number in itertools.count():
             began = time.monotonic()
@@ -103,7 +104,7 @@ def lot(rng: random.Random) -> Iterator[float]:
 def series(planted: dict[Workload, float], device: str, pairs: int, end: float) -> Iterator[dict[str, Any]]:
     """Yields a line for each workload, `planted` says how much slower it is made; all share their launches. No pair but
     the first is begun after the `end`."""
-    tree, nursery = Side(ROOT, "the working tree"), live.nursery(device)
+    tree, nursery = Side(ROOT, "the working tree"), nursery_of(device)
     lines: dict[Workload, dict[str, Any]] = {w: {"benchmark": w.id, "planted": share, "pairs": [], "reason": None}
                                              for w, share in planted.items()}
     with injected(json.dumps({w.id: f"slow:{share:.4g}" for w, share in planted.items() if share})):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from perf.compare import live
 from perf.compare.checkout import working_tree
 from perf.compare.environments import inside, with_versions
+from perf.compare.pairs import comparing
 from perf.compare.side import ROOT
 from perf.measure import machine
 from perf.system import files
@@ -43,7 +43,7 @@ def main(out: Path) -> int:
         sys.path.insert(0, path)
         os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(Path(folder, "index")),
                        "PYTHONPATH": os.pathsep.join([str(ROOT), path])}
-        compare, benchmark = live.comparing(torch.device("cpu")), workload(CELL)
+        compare, benchmark = comparing(torch.device("cpu")), workload(CELL)
         if not out.exists():
             files.append(out, {"machine": machine.fingerprint(), "revision": machine.revision(), "benchmark": CELL,
                                "seconds": SECONDS})

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from perf.compare import company, pair, process
+from perf.compare import pair, process
 from perf.compare.side import Side
 from perf.tests import fake_worker
 from perf.workloads.workload import BARE, Workload
@@ -27,7 +27,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sides]:
     """Makes the two folders; afterwards no worker may be left."""
     monkeypatch.setattr(process, "WORKER", "fake_worker")
     monkeypatch.setattr(pair, "choose_core", lambda: 0)
-    monkeypatch.setattr(company, "SHORTEST", math.inf)  # the machine that tests run on may be busy
+    monkeypatch.setattr(pair, "SHORTEST", math.inf)  # the machine that tests run on may be busy
 
     def made(base: Told | None = None, head: Told | None = None) -> tuple[Side, Side]:
         for name, told in (("base", base), ("head", head)):

@@ -32,7 +32,7 @@ def harness(folder: Path) -> Path:
     for name in ("conftest.py", "pyproject.toml", ".gitignore", "asv.conf.json"):
         shutil.copy(ROOT / name, folder)
     edit(folder / "perf/measure/fitness.py", "    if not states:\n", "    if True:\n")
-    edit(folder / "perf/compare/company.py", "busy <= idle + TOLERATED", "busy <= 1000")
+    edit(folder / "perf/compare/pair.py", "busy <= idle + TOLERATED", "busy <= 1000")
     return folder
 
 

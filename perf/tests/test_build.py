@@ -85,7 +85,7 @@ def test_a_missing_side_makes_each_benchmark_missing() -> None:
     w = workload("softmax:sdpa-forward-causal-b1-h2-kv2-n64-m64-d8-fp32")
     head = Side(ROOT, "the working tree")
     base = replace(head, name="main", missing="the build failed: exit status 3")
-    [(_, verdict)] = compare([w], base, head, "cpu", Thresholds(), 1.0)
+    [(_, verdict)] = compare([w], base, head, "cpu", lambda w: Thresholds(), 1.0)
     assert (verdict.word, verdict.why) == ("missing", "main: the build failed: exit status 3")
 
 

@@ -11,7 +11,7 @@ import pytest
 import attention
 import models
 from models import registry as model_registry
-from perf.compare.closure import fingerprint, sources, unchanged
+from perf.compare.closure import _closure, fingerprint, unchanged
 from perf.compare.side import Side
 from perf.workloads.workload import BARE, Workload
 
@@ -37,6 +37,11 @@ def head(tmp_path: Path) -> Side:
 
 def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
+
+
+def sources(work: Workload | str, side: Side) -> set[str]:
+    """Lists the files that it depends on."""
+    return {path for path in _closure(work, side).digests if not path.startswith("(")}
 
 
 def changed(base: Side, head: Side) -> set[str]:

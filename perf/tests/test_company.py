@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from perf.compare import company
-from perf.compare.company import Company, choose_core, cores_allowed
+from perf.compare import pair
+from perf.compare.pair import Company, choose_core, cores_allowed
 
 
 class Neighbours:
@@ -20,15 +20,15 @@ class Neighbours:
                                                         (0.9, 1, False), (7.0, 8, True)])
 def test_company_is_borne_while_a_core_is_left(monkeypatch: pytest.MonkeyPatch, others: float, allowed: int,
                                                fit: bool) -> None:
-    monkeypatch.setattr(company, "Foreign", lambda: Neighbours(others))
-    monkeypatch.setattr(company, "cores_allowed", lambda: allowed)
+    monkeypatch.setattr(pair, "Foreign", lambda: Neighbours(others))
+    monkeypatch.setattr(pair, "cores_allowed", lambda: allowed)
     reason = Company([os.getpid()]).unfit()
     assert (reason is None) == fit
     assert fit or (f"{others} of {allowed} cores busy" in (reason or ""))
 
 
 def test_the_workers_are_no_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(company, "Foreign", lambda: Neighbours(0.8))
+    monkeypatch.setattr(pair, "Foreign", lambda: Neighbours(0.8))
     watch = Company([os.getpid()])
     monkeypatch.setattr(watch, "_seconds", lambda: watch._spent + 5.0)  # of 10
     assert watch.cores() == pytest.approx(0.3)

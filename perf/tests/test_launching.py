@@ -69,7 +69,7 @@ def test_a_host_that_takes_longer_than_its_gpu_is_compared(sides: Sides, host: f
                                                            label: str) -> None:
     """Launching is no part of what a user waits for where the GPU, at 0.02 s, takes longer."""
     base, head = sides({"host": host}, {"host": head_host})
-    [(w, verdict)] = compare([SMALL], base, head, "cpu", H200, 60.0)
+    [(w, verdict)] = compare([SMALL], base, head, "cpu", lambda w: H200, 60.0)
     assert Row(w, verdict, verdict.word).label == label
     assert any(entry[1] == "launches" for entry in log(base)) == (host == 0.05)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from perf.compare import live
+from perf.compare import pairs
 from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair
 from perf.compare.process import Died, Process, variables
@@ -93,7 +93,7 @@ found = next(line.split("-")[0] for line in open("/proc/self/maps") if "libtorch
 """)
     assert len({finding(folder, nursery) for _ in range(3)}) == 1
     assert len({finding(folder, None) for _ in range(3)}) == 3
-    assert live.nursery("cpu") is None
+    assert pairs.nursery("cpu") is None
 
 
 def test_a_worker_that_dies_says_how(nursery: Nursery, tmp_path: Path) -> None:

@@ -26,9 +26,12 @@ sides = fake_sides.sides
 
 
 def verdicts(base: Side, head: Side, *workloads: Workload, seconds: float = 60.0,
-             thresholds: Any = CLEAR) -> tuple[dict[str, str], dict[str, Case]]:
+             thresholds: Thresholds = CLEAR,
+             other: Thresholds | None = None) -> tuple[dict[str, str], dict[str, Case]]:
+    """Compares by these thresholds, OTHER by others of its own if there are some."""
     found: dict[str, Case] = {}
-    told = compare(workloads, base, head, "cpu", thresholds, seconds, cases=found)
+    told = compare(workloads, base, head, "cpu", lambda w: other if other and w == OTHER else thresholds, seconds,
+                   cases=found)
     return {w.id: verdict.word for w, verdict in told}, found
 
 
@@ -36,8 +39,8 @@ def test_pairs_are_made_until_each_benchmark_is_decided(sides: Sides) -> None:
     base, head = sides({"seconds": 0.02}, {"seconds": 0.024})
     said: list[str] = []
     found: dict[str, Case] = {}
-    words = [(w, verdict.word) for w, verdict in compare([SMALL, OTHER], base, head, "cpu", CLEAR, 60, said.append,
-                                                         cases=found)]
+    words = [(w, verdict.word) for w, verdict in compare([SMALL, OTHER], base, head, "cpu", lambda w: CLEAR, 60,
+                                                         said.append, cases=found)]
     assert words == [(SMALL, "regressed"), (OTHER, "regressed")]
     launches = len(found[SMALL.id].ratios)
     assert 3 <= launches < 8
@@ -97,8 +100,8 @@ def test_a_run_that_knows_earlier_spreads_takes_fewer_pairs(sides: Sides) -> Non
     base, head = sides({"seconds": 0.02}, {"seconds": 0.021})
     cases: dict[str, Case] = {}
     earlier = {SMALL.id: Spread(1e-6, 8.0, lag=0.0, lags=50.0, pairs=60.0)}
-    told = [verdict.word for _, verdict in compare([SMALL], base, head, "cpu", Thresholds(), 60.0, cases=cases,
-                                                   earlier=earlier)]
+    told = [verdict.word for _, verdict in compare([SMALL], base, head, "cpu", lambda w: Thresholds(), 60.0,
+                                                   cases=cases, earlier=earlier)]
     assert told == ["regressed"]
     assert len(cases[SMALL.id].ratios) <= 3
 
@@ -106,15 +109,14 @@ def test_a_run_that_knows_earlier_spreads_takes_fewer_pairs(sides: Sides) -> Non
 def test_thresholds_may_differ_by_benchmark(sides: Sides) -> None:
     coarse = Thresholds(effect=0.3, floor=0.1, least_pairs=3, most_pairs=8)
     folders = sides({"seconds": 0.02}, {"seconds": 0.0206})
-    for thresholds in ({SMALL.id: CLEAR, OTHER.id: coarse}, lambda w: coarse if w == OTHER else CLEAR):
-        words, found = verdicts(*folders, SMALL, OTHER, thresholds=thresholds)
-        assert (found[SMALL.id].thresholds, found[OTHER.id].thresholds) == (CLEAR, coarse)
-        assert words[OTHER.id] == "ok"
+    words, found = verdicts(*folders, SMALL, OTHER, other=coarse)
+    assert (found[SMALL.id].thresholds, found[OTHER.id].thresholds) == (CLEAR, coarse)
+    assert words[OTHER.id] == "ok"
 
 
 def test_rounds_that_history_chose_are_taken(sides: Sides) -> None:
     folders = sides({"seconds": 0.02}, {"seconds": 0.02})
-    _, found = verdicts(*folders, SMALL, OTHER, thresholds=lambda w: replace(CLEAR, rounds=5 if w == SMALL else 0))
+    _, found = verdicts(*folders, SMALL, OTHER, thresholds=replace(CLEAR, rounds=5), other=CLEAR)
     chosen, timed = (len(found[w.id].head_seconds) / len(found[w.id].ratios) for w in (SMALL, OTHER))
     assert (chosen, timed) == (6, 26)  # turns are even in number; a second for both sides
 

@@ -98,8 +98,8 @@ def edited(base: Side, tmp_path: Path) -> Callable[..., Side]:
 
 def compared(w: Workload, base: Side, head: Side) -> tuple[Row, pairs.Case]:
     cases: dict[str, pairs.Case] = {}
-    told = pairs.compare([w], base, head, "cpu", Thresholds(least_pairs=2, most_pairs=2, rounds=1), 0.0, cases=cases,
-                         changed=lambda w: closure.changed(w, base, head))
+    told = pairs.compare([w], base, head, "cpu", lambda w: Thresholds(least_pairs=2, most_pairs=2, rounds=1), 0.0,
+                         cases=cases, changed=lambda w: closure.changed(w, base, head))
     [row] = [cases[w.id].row(verdict) for w, verdict in told]
     return row, cases[w.id]
 

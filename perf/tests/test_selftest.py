@@ -11,7 +11,7 @@ import torch
 from perf.__main__ import main
 from perf.compare import selftest
 from perf.compare.selftest import FAULTS, QUICK_FAULTS, Trial, at_most, exit_code, injected, sentences, shown, summary
-from perf.compare.worker import INJECT
+from perf.compare.side import INJECT
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload
 

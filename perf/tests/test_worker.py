@@ -22,7 +22,7 @@ from perf.bench import subject
 from perf.bench.contract import Prepared
 from perf.bench.prepare import Preparer
 from perf.compare import inject, worker
-from perf.compare.side import Side
+from perf.compare.side import INJECT, Side
 from perf.measure.clocks import TELLS_WAITS, CoreTimer, Moment
 from perf.workloads.workload import BARE, Workload
 
@@ -40,7 +40,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Puts back what a worker changes, which has its process for itself."""
     threads, cores = torch.get_num_threads(), worker._cores()
     monkeypatch.chdir(ROOT)
-    monkeypatch.delenv(worker.INJECT, raising=False)
+    monkeypatch.delenv(INJECT, raising=False)
     yield
     gc.enable()
     torch.set_num_threads(threads)
@@ -153,7 +153,7 @@ def test_a_fault_is_put_into_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inject, "wrap", wrap)
     answers(UNCHECKED)
     assert not called
-    monkeypatch.setenv(worker.INJECT, "clone")
+    monkeypatch.setenv(INJECT, "clone")
     answers(UNCHECKED)
     assert called == ["clone"]
 
