@@ -50,3 +50,11 @@ def test_of_many_environments_the_last_are_shown(tree):
     shown = list(places(tree[0] / "results", history, most=1).values())
     assert [(place.hardware, place.versions) for place in shown] == [
         ("NVIDIA H200", "torch 2.11.0, python 3.12"), ("AMD EPYC", "torch 2.11.0, python 3.12")]
+
+
+def test_a_gpu_comes_first_whatever_was_measured_last(tree):
+    history = load(tree[0] / "results")
+    late = [replace(row, measured=2e9) if "epyc" in row.machine else row for row in history.rows]
+    assert any(row.measured == 2e9 for row in late)
+    shown = places(tree[0] / "results", replace(history, rows=tuple(late)), most=1)
+    assert [place.hardware for place in shown.values()] == ["NVIDIA H200", "AMD EPYC"]

@@ -29,9 +29,14 @@ def made_up(tree, values, figure="time_call"):
     return replace(row, lines={"time_call": row.lines["time_call"], figure: line})
 
 
-def test_larger_steps_come_first(tree):
-    rows = [made_up(tree, [1.0] * 8 + [ratio] * 8) for ratio in (1.2, 3.0, 1.5)]
-    assert [step.ratio for step in steps.steps(rows)] == pytest.approx([3.0, 1.5, 1.2])
+def test_larger_steps_come_first_and_those_down_last(tree):
+    rows = [made_up(tree, [1.0] * 8 + [ratio] * 8) for ratio in (1.2, 0.8, 3.0, 0.03, 1.5)]
+    found = steps.steps(rows)
+    assert [step.ratio for step in found] == pytest.approx([3.0, 1.5, 1.2, 0.03, 0.8])
+    assert steps.ups(found) == found[:3]
+    outcome = front_page.read(rows=rows, places={("", ""): rows[0].place}, steps=found)
+    assert re.findall(r"[-+]\d+\.\d%|3x", outcome.sections["steps"]) == ["3x", "+50.0%", "+20.0%", "-97.0%", "-20.0%"]
+    assert "3 steps up in the history, 2 down" in re.sub(r"\s+", " ", outcome.sections["summary"])
 
 
 def test_what_came_back_is_no_step(tree):
@@ -41,7 +46,9 @@ def test_what_came_back_is_no_step(tree):
 
     assert found([1.0] * 8 + [1.5] * 8) == [("07", "08", 1.5, 0)]
     assert found([1.0] * 8 + [1.5] * 8 + [1.0] * 8) == []
-    assert found([1.5] * 8 + [1.0] * 8) == []
+    assert found([1.5] * 8 + [1.0] * 8) == [("07", "08", 0.67, 0)]
+    assert found([1.5] * 8 + [1.0] * 8 + [1.5] * 8) == [("15", "16", 1.5, 0)]
+    assert found([1.5] * 8 + [1.0] * 8 + [1.2] * 8 + [0.9] * 8) == [("07", "08", 0.67, 0), ("23", "24", 0.75, 0)]
     assert found([1.0] * 16) == []
     assert found([3] * 8 + [4] * 8, "track_launches") == [("07", "08", 1.33, 0)]
 

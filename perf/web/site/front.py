@@ -66,8 +66,9 @@ def _tiles(content: Contents) -> Markup:
     tiles = [tile(regressed, "regressed or wrong last night", "bad" if regressed else "good", "#night")
              if content.nights else tile("-", "no night recorded", "", "#night")]
     if content.steps:
-        many = "" if len(content.steps) == 1 else "s"
-        tiles.append(tile(len(content.steps), f"step{many} up in the history", "", "#steps"))
+        up = len(steps.ups(content.steps))
+        words = "step up" if up == 1 else "steps up"
+        tiles.append(tile(up, f"{words} in the history, {len(content.steps) - up} down", "", "#steps"))
     if content.rows:
         newest = max(content.rows, key=lambda row: row.evidence.time).evidence
         when, name = datetime.fromtimestamp(newest.time, UTC).strftime("%Y-%m-%d"), (newest.revision or "")[:8]

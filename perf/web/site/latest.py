@@ -83,8 +83,8 @@ def flops(w: Workload) -> int | None:
 
 
 def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, str], Place]:
-    """Finds the last `most` environments of each machine of the history, by machine and environment; the newest
-    first."""
+    """Finds the last `most` environments of each machine of the history, by machine and environment; GPUs first, and
+    of each kind the newest."""
     newest: dict[tuple[str, str], Entry] = {}
     for row in history.rows:
         if not row.dirty:
@@ -95,7 +95,7 @@ def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, st
         count[row.machine] = count.get(row.machine, 0) + 1
         if count[row.machine] <= most:
             newest_places[key] = _place(results, row)
-    return newest_places
+    return dict(sorted(newest_places.items(), key=lambda place: "gpu" not in place[1].properties))
 
 
 def _place(results: Path, row: Entry) -> Place:

@@ -1,8 +1,9 @@
-"""Shows what went up in the history and stayed up, steps and slow creep (perf/verdict/drift.py), in a table."""
+"""Shows the lasting changes of level in the history, steps and slow creep (perf/verdict/drift.py), in two tables."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from perf.verdict import drift
@@ -20,7 +21,7 @@ HEADS = ("what", "figure", "measured on", "since", "before", "after", "change")
 
 @dataclass(frozen=True)
 class Step:
-    """Is a figure of a workload that went up, from the level `old` to `new`.
+    """Is a figure of a workload that went from the level `old` to `new`.
 
     It lies between the commits `before` and `after`; of a creep there are none, but its last `nights`.
     """
@@ -40,33 +41,45 @@ class Step:
 
 
 def steps(rows: Sequence[Latest]) -> list[Step]:
-    """Finds the steps of all figures of all rows, the largest first."""
-    ups = (step for row in rows for figure, line in row.lines.items() for step in _of_line(row, figure, line))
-    return sorted(ups, key=lambda step: step.ratio, reverse=True)
+    """Finds the steps of all figures of all rows: those up, then those down, the largest first."""
+    found = (step for row in rows for figure, line in row.lines.items() for step in _of_line(row, figure, line))
+    return sorted(found, key=lambda step: -step.ratio if step.ratio > 1 else step.ratio)
+
+
+def ups(found: Sequence[Step]) -> list[Step]:
+    """Returns the steps up: lower is better in every figure."""
+    return [step for step in found if step.ratio > 1]
 
 
 def _of_line(row: Latest, figure: str, line: Sequence[Entry]) -> Iterator[Step]:
-    """Finds the steps up that the last level has not come back from; where there is none, a creep."""
+    """Finds the steps that the last level has not come back from; where there is none, a creep. One down counts where
+    it leads lower than the line ever was: the end of a step up is none."""
     line = line[-RECENT:]
     values = [each.value for each in line]
     if max(values) <= min(values) * (1 + drift.LEAST):
         return
-    changes = drift.steps(values)
-    stayed = [one for one in changes if one.ratio > 1 and changes[-1].after > one.before * (1 + drift.LEAST)]
-    for one in stayed:
-        yield Step(row, figure, one.before, one.after, line[one.at - 1].commit, line[one.at].commit)
-    if not stayed and (crept := drift.creep(values)):
+    changes, slower, lowest = drift.steps(values), False, inf
+    for one in changes:
+        lowest, last = min(lowest, one.before), changes[-1].after
+        up = one.ratio > 1 and last > one.before * (1 + drift.LEAST)
+        if up or max(one.after, last) < lowest * (1 - drift.LEAST):
+            slower |= up
+            yield Step(row, figure, one.before, one.after, line[one.at - 1].commit, line[one.at].commit)
+    if not slower and (crept := drift.creep(values)):
         yield Step(row, figure, crept.before, crept.after, nights=crept.nights)
 
 
-def section(ups: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
-    """Makes the table; None if there is no step. `commits` are on the page, by eight digits."""
-    if not ups:
+def section(found: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> Markup | None:
+    """Makes the tables; None if there is no step. `commits` are on the page, by eight digits."""
+    if not found:
         return None
-    return tag("section", tag("h2", "Steps up in the history"),
-               tag("p", f"Lasting changes of level within the last {RECENT} commits of a line, the largest first; what "
-                        "has come back since is left out. Lower is better in every figure.", class_="note"),
-               table("Steps up", HEADS, (_row(step, graphs, commits) for step in ups), numbers=HEADS[4:]), id="steps")
+    up = ups(found)
+    parts = [table(name, HEADS, (_row(step, graphs, commits) for step in some), numbers=HEADS[4:])
+             for name, some in (("Steps up", up), ("Steps down", found[len(up):])) if some]
+    return tag("section", tag("h2", "Steps in the history"),
+               tag("p", f"Lasting changes of level within the last {RECENT} commits of a line, up and then down, the "
+                        "largest first; what has come back since is left out. Lower is better in every figure.",
+                   class_="note"), *parts, id="steps")
 
 
 def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
@@ -80,5 +93,5 @@ def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
              tag("td", figure_name(step.figure)), tag("td", f"{row.place.hardware}, {row.place.versions}"),
              tag("td", since),
              *(tag("td", figure_text(value, unit), class_="num") for value in (step.old, step.new)),
-             tag("td", change(step.ratio), class_="num worse"))
+             tag("td", change(step.ratio), class_="num worse" if step.ratio > 1 else "num"))
     return tag("tr", *cells)
