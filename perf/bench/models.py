@@ -17,7 +17,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -131,7 +131,7 @@ class Models:
             return self._within_budget(w, model, token, exact["logits"]) if plain.ok else plain
         exact, bounds = self._reference_of(w, token)
         model = model if w.treatment else self._plain(w)
-        with _record(w) as calls:
+        with nullcontext() if w.compiled or attention_layers is None else attention_layers.record() as calls:
             result = self._outputs(model, w, self.inputs, token)
         errors = {x: _error(result[x], exact[x]) for x in exact}
         if calls is None:
@@ -184,11 +184,6 @@ def _write_trial(read: Values) -> torch.Tensor:
     """Writes the values that check and trial share; the first tensor is the token of a step of decoding."""
     read.trial()
     return read.tensors[0]
-
-
-def _record(w: Workload) -> AbstractContextManager[Any]:
-    """Records the attention layers of a model that is not compiled; None stands for those that can't be recorded."""
-    return nullcontext() if w.compiled or attention_layers is None else attention_layers.record()
 
 
 class Trial:

@@ -21,7 +21,7 @@ _TELLING = re.compile(r"softmax|attention|flash|fmha|gemm|nvjet|cutlass|triton|:
 
 
 def wrong_kernel(names: Iterable[str], w: Workload, device_type: str) -> str | None:
-    """Says, in one line, how the names that a call of `w` showed (`Counted.kernels`) differ from what its backend
+    """Says, in one line, how the names that a call of `w` showed (`Counts.kernels`) differ from what its backend
     declares; None where they don't.
 
     What a backend never runs is asked of bare kernels only, of exact and structured functions: a model and

@@ -9,17 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf.policy.thresholds import Prior, Thresholds
-from perf.verdict.confirm import FLOOR, LADDER, certify, plan
 from perf.verdict.intervals import critical, estimate
 from perf.verdict.learn import (
     AUDITED,
     FEWEST,
     FEWEST_ROUNDS,
+    FLOOR,
+    LADDER,
     MOST_ROUNDS,
     Difference,
     audits,
+    certify,
     layout_spread,
     pair_spread,
+    plan,
     rounds_of_pair,
     with_rounds,
 )

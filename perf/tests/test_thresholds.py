@@ -12,9 +12,8 @@ import pytest
 
 import perf
 import perf.policy
-from perf.verdict.confirm import FLOOR
 from perf.verdict.intervals import critical
-from perf.verdict.learn import Difference, layout_spread
+from perf.verdict.learn import FLOOR, Difference, layout_spread
 from perf.verdict.spread import alike, of
 from perf.verdict.verdict import Thresholds, thresholds
 

@@ -11,7 +11,7 @@ night can promise of the others. It is pure: measured nights in, plans and verdi
 |---|---|
 | what the whole machine did is taken off, tonight is held against 30 nights | screen.py |
 | the spread of launch pairs and layouts is learned | learn.py |
-| the smallest change that is certain to be found, and the settings of its confirmation | confirm.py |
+| the smallest change that is certain to be found, and the settings of its confirmation | learn.py |
 | tonight's commit against the last good one, pairs of live processes until it is decided | pairs.py, verdict.py |
 | a change of driver, torch or GPU starts the history anew | nights.py |
 
@@ -30,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perf.policy.thresholds import Thresholds
-from perf.verdict.confirm import Plan, plan
 from perf.verdict.intervals import estimate
-from perf.verdict.learn import audits, layout_spread, rounds_of_pair, with_rounds
+from perf.verdict.learn import Plan, audits, layout_spread, plan, rounds_of_pair, with_rounds
 from perf.verdict.nights import (
     AGAIN,
     LAUNCHES,

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from perf.policy.thresholds import Thresholds
 from perf.studies.simulation.world import World
 from perf.verdict import learn, nightly
-from perf.verdict.confirm import plan
 from perf.verdict.intervals import estimate
 from perf.verdict.judgement import Judgement
+from perf.verdict.learn import plan
 from perf.verdict.nights import AGAIN, LAUNCHES
 from perf.verdict.screen import MONTH, WEEK, WINDOW, Array
 from perf.verdict.verdict import Side
