@@ -27,8 +27,8 @@ def _classes(model: Any, inputs: dict[str, Any], labels_B: torch.Tensor, smoothi
 
 
 def _tokens(model: Any, inputs: dict[str, Any], next_BN: torch.Tensor, smoothing: float) -> torch.Tensor:
-    logits = gpt2.logits(model, inputs["input_ids"]).float()
-    return functional.cross_entropy(logits.flatten(0, 1), next_BN.flatten(), label_smoothing=smoothing)
+    words = gpt2.logits(model, inputs["input_ids"]).flatten(0, 1)
+    return gpt2.cross_entropy(words, next_BN.reshape(-1, 1), smoothing)
 
 
 def _quantiles(model: Any, inputs: dict[str, Any], target_BN: torch.Tensor, smoothing: float) -> torch.Tensor:

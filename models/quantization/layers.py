@@ -87,7 +87,8 @@ def shape(layer: nn.Module) -> list[int]:
 def _layers(model: nn.Module, method: Method) -> Iterator[tuple[str, nn.Module]]:
     for name, layer in model.named_modules():
         # The type must be exact, since a subclass may be used in another way (nn.MultiheadAttention's is).
-        if type(layer) in method.kinds or (nn.Linear in method.kinds and _is_conv1d(layer)):
+        head = name.rpartition(".")[2] in HEADS and isinstance(layer, nn.Linear)
+        if type(layer) in method.kinds or (nn.Linear in method.kinds and (head or _is_conv1d(layer))):
             yield name, layer
 
 

@@ -1,10 +1,14 @@
 """GPT-2: phases and positions."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import transformers
 
 import models
+from attention.backends import compiling
 from models import gpt2
 from models.tests import cases
 
@@ -31,6 +35,23 @@ def test_a_prefill_fills_a_cache_and_gives_the_last_logits():
     assert out.logits.shape == (2, 1, 101)
 
 
+def test_a_cache_copies_what_it_gets_and_grows_as_transformers_own():
+    model, random = cases.create(TINY, "softmax:sdpa"), torch.Generator().manual_seed(0)
+    tokens = torch.randint(101, (2, 9), generator=random)
+    own: Any = None
+    theirs: Any = transformers.DynamicCache()
+    with torch.no_grad():
+        for part in tokens.split((5, 1, 3), 1):
+            one, other = (model(part, past_key_values=cache, use_cache=True) for cache in (own, theirs))
+            own = one.past_key_values
+            assert torch.equal(one.logits, other.logits)
+    for mine, his in zip(own.layers, theirs.layers, strict=True):
+        assert type(mine) is gpt2._Layer
+        assert torch.equal(mine.keys, his.keys)
+        assert torch.equal(mine.values, his.values)
+        assert mine.keys.is_contiguous()
+
+
 def test_loss_is_the_one_of_transformers():
     model = cases.create(TINY)
     x = gpt2.inputs(TINY, batch=2, n=9)
@@ -50,6 +71,32 @@ def test_a_loss_over_words_of_an_even_number_is_the_same():
     assert gpt2.aligned(hidden, weight).shape == (9, 104)
     for plain, even in zip(*gradients, strict=True):
         assert torch.allclose(even, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [2, 8, 11])
+def test_logits_by_columns_are_the_same(rows: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 16, generator=random, dtype=torch.float64) for n in (rows, 101))
+    torch.testing.assert_close(gpt2.by_columns(x, weight), torch.nn.functional.linear(x, weight))
+    assert gpt2.by_columns(x, weight).is_contiguous()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_compiled_loss_is_the_same(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    words = (4 * torch.randn(40, 257, generator=random)).bfloat16()
+    if not smoothing:
+        words = torch.nn.functional.pad(words, (0, 7), value=-torch.inf)  # as `aligned` gives them
+    targets = torch.randint(257, (40, 1), generator=random)
+    targets[3] = targets[39] = -100
+    results = []
+    for compiled in (False, True):
+        monkeypatch.setattr(compiling, "pays", lambda x, compiled=compiled: compiled)
+        leaf = words.clone().requires_grad_()
+        loss = gpt2.cross_entropy(leaf, targets, smoothing)
+        results.append((loss, *torch.autograd.grad(loss, leaf)))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-8)
 
 
 def test_the_gelu_is_gpt2s():
