@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,15 +85,11 @@ def examine(name: str, phase: str, case: Case, runs: int = RUNS) -> Finding:
             return Finding(name, phase, reason=reason)
         if phase == "backward":
             keep_buffers()
-        with _own_stream(case.device):
+        on_gpu = case.device.type == "cuda"  # no CUDA graph can capture the default stream
+        with torch.cuda.stream(torch.cuda.Stream(case.device)) if on_gpu else nullcontext():
             return Finding(name, phase, dict(_Examination(name, phase, case, runs).differences()))
     except Exception as error:  # of kernels and compilers: any; the others are examined all the same
         return Finding(name, phase, reason=f"{type(error).__name__}: {first_line(error)}")
-
-
-def _own_stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Enters another stream than the default one, which no CUDA graph can capture."""
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _queries(name: str, case: Case) -> int:

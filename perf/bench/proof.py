@@ -167,8 +167,9 @@ class Spot:
 
     Some rounds have the trial's values, and what such a round left is judged later. Which rounds these are is drawn, so
     that a call which computes where it is checked and not where it is timed is seen. Nothing is called once more, and
-    between the clock's two readings nothing is done but to hold the result. `seen` is a copy
-    of what the last such round returned, None before there is one, and `strange` says what was no plain tensor in it.
+    between the clock's two readings nothing is done but to hold the result. `trial_result` is a
+    copy of what the last such round returned, None before there is one, and `strange` says what was no plain tensor in
+    it.
     """
 
     def __init__(self, call: Callable[[], Any], renew: Callable[[], None], trial: Trial | None) -> None:

@@ -2,19 +2,19 @@
 
     graphs(events)       the graphs of torch.compile's inductor that ran in a profiled call, in that order
     kernels(graph)       [{"kernel", "code", "loops", "vectors"}, ...]: what inductor wrote for a CPU
-    written(graphs)      hashes of the graphs' text, and of the bytecode and guards by which torch.compile calls them
+    code_hashes(graphs)  hashes of the graphs' text, and of the bytecode and guards by which torch.compile calls them
 
     launches(record)     [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
     with_code(launches)  the same, and of a Triton kernel "code" (a hash of its source and options), "spills",
                          "stages", "warps" and "tile"
 
-    with Ran(packages) as ran: call()
-    ran.names            {"attention/module.py:Attention.forward", ...}: functions of the packages that Python ran
+    with FunctionTrace(packages) as trace: call()
+    trace.names          {"attention/module.py:Attention.forward", ...}: functions of the packages that Python ran
 
 Comments are left out of the text, for they name variables of the source. What torch.compile only reads does not run,
-so `Ran` does not name it. Launches come from the trace that the profiler saves, for its events tell nothing of them in
-torch 2.11; their code comes from the kernels that Triton and torch's inductor keep alive in this process. A library's
-kernel is known by its name, and both sides use the same library.
+so the trace does not name it. Launches come from the trace that the profiler saves, for its events tell nothing of
+them in torch 2.11; their code comes from the kernels that Triton and torch's inductor keep alive in this process. A
+library's kernel is known by its name, and both sides use the same library.
 """
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Shares:
 
 
 def shares(events: Sequence[Event], name_of: Callable[[Event], str | None]) -> Shares:
-    """Sums the time that the profiler recorded; `named` names what counts as a kernel, None is every other event."""
+    """Sums the time that the profiler recorded; `name_of` names what counts as a kernel, None is every other event."""
     times, inside = list(_times(events, name_of)), _spans(events)
     whole = sum(took for _, _, took in times)
     if not whole:

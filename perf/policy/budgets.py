@@ -63,7 +63,7 @@ def budget(method: str) -> Budget:
 
 
 def excess(change: Change, limits: Budget) -> str | None:
-    """Says in one line that more quality is lost than `allowed`; None where it is not.
+    """Says in one line that more quality is lost than the `limits` allow; None where it is not.
 
     The estimate must be beyond the budget and some loss be certain: a figure that is worse by chance alone, on few
     items, fails nothing (`doubt` says so).
@@ -71,7 +71,8 @@ def excess(change: Change, limits: Budget) -> str | None:
     most = limits.quality(change)
     if not math.isfinite(change.difference):
         return f"{change.name} is {change.new}: no figure"
-    if change.verdict == "worse" and _loss(change) > most:
+    loss = -change.difference if change.better == "higher" else change.difference
+    if change.verdict == "worse" and loss > most:
         return f"loses more quality than its budget of {most:.3g}: {change}"
     return None
 
@@ -83,7 +84,3 @@ def doubt(change: Change, limits: Budget) -> str | None:
     if excess(change, limits) or change.lost[1] <= most:
         return None
     return f"{change.items} items can't exclude a loss of {change.lost[1]:.3g} {change.unit}; the budget is {most:.3g}"
-
-
-def _loss(change: Change) -> float:
-    return -change.difference if change.better == "higher" else change.difference

@@ -35,7 +35,7 @@ def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str
     """Returns both tables of each model, phase and length; none for rows of bare kernels. `called` names what is
     counted of a call: launches or operators."""
     sections = group_by((row for row in rows if not row.workload.bare and row.outcome != "skipped"),
-                        lambda row: _section(row.workload))
+                        lambda row: replace(row.workload.plain, backend="", batch=0, dtype=""))
     timed = by_workload(rows)
     return [line for section, members in sections.items() for line in (*_speed(section, members, timed, width),
                                                                        *_spread(members, called), "")]
@@ -44,10 +44,6 @@ def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str
 def by_workload(rows: Sequence[Evidence]) -> dict[Workload, Evidence]:
     """Returns the timed rows by their workloads; of two of one the later."""
     return {row.workload: row for row in rows if row.outcome == "ok" and row.median}
-
-
-def _section(w: Workload) -> Workload:
-    return replace(w.plain, backend="", batch=0, dtype="")
 
 
 def name(w: Workload) -> str:

@@ -28,13 +28,11 @@ def lines(rows: Sequence[Evidence]) -> list[str]:
     timed = models_table.by_workload(rows)
     sections: dict[str, list[str]] = {}
     for group in groups(row for row in rows if row.outcome != "skipped"):
-        sections.setdefault(_section(group[0].workload), []).extend(_comparison(group, timed))
+        w = group[0].workload
+        section = f"{'kernels' if w.bare else 'models'}: {heads(w)} x {w.head_dim}, {w.dtype}"
+        sections.setdefault(section, []).extend(_comparison(group, timed))
     return [line for name, section_lines in sections.items() for line in (
         row_text({**{column: column for column in COLUMNS}, "": name}, COLUMNS).rstrip(), *section_lines, "")]
-
-
-def _section(w: Workload) -> str:
-    return f"{'kernels' if w.bare else 'models'}: {heads(w)} x {w.head_dim}, {w.dtype}"
 
 
 def _comparison(group: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -> list[str]:

@@ -81,7 +81,7 @@ def pair_spread(passes: Array) -> Array:
 
 
 def with_rounds(pair: Array, within: Array, rounds: int, target: NDArray[np.int64]) -> Array:
-    """Converts the spread of a pair of `rounds` to that of one of `wanted`: `within` is the spread of the rounds of one
+    """Converts the spread of a pair of `rounds` to that of one of `target`: `within` is the spread of the rounds of one
     launch, whose median stands for it."""
     of_round = 2 * (MEDIAN * within) ** 2
     return np.sqrt(np.maximum(pair ** 2 - of_round / rounds, pair ** 2 / 10) + of_round / target)

@@ -102,10 +102,6 @@ def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def _nearest(positions: Sequence[int], target: int) -> int:
-    return min(positions, key=lambda position: abs(position - target))
-
-
 class _Measurements:
     """Knows what was measured of each commit, by position."""
 
@@ -135,8 +131,8 @@ class _Measurements:
         misses = 0
         while left := [p for p in range(low + 1, high) if p not in self.unusable and p not in aside]:
             # Commits that fail come in runs: the next one asked lies 1, 1, 2, 2, 4, 4, ... to either side.
-            away = (1, -1)[misses % 2] * 2 ** ((misses - 1) // 2) if misses else 0
-            middle = _nearest(left, (low + high) // 2 + away)
+            target = (low + high) // 2 + ((1, -1)[misses % 2] * 2 ** ((misses - 1) // 2) if misses else 0)
+            middle = min(left, key=lambda position: abs(position - target))
             answer = self.ask(middle, question)
             if answer is None:
                 aside.add(middle)

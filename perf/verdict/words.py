@@ -29,7 +29,7 @@ def times(middle: float, half: float, pairs: int) -> str:
     """Writes a log ratio and half its interval: "7.2 % slower [6.1, 8.4], 12 pairs". For a faster head the interval too
     says by how much less time it takes."""
     way = -1 if middle < 0 else 1
-    amount, ends = _percent(middle, way), sorted(_value(middle + side * half, way) for side in (-1, 1))
+    amount, ends = _figure(_value(middle, way)), sorted(_value(middle + side * half, way) for side in (-1, 1))
     change = f"{amount} % {'faster' if way < 0 else 'slower'}" if float(amount) else "the same time"
     between = f"[{_figure(ends[0])}, {_figure(ends[1])}]" if math.isfinite(half) else "(no interval yet)"
     return f"{change} {between}, {many(pairs, 'pair')}"
@@ -157,10 +157,6 @@ def _amount(value: float) -> str:
 def _value(log_ratio: float, way: int) -> float:
     """Gives percent slower, or (way -1) percent less time."""
     return 100 * way * math.expm1(min(log_ratio, 50.0))
-
-
-def _percent(log_ratio: float, way: int) -> str:
-    return _figure(_value(log_ratio, way))
 
 
 def _figure(percent: float) -> str:

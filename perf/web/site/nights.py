@@ -87,15 +87,11 @@ def _row(night: Comparison, one: Finding, name_of: Namer, commits: Collection[st
     cells = (tag("td", tag("span", one.word, class_=f"word {one.word}"), *_change(one)),
              tag("th", link_to(text, address),
                  tag("p", one.why, class_="note") if one.why else None, scope="row"),
-             tag("td", _figure_name(one.figure)),
+             tag("td", figure_name(f"track_{one.figure}")),
              *(tag("td", figure_text(value, one.unit), class_="num") for value in (one.base, one.head)),
              tag("td", sparkline([value for _, value in one.samples])),
              tag("td", *since))
     return tag("tr", *cells, class_="bad" if one.word in ALARMS else None)
-
-
-def _figure_name(figure: str) -> str:
-    return figure_name(f"track_{figure}")
 
 
 def _change(one: Finding) -> list[Markup]:
