@@ -44,6 +44,8 @@ def add(commands: Commands) -> None:
                         help=f"a folder for each night's logs and evidence (default: {WORK})")
     parser.add_argument("--lock", type=Path, default=LOCK, metavar="FILE",
                         help=f"keeps two from measuring at once (default: {LOCK})")
+    parser.add_argument("--measured", type=Path, nargs="+", default=(), metavar="FILE",
+                        help="evidence of one launch or two that shards have measured, merged: it is not measured anew")
     parser.add_argument("--fresh", action="store_true", help="a new night, though the last one is not finished")
     for name, what in (("tests", "run no tests"), ("alert", "alert nobody"), ("site", "write no site")):
         parser.add_argument(f"--no-{name}", dest=name, action="store_false", help=what)
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     folder = destination.results_dir(root) if options.results is None else options.results.absolute()
     settings = Options(options.device, options.grid, folder, _folder(root, options.nights), _folder(root, options.work),
                     options.budget, options.repository, options.last_good, options.tests, options.alert, options.site,
-                    tuple(options.pytest))
+                    tuple(options.pytest), tuple(options.measured))
     if settings.last_good:
         resolve(root, settings.last_good)
     head = schedule.head_commit(root)

@@ -11,7 +11,7 @@ from perf.compare.project import project
 from perf.measure.evidence import Evidence, load, mark
 from perf.nightly.night import Machine, Night, selection
 from perf.nightly.steps import Skipped, Unfit
-from perf.system import exit_codes
+from perf.system import exit_codes, files
 from perf.system.tools import ending, last_line
 
 LOOKS, PAUSE = 3, 30.0  # times that the machine is looked at, and seconds between: what disturbs it may end
@@ -63,6 +63,19 @@ def benchmarks(night: Night) -> None:
     last_run = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].splitlines()
     if lost := next((line for line in last_run if line.startswith(NO_HISTORY)), None):
         raise ValueError(f"{lost}; {log}")
+
+
+def adopt(night: Night) -> None:
+    """Puts what shards measured, on machines like this one, in the place of tonight's launches, which go on with what
+    is missing. Raises ValueError, in one line, for evidence of another commit or kind of machine."""
+    for number, path in enumerate(night.options.measured, 1):
+        for row in load(path):
+            for what, here, there in (("commit", night.head, row.revision), ("machine", night.machine.id, row.machine)):
+                if here != there:
+                    raise ValueError(f"{path}: {row.workload.id} is of {what} {there}, this night of {here}; merge "
+                                     "what shards of this one measured")
+        if not night.evidence_of(number).exists():
+            files.write(night.evidence_of(number), path.read_text(encoding="utf-8"))
 
 
 def one_pass(night: Night, step: str, number: int, only: Collection[str] = ()) -> None:

@@ -24,7 +24,8 @@ STATE = ("id", "clocks", "state", "unfit")  # what `python -m perf machine` prin
 
 @dataclass(frozen=True)
 class Options:
-    """`budget` are seconds for pairs and bisection, `more` options of pytest that choose what is measured."""
+    """`budget` are seconds for pairs and bisection, `more` options of pytest that choose what is measured, `measured`
+    the evidence of tonight's launches, as far as shards have measured them elsewhere."""
 
     device: str | None
     grid: str
@@ -38,6 +39,7 @@ class Options:
     alert: bool = True
     site: bool = True
     more: tuple[str, ...] = ()
+    measured: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def run_night(root: Path, options: Options, head: str, lock: int, *,
     if all_measured(folder):
         machine = replace(machine, unfit=None)  # fit or not, nothing is left to measure
     night = Night(root, options, folder, head, machine, device, lock)
+    measure.adopt(night)
     say(f"night {folder.path.name}: {head[:8]} on {device}, in {folder.path}")
     results = run(JOBS, night, folder, say)
     return night, save(night, steps), results

@@ -14,6 +14,7 @@ import pytest
 
 from perf.compare.record import load
 from perf.history.rows import load as load_history
+from perf.measure.evidence import load as load_evidence
 from perf.system import files
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
 from perf.tests.repositories import edit, harness
@@ -60,12 +61,13 @@ class Nightly:
         self.variables = {**kept, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "COLUMNS": "120",
                           "HOME": str(tree.parent), "TMPDIR": str(tree.parent), "GITHUB_API_URL": github.url,
                           "GITHUB_TOKEN": TOKEN, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        self.chosen = CHOSEN
         self.words = [sys.executable, "-m", "perf", "nightly", "--device=cpu", "--grid=quick", "--budget=200",
                       f"--lock={tree.parent / 'lock'}", f"--repository={REPOSITORY}"]
 
     def start(self, *options):
         self.out = (self.tree.parent / "out.txt").open("w+")
-        return subprocess.Popen([*self.words, *options, "--", *CHOSEN], cwd=self.tree, env=self.variables,
+        return subprocess.Popen([*self.words, *options, "--", *self.chosen], cwd=self.tree, env=self.variables,
                                 stdout=self.out, stderr=subprocess.STDOUT)
 
     def run(self, *options):
@@ -134,6 +136,47 @@ def first_night(nightly, commit):
     history = load_history(nightly.tree / ".asv/results")
     assert {row.commit for row in history.rows} == {commit}
     assert {row.workload.id for row in history.rows} == {EAGER, TILED}
+
+
+@pytest.mark.slow
+def test_a_night_over_shards_is_one_record_and_one_alert(tree, github, tmp_path):
+    nightly = Nightly(tree, github)
+    nightly.chosen = (*CHOSEN[:-1], "--perf-seqlens=512,1024")  # two groups
+
+    def shards():
+        """Measures two shards, as two machines would, and merges them."""
+        parts = [tmp_path / git(tree, "rev-parse", "HEAD") / f"{i}.jsonl" for i in (1, 2)]
+        for i, part in enumerate(parts, 1):
+            call("pytest", "perf/", "--benchmark-only", "--perf-device=cpu", "--perf-grid=quick", *nightly.chosen,
+                 f"--perf-shard={i}/2", f"--perf-evidence={part}", "-p", "no:cacheprovider")
+        call("perf", "merge", *map(str, parts), "-o", str(parts[0].with_name("all.jsonl")))
+        return parts[0].with_name("all.jsonl")
+
+    def call(*words):
+        done = subprocess.run([sys.executable, "-m", *words], cwd=tree, env=nightly.variables, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode in (0, 1), done.stdout
+
+    merged = shards()
+    code, said = nightly.run(f"--measured={merged}", "--no-tests")
+    assert code == 0, said
+    rows = {one.workload.id: one.time for one in load_evidence(merged) if one.outcome == "ok"}
+    assert len(rows) == 4
+    assert {one.workload.id: one.time for one in load_evidence(nightly.folder / "evidence.jsonl")} == rows
+    assert {row.workload.id for row in load_history(tree / ".asv/results").rows} == rows.keys()
+    [night] = nightly.records
+    assert {one.benchmark: one.word for one in night.findings} == dict.fromkeys(rows, "new")
+
+    edit(tree / "attention/backends/eager.py", SCORES, SCORES.replace("scale", "2 * scale"))
+    commit(tree, "a wrong scale")
+    code, said = nightly.run(f"--measured={merged}", "--no-tests")
+    assert code == 2
+    assert "is of commit" in said
+    code, said = nightly.run(f"--measured={shards()}", "--no-tests", "--budget=0")
+    assert code == 1, said
+    assert len(nightly.records) == 2
+    [issue] = github.open
+    assert "softmax:eager" in issue["body"]
 
 
 @pytest.mark.slow
