@@ -26,12 +26,13 @@ def add(commands: Commands) -> None:
 def variants(options: argparse.Namespace) -> int:
     """Prints the README's table of variants, with what is faster than softmax by the records or by EVIDENCE files."""
     from perf.measure.evidence import load
-    from perf.report.variants import published_rows, table
+    from perf.report.docs import published_rows, variants_table
 
     for path in options.evidence:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; give one that pytest perf/ --perf-evidence wrote")
-    print(table([row for path in options.evidence for row in load(path)] if options.evidence else published_rows()))
+    rows = [row for path in options.evidence for row in load(path)]
+    print(variants_table(rows if options.evidence else published_rows()))
     return OK
 
 

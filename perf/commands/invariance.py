@@ -29,10 +29,10 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises ValueError, in one line, for an unknown variant, dtype or device, and for a file that is no record."""
-    from perf.report.invariance import difference, load, summary, table
+    from perf.report.docs import difference, invariance_summary, invariance_table, load_invariance
 
     if options.table:
-        print(table(load(options.table)[1]))
+        print(invariance_table(load_invariance(options.table)[1]))
         return OK
     import attention
     from perf.bench.invariance import CHECKS, PHASES, Case, examine
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             findings.append(finding)
             words = finding.reason or ", ".join(f"{check} {difference(finding.differences[check])}" for check in CHECKS)
             print(f"{name} {phase}: {words}", flush=True)
-    print(summary(findings))
+    print(invariance_summary(findings))
     if options.out:
         shape = {"batch": case.batch, "heads": case.heads, "n": case.n, "head_dim": case.head_dim, "dtype": dtype}
         head = {"kind": "invariance", "device": str(where), "runs": options.runs, **shape,

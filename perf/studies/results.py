@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.measure.evidence import load
-from perf.report import variants
+from perf.report.docs import published_rows, variants_table
 from perf.report.table import groups, table
 from perf.studies import goals_table
 from perf.studies.quantised_goals import Models
@@ -98,7 +98,7 @@ def page() -> str:
     rows = [row for row in load(KERNELS) if row.outcome == "ok"]
     kernels = table(rows).split("\ncompile seconds")[0].rstrip()
     return PAGE.format(kernels=kernels, fastest=_fastest(rows), packages=_packages(),
-                       variants=variants.table(variants.published_rows()),
+                       variants=variants_table(published_rows()),
                        goals=goals_table.table(goals_table.Run(goals_table.GOALS),
                                                goals_table.Run(goals_table.FASTEST), Models()),
                        models=_models(), mutants=_mutants(), verdicts=_verdicts())

@@ -35,7 +35,7 @@ from perf.history import merge, rows
 from perf.measure import compiling, evidence, machine, roofline
 from perf.nightly import memory, night, steps
 from perf.policy import accepted, budgets, owners, thresholds
-from perf.report import invariance
+from perf.report import docs
 from perf.system import files
 from perf.system.files import seal
 from perf.tests import published
@@ -206,7 +206,7 @@ def readers() -> dict[str, Reader]:
     night_file = json.dumps({"began": 1.0, "device": "cpu", "night": json.loads(of_night.to_json())})
     told: dict[str, Any] = {"id": "m", "clocks": [], "state": {}, "unfit": None, "gpus": ["A"]}
     series = b'"";"a";"b"\n"2011-01-01 00:15:00";1,0;2\n"2011-01-01 00:30:00";1;2,5\n'
-    found = asdict(invariance.Finding("softmax:eager", "forward", dict.fromkeys(invariance.CHECKS, 0.0)))
+    found = asdict(docs.Finding("softmax:eager", "forward", dict.fromkeys(docs.CHECKS, 0.0)))
     entry = b'[[accepted]]\nworkload = "a*"\ncommit = "any"\nreason = "b"\nuntil = 2027-01-01\n'
     owner = b'["softmax:*"]\nowner = "kernels"\nassignees = ["ada"]\nmention = ["@o/k"]\n'
     marker = str(sets.Marker("regressions", "H200", {"a time": 1.0, "b time": None}))
@@ -250,7 +250,7 @@ def readers() -> dict[str, Reader]:
                                      lambda path: sets.Marker.read(path.read_bytes().decode(errors="replace")), ()),
         "id": Reader("id", workload.encode(), lambda path: ids.workload(path.read_bytes().decode(errors="replace"))),
         "invariance": Reader("i.jsonl", f'{{"kind": "invariance"}}\n{json.dumps(found)}\n'.encode(),
-                             lambda path: invariance.table(invariance.load(path)[1])),
+                             lambda path: docs.invariance_table(docs.load_invariance(path)[1])),
         "electricity": Reader("electricity.txt", series, electricity.read),
         "news": Reader("news.jsonl", b'{"article": "a b", "highlights": "a"}\n' * 2, news.read),
         "listops": Reader("list", b"[MAX 2 9 [MIN 4 7 ] 0 ]", lambda path: listops.value(

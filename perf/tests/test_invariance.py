@@ -16,7 +16,7 @@ from attention.backends.eager import attend as honest
 from perf.__main__ import main
 from perf.bench import invariance
 from perf.bench.invariance import CHECKS, Case, Finding, examine
-from perf.report.invariance import difference, load, summary, table
+from perf.report.docs import difference, invariance_summary, invariance_table, load_invariance
 from perf.tests.cheats import GPU_CHEATS, MOMENT
 from perf.tests.cheats.late import a_host_thread
 
@@ -135,7 +135,7 @@ def test_the_command_writes_a_record_that_its_table_reads(tmp_path: Path, capsys
     out = tmp_path / "record.jsonl"
     assert main(["invariance", "softmax:eager", "--device", "cpu", "--runs", "2", "--out", str(out)]) == 0
     assert "2 variants and phases; the same bits: repeats 2 of 2" in capsys.readouterr().out
-    head, findings = load(out)
+    head, findings = load_invariance(out)
     assert (head["dtype"], head["runs"]) == ("fp32", 2)
     assert [finding.phase for finding in findings] == ["forward", "backward"]
     assert main(["invariance", "--table", str(out)]) == 0
@@ -155,12 +155,12 @@ def test_differences_in_words() -> None:
     nothing = dict.fromkeys(CHECKS)
     findings = [Finding("softmax:eager", "forward", {**nothing, "repeats": 0.0, "alone": 1e-7}),
                 Finding("softmax:fa2", "forward", reason="flash-attn runs on CUDA GPUs only, not on cpu")]
-    assert summary(findings) == "1 variants and phases; the same bits: repeats 1 of 1, alone 0 of 1."
-    assert len(table(findings).splitlines()) == 3
+    assert invariance_summary(findings) == "1 variants and phases; the same bits: repeats 1 of 1, alone 0 of 1."
+    assert len(invariance_table(findings).splitlines()) == 3
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.glob("*/invariance.jsonl.gz")), ids=lambda path: path.parent.name)
 def test_the_docs_have_the_table_of_each_record(path: Path) -> None:
-    findings = load(path)[1]
-    assert table(findings) in DOCS.read_text()
-    assert summary(findings) in DOCS.read_text()
+    findings = load_invariance(path)[1]
+    assert invariance_table(findings) in DOCS.read_text()
+    assert invariance_summary(findings) in DOCS.read_text()

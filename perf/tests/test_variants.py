@@ -9,8 +9,8 @@ import attention
 from attention.registry import functions
 from perf.__main__ import main
 from perf.measure.evidence import Evidence, Writer
-from perf.report import variants
-from perf.report.variants import HEADER, table, wins
+from perf.report import docs
+from perf.report.docs import HEADER, variants_table, wins
 from perf.workloads.workload import Workload
 
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "bf16")
@@ -26,7 +26,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_every_function_and_backend_is_in_the_table():
-    header, rule, *rows = map(cells, table().splitlines())
+    header, rule, *rows = map(cells, variants_table().splitlines())
     assert tuple(header) == HEADER
     assert set(rule) == {"---"}
     assert [row[0].strip("`") for row in rows] == list(functions())
@@ -38,7 +38,7 @@ def test_every_function_and_backend_is_in_the_table():
 
 
 def test_papers_are_links():
-    row = next(row for row in map(cells, table().splitlines()) if row[0] == "`sliding-window`")
+    row = next(row for row in map(cells, variants_table().splitlines()) if row[0] == "`sliding-window`")
     assert row[2] == "[arXiv 2004.05150](https://arxiv.org/abs/2004.05150)"
 
 
@@ -65,9 +65,9 @@ def test_a_wrong_row_wins_nothing():
 
 
 def test_the_command_reads_the_record_or_a_file(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(variants, "RECORDS", tmp_path / "none")
+    monkeypatch.setattr(docs, "RECORDS", tmp_path / "none")
     assert main(["variants"]) == 0
-    assert capsys.readouterr().out == table() + "\n"
+    assert capsys.readouterr().out == variants_table() + "\n"
     path = tmp_path / "some.jsonl"
     writer = Writer(path)
     for one in [*SOFTMAX, row("linear", "chunked", 512, 0.5)]:

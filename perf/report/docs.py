@@ -1,20 +1,25 @@
-"""Writes the table of variants that the README shows, from the registry."""
+"""Writes the tables that the README and the docs show: the variants, from the registry and from records of what is
+faster than softmax; races and invariance, from a record of `python -m perf invariance` (docs/invariance.md)."""
 from __future__ import annotations
 
+import gzip
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attention
 from attention.registry import Function, functions
+from perf.bench.invariance import CHECKS, Finding
 from perf.measure.evidence import Evidence, load
+from perf.system import files
 
 RECORDS = Path(__file__).parents[1] / "records"  # what "faster" is read from, all of one kind of machine
 EVIDENCE = ("h100-*/default-grid*.jsonl.gz", "h100-*/field*.jsonl.gz")
 HEADER = ("function", "kind", "paper", "cost", "backends", "faster than softmax")
 
 
-def table(rows: Sequence[Evidence] = ()) -> str:
+def variants_table(rows: Sequence[Evidence] = ()) -> str:
     """Writes a Markdown table: one row a function, what it is, the backends that compute it, where it wins in
     `rows`."""
     winners = wins(rows)
@@ -65,3 +70,49 @@ def _link_paper(paper: str) -> str:
 def published_rows() -> list[Evidence]:
     """Returns the evidence that the published table is made from."""
     return [row for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern)) for row in load(path)]
+
+
+Record = dict[str, Any]
+
+
+def load_invariance(path: Path) -> tuple[Record, list[Finding]]:
+    """Reads a record: the machine and the case it was made of, and the findings. Raises ValueError for another file."""
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        head, *rows = [files.from_json(line.decode()) for line in text.splitlines()]
+        findings = [Finding(**row) for row in rows]
+        for finding in findings:
+            files.check_types(finding)
+            if finding.reason is None and set(finding.differences) != set(CHECKS):
+                raise ValueError
+        if head["kind"] == "invariance":
+            return head, findings
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{path} is no record of python -m perf invariance")
+
+
+def invariance_table(findings: Iterable[Finding]) -> str:
+    """Writes a line a variant and phase in Markdown; variants that can't run there are left out."""
+    lines = [f"| variant | phase | {' | '.join(CHECKS)} |", "|---" * (2 + len(CHECKS)) + "|"]
+    for finding in findings:
+        if finding.reason is None:
+            cells = (difference(finding.differences[check]) for check in CHECKS)
+            lines.append(f"| {finding.variant} | {finding.phase} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def difference(value: float | None) -> str:
+    """Writes a difference as "same", "6e-08", or "-" where the check has no meaning."""
+    return "-" if value is None else f"{value:.0e}" if value else "same"
+
+
+def invariance_summary(findings: Iterable[Finding]) -> str:
+    """Counts, in a sentence, how many variants and phases give the same bits in each check."""
+    examined = [finding for finding in findings if finding.reason is None]
+    parts = []
+    for check in CHECKS:
+        values = [finding.differences[check] for finding in examined if finding.differences[check] is not None]
+        if values:
+            parts.append(f"{check} {sum(not value for value in values)} of {len(values)}")
+    return f"{len(examined)} variants and phases; the same bits: {', '.join(parts)}."
