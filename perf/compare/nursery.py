@@ -97,9 +97,13 @@ class Nursery:
                 [sys.executable, "-m", "perf.compare.nursery", str(theirs.fileno())], cwd=self.root,
                 env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 start_new_session=True)
-        answer = self._ask({"import": list(modules), "probe": self.probe})
-        if "spoiled" in answer:
-            raise ValueError(f"workers can't be forked here: {answer['spoiled']}")
+        try:
+            answer = self._ask({"import": list(modules), "probe": self.probe})
+            if "spoiled" in answer:
+                raise ValueError(f"workers can't be forked here: {answer['spoiled']}")
+        except BaseException:
+            self.close()
+            raise
 
     def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         self._socket.settimeout(STARTING)

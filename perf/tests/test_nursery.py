@@ -131,9 +131,11 @@ def test_what_would_spoil_a_fork_is_not_imported_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_where_no_fork_can_use_the_gpu_that_is_one_line() -> None:
+    before = psutil.Process().children()
     with pytest.raises(ValueError, match="workers can't be forked here: a fork can't use the GPU") as refusal:
         Nursery(ROOT, variables("base", HERE, "cuda"))
     assert "\n" not in str(refusal.value)
+    assert set(psutil.Process().children()) <= set(before)  # it is gone, and was waited for
 
 
 def test_it_goes_with_its_maker() -> None:
