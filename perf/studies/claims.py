@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from models.figures import Change
@@ -72,6 +72,12 @@ def judge(shown: bool | None) -> str:
 def spread(change: Change) -> str:
     """Writes "-0.74 (-2.11 to +0.57)", a change with its interval."""
     return f"{change.difference:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+
+
+def in_percent(change: Change) -> Change:
+    """Gives a change in percent of what it is from."""
+    return replace(change, low=100 * change.low / change.base, high=100 * change.high / change.base,
+                   new=100 * change.new / change.base, base=100.0)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:

@@ -24,12 +24,12 @@ import models
 from attention import DTYPES
 from models import quality, quantization
 from models.data import split
-from models.figures import Change, Figure, compare
+from models.figures import Figure, compare
 from models.recipes import recipe
 from models.registry import Preset
 from models.training import fit
 from perf.measure.memory import peak_bytes
-from perf.studies.claims import Cell, spread, table
+from perf.studies.claims import Cell, in_percent, spread, table
 from perf.studies.measuring import Study
 from perf.studies.options import parser
 from perf.studies.ratio import Ratio
@@ -108,14 +108,8 @@ def quantised(study: Study, name: str, model: nn.Module, preset: Preset, batch: 
         if method:
             rows.append({"model": name, "method": method, "MB": size / 1e6, "fp32 MB":
                          quantization.model_bytes(model) / 1e6, "time's change": str(ratio),
-                         "quantile loss": change.new, "change, %": spread(_percent(change))})
+                         "quantile loss": change.new, "change, %": spread(in_percent(change))})
     return rows
-
-
-def _percent(change: Change) -> Change:
-    """Gives a change in percent of what it is from."""
-    return replace(change, low=100 * change.low / change.base, high=100 * change.high / change.base,
-                   new=100 * change.new / change.base, base=100.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                 "ratio": [ratio.median, ratio.interval]})
         rows.append({"model": name, "quantile loss": figure[GATE].value, "interval": f"{low:.3f} to {high:.3f}",
                      "seeds": f"{min(each):.3f} to {max(each):.3f}",
-                     "change, %": None if name == BASE else spread(_percent(change)),
+                     "change, %": None if name == BASE else spread(in_percent(change)),
                      **numbers, "step's change": None if name == BASE else str(ratio)})
     naive = quality.seasonal_naive(split(presets[BASE])[1])
     rows.append({"model": "the last season repeated", "RMSE": naive["rmse"].value, "MASE": naive["mase"].value,

@@ -1,0 +1,65 @@
+"""The study of compression: what is pruned stays zero through training, a taught model comes nearer to its teacher."""
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from perf.studies import compression
+
+TINY = models.get("tft-tiny").resized(static=(3,), known=3, observed=1)
+
+
+def create() -> Any:
+    return models.create(TINY, attention="softmax:sdpa")
+
+
+def test_half_of_each_weight_is_zero_after_training_and_the_rest_has_changed(monkeypatch):
+    monkeypatch.setattr(compression, "MIN_SIDE", 8)
+    model = create()
+    small = compression.pruned(model, TINY, 2)
+    before, after = model.state_dict(), small.state_dict()
+    assert before.keys() == after.keys()
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
+              and min(layer.weight.shape) >= 8]
+    assert layers
+    for name in layers:
+        old, new = before[f"{name}.weight"], after[f"{name}.weight"]
+        assert 0.4 < (new == 0).float().mean() < 0.6, name
+        assert old[new == 0].abs().max() <= old[new != 0].abs().min()
+        assert not torch.equal(old[new != 0], new[new != 0])
+
+
+def test_zeros_deflate():
+    model = create()
+    whole = compression.deflated(model)
+    with torch.no_grad():
+        model.output_layer.weight.zero_()
+    assert compression.deflated(model) < whole - 3 * model.output_layer.weight.numel()
+
+
+@pytest.mark.slow
+def test_a_taught_model_comes_nearer_to_its_teacher():
+    teacher: Any = models.create(TINY, attention="softmax:sdpa", seed=1).eval()
+    with torch.no_grad():
+        teacher.output_layer.bias += 3.0
+    inputs = compression.split(TINY)[1].batch(torch.arange(8))[0]
+    apart = [(compression.trained(create(), TINY, 30, who)(**inputs) - teacher(**inputs)).abs().mean().item()
+             for who in (None, teacher)]
+    assert apart[1] < apart[0]
+
+
+@pytest.mark.slow
+def test_every_row_is_in_the_table(tmp_path, capsys):
+    out = tmp_path / "compression.jsonl"
+    assert compression.main(["--out", str(out), "--tiny", "--device", "cpu"]) == 0
+    rows = {row["model"]: row for row in map(json.loads, out.read_text().splitlines()) if row["kind"] == "compression"}
+    assert len(rows) == 7
+    assert rows["pruned"]["MB"] == rows["TFT"]["MB"]
+    assert rows["pruned"]["times smaller"] > 1.3
+    assert rows["small, taught, pruned, int8"]["times smaller"] > rows["pruned, int8"]["times smaller"] > 3
+    assert "small, taught" in capsys.readouterr().out
