@@ -75,9 +75,10 @@ class Attend:
             self.near = near.select if device.type == "cpu" else compiled(near.select, dynamic=dynamic)
         if sinks_H is not None:  # a sink is one more key without a value
             k_BGMD, v_BGMD = (_filled(x) for x in (k_BGMD, v_BGMD))
-        key = (n, m, band, visible, bias, softcap, sinks_H is None, device)
+        size = self._block(q_BHND, visible, wants_gradients(q_BHND, k_BGMD, v_BGMD))
+        key = (n, m, band, visible, bias, softcap, sinks_H is None, device, q_BHND.dtype, size)
         if key_mask is not None or key != self.key:
-            self._express(q_BHND, m, band, visible, bias, key_mask, softcap, skips, sinks_H is not None)
+            self._express(q_BHND, m, band, visible, bias, key_mask, softcap, skips, sinks_H is not None, size)
             self.key = None if key_mask is not None else key
         arguments: dict[str, Any] = {**self.options, "scale": scale, "enable_gqa": q_BHND.shape[1] != k_BGMD.shape[1]}
         with refusals("flex", q_BHND, k_BGMD):
@@ -94,8 +95,19 @@ class Attend:
             out, aux = self.kernel(q_BHND, k_BGMD, v_BGMD, return_aux=_sums(), **arguments)
             return SinksGradient.apply(out, aux.lse.detach(), sinks_H)
 
+    def _block(self, q: torch.Tensor, visible: masks.Visible | None, learns: bool) -> int:
+        """Gives the tokens of a block of the block_mask: 64 where the mask is one of blocks of 64, so that queries see
+        them whole or not at all and no mask is computed for each score.
+
+        Backward passes, other dtypes on a GPU, FlashAttention-4 and the kernel for fewer than 128 queries have tiles of
+        `near.SIZE`.
+        """
+        able = not (learns or self.static) and q.shape[2] >= near.SIZE and (not q.is_cuda or q.itemsize == 2)
+        return 64 if able and getattr(visible, "block", None) == 64 else near.SIZE
+
     def _express(self, q: torch.Tensor, m: int, band: masks.Band, visible: masks.Visible | None, bias: Any,
-                 key_mask: torch.Tensor | None, softcap: float | None, skips: bool, sink: bool) -> None:
+                 key_mask: torch.Tensor | None, softcap: float | None, skips: bool, sink: bool,
+                 size: int = near.SIZE) -> None:
         """Writes masks, bias and soft cap as FlexAttention's mask_mod, block_mask and score_mod.
 
         With `skips` the block_mask is made at each call instead. With `sink` every query sees key m as well, and no
@@ -113,11 +125,15 @@ class Attend:
         if self.mask_mod is not None and not skips:
             batch = None if key_mask is None else key_mask.shape[0]
             by_head = visible is not None and getattr(visible, "by_head", True)
-            self.options["block_mask"] = create_block_mask(self.mask_mod, batch, heads if by_head else None, n,
-                                                           _with_sink(m) if sink else m, device=q.device)
+            keys = _with_sink(m) if sink else m
+            self.options["block_mask"] = create_block_mask(self.mask_mod, batch, heads if by_head else None, n, keys,
+                                                           device=q.device, BLOCK_SIZE=size)
         if softcap is not None or bias is not None:
-            self.options["score_mod"] = _score_mod(position, bias, softcap)
+            cap = _cap_of_half if q.itemsize == 2 and not self.static else _cap
+            self.options["score_mod"] = _score_mod(position, bias, softcap, cap)
         kernel = getattr(bias, "kernel_options", {}) if q.is_cuda and q.itemsize == 2 else {}
+        if size != near.SIZE and q.is_cuda:
+            kernel = {"fwd_BLOCK_M": size, "fwd_BLOCK_N": size, "fwd_num_warps": 4}
         if kernel | self.kernel_options:
             self.options["kernel_options"] = kernel | self.kernel_options
 
@@ -158,13 +174,25 @@ def _mask_mod(position: Position, band: masks.Band, visible: masks.Visible | Non
     return mask_mod
 
 
-def _score_mod(position: Position, bias: Callable | None, softcap: float | None) -> Callable:
+def _score_mod(position: Position, bias: Callable | None, softcap: float | None, cap: Callable) -> Callable:
     def score_mod(score, b, h, i, j):
         if softcap is not None:
-            score = softcap * torch.tanh(score / softcap)
+            score = cap(score, softcap)
         return score if bias is None else score + bias(h, position(i), j)
 
     return score_mod
+
+
+def _cap(score: torch.Tensor, softcap: float) -> torch.Tensor:
+    return softcap * torch.tanh(score / softcap)
+
+
+def _cap_of_half(score: torch.Tensor, softcap: float) -> torch.Tensor:
+    """Computes the same as c (2 sigmoid(2 s / c) - 1), which is one exponential and one reciprocal on a GPU.
+
+    It is off by some 1e-7 c, which float32 would see, but not the half precision in which weights are multiplied.
+    """
+    return 2 * softcap * torch.sigmoid(score * (2 / softcap)) - softcap
 
 
 def _with_sink(m: int) -> int:

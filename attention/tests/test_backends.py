@@ -9,11 +9,12 @@ import torch
 
 import attention
 from attention import masks
-from attention.backends import flex, tiled
+from attention.backends import flex, flex_fa4, tiled
 from attention.backends.base import Case, Unsupported
 from attention.backends.fa2 import fa2
 from attention.backends.sdpa import mask_dtype
 from attention.functions.alibi import Alibi
+from attention.functions.block_sparse import Pattern, Visible
 from attention.functions.document import Documents
 from attention.functions.varlen import Packed
 from attention.testing import check, inputs
@@ -140,6 +141,37 @@ def test_flex_makes_one_block_mask_for_all_heads_that_see_the_same(visible: mask
     attend._express(q, 8, masks.CAUSAL, visible, None, None, None, skips=False, sink=False)
     blocks = attend.options["block_mask"]
     assert blocks.shape == (1, 1, 8, 8)
+
+
+def test_flex_takes_blocks_of_64_where_the_mask_has_them() -> None:
+    """Then only those on the diagonal are seen in part, and need a mask."""
+    q, pattern = torch.zeros(1, 2, 256, 16), Pattern.of(True, preset="bigbird", block=64, seed=0)
+    visible = Visible(pattern, 4, torch.device("cpu"))
+    attend = flex.Attend()
+    assert attend._block(q, visible, learns=False) == 64
+    assert attend._block(q, visible, learns=True) == attend._block(q[:, :, :100], visible, learns=False) == 128
+    assert flex_fa4.Attend()._block(q, visible, learns=False) == attend._block(q, None, learns=False) == 128
+    attend._express(q, 256, masks.CAUSAL, visible, None, None, None, skips=False, sink=False, size=64)
+    blocks = attend.options["block_mask"]
+    assert blocks.kv_num_blocks.tolist() == [[[1, 1, 1, 1]]]
+    assert blocks.full_kv_num_blocks.tolist() == [[[0, 1, 2, 3]]]
+
+
+@pytest.mark.parametrize("cap", [0.7, 50.0])
+def test_the_soft_cap_of_half_precision_is_the_soft_cap(cap: float) -> None:
+    score = torch.linspace(-60, 60, 4001, dtype=torch.float64) * cap / 10
+    for dtype, allowed in ((torch.float64, 1e-14), (torch.float32, 1e-6)):
+        results = []
+        for capped in (flex._cap, flex._cap_of_half):
+            leaf = score.to(dtype if capped is flex._cap_of_half else torch.float64).requires_grad_()
+            out = capped(leaf, cap)
+            results.append([x.double() for x in (out / cap, *torch.autograd.grad(out.sum(), leaf))])
+        for exact, actual in zip(*results, strict=True):
+            assert (exact - actual).abs().max() <= allowed
+    ends = torch.tensor([-1e30, 1e30], requires_grad=True)
+    out = flex._cap_of_half(ends, cap)
+    assert out.tolist() == pytest.approx([-cap, cap])
+    assert torch.autograd.grad(out.sum(), ends)[0].tolist() == [0, 0]
 
 
 def test_distances_are_not_rounded_to_eight_bits() -> None:
