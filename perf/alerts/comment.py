@@ -12,8 +12,7 @@ from perf.alerts.issue import acceptance, reasons
 from perf.alerts.markdown import code
 from perf.alerts.sets import Why, alarms, trouble
 from perf.alerts.table import counts, mean, ordered, table
-from perf.compare.record import Comparison
-from perf.compare.row import ALARMS
+from perf.compare.record import ALARMS, Comparison
 from perf.verdict.words import many
 
 MARKER = "<!-- attention-perf comment -->"

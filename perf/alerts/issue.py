@@ -9,8 +9,7 @@ from perf.alerts import markdown
 from perf.alerts.markdown import code, plain, sparkline
 from perf.alerts.sets import Action, Set, Trouble, Why
 from perf.alerts.table import ordered, table
-from perf.compare.record import Comparison, Finding
-from perf.compare.row import ALARMS
+from perf.compare.record import ALARMS, Comparison, Finding
 from perf.policy.owners import Owner, Owners
 from perf.report.units import change_in_percent
 from perf.verdict.words import many

@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perf.alerts.table import ordered
-from perf.compare.record import Comparison, Finding
-from perf.compare.row import ALARMS
+from perf.compare.record import ALARMS, Comparison, Finding
 from perf.policy.accepted import Acceptance, why_accepted
 from perf.system.tools import group_by
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from perf.alerts import markdown
 from perf.alerts.markdown import code
-from perf.compare import row
-from perf.compare.record import Finding
-from perf.compare.row import ALARMS, PRESSING
+from perf.compare import record
+from perf.compare.record import ALARMS, PRESSING, Finding
 from perf.report import units
 from perf.report.units import change_in_percent
 
@@ -74,10 +73,10 @@ def change(f: Finding) -> str:
 
 def counts(findings: Iterable[Finding]) -> str:
     """Writes "40 benchmarks: 1 regressed, 39 ok", each by the worst word of its figures; in the terminal's order."""
-    return row.counts(row.worst_words(findings))
+    return record.counts(record.worst_words(findings))
 
 
 def mean(findings: Iterable[Finding]) -> str | None:
     """Writes the mean of the times' ratios; None without any."""
     ratios = [f.ratio for f in findings if f.figure == "time" and f.ratio]
-    return row.mean(ratios) if ratios else None
+    return record.mean(ratios) if ratios else None

@@ -27,7 +27,7 @@ import torch
 from perf.compare.nursery import AVAILABLE, Nursery
 from perf.compare.pair import Pair
 from perf.compare.process import Died, variables
-from perf.compare.row import SAME_KERNELS, Row
+from perf.compare.record import SAME_KERNELS, Row
 from perf.compare.side import ROOT, Side
 from perf.measure import machine
 from perf.policy.thresholds import FILE, Thresholds, thresholds

@@ -18,8 +18,7 @@ from perf.compare import pairs
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import changed, unchanged
 from perf.compare.project import root
-from perf.compare.record import Finding
-from perf.compare.row import Row
+from perf.compare.record import Finding, Row
 from perf.compare.side import Side
 from perf.nightly.process import stop
 from perf.policy.thresholds import Thresholds

@@ -9,7 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from perf.compare.row import Row, counts, mean
+from perf.compare.record import Row, counts, mean
 from perf.report.table import WIDTH, section, title, wrap
 from perf.report.units import UNKNOWN, row_text, seconds
 from perf.system.tools import group_by

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from perf.compare.row import Row
+from perf.compare.record import Row
 from perf.policy import accepted, here
 from perf.run import options
 from perf.run.items import workload_of

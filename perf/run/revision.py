@@ -17,7 +17,7 @@ from perf.compare import environments, pairs, project
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import changed, unchanged
 from perf.compare.listing import listed
-from perf.compare.row import Row
+from perf.compare.record import Row
 from perf.compare.side import Side
 from perf.run.options import Settings
 from perf.verdict.verdict import Thresholds, Verdict

@@ -17,7 +17,7 @@ import pytest
 import models
 from perf.compare import pairs
 from perf.compare import record as night
-from perf.compare.row import Row
+from perf.compare.record import Row
 from perf.measure import machine
 from perf.policy import accepted
 from perf.policy.accepted import Acceptance

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.alerts.sets import CLEAR, REGRESSIONS, TROUBLE, Action, Marker, Set, Trouble, alarms, key, limit, plan
-from perf.compare.record import Comparison, Failed, Finding, Step
-from perf.compare.row import ALARMS, WORDS
+from perf.compare.record import ALARMS, WORDS, Comparison, Failed, Finding, Step
 from perf.tests.comparisons import FA2, GPT2, SDPA, bisected, comparison, finding, nobody
 
 

@@ -17,8 +17,7 @@ from perf.alerts.client import LONGEST
 from perf.alerts.comment import MARKER, comment, summary, verdict
 from perf.alerts.sets import Action, Set, Trouble
 from perf.alerts.table import FOLDED, SHOWN, change, counts, value
-from perf.compare.record import Failed, Finding, Step
-from perf.compare.row import WORDS
+from perf.compare.record import WORDS, Failed, Finding, Step
 from perf.policy.owners import Owners, read
 from perf.report.units import change_in_percent
 from perf.tests.comparisons import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, comparison, finding, nobody

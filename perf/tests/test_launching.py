@@ -11,7 +11,7 @@ import torch
 
 from perf.compare.inject import wrap
 from perf.compare.pairs import compare
-from perf.compare.row import Row
+from perf.compare.record import Row
 from perf.measure.clocks import launching
 from perf.policy.thresholds import Thresholds
 from perf.tests import fake_sides

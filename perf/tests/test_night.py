@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.compare.record import Comparison, Failed, Finding, Step, load
-from perf.compare.row import WORDS, Row
+from perf.compare.record import WORDS, Comparison, Failed, Finding, Row, Step, load
 from perf.verdict.verdict import Verdict
 from perf.workloads.workload import BARE, Workload
 

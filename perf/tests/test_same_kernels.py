@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from perf.compare import closure, pairs
 from perf.compare.neutral import emptied, neutral, qualified
-from perf.compare.row import SAME_KERNELS, Row
+from perf.compare.record import SAME_KERNELS, Row
 from perf.compare.side import ROOT, Side
 from perf.measure.compiled_code import FunctionTrace, code_hashes, graphs, kernels
 from perf.measure.counters import count

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from perf.compare.row import Row
+from perf.compare.record import Row
 from perf.report.table import WIDTH
 from perf.report.verdicts import counts, interval, means, table
 from perf.verdict.verdict import Verdict

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from perf.compare.record import Comparison, Finding
-from perf.compare.row import ALARMS
+from perf.compare.record import ALARMS, Comparison, Finding
 from perf.report.styles import Style, backend_styles
 from perf.report.table import title
 from perf.web.page import file, frame

@@ -5,8 +5,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from perf.compare.record import Comparison, Finding, load
-from perf.compare.row import ALARMS, PRESSING, counts, worst_words
+from perf.compare.record import ALARMS, PRESSING, Comparison, Finding, counts, load, worst_words
 from perf.report.units import UNKNOWN
 from perf.web.page.markup import Markup, join, table, tag
 from perf.web.site.parts import change, commit, figure_name, figure_text, link_to, moment, sparkline
