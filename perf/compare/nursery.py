@@ -7,7 +7,8 @@ within milliseconds instead of 4 to 15 seconds.
 It imports torch, its compiler, and what other packages a worker had to import besides (`learn`). It never imports
 attention/ or models/: each worker imports its own side's after the fork, and so it does with what of perf/ uses them.
 PYTORCH_NVML_BASED_CUDA_CHECK=1 keeps an import that counts devices from touching the driver, without which a fork can
-use no GPU; a probe sees whether one can. A worker makes its own CUDA context, hence its own placement in GPU memory.
+use no GPU; a probe sees whether one can, and its answer is given to an import that asks what a GPU is capable of. A
+worker makes its own CUDA context, hence its own placement in GPU memory.
 
 What a fork does not inherit is threads: of the parent's none has any work that a worker waits for, as importing starts
 no OpenMP region (perf/tests/test_nursery.py runs one in a worker) and inductor compiles in its own thread. What it does
@@ -28,7 +29,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +40,7 @@ STARTING = 120.0  # seconds after which one that imports has hung
 SAFE = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 AVAILABLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
 MESSAGE = 2 ** 20  # bytes
+CAPABILITIES: list[tuple[int, int]] = []  # of the GPUs, once a fork has looked
 
 
 class Nursery:
@@ -157,18 +159,20 @@ def serve(control: socket.socket) -> NoReturn:
 
 
 def _imported(names: Sequence[str], *, probe: bool) -> dict[str, Any]:
-    for name in names:
-        with contextlib.suppress(Exception):  # what is made when it runs is no module that can be imported
-            importlib.import_module(name)
+    with _capabilities_as_probed():
+        for name in names:
+            with contextlib.suppress(Exception):  # what is made when it runs is no module that can be imported
+                importlib.import_module(name)
     if mine := [name for name in OF_A_SIDE if name in sys.modules]:
         return {"spoiled": f"{mine[0]}/ of one side was imported before the fork"}
-    if probe and (status := _ended(_probe(), STARTING)):
+    if probe and (status := _probe()):
         return {"spoiled": f"a fork can't use the GPU (status {status}) after importing {', '.join(names[:3])}"}
     return {"threads": threading.active_count()}
 
 
-def _probe() -> int:
-    """Forks a process that makes a CUDA context, if it can."""
+def _probe() -> int | None:
+    """Forks a process that makes a CUDA context, if it can, and tells what each GPU is capable of."""
+    out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -176,9 +180,38 @@ def _probe() -> int:
             import torch
 
             torch.zeros(1, device="cuda").item()
+            known = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+            os.write(into, json.dumps(known).encode())
             status = 0
         os._exit(status)
-    return pid
+    os.close(into)
+    with os.fdopen(out) as answer:
+        ended = _ended(pid, STARTING)
+        if ended == 0:
+            CAPABILITIES[:] = map(tuple, json.load(answer))
+    return ended
+
+
+@contextlib.contextmanager
+def _capabilities_as_probed() -> Iterator[None]:
+    """Answers imports that ask what a GPU is capable of, as torchao does: torch would start the driver for it."""
+    if not CAPABILITIES:
+        yield
+        return
+    import torch
+
+    ask = torch.cuda.get_device_capability
+    torch.cuda.get_device_capability = _capability
+    try:
+        yield
+    finally:
+        torch.cuda.get_device_capability = ask
+
+
+def _capability(device: Any = None) -> tuple[int, int]:
+    """Takes what torch.cuda.get_device_capability takes."""
+    digits = str(device).rpartition(":")[2]
+    return CAPABILITIES[int(digits) if digits.isdigit() else 0]
 
 
 def _forked(request: Mapping[str, Any], descriptors: Sequence[int], control: socket.socket) -> int:

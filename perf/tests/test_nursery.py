@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from perf.compare import nursery as nursery_module
 from perf.compare import pairs
 from perf.compare.nursery import Nursery
 from perf.compare.pair import Pair
@@ -127,6 +128,19 @@ def test_what_would_spoil_a_fork_is_not_imported_again(tmp_path: Path) -> None:
         assert made._process.pid != first
         made.learn(["models"])  # nothing more is learned
         assert finding(side(tmp_path, "found = 'its own'"), made) == "its own"
+
+
+def test_an_import_that_asks_what_a_gpu_can_do_starts_no_driver(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchao asks so, and transformers imports it with GPT-2."""
+    (tmp_path / "asking.py").write_text("import torch\nanswers = [torch.cuda.get_device_capability(device)"
+                                        " for device in (None, 1, 'cuda', 'cuda:1', torch.device('cuda', 1))]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(nursery_module, "CAPABILITIES", [(9, 0), (10, 0)])
+    before = torch.cuda.get_device_capability
+    nursery_module._imported(["asking"], probe=False)
+    assert sys.modules.pop("asking").answers == [(9, 0), (10, 0), (9, 0), (10, 0), (10, 0)]
+    assert torch.cuda.get_device_capability is before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
