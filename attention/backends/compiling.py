@@ -18,6 +18,7 @@ import torch
 
 from attention.backends.base import Unsupported
 
+LARGE = 2 ** 20  # numbers
 _copies = itertools.count()
 
 
@@ -40,9 +41,9 @@ def compiled(function: Callable[..., Any], *, dynamic: bool | None) -> Callable[
 def compiled_on_gpu(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Makes elementwise operations one kernel on a GPU, where each of them would read and write whole tensors.
 
-    Elsewhere, and in code that is being compiled already, `function` runs as it is written. Its first argument is a
-    tensor. All that may differ between calls of one compiled copy is the last axis but one, the length. Gradients of
-    gradients are an error there.
+    Elsewhere, on small tensors, and in code that is being compiled already, `function` runs as it is written. Its first
+    argument is a tensor. All that may differ between calls of one compiled copy is the last axis but one, the length.
+    Gradients of gradients are an error there.
     """
     @functools.wraps(function)
     def call(*args: Any) -> torch.Tensor:
@@ -56,8 +57,8 @@ def compiled_on_gpu(function: Callable[..., torch.Tensor]) -> Callable[..., torc
 
 
 def pays(x: torch.Tensor) -> bool:
-    """Tells whether compiling what is done to x saves more than it takes."""
-    return x.is_cuda
+    """Tells whether it pays to compile what is done to x, for seconds: below `LARGE` a GPU mostly launches."""
+    return x.is_cuda and x.numel() >= LARGE
 
 
 @functools.cache
