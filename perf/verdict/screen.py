@@ -45,12 +45,11 @@ _quiet = functools.partial(warnings.catch_warnings, action="ignore", category=Ru
 
 @dataclass(frozen=True)
 class Screening:
-    """Holds, for each benchmark, tonight's log time over its baseline, the spread of a night, the excess of the last
-    week, how many nights the baseline has, and why it is a suspect ("" if it is none). Arrays are (benchmarks,)."""
+    """Holds, for each benchmark, tonight's log time over its baseline, the spread of a night, how many nights the
+    baseline has, and why it is a suspect ("" if it is none). Arrays are (benchmarks,)."""
 
     excess: Array
     spread: Array
-    week: Array
     nights: NDArray[np.int64]
     suspect: NDArray[np.str_]
 
@@ -117,7 +116,7 @@ def screen(adjusted: Array, effect: Array | float, *, pair: Array | float = 0.0,
          due & over_week & (week > least), due & over_month & (month > least), excess + EXCLUDED * spread > change,
          excess < -np.maximum(SIGMAS * spread, least)],
         ["", "new", "slower", "week", "month", "unclear", "faster"], "")
-    return Screening(excess, spread, week, nights, suspect)
+    return Screening(excess, spread, nights, suspect)
 
 
 def _rise(adjusted: Array, then: Array, spread: Array, fewest: int) -> tuple[Array, NDArray[np.bool_]]:
