@@ -1,4 +1,4 @@
-"""What is compiled around kernels: first shapes are compiled as they are, and what is compiled computes the same."""
+"""Code around kernels is compiled for its first shapes as they are, and computes the same."""
 from __future__ import annotations
 
 import functools
@@ -14,7 +14,7 @@ from attention.testing import check, inputs
 
 
 def test_each_copy_compiles_its_first_shape_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without names of their own the second and third would have got a symbol for the length."""
+    """The second and third copies would get a symbol for the length if they had no names of their own."""
     sizes: list[list[Any]] = []
 
     def record(graph: Any, tensors: list[Any]) -> Any:

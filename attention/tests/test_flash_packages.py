@@ -94,7 +94,7 @@ def test_the_cache_kernel_gets_the_function(call: str, backend: str, packages: P
 @pytest.mark.parametrize("apart", [True, False], ids=["BGMD", "BMGD"])
 @pytest.mark.parametrize("backend", ["fa2-paged", "fa3-paged"])
 def test_a_cache_in_whole_pages_is_not_copied(backend: str, apart: bool, packages: Packages) -> None:
-    """Where the heads lie apart, each is a sequence of its own."""
+    """Each head is a sequence of its own where the heads lie apart."""
     q, k, v = inputs(batch=2, heads=4, kv_heads=2, n=1, m=2 * PAGE, head_dim=8)
     if not apart:
         k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))

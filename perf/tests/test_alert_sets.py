@@ -78,7 +78,7 @@ def test_what_is_undecided_stays_in_the_issue_of_what_still_is_slower():
 
 
 def test_what_is_called_ok_and_is_as_slow_as_before_stays_open():
-    """As against a base that is slow itself, once the last good commit is long ago."""
+    """The base is slow itself once the last good commit is long ago."""
     still = replace(finding("ok"), base=1.07e-3, head=1.0705e-3)
     opened, told = played([comparison(finding()), comparison(still), comparison(still), comparison(finding("ok"))])
     assert [kinds(actions) for actions in told] == [[("open", None)], [], [], [("close", 1)]]
@@ -146,7 +146,7 @@ one_night = st.dictionaries(st.sampled_from([SDPA, FA2, GPT2]), st.tuples(words,
 
 @given(st.lists(one_night, max_size=6))
 def test_every_alarm_is_in_one_open_issue_and_none_is_forgotten(nights: list[Comparison]):
-    """Of each benchmark: after any nights an issue holds it exactly if its last word that tells was an alarm."""
+    """After any nights an issue holds a benchmark exactly if its last word that tells was an alarm."""
     opened, told = played(nights)
     last: dict[str, str] = {}
     for one in nights:

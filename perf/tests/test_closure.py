@@ -121,7 +121,7 @@ def test_what_importing_any_file_does_concerns_all(base: Side, head: Side, path:
 
 
 def test_a_name_that_a_package_passes_on_is_followed(base: Side, head: Side) -> None:
-    """`from attention.module import create` becomes another module's, which is a copy."""
+    """The import of `create` from attention.module becomes another module's, which is a copy."""
     shutil.copy(head.folder / "attention" / "module.py", head.folder / "attention" / "other.py")
     init = head.folder / "attention" / "__init__.py"
     init.write_text(init.read_text().replace("from attention.module import", "from attention.other import"))

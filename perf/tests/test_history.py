@@ -205,7 +205,7 @@ def test_asv_run_keeps_what_others_wrote_meanwhile(tmp_path):
 
 
 def test_axes_that_were_longer_stay(tmp_path):
-    """As written by a run with another package, whose workloads lengthen the axes."""
+    """Another package, whose workloads lengthen the axes, wrote them."""
     (path,) = write(tmp_path, OK).files
     record_ = json.loads(path.read_text())
     for row in record_["results"].values():

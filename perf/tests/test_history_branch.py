@@ -107,7 +107,7 @@ def test_pruning_leaves_one_commit_of_what_is_young(clones, tmp_path, monkeypatc
 
 
 def test_what_else_is_on_the_branch_stays(clones, tmp_path):
-    """As the nightly workflow keeps its nights there."""
+    """The nightly workflow keeps its nights there."""
     one, two = clones
     git(two, "checkout", "--quiet", "--orphan", "perf-history")
     (two / "nights").mkdir()

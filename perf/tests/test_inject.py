@@ -56,7 +56,7 @@ def test_results_stay_what_they_are():
 
 
 def test_a_slow_call_takes_its_share_longer(monkeypatch):
-    """By a clock that moves 1 ms with each look, and 40 ms with the call."""
+    """The clock moves 1 ms with each look, and 40 ms with the call."""
     now = itertools.count()
     state = {"ahead": 0.0}
     watch = SimpleNamespace(process_time=lambda: state["ahead"] + next(now) * 1e-3)

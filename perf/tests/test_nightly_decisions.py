@@ -286,7 +286,7 @@ def test_commits_that_do_not_touch_a_benchmark_s_code_are_not_asked(tmp_path):
 
 
 def test_benchmarks_are_told_apart_and_what_can_t_be_bisected_says_why(tmp_path, commits, monkeypatch, capsys):
-    """Of the first the commit is found; the second's good commit is the bad one itself."""
+    """The first one's commit is found; the second's good commit is the bad one itself."""
     monkeypatch.setattr(bisection, "comparing", lambda w, device: Levels())
     other = replace(CELL, n=1024, m=1024)
     request, results = tmp_path / "bisect.json", tmp_path / "bisected.jsonl"

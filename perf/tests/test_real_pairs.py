@@ -108,5 +108,5 @@ def test_the_page_says_what_the_records_say() -> None:
 @pytest.mark.parametrize(("hits", "trials", "low", "high"),
                          [(0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0), (5, 10, 0.237, 0.763)])
 def test_wilson_intervals(hits: int, trials: int, low: float, high: float) -> None:
-    """By Brown, Cai and DasGupta, Statistical Science 16 (2001) 101."""
+    """Brown, Cai and DasGupta print them: Statistical Science 16 (2001) 101."""
     assert wilson(hits, trials) == (pytest.approx(low, abs=5e-4), pytest.approx(high, abs=5e-4))

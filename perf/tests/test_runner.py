@@ -63,7 +63,7 @@ def test_the_unit_locks_the_clock_that_jobs_are_told():
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_takes_the_unit(tmp_path):
-    """With programs that are here in place of those of a GPU machine."""
+    """Programs that are here stand in for those of a GPU machine."""
     text = UNIT.read_text(encoding="utf-8").replace("/opt/actions-runner/run.sh", "/bin/true")
     text = text.replace("/usr/bin/nvidia-smi", "/bin/true")
     unit = tmp_path / UNIT.name

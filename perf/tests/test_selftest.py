@@ -50,7 +50,7 @@ def test_each_variant_against_itself_and_the_faults_in_some():
 
 
 def test_time_that_is_left_is_shared():
-    """What counters tell takes one pair, which needs no budget."""
+    """A fault that counters tell takes one pair, which needs no budget."""
     seen, _ = asked([SDPA, TILED], ["clone", "slow:5%"], seconds=1000.0)
     assert [budget for _, _, budget in seen] == pytest.approx([1000 / 3, 500, 0, 1000], rel=0.01)
 

@@ -80,7 +80,7 @@ def test_a_workload_is_checked_counted_and_timed() -> None:
 
 
 def test_two_processes_count_the_same() -> None:
-    """What is compared exactly carries no noise, not from a first preparation to a second."""
+    """Counts that are compared exactly carry no noise, not from a first preparation to a second."""
     first, second = answers(CHECKED, CHECKED)
     for answer in (first, second):
         assert answer.pop("kernel_seconds")  # which are no counts
@@ -230,7 +230,7 @@ def test_waiting_is_told_by_the_wall_clock() -> None:
 
 
 def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
-    """By Python and from below it; and a revision without today's interface fails in one line."""
+    """Python prints, and code below it; and a revision without today's interface fails in one line."""
     (tmp_path / "perf").symlink_to(ROOT / "perf")
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "__init__.py").write_text(

@@ -111,7 +111,7 @@ def test_an_action_has_one_version():
 
 
 def test_no_expression_reaches_a_shell():
-    """What is in `${{ }}` becomes part of the script: it comes in by the environment."""
+    """An expression in `${{ }}` would become part of the script, so values come in by the environment."""
     for workflow, name, job in jobs():
         for step in job.get("steps", ()):
             assert "${{" not in step.get("run", ""), (workflow, name)
