@@ -16,6 +16,7 @@ from attention.backends.base import Backend, Case
 from attention.backends.eager import eager
 from attention.backends.fused import fused, whole
 from attention.backends.plain import chunked
+from attention.backends.product import product
 from attention.function import Parameters
 from attention.functions import low_rank
 from attention.registry import register
@@ -55,12 +56,11 @@ def oracle(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, s
 def _normalise(q: torch.Tensor, k: torch.Tensor, F: torch.Tensor, scale: float,
                key_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes ρ_q(q F) and ρ_k(k F) in float32 or wider; a masked key has no part in ρ_k."""
-    wide = torch.promote_types(q.dtype, torch.float32)
-    q_F, k_F = (low_rank.project(x.to(wide), F.to(wide)) * scale ** 0.5 for x in (q, k))
+    q_F, k_F = (product(x, F.repeat_interleave(x.shape[1] // len(F), 0), scale ** 0.5) for x in (q, k))
     if key_mask is None:
         return q_F.softmax(-1), k_F.softmax(-2)
     keep = key_mask[:, None, :, None]
-    return q_F.softmax(-1), k_F.masked_fill(~keep, torch.finfo(wide).min).softmax(-2) * keep
+    return q_F.softmax(-1), k_F.masked_fill(~keep, torch.finfo(k_F.dtype).min).softmax(-2) * keep
 
 
 @register("low-rank-linear", backends=[eager])
@@ -76,10 +76,11 @@ def low_rank_linear(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch
 @register("low-rank-linear", backends=[chunked], peak_bytes=peak_bytes)
 def by_products(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float,
                 key_mask: torch.Tensor | None, rank: int, params: Parameters) -> torch.Tensor:
-    """Computes ρ_kᵀ v first, which is rank x head_dim for any length."""
+    """Computes ρ_kᵀ v first, which is rank x head_dim for any length. Products have operands of the inputs' dtype."""
     rho_q, rho_k = _normalise(q, k, params["F"], scale, key_mask)
-    means = rho_k.mT @ v.to(rho_k.dtype)
-    return (rho_q.unflatten(1, (k.shape[1], -1)) @ means.unsqueeze(2)).flatten(1, 2).to(q.dtype)
+    means = product(rho_k.mT, v)
+    rows = rho_q.reshape(*means.shape[:2], -1, rho_q.shape[3])  # of the heads that share keys
+    return product(rows, means, dtype=v.dtype).view(*q.shape[:3], -1).to(q.dtype)
 
 
 register("low-rank-linear", backends=[fused], peak_bytes=peak_bytes)(whole(by_products))
