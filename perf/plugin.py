@@ -46,6 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "workloads(family): parametrise with the workloads of a model family, "
                                        '"attention" for bare kernels, "other_models" for all others')
+    if options.several(config):
+        from perf.run import workers
+
+        workers.install(config, lambda: _settings(config))
     if options.any_value(config):
         settings = _settings(config)  # an impossible option stops the run before anything is collected
         if settings.compares:
@@ -120,8 +124,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
     """Refuses workers of xdist: there pytest-benchmark times nothing, and under --benchmark-skip says no word."""
     if _benchmark_only(node.config) and any(map(parse, ids)):
-        raise pytest.UsageError("perf: -n times nothing, for pytest-benchmark measures in one process; drop it, or "
-                                "measure a part on each GPU by --perf-shard (docs/several-machines.md)")
+        raise pytest.UsageError("perf: these workers time nothing, for pytest-benchmark measures in one process; give "
+                                "-n alone, or measure a part on each GPU by --perf-shard (docs/several-machines.md)")
 
 
 def _benchmarks(items: Sequence[pytest.Item]) -> list[pytest.Function]:
@@ -169,6 +173,8 @@ def measure(workload: Workload, benchmark: Any, request: pytest.FixtureRequest) 
             stash[session_key] = Session(settings, stash[script_key], shard.shard if shard else None)
         except ValueError as error:
             pytest.exit(f"perf: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+        if workers := request.config.pluginmanager.get_plugin("perf_workers"):
+            stash[session_key].before = workers.rows
     session = stash[session_key]
 
     def measure_once() -> None:

@@ -154,6 +154,13 @@ def any_value(config: pytest.Config) -> bool:
     return any(value(config, name) is not None for name in (*AXES, *OTHERS, *SWITCHES))
 
 
+def several(config: pytest.Config) -> bool:
+    """Tells whether -n is for benchmarks of one revision; other runs are pytest-xdist's, or refuse it."""
+    return bool(getattr(config.option, "numprocesses", None) and config.getoption("benchmark_only", False)
+                and not config.option.collectonly
+                and all(value(config, name) is None for name in (*COMPARED, "shard", "profile")))
+
+
 def settings(config: pytest.Config) -> Settings:
     """Checks the options. Raises pytest.UsageError, in one line that names the choices."""
     from perf.workloads import axes

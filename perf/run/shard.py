@@ -52,11 +52,19 @@ def install(config: pytest.Config, settings: Settings) -> None:
 
     if not config.getoption("benchmark_only", False):
         raise pytest.UsageError("--perf-shard: splits benchmarks only; add --benchmark-only")
+    revision = committed("--perf-shard")
+    config.pluginmanager.register(ShardRun(settings, machine.identity(), revision), "perf_shard")
+
+
+def committed(option: str) -> str:
+    """Returns the commit that is measured. Raises pytest.UsageError, in one line, where it is none."""
+    from perf.measure import machine
+
     revision = machine.revision()
     if revision is None or revision.endswith("+dirty"):
-        raise pytest.UsageError("--perf-shard: the working tree is no commit of its own, so no telling whether the "
+        raise pytest.UsageError(f"{option}: the working tree is no commit of its own, so no telling whether the "
                                 "other machines measure the same; commit first")
-    config.pluginmanager.register(ShardRun(settings, machine.identity(), revision), "perf_shard")
+    return revision
 
 
 class ShardRun:

@@ -1,6 +1,7 @@
 """One run on several machines: how it is split, put together again, and refused."""
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,8 +23,10 @@ from perf.__main__ import main
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Shard, Writer, load, machines, row_seconds, shards
 from perf.plugin import settings_key
+from perf.run.options import Settings
 from perf.run.progress import Progress
 from perf.run.shard import groups, split
+from perf.run.workers import Workers
 from perf.system import files
 from perf.system.exit_codes import FAILED, OK, REFUSED
 from perf.tests import test_options
@@ -381,10 +385,59 @@ def test_the_loop_over_gpus_measures_a_shard_on_each(checkout):
     assert [shard.name for shard in shards(root / ".perf" / "all.jsonl")] == ["1/2", "2/2"]
 
 
-@pytest.mark.slow
-def test_workers_that_would_time_nothing_are_refused(checkout):
+def several(checkout, *words: str) -> subprocess.CompletedProcess[str]:
     root, environment = checkout
-    done = subprocess.run(["python", "-m", "pytest", "perf", "--benchmark-only", "-n", "1"], cwd=root, env=environment,
+    return subprocess.run(["python", "-m", "pytest", "perf", "--benchmark-only", *words], cwd=root, env=environment,
                           capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "ERROR: perf: -n times nothing, for pytest-benchmark measures in one process; drop it" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes two cores")
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_workers_make_one_run(checkout, dies):
+    root, _ = checkout
+    if dies:
+        with (root / "conftest.py").open("a") as file:
+            file.write("\nimport os, sys\nif '--perf-shard=2/2' in sys.argv:\n    os._exit(7)\n")
+        git(root, "commit", "--quiet", "--all", "--message", "dies")
+    done = several(checkout, "-n", "2", "--benchmark-json=all.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = sorted(os.sched_getaffinity(0))[:2] if len(os.sched_getaffinity(0)) == 2 else (None, None)
+    if first is not None:
+        assert f"perf: 1/2 on cores {first}\nperf: 2/2 on cores {second}\n" in done.stdout
+    rows = {row.workload.id: row.time for row in load(root / ".perf" / "evidence.jsonl")}
+    assert len(rows) == 6 == len(load(root / ".perf" / "evidence.jsonl"))  # none twice
+    assert len(json.loads((root / "all.json").read_text())["benchmarks"]) == 6
+    files = sorted((root / ".perf" / "workers").glob("*/evidence.jsonl"))
+    theirs = {row.workload.id: row.time for file in files for row in load(file)}
+    assert theirs.items() <= rows.items()
+    assert len(files) == 2 - dies
+    assert (len(theirs) == 6) != dies
+    assert ("exit status 7" in done.stdout) == dies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "said"), [
+    (("-n", "999"), "-n 999: there are not as many GPUs, or cores of a CPU, here; give fewer"),
+    (("-d", "--tx", "2*popen"), "perf: these workers time nothing, for pytest-benchmark measures in one process"),
+])
+def test_workers_that_can_not_be_had_are_refused(checkout, words, said):
+    done = several(checkout, *words)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    assert said in done.stderr + done.stdout
+
+
+def test_each_worker_has_its_gpu_by_uuid(tmp_path, monkeypatch, pytestconfig):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU-one; echo GPU-two; echo GPU-three\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    on_gpu, on_second = (Settings(torch.device(name), "quick", [], tmp_path) for name in ("cuda", "cuda:1"))
+    made = Workers(pytestconfig, lambda: on_gpu, 2)
+    assert [place.variables for place in made._places(on_gpu)] == [
+        {"CUDA_VISIBLE_DEVICES": "GPU-one"}, {"CUDA_VISIBLE_DEVICES": "GPU-two"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-three")
+    with pytest.raises(pytest.UsageError, match="not as many GPUs"):
+        list(made._places(on_gpu))
+    with pytest.raises(pytest.UsageError, match="drop --perf-device=cuda:1"):
+        list(made._places(on_second))
