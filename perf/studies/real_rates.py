@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import statistics
 import tomllib
 from collections import Counter, defaultdict
@@ -27,6 +28,8 @@ from perf.verdict.verdict import Verdict
 
 OURS, FAILS = "ours: regressed", "ours: exit 1"  # which undecided ones give too, if their interval is above the floor
 RECORDS = sorted((Path(__file__).parents[1] / "records").glob("*/real-pairs*.jsonl.gz"))
+NUMBER = re.compile(r"\d[\d.e+]*")
+SHOWN = 2  # misses of a size that are told in words
 Z = statistics.NormalDist().inv_cdf(0.975)
 
 PAGE = """\
@@ -56,6 +59,7 @@ class Rates:
         self.said: dict[str, dict[float, list[bool]]] = defaultdict(lambda: defaultdict(list))
         self.words: dict[float, Counter[str]] = defaultdict(Counter)  # ours
         self.pairs: dict[float, list[int]] = defaultdict(list)
+        self.missed: dict[float, list[str]] = defaultdict(list)  # by ours, and what it said
         self.reasons: Counter[str] = Counter()  # why something is not in it
 
     def add(self, lines: Sequence[Line]) -> None:
@@ -64,13 +68,15 @@ class Rates:
         for _, group in itertools.groupby(lines[1:], key=lambda line: line["series"]):
             series = {line["benchmark"]: line for line in group}
             able = {name: line for name, line in series.items() if len(pairs(line)) > 1}
-            self.reasons.update("fewer than two pairs: " + (line["reason"] or "the time was over")
+            self.reasons.update("fewer than two pairs: " + NUMBER.sub("...", line["reason"] or "the time was over")
                                 for name, line in series.items() if name not in able)
             for name, verdict, count in concluded(first["kind"], able, earlier):
                 planted, word = able[name]["planted"], verdict.word
                 self.words[planted][word] += 1
                 self.pairs[planted].append(count)
                 self.said[OURS][planted].append(word == "regressed")
+                if planted and word != "regressed":
+                    self.missed[planted].append(f"`{name}` is {word}: {verdict.why}")
                 self.said[FAILS][planted].append(word == "regressed" or (word == "inconclusive" and verdict.slower))
             for name, line in able.items():
                 self.ask(line, history[name])
@@ -159,6 +165,10 @@ def table(kind: str, of: Rates) -> Iterator[str]:
         words = ", ".join(f"{count} {word}" for word, count in sorted(of.words[size].items()))
         yield f"- ours, {f'{size:.0%} slower' if size else 'nothing planted'}: {words}; " \
               f"{statistics.fmean(of.pairs[size]):.1f} pairs"
+        more = len(of.missed[size]) - SHOWN
+        yield from (f"  - missed: {why}" for why in of.missed[size][:SHOWN])
+        if more > 0:
+            yield f"  - and {more} more"
     yield from (f"- {count} times {reason}" for reason, count in sorted(of.reasons.items()))
 
 

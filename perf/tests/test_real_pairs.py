@@ -76,6 +76,14 @@ def test_what_was_not_compared_stands_beside_what_was() -> None:
     assert rates.reasons["fewer than two pairs: the time was over"] == 1
 
 
+def test_what_ours_missed_is_told() -> None:
+    text = list(table("cpu", replayed(*(line(0, f"b{i}", 0.1, unfit="hot") for i in range(4)))))
+    told = [entry for entry in text if "missed" in entry]
+    assert len(told) == 2
+    assert told[0].startswith("  - missed: `b0` is invalid: ")
+    assert "  - and 2 more" in text
+
+
 def test_a_record_of_ratios_alone_is_for_our_rule() -> None:
     ratios = [1e-4, -1e-4, 2e-4]
     rates = replayed(*({"series": 0, "benchmark": f"b{i}", "planted": 0.0, "ratios": ratios, "reason": None}
