@@ -139,19 +139,20 @@ def calibrate(seconds: Callable[[int], float], share: float, rate: float) -> int
     """Finds the cycles, each of `rate` seconds, for which `seconds(cycles)` is `1 + share` times `seconds(0)`, within
     `CLOSE` of what is added.
 
-    The launch of the busy kernel takes time of its own, so that the first guess is corrected by what it does.
+    The launch of the busy kernel takes time of its own, so that the first guess is corrected by what it does. The call
+    alone is timed anew for each further guess: it drifts by more than a small share (6 of 44 were refused on an H200).
     Raises ValueError where that launch alone takes longer than wanted.
     """
     alone = seconds(0)
-    wanted = share * alone
-    cycles = max(1, round(wanted / rate))
+    cycles = max(1, round(share * alone / rate))
     for _ in range(TRIES):
-        added = seconds(cycles) - alone
+        wanted, added = share * alone, seconds(cycles) - alone
         if abs(added - wanted) <= CLOSE * wanted:
             return cycles
         if cycles == 1 and added > wanted:
             break
         cycles = max(1, cycles + round((wanted - added) / rate))
+        alone = seconds(0)
     raise ValueError(f"fault slow:{share:.3g}: {wanted * 1e6:.2g} us more can't be added to a call of "
                      f"{alone * 1e6:.3g} us here, a launch takes {added * 1e6:.2g} us; inject a larger share")
 

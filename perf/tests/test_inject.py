@@ -113,6 +113,15 @@ def test_a_time_that_follows_no_cycles_is_refused():
         cycle(lambda cycles: 1e-3)
 
 
+def test_a_call_that_is_slower_after_the_first_look_is_borne():
+    looks = itertools.count()
+
+    def seconds(cycles: int) -> float:
+        return gpu(1.03e-3 if next(looks) else 1e-3, launch=1e-6)(cycles)
+
+    assert 1e-6 + RATE * calibrate(seconds, 0.01, RATE) == pytest.approx(10.3e-6, rel=0.1)
+
+
 def test_a_cycle_is_learnt_beyond_any_launch():
     seen = []
 
