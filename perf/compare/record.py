@@ -1,8 +1,7 @@
-"""What a comparison of two revisions on one machine says: a row for each benchmark, and the record of all, a night's or
-a pull request's. Here verdicts are counted, ratios averaged, in one way for terminal, alerts and site. It needs no
-torch.
+"""A comparison of two revisions on one machine has a row for each benchmark, and a record of all, a night's or a pull
+request's. Here verdicts are counted, ratios averaged, in one way for terminal, alerts and site. It needs no torch.
 
-What decides writes the record, what alerts and the site read it. It is one JSON file with a schema number:
+Whoever decides writes the record; alerts and the site read it. It is one JSON file with a schema number:
 
     comparison = Comparison(time=time.time(), machine=machine.identity(), fingerprint=machine.fingerprint(), ...)
     comparison.save(path)
