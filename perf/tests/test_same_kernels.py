@@ -29,7 +29,7 @@ LINEAR, FLEX, WHOLE, MASKS = (Path("attention") / name for name in (
     "functions/linear.py", "backends/flex.py", "backends/fused.py", "masks.py"))
 FUSED = Workload(BARE, "linear", "fused", "forward", True, 1, 2, 2, 128, 128, 32, "fp32")
 EAGER, SOFTCAP = replace(FUSED, backend="eager"), replace(FUSED, function="softcap", backend="flex")
-PHI, SCORE = "elu(q.to(wide)) + 1, elu", "score = softcap * torch.tanh(score / softcap)"
+PHI, SCORE = "elu(q.to(wide)) + 1, elu", "return softcap * torch.tanh(score / softcap)"
 CHUNKS = ("    compute = _linear.causal if causal else _linear.full\n"
           "    return compute(*_features(q, k, v, key_mask)).to(q.dtype)")
 
@@ -59,7 +59,7 @@ NO_CODE: list[Edit] = [
 # and these to the same kernels.
 NO_KERNEL: list[tuple[Workload, Edit]] = [
     (FUSED, (LINEAR, PHI, "1 + elu(q.to(wide)), elu")),
-    (SOFTCAP, (FLEX, SCORE, "ratio = score / softcap\n            score = torch.tanh(ratio) * softcap")),
+    (SOFTCAP, (FLEX, SCORE, "ratio = score / softcap\n    return torch.tanh(ratio) * softcap")),
     (EAGER, (LINEAR, CHUNKS, CHUNKS.replace("causal if causal else _linear.full", "full"))),
     (EAGER, (LINEAR, "def flops(", "def _unused(n):\n    return n\n\n\ndef flops(")),
 ]
