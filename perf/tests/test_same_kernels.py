@@ -50,7 +50,7 @@ NO_CODE: list[Edit] = [
     (LINEAR, PHI, "(\n        elu(q.to(wide)) + 1), elu"),
     (FLEX, "band_mod", "of_the_band"),
     (FLEX, "others_mod", "rest"),
-    (FLEX, "softcap: float | None) -> Callable:", "softcap: float | None):"),
+    (FLEX, "cap: Callable) -> Callable:", "cap: Callable):"),
     (FLEX, "from attention import masks\n", "from attention import masks\nif TYPE_CHECKING:\n    import numpy\n"),
     (FLEX, f"def _block_mask({BOTH}", f"{START}{SUMS}def _block_mask({MASK}"),
     (FLEX, 'def _sums() -> Any:', 'def _sums():'),
