@@ -41,7 +41,8 @@ def run_night(root: Path, options: Options, head: str, lock: int, *,
     machine = measure.look(root, options.device)
     device = options.device or machine.device
     steps = [job.name for job in JOBS]
-    folder = take(options.work, key(head, machine, device, options), steps, time.time(), fresh=fresh)
+    folder = take(options.work, key(head, machine, device, options), steps, time.time(), fresh=fresh,
+                  records=options.nights)
     if all_measured(folder):
         machine = replace(machine, unfit=None)  # fit or not, nothing is left to measure
     night = Night(root, options, folder, head, machine, device, lock)

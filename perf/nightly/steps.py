@@ -10,6 +10,7 @@ measured.
 """
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import traceback
@@ -63,17 +64,19 @@ class Folder:
         write(self.path / "steps" / f"{result.name}.json", asdict(result))
 
 
-def take(nights: Path, key: Mapping[str, Any], steps: Iterable[str], now: float, *, fresh: bool = False) -> Folder:
+def take(nights: Path, key: Mapping[str, Any], steps: Iterable[str], now: float, *, fresh: bool = False,
+         records: Path | None = None) -> Folder:
     """Returns the folder of the last night, if it is this one (`key`) and not finished; else a new one.
 
-    `steps` are those of a whole night. `fresh` asks for a new one.
+    `steps` are those of a whole night. `fresh` asks for a new one. It has no name that one of the `records` has, whose
+    folder may be gone, or on another machine.
     """
     names = tuple(steps)
     if not fresh and (newest := _newest(nights)) and newest[1] == json.loads(json.dumps(key)):
         folder = newest[0]
         if 0 <= now - folder.start < RESUMED and not all(map(_over, map(folder.result, names))):
             return folder
-    folder = Folder(_unused(nights, datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")), now)
+    folder = Folder(_unused(nights, datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d"), records or nights), now)
     write(folder.path / "night.json", {"schema": SCHEMA, "began": now, "key": key})
     return folder
 
@@ -99,11 +102,10 @@ def _over(result: Result | None) -> bool:
     return result is not None and result.outcome != "failed"
 
 
-def _unused(nights: Path, date: str) -> Path:
-    number = 1
-    while (path := nights / (date if number == 1 else f"{date}-{number}")).exists():
-        number += 1
-    return path
+def _unused(nights: Path, date: str, records: Path) -> Path:
+    names = itertools.chain([date], (f"{date}-{number}" for number in itertools.count(2)))
+    return next(nights / name for name in names
+                if not ((nights / name).exists() or (records / f"{name}.json").exists()))
 
 
 class Skipped(Exception):

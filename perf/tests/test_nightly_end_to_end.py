@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,8 @@ from perf.history.rows import load as load_history
 from perf.measure.evidence import load as load_evidence
 from perf.system import files
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
-from perf.tests.repositories import edit, harness
+from perf.tests.repositories import ROOT, edit, harness
+from perf.tests.test_workflows import yaml
 
 CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
 EAGER, TILED = (f"softmax:{backend}-forward-causal-b1-h8-kv8-n512-m512-d64-fp32" for backend in ("eager", "tiled"))
@@ -177,6 +180,55 @@ def test_a_night_over_shards_is_one_record_and_one_alert(tree, github, tmp_path)
     assert len(nightly.records) == 2
     [issue] = github.open
     assert "softmax:eager" in issue["body"]
+
+
+@pytest.mark.slow
+def test_the_workflow_s_steps_in_their_order(tree, github, tmp_path):
+    """The shell steps of nightly.yml's jobs, twice; checkouts, artifacts and `gh` are local, and so is GitHub."""
+    jobs = yaml.YAML(typ="safe").load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
+    nightly, origin, bin_ = Nightly(tree, github), tmp_path / "origin.git", tmp_path / "bin"
+    subprocess.run(["git", "clone", "--quiet", "--bare", tree, origin], check=True)
+    git(tree, "remote", "add", "origin", str(origin))
+    orphan = git(tree, "commit-tree", git(tree, "mktree"), "-m", "History")
+    git(tree, "push", "--quiet", "origin", f"{orphan}:refs/heads/perf-history")
+    bin_.mkdir()
+    less = shlex.join([*nightly.words[4:8], "--no-tests", "--", *CHOSEN])
+    for name, script in {"gh": "true", "perf-python": f'exec {sys.executable} "$@" {less}',
+                         "python": f'exec {sys.executable} "$@"'}.items():
+        (bin_ / name).write_text(f"#!/bin/sh\n{script}\n")
+        (bin_ / name).chmod(0o755)
+    there = {**nightly.variables, "PATH": f"{bin_}:{os.environ['PATH']}", "PERF_PYTHON": str(bin_ / "perf-python"),
+             "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+
+    def run(job, folder, temp):
+        """Runs a job's shell steps with a folder of its own for what is temporary."""
+        temp.mkdir(exist_ok=True)
+        for step in jobs[job]["steps"]:
+            if "run" in step and "pip install" not in step["run"]:
+                done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", step["run"]], cwd=folder, text=True,
+                                      env=there | {"RUNNER_TEMP": str(temp)}, check=False,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                assert done.returncode == 0, done.stdout
+
+    def branch(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(["git", "clone", "--quiet", "--branch", "perf-history", origin, folder], check=True)
+        return folder
+
+    for night in (1, 2):
+        branch(tree / ".perf/history")
+        run("measure", tree, tmp_path / "measure")
+        shutil.rmtree(tmp_path / "hosted", ignore_errors=True)
+        shutil.copytree(tmp_path / "measure/history", tmp_path / "hosted/history")  # the artifact
+        run("keep", branch(tmp_path / "kept"), tmp_path / "hosted")
+        run("alert", tree, tmp_path / "hosted")
+        assert github.issues == {}
+        kept = branch(tmp_path / "kept")
+        assert len(list(kept.glob("nights/*.json"))) == night
+        assert {row.workload.id for row in load_history(kept / "results").rows} == {EAGER, TILED}
+        shutil.rmtree(tree / ".perf")  # another machine takes it up, from the branch
+        shutil.rmtree(tree / ".asv")
+    assert git(tree, "status", "--porcelain", "--untracked-files=no") == ""
 
 
 @pytest.mark.slow

@@ -137,6 +137,11 @@ def test_a_finished_night_is_left_alone(tmp_path):
     assert take(tmp_path, KEY, NAMES, 1e9 + 120) == second
 
 
+def test_a_night_has_no_name_of_a_record_whose_folder_is_gone(tmp_path):
+    (tmp_path / "2001-09-09.json").touch()
+    assert take(tmp_path / "work", KEY, NAMES, 1e9, records=tmp_path).path.name == "2001-09-09-2"
+
+
 @pytest.mark.parametrize(("key", "seconds", "fresh"), [
     (KEY | {"head": "2" * 40}, 60, False), (KEY | {"more": ()}, 60, False), (KEY, DAY, False), (KEY, -60, False),
     (KEY, 60, True)])
