@@ -32,14 +32,15 @@ def slopes(heads: int) -> list[float]:
 
 
 class Alibi:
-    """The bias(h, i, j) = -slope of head h x |i - j|. `slopes` are numbers, `slopes_H` a float32 tensor on `device`.
+    """The bias(h, i, j) = -slope of head h x |i - j|. `slopes` are numbers, `slopes_H` a tensor on `device`, of
+    `dtype`: float64 where q is, and else float32.
 
     If `causal`, no query sees a later key, so j - i is already the negative distance.
     """
 
-    def __init__(self, heads: int, device: torch.device, causal: bool) -> None:
+    def __init__(self, heads: int, device: torch.device, causal: bool, dtype: torch.dtype = torch.float32) -> None:
         self.slopes = tuple(slopes(heads))
-        self.slopes_H = torch.tensor(self.slopes, device=device)
+        self.slopes_H = torch.tensor(self.slopes, device=device, dtype=dtype)
         self.causal = causal
 
     def __call__(self, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
@@ -50,10 +51,10 @@ class Alibi:
 _bias = functools.cache(Alibi)
 
 
-def bias(heads: int, device: torch.device, causal: bool) -> Alibi:
-    """Gives the one bias of these heads on this device."""
+def bias(q_BHND: torch.Tensor, causal: bool) -> Alibi:
+    """Gives the one bias of q's heads, on its device."""
     build = Alibi if torch.compiler.is_compiling() else _bias  # dynamo can't trace a cache
-    return build(heads, device, causal)
+    return build(q_BHND.shape[1], q_BHND.device, causal, torch.promote_types(q_BHND.dtype, torch.float32))
 
 
 @register("alibi", kind="structured", paper="arXiv 2108.12409", pairs=pairs, values=True, static_cache=True,
@@ -72,4 +73,4 @@ def alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *
           key_mask: torch.Tensor | None) -> torch.Tensor:
     """Asks the backend for softmax with ALiBi's bias."""
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
-                  bias=bias(q.shape[1], q.device, causal))
+                  bias=bias(q, causal))

@@ -45,4 +45,4 @@ def rope_alibi(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
     """Rotates q and k and asks the backend for softmax with ALiBi's bias."""
     q, k = rotate(q, k.shape[2] - q.shape[2], base), rotate(k, 0, base)
     return attend(q, k, v, scale=scale, band=masks.band(causal), key_mask=key_mask,
-                  bias=bias(q.shape[1], q.device, causal))
+                  bias=bias(q, causal))

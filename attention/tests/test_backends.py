@@ -184,3 +184,11 @@ def test_distances_are_not_rounded_to_eight_bits() -> None:
     with pytest.raises(Unsupported, match="ALiBi's distances as a mask in bfloat16"):
         mask_dtype(SimpleNamespace(dtype=torch.bfloat16, is_cuda=True), bias)  # type: ignore[arg-type]
     assert mask_dtype(SimpleNamespace(dtype=torch.float32, is_cuda=True), bias) == torch.float32  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["alibi:eager", "alibi:sdpa", "alibi:tiled", "rope-alibi:eager"])
+def test_slopes_that_are_no_powers_of_two_are_of_float64_where_q_is(name: str) -> None:
+    module = attention.create(name, heads=12, head_dim=16, causal=True, dtype=torch.float64)
+    q, k, v = inputs(batch=1, heads=12, n=33, head_dim=16, dtype=torch.float64)
+    report = check(module, q, k, v, grad=True)
+    assert report.ok, report.message
