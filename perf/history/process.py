@@ -47,7 +47,7 @@ class Run:
 
 def choose(root: Path, options: Sequence[str]) -> Run:
     """Returns what `pytest perf/ --benchmark-only` would measure under `options` in the working tree. Raises ValueError
-    with the last line that pytest says, where that is nothing."""
+    with the line in which pytest gives up, where that is nothing."""
     with working_tree(root) as side, tempfile.TemporaryDirectory(prefix="perf-choice-") as scratch:
         choice = Path(scratch, "choice.json")
         command = [side.python, "-m", "pytest", "perf/", "--benchmark-only", "--collect-only", "-q",
@@ -55,7 +55,9 @@ def choose(root: Path, options: Sequence[str]) -> Run:
         done = subprocess.run(command, cwd=side.folder, env=side.variables() | {CHOICE: str(choice)},
                               capture_output=True, text=True, check=False)
         if not choice.exists():
-            raise ValueError(f"nothing to measure: {last_line(done.stderr + done.stdout, ending(done.returncode))}")
+            text = done.stderr + done.stdout
+            lines = [line for line in text.splitlines() if "error: " in line.lower() and "usage: " not in line]
+            raise ValueError(f"nothing to measure: {last_line(lines[0] if lines else text, ending(done.returncode))}")
         return Run.from_json(choice.read_text(encoding="utf-8"))
 
 

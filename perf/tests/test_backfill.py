@@ -155,3 +155,5 @@ def test_a_process_of_a_commit_measures_what_today_chooses(tmp_path, forked):
 def test_options_that_choose_nothing_are_said_in_a_line():
     with pytest.raises(ValueError, match=r"nothing to measure: .*unknown grid 'huge'"):
         process.choose(ROOT, ["--perf-grid=huge"])
+    with pytest.raises(ValueError, match=r"nothing to measure: .*error: unrecognized arguments: --nonsense"):
+        process.choose(ROOT, ["--nonsense"])
