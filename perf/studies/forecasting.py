@@ -114,7 +114,7 @@ def quantised(study: Study, name: str, model: nn.Module, preset: Preset, batch: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints both tables; each row is a record. 1 if a row could not be measured."""
-    options = parser("forecasting", __doc__)
+    options = parser("forecasting", __doc__, minutes=40)
     options.add_argument("--size", choices=("monthly", "hourly"), default="monthly",
                          help="36 steps to 12 in width 64 (TFT 80), or 168 to 24 in width 128 (TFT 160)")
     options.add_argument("--model", action="append", default=[], choices=[name for name in CANDIDATES if name != BASE],
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--seconds", type=float, default=20.0, help="of a table's rounds (default: 20)")
     args = options.parse_args(arguments)
     steps, seeds, seconds = (3, 2, 0.1) if args.tiny else (args.steps, args.seeds, args.seconds)
-    study, device = Study(args.device, args.out), args.device
+    study, device = Study(args.device, args.out, 60 * args.minutes), args.device
     chosen = {name: candidate for name, candidate in CANDIDATES.items() if name in (BASE, *(args.model or CANDIDATES))}
     presets = {name: candidate.preset(args.size) for name, candidate in chosen.items()}
     built: dict[str, nn.Module] = {}
@@ -134,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines: list[dict[str, Cell]] = []
     for name, candidate in chosen.items():
         with study.part(name):
+            study.in_time()
             train = functools.partial(trained, candidate, presets[name], device=device, steps=steps, batch=args.batch,
                                       dtype=args.dtype)
             all_trained = [train(seed=seed) for seed in range(seeds)]

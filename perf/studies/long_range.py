@@ -44,9 +44,12 @@ class Row:
 
 
 def task_rows(study: Study, name: str, chosen: dict[str, Candidate], n: int, steps: int, batch: int, tested: int,
-              rows: dict[str, Row]) -> float:
-    """Trains all on one task and adds what they did to their rows; gives the points that the most frequent answer
-    has."""
+              rows: dict[str, Row]) -> tuple[str, float]:
+    """Trains all on one task, in as many steps each as the study's time allows, and adds what they did to their rows;
+    gives the task's name, with the steps where they are fewer, and the points that the most frequent answer has.
+
+    Raises TimeoutError where there is no time to begin."""
+    study.in_time()
     task, device = TASKS[name], study.device
     items, labels = (x.to(device) for x in task.items(steps * batch, n, False))
     held_out = [x.to(device) for x in task.items(tested, n, True)]
@@ -56,7 +59,9 @@ def task_rows(study: Study, name: str, chosen: dict[str, Candidate], n: int, ste
     if BASE not in takers:
         raise ValueError(f"{BASE} failed, which the others are compared with")
     seconds = rounds({each: functools.partial(reading, taker, device) for each, taker in takers.items()},
-                     seconds=float("inf"), most=steps - 1)
+                     seconds=study.left, most=steps - 1)
+    if (done := 1 + len(seconds[BASE])) < steps:
+        name, steps = f"{name}, {done} of {steps} steps", done
     for each, taker in takers.items():
         with study.part(f"{each}, {name}"):
             figure, peak = right(models[each], *held_out), peak_bytes(taker, device)
@@ -69,7 +74,7 @@ def task_rows(study: Study, name: str, chosen: dict[str, Candidate], n: int, ste
                 "change": asdict(change), "ms a step": 1e3 * statistics.median(seconds[each]),
                 "ratio": [ratio.median, ratio.interval], "peak MB": peak / 1e6,
                 "weights": sum(weight.numel() for weight in models[each].parameters())})
-    return 100 * held_out[1].bincount().max().item() / len(held_out[1])
+    return name, 100 * held_out[1].bincount().max().item() / len(held_out[1])
 
 
 def _change(rows: dict[str, Row], name: str, task: str) -> Change:
@@ -116,7 +121,7 @@ def plot(written: Sequence[dict[str, Any]], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; each task and function is a record. 1 if a function failed that should run."""
-    options = parser("long_range", __doc__)
+    options = parser("long_range", __doc__, minutes=40)
     options.add_argument("--task", action="append", default=[], choices=TASKS, help="only this task; may be repeated")
     options.add_argument("--function", action="append", default=[], choices=functions(),
                          help="beside softmax only this function; may be repeated")
@@ -126,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--plot", type=Path, help="file that the plot is written to, PNG or SVG")
     args = options.parse_args(arguments)
     steps, tested = (3, 64) if args.tiny else (args.steps, 1000)
-    study = Study(args.device, args.out)
+    study = Study(args.device, args.out, 60 * args.minutes)
     chosen, reasons = candidates(args.length, args.device)
     if args.function:
         chosen = {name: chosen[name] for name in chosen if name in (BASE, UNIFORM, *args.function)}
@@ -134,15 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     often: dict[str, float] = {}
     for task in args.task or TASKS:
         with study.part(task):
-            often[task] = task_rows(study, task, chosen, args.length, steps, args.batch, tested, rows)
-            print(f"  {task}:", ", ".join(f"{name} {row.figures[task].value:.1f}" for name, row in rows.items()
-                                          if task in row.figures), flush=True)
+            label, points = task_rows(study, task, chosen, args.length, steps, args.batch, tested, rows)
+            often[label] = points
+            print(f"  {label}:", ", ".join(f"{name} {row.figures[label].value:.1f}" for name, row in rows.items()
+                                           if label in row.figures), flush=True)
     written = lines(rows, often)
     print(table(f"{args.length} tokens, {steps} steps of {args.batch}, at most {tested} held-out items; points, "
                 "softmax's with their 95 % interval, the others' change from softmax's", written))
     print(*[f"not trained: {name}: {reason}" for name, reason in reasons.items()],
           *[f"NOT MEASURED {part}" for part in study.failures], f"records: {study.out}", sep="\n")
-    if args.plot:
+    if args.plot and rows:
         plot(written, args.plot)
     return 1 if study.failures else 0
 

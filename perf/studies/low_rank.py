@@ -27,7 +27,7 @@ PARTS = ("kernels", "text")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, then each claim; 1 if a part could not be measured."""
-    options = parser("low_rank", __doc__, PARTS)
+    options = parser("low_rank", __doc__, PARTS, minutes=40)
     options.add_argument("--lengths", help="such as 512,4k")
     options.add_argument("--heads", type=int, help="of one sequence (default: 8)")
     options.add_argument("--steps", type=int, help="of training, each model (default: 150 on a CPU, 400 on a GPU)")
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = TINY if args.tiny else GPU if args.device.type == "cuda" else CPU
     size = replace(size, steps=size.steps if args.steps is None else args.steps, heads=args.heads or size.heads,
                    lengths=tuple(map(parse_length, args.lengths.split(","))) if args.lengths else size.lengths)
-    study = Study(args.device, args.out)
+    study = Study(args.device, args.out, 60 * args.minutes)
     claims, chosen = Claims(study), rows(size)
     kernels, text = Kernels(study, size.heads, size.head_dim, args.limit), Text(study, size, args.limit)
     parts = args.part or PARTS
     if "kernels" in parts:
-        for dtype in size.dtypes:
-            for n in size.lengths:
+        for n in size.lengths:
+            for dtype in size.dtypes:
                 kernels.measure(chosen, n, dtype)
         at = 1024 if 1024 in size.lengths else size.lengths[0]
         kernels.look_at_weights(chosen, at)

@@ -57,6 +57,7 @@ class Kernels:
         """Measures all rows at a length, and prints their table."""
         lines: list[dict[str, Cell]] = []
         with self.study.part(f"softmax attention, n={n}, {dtype}"):
+            self.study.in_time()
             qkv = self._inputs(n, dtype)
             wide = [x.float() for x in qkv]
             exact = self._built(EXACT, n, "fp32")(*wide)
@@ -64,6 +65,7 @@ class Kernels:
                 if self._skipped(row, n, dtype):
                     continue
                 with self.study.part(f"{row.name}, n={n}, {dtype}"), torch.no_grad():
+                    self.study.in_time()
                     lines.append(self._cost(row, n, dtype, qkv, exact))
         print(table(f"n={n}, {dtype}, {self.heads} heads x {self.head_dim}", lines), flush=True)
 
@@ -94,6 +96,7 @@ class Kernels:
         lines: list[dict[str, Cell]] = []
         q, k, _ = self._inputs(n, "fp32")
         with torch.no_grad(), self.study.part(f"weights, n={n}"):
+            self.study.in_time()
             exact = weights(self._built(EXACT, n, "fp32"), q, k)
             zeros = exact.square().mean().item()
             for row in rows:
@@ -112,6 +115,7 @@ class Kernels:
         """Measures the error of what has parameters, by how they are started."""
         lines: list[dict[str, Cell]] = []
         with torch.no_grad(), self.study.part(f"inits, n={n}"):
+            self.study.in_time()
             qkv = self._inputs(n, "fp32")
             exact = self._built(EXACT, n, "fp32")(*qkv)
             for row in rows:

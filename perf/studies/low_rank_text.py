@@ -115,6 +115,7 @@ class Text:
         base: torch.nn.Module | None = None
         for row in chosen:
             with self.study.part(f"text, {row.name}"):
+                self.study.in_time()
                 try:
                     model = create(preset, row, device)
                 except ValueError as reason:
@@ -130,6 +131,7 @@ class Text:
                 base = model if base is None else base
                 lines.append(cells)
         with self.study.part(AGAIN):
+            self.study.in_time()
             model = create(preset, chosen[0], device, seed=1)
             again = replace(chosen[0], name=AGAIN)
             self.parameters[AGAIN] = self.parameters[chosen[0].name]

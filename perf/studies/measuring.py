@@ -101,10 +101,15 @@ class Study:
             self.write("failed", {"part": "compiling ahead", "reason": reason})
             print(f"  {reason}", flush=True)
 
-    def in_time(self) -> None:
-        """Raises TimeoutError where the study's seconds are spent: nothing more is begun."""
-        if (spent := time.monotonic() - self.started) > self.seconds:
-            raise TimeoutError(f"not begun: {spent:.0f} s are spent")
+    @property
+    def left(self) -> float:
+        """Gives the seconds that the study has left; below 0 they are spent."""
+        return self.started + self.seconds - time.monotonic()
+
+    def in_time(self, reserve: float = 0.0) -> None:
+        """Raises TimeoutError where the study's seconds are spent, but for `reserve`: nothing more is begun."""
+        if self.left < reserve:
+            raise TimeoutError(f"not begun: {self.seconds - self.left:.0f} s of {self.seconds:.0f} are spent")
 
     def subject(self, w: Workload) -> Subject:
         """Makes a workload ready and calls it once. Raises ValueError, in one line, for what can't run here, and

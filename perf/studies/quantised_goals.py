@@ -233,9 +233,8 @@ def parts(goals: Goals, folds: int, seconds: float, only: Iterable[str], method:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints what was measured, then each claim; 1 if one fails or a part could not be measured."""
-    options = parser("quantised_goals", __doc__, ("graphs", "blocks", "where", "fastest", "quality"))
+    options = parser("quantised_goals", __doc__, ("graphs", "blocks", "where", "fastest", "quality"), minutes=8)
     options.add_argument("--method", help="whose quality is measured (default: the fastest's)")
-    options.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun (default: 8)")
     options.add_argument("--folds", type=int, default=0, help="models to train, to measure quality by (default: none)")
     options.add_argument("--fold-seconds", type=float, default=60.0, help="of training, each (default: 60)")
     args = options.parse_args(arguments)

@@ -99,7 +99,7 @@ def task(args: argparse.Namespace) -> Task:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints tables, then claims; 1 if a part could not be measured."""
-    options = parser("summarisation", __doc__, PARTS)
+    options = parser("summarisation", __doc__, PARTS, minutes=40)
     add = options.add_argument
     add("--dtype", choices=("fp32", "bf16", "fp16"), help="of all rows (default: bf16 on a GPU, else fp32)")
     add("--batch", type=int, action="append", default=[], help="of prompts; may be repeated")
@@ -109,7 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--text", type=int, help="tokens of a training text (default: the prompt's; 64 on a CPU)")
     add("--texts", type=int, default=1000, help="held-out texts to sum up, at most (default: all)")
     add("--seconds", type=float, help="of a table's rounds (default: 15)")
-    add("--minutes", type=float, default=40.0, help="after which no part is begun (default: 40)")
     args = options.parse_args(arguments)
     study, parts = Study(args.device, args.out, 60 * args.minutes), args.part or PARTS
     claims, s = Claims(study), sizes(args)

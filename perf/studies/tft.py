@@ -24,7 +24,7 @@ PARTS = {"kernels": tft_kernels.measure, "quantised": tft_quantised.measure}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the rows of 000a and 000b, then each claim; 1 if a part could not be measured."""
-    options = parser("tft", __doc__, PARTS)
+    options = parser("tft", __doc__, PARTS, minutes=40)
     options.add_argument("--size", choices=("small", "study"), help="default: small on a CPU, study on a GPU")
     options.add_argument("--steps", type=int, help="of training, each small model")
     options.add_argument("--large-steps", type=int, help="of training of the large model (0: random weights)")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("steps", "large_steps"):
         if getattr(args, name) is not None:
             size = replace(size, **{name: getattr(args, name)})
-    study = Study(args.device, args.out)
+    study = Study(args.device, args.out, 60 * args.minutes)
     claims = Claims(study)
     for part, measure in PARTS.items():
         if part in (args.part or PARTS):

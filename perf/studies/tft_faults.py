@@ -58,14 +58,13 @@ class FaultyAttention(InterpretableMultiHeadAttention):
 def create(preset: Preset, variant: str, faults: Faults = NONE, *, seed: int = 0,
            device: torch.device | str = "cpu") -> nn.Module:
     """Builds the preset's TFT on a variant with these faults; all weights that are left are those of the right model.
+    Whether the variant can run on the device is for the caller to ask.
 
-    Raises ValueError as `models.create` does.
+    Raises ValueError for an unknown variant.
     """
-    model = models.create(preset, attention=variant, seed=seed)
+    model = models.create(preset, seed=seed)  # on eager, which runs anywhere: a GPU's kernel refuses a CPU, and fp32
     assert isinstance(model, TemporalFusionTransformer)
-    if faults != NONE:
-        right = model.multihead_attn
-        faulty = FaultyAttention(variant, preset.heads, preset.hidden, preset.sizes["dropout"], faults)
-        faulty.load_state_dict({name: w for name, w in right.state_dict().items() if name in faulty.state_dict()})
-        model.multihead_attn = faulty
+    own = FaultyAttention(variant, preset.heads, preset.hidden, preset.sizes["dropout"], faults)
+    own.load_state_dict({name: w for name, w in model.multihead_attn.state_dict().items() if name in own.state_dict()})
+    model.multihead_attn = own
     return model.to(device).eval()

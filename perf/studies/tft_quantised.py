@@ -116,6 +116,7 @@ def measure(study: Study, claims: Claims, size: Size, limit: float) -> None:
         sized.append(("large, trained", size.large, size.large_steps, min(16, size.batch)))
     for name, preset, steps, batch in sized:
         with study.part(f"000b {name}"):
+            study.in_time()
             trials.measure(name, preset, steps, batch)
     print(table("000b", trials.rows), flush=True)
     _claims(trials, claims)

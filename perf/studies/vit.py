@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,22 +30,18 @@ from perf.studies.vit_rows import Treatment, check, kept, rows, treated, variant
 from perf.studies.vit_times import Speed, times
 
 
-def fold(study: Study, folds: Folds, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Treatment],
-         skip: Sequence[str], timed: bool) -> dict[Treatment, Any]:
-    """Measures the quality of every row on one fold, `skip` unquantised; gives the models too, where they are to be
-    timed."""
-    models_by_row: dict[Treatment, Any] = {}
+def treat(study: Study, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Treatment],
+          skip: Sequence[str], reserve: float = 0.0) -> Iterator[tuple[Treatment, Any]]:
+    """Yields each row with its model, `skip` unquantised, once it is checked; what can't be had is a line, and so is
+    what would be begun with less than `reserve` seconds left."""
     images = held_out.batch(torch.arange(min(16, len(held_out))))[0]["pixel_values"].to(study.device)
     for row in chosen:
-        with study.part(f"quality of {row.name}"):
-            study.in_time()
+        with study.part(row.name):
+            study.in_time(reserve)
             one = treated(model, row, preset, skip)
             errors = check(one, row, model, preset, images)
-            if timed:
-                study.write("row", {"row": row.name, "variant": variant(row, preset, study.device), **errors})
-                models_by_row[row] = one
-            folds.rows[row].append(evaluate(one, preset, held_out))
-    return models_by_row
+            study.write("row", {"row": row.name, "variant": variant(row, preset, study.device), **errors})
+            yield row, one
 
 
 def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
@@ -64,7 +60,7 @@ def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints tables, then claims; 1 if a part could not be measured."""
-    options = parser("vit", __doc__)
+    options = parser("vit", __doc__, minutes=40)
     add = options.add_argument
     add("--model", help="preset (default: vit-l16 on a GPU, vit-digits on a CPU)")
     add("--batch", type=int, action="append", default=[], help="may be repeated (default: 1 and 32; 1 and 16 on a CPU)")
@@ -75,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--fold-seconds", type=float, help="of training, each (default: 100 on a GPU, 90 on a CPU)")
     add("--compiled", action=argparse.BooleanOptionalAction, help="torch.compile torchao's rows (default: on a GPU)")
     add("--ablation", action=argparse.BooleanOptionalAction, default=True, help="keep layers in turn (default: yes)")
-    add("--minutes", type=float, default=40.0, help="after which no part is begun (default: 40)")
     args = options.parse_args(arguments)
     device, study = args.device, Study(args.device, args.out, 60 * args.minutes)
     gpu = device.type == "cuda"
@@ -89,18 +84,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                seconds=args.fold_seconds or (1 if args.tiny else 100 if gpu else 90))
         for number, (model, held_out) in enumerate(training):
             held_out = held_out.take(slice(args.images or (64 if args.tiny else None)))
-            models_by_row = fold(study, folds, model, preset, held_out, chosen, args.keep, timed=number == 0)
+            reserve = 0.0 if number else study.left / 2  # for the times of those that are made, which come first
+            made = treat(study, model, preset, held_out, chosen, args.keep, reserve)
+            models_by_row = {} if number else dict(made)
             for batch in (args.batch or (1, 32 if gpu else 16)) if models_by_row else ():
                 images = held_out.batch(torch.arange(batch) % len(held_out))[0]["pixel_values"].to(device)
                 speeds = times(study, models_by_row, images, args.seconds or (0.5 if args.tiny else 20.0))
                 if batch == (args.batch or (1,))[0]:
                     first = speeds
                     claim_times(claims, speeds, comparable)
+            for row, one in made if number else models_by_row.items():
+                with study.part(f"quality of {row.name}"):
+                    study.in_time()
+                    folds.rows[row].append(evaluate(one, preset, held_out))
             models_by_row.clear()
             if args.ablation:
                 vit_quality.add_ablation(study, folds, model, preset, held_out)
             del model
             gc.collect()
+            if number + 1 < args.folds:
+                study.in_time()
     changes = vit_quality.changes(study, folds)
     claim_quality(claims, changes, comparable)
     claim_gate(claims, first, changes)

@@ -46,13 +46,14 @@ BASE, HALF = Treatment("fp32"), Treatment("fp16")
 
 
 def rows(compiled: bool) -> list[Treatment]:
-    """Lists the study's five, the half precision that it left out, low-rank factors, and quantisations that are made to
-    be fast, which torchao's are once they are `compiled`."""
+    """Lists the study's five, the half precision that it left out, quantisations that are made to be fast, which
+    torchao's are once they are `compiled`, and low-rank factors."""
     study = [Treatment("fp16", backends, method) for method in ("bnb-int8", "bnb-nf4-dq") for backends in (SDPA, FLASH)]
     plain = [BASE, HALF, Treatment("fp16", FLASH), Treatment("bf16")]
     fast = [Treatment("bf16", method=method, compiled=compiled) for method in FASTER]
     factors = Treatment("fp32", method="low-rank")
-    return [*plain, *study, factors, *([Treatment("bf16", compiled=True)] if compiled else []), *fast]
+    halved = [Treatment("bf16", compiled=True)] if compiled else []
+    return [*plain, *study, *halved, *fast, factors]  # factors last: they take longest to make
 
 
 def variant(row: Treatment, preset: Preset, device: torch.device) -> str:

@@ -17,6 +17,7 @@ from perf.measure.compiling import forget
 from perf.measure.memory import peak_bytes
 from perf.measure.sampling import sample
 from perf.report.models_table import percentile
+from perf.studies.calls import bounded
 from perf.studies.claims import Cell, table
 from perf.studies.measuring import PRECISION, Study
 from perf.studies.ratio import Ratio
@@ -25,6 +26,7 @@ from perf.studies.vit_rows import BASE, Treatment
 from perf.studies.where_time_goes import where
 
 COMPILED = 64
+KERNELS = 20.0  # seconds to look at the kernels of one row: its profile can take longer than all rounds
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Speed:
 
 
 def times(study: Study, twins: Mapping[Treatment, Any], images: torch.Tensor, seconds: float) -> dict[Treatment, Speed]:
-    """Times all rows on these images, in rounds of random order; prints and records the table."""
+    """Times all rows on these images, in rounds of random order, and records that; then looks at the kernels of each
+    while there is time, and prints the table."""
     batch = len(images)
     if any(row.compiled for row in twins):
         forget()  # of another batch
@@ -49,18 +52,21 @@ def times(study: Study, twins: Mapping[Treatment, Any], images: torch.Tensor, se
     measured = interleaved(calls, study.device, seconds=seconds)
     speeds = {row: Speed(tuple(measured[row.name]), model_bytes(twins[row]), peak_bytes(calls[row.name], study.device))
               for row in twins if row.name in calls}
-    lines = []
+    lines = {}
     for row, speed in speeds.items():
-        with study.part(f"kernels of {row.name}, batch {batch}"):
-            cells = _cells(study.device, calls[row.name], row, speed, batch)
-            if BASE in speeds and row != BASE:
-                cells["time's change"] = str(speed.against(speeds[BASE]))
-            lines.append(cells)
-            study.write("times", {**cells, "batch": batch, "bytes": speed.bytes,
-                                  "seconds": [round(x, 7) for x in speed.seconds]})
+        lines[row] = _cells(row, speed, batch)
+        if BASE in speeds and row != BASE:
+            lines[row]["time's change"] = str(speed.against(speeds[BASE]))
+        study.write("times", {**lines[row], "batch": batch, "bytes": speed.bytes,
+                              "seconds": [round(x, 7) for x in speed.seconds]})
+    for row, cells in lines.items():
+        with study.part(f"kernels of {row.name}, batch {batch}"), bounded(KERNELS):
+            study.in_time()
+            cells |= (kernels := _kernels(study.device, calls[row.name]))
+            study.write("kernels", {"row": row.name, "batch": batch, **kernels})
     rounds = min(map(len, measured.values()), default=0)
     print(table(f"batch {batch}: {rounds} rounds in random order, by the stopwatch; change of {BASE.name}'s time, "
-                "negative is faster; peak over the weights", lines), flush=True)
+                "negative is faster; peak over the weights", list(lines.values())), flush=True)
     return speeds
 
 
@@ -78,13 +84,18 @@ def _call(model: Any, row: Treatment, images: torch.Tensor) -> Call:
     return torch.no_grad()(lambda: run(pixel_values=pixels).logits)
 
 
-def _cells(device: torch.device, call: Call, row: Treatment, speed: Speed, batch: int) -> dict[str, Cell]:
-    mean, spent = statistics.fmean(speed.seconds), where(call, device)
+def _cells(row: Treatment, speed: Speed, batch: int) -> dict[str, Cell]:
+    mean = statistics.fmean(speed.seconds)
     percentiles = {f"p{part}": 1e3 * (percentile(speed.seconds, part / 100) or mean) for part in (50, 95, 99)}
-    cells: dict[str, Cell] = {"row": row.name, "mean ms": 1e3 * mean, **percentiles, "images/s": batch / mean}
+    return {"row": row.name, "mean ms": 1e3 * mean, **percentiles, "images/s": batch / mean,
+            "model MB": speed.bytes / 1e6, "peak MB": speed.peak / 1e6}
+
+
+def _kernels(device: torch.device, call: Call) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
     if device.type == "cuda":
         ticking = clock(device)
         cells["GPU ms"] = 1e3 * sample(ticking, ticking.prepare(call), precision=PRECISION).median
+    spent = where(call, device)
     attention = sum(seconds for name, seconds in spent.kernels.items() if re.search(FUSED[device.type], name))
-    return cells | {"attention ms": 1e3 * attention, "kernels ms": 1e3 * spent.busy, "kernels": round(spent.launches),
-                    "model MB": speed.bytes / 1e6, "peak MB": speed.peak / 1e6}
+    return cells | {"attention ms": 1e3 * attention, "kernels ms": 1e3 * spent.busy, "kernels": round(spent.launches)}

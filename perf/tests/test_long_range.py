@@ -10,6 +10,7 @@ from attention.registry import functions
 from models.data.arena import TASKS
 from perf.studies import long_range
 from perf.studies.long_range_model import BASE, UNIFORM, Classifier, candidates, right, trainer
+from perf.studies.measuring import Study
 
 CPU = torch.device("cpu")
 
@@ -33,6 +34,20 @@ def test_all_start_from_the_same_weights(name):
         assert all(torch.equal(weight, base[key]) for key, weight in shared.items()), each
         if each in (BASE, UNIFORM):
             assert model(tokens).shape == (2, task.classes)
+
+
+def test_a_task_that_is_cut_has_its_figures_and_says_after_how_many_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Study, "left", 0.0)  # it is begun, and ends after the fewest rounds
+    monkeypatch.setattr(long_range, "trainer", lambda model, tokens, *_: lambda: model(tokens[:2]))
+    study = Study(CPU, tmp_path / "out.jsonl")
+    rows: dict[str, long_range.Row] = {}
+    chosen = {name: one for name, one in candidates(32, CPU)[0].items() if name in (BASE, UNIFORM)}
+    label, _ = long_range.task_rows(study, "listops", chosen, 32, 30, 2, 8, rows)
+    assert label == "listops, 7 of 30 steps"
+    assert all(len(row.seconds[label]) == 6 and row.peaks[label] > 0 for row in rows.values())
+    monkeypatch.setattr(Study, "left", -1.0)
+    with pytest.raises(TimeoutError, match="not begun"):
+        long_range.task_rows(study, "listops", chosen, 32, 30, 2, 8, rows)
 
 
 @pytest.mark.slow

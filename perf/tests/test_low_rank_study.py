@@ -47,6 +47,14 @@ def test_softmax_attention_differs_from_itself_by_nothing(tmp_path, quick):
     assert kernels.study.failures == []
 
 
+def test_past_its_time_a_length_is_a_line_and_its_table_is_printed(tmp_path, capsys):
+    kernels = Kernels(Study(CPU, tmp_path / "out.jsonl", seconds=-1), HEADS, WIDTH, 30)
+    kernels.measure([BASELINE, EXACT], N, "fp32")
+    assert [why.partition(": not begun")[0] for why in kernels.study.failures] == [
+        f"softmax attention, n={N}, fp32: TimeoutError"]
+    assert f"n={N}, fp32, {HEADS} heads x {WIDTH}" in capsys.readouterr().out
+
+
 def test_weights_are_the_probabilities_of_softmax():
     q, k, _ = inputs(batch=1, heads=HEADS, n=N + 3, head_dim=WIDTH)  # a length that head_dim doesn't divide
     with torch.no_grad():
@@ -99,4 +107,4 @@ def test_the_tables_of_study_003_on_short_sequences(tmp_path, capsys, quick, mon
     assert not any(name.startswith("Linformer") for name, _ in read)
     told = capsys.readouterr().out
     assert "Linformer k=16: n/a, linformer:eager: it has no causal form" in told
-    assert all(record["said"] in told for record in records if record["kind"] == "claim")
+    assert all(record["measured"] in told for record in records if record["kind"] == "claim")

@@ -17,14 +17,13 @@ from models import gpt2
 from models.data import digits
 from models.figures import Change
 from models.quantization import quantized_layers
-from perf.studies import summarisation, summarisation_times, vit, vit_claims, vit_rows
+from perf.studies import summarisation, summarisation_times, vit, vit_claims, vit_rows, vit_times
 from perf.studies.claims import Claims, table
 from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio
 from perf.studies.rounds import able, interleaved, orders, rounds
 from perf.studies.summarisation_quality import COPIED, TRAINED, Outcome
-from perf.studies.vit_quality import Folds
 from perf.studies.vit_times import Speed
 
 CPU = torch.device("cpu")
@@ -253,10 +252,32 @@ def test_the_joint_gate_wants_all_four(tmp_path, speed, lost, word):
 def test_quantised_rows_keep_what_is_named(tmp_path):
     held_out = replace(digits.load(), side=32).take(slice(8))
     chosen = [vit_rows.BASE, vit_rows.Treatment("fp16", method="bnb-int8")]
-    made = vit.fold(Study(CPU, tmp_path / "out.jsonl"), Folds(), models.create(VIT), VIT, held_out, chosen,
-                    ["vit.layers.1"], timed=True)
+    made = dict(vit.treat(Study(CPU, tmp_path / "out.jsonl"), models.create(VIT), VIT, held_out, chosen,
+                          ["vit.layers.1"]))
     assert list(made) == chosen
     assert {name.split(".")[2] for name in quantized_layers(made[chosen[1]])} == {"0"}
+
+
+def test_rows_have_their_times_before_anything_looks_at_their_kernels(tmp_path, capsys, monkeypatch):
+    study, images = Study(CPU, tmp_path / "out.jsonl"), torch.randn(1, 3, 32, 32)
+
+    def takes_long(*_: Any) -> None:
+        raise TimeoutError("not done after 20 s")
+
+    monkeypatch.setattr(vit_times, "_kernels", takes_long)
+    chosen = {row: models.create(VIT) for row in (vit_rows.BASE, vit_rows.Treatment("fp32", vit_rows.FLASH))}
+    speeds = vit_times.times(study, chosen, images, seconds=0.01)
+    assert list(speeds) == list(chosen)
+    assert [record["row"] for record in records(study.out, "times")] == ["fp32 sdpa", "fp32 flash"]
+    assert len(study.failures) == 2
+    assert "p99" in capsys.readouterr().out
+
+
+def test_half_of_the_time_is_left_to_rows_that_are_made(tmp_path):
+    study = Study(CPU, tmp_path / "out.jsonl", seconds=100)
+    held_out = replace(digits.load(), side=32).take(slice(4))
+    assert dict(vit.treat(study, models.create(VIT), VIT, held_out, [vit_rows.BASE], [], reserve=200)) == {}
+    assert study.failures == ["fp32 sdpa: TimeoutError: not begun: 0 s of 100 are spent"]
 
 
 def test_what_a_device_lacks_is_a_line(tmp_path, capsys):
@@ -275,14 +296,20 @@ def test_the_best_of_many_gains_some_by_chance():
 
 
 @pytest.mark.slow
-def test_every_column_of_the_vit_study(tmp_path, capsys):
+def test_every_column_of_the_vit_study(tmp_path, capsys, monkeypatch):
     out = tmp_path / "002.jsonl"
+    chosen = [row for row in vit_rows.rows(compiled=False) if row.method != "low-rank"]  # a second of training is short
+    monkeypatch.setattr(vit, "rows", lambda compiled: chosen)
     assert vit.main(["--out", str(out), "--tiny", "--device", "cpu"]) == 0
-    rows = [row.name for row in vit_rows.rows(compiled=False) if row.method != "ao-fp8-dynamic"]
-    assert [record["row"] for record in records(out, "times")] == 2 * rows
+    rows = [row.name for row in chosen if row.method != "ao-fp8-dynamic"]
+    for kind in ("times", "kernels"):
+        assert [record["row"] for record in records(out, kind)] == 2 * rows
     assert [record["row"] for record in records(out, "quality")] == rows[1:]
     assert [(record["method"], record["kept"]) for record in records(out, "ablation")] == [
         (method, name) for method in ("bnb-int8", "bnb-nf4-dq") for name in ("none", "layer 0", "layer 1")]
-    assert [record["word"] for record in records(out, "claim")] == 9 * ["not comparable"] + 2 * ["FAILS"]
+    claims = [record for record in records(out, "claim") if "joint gate" not in record["text"]]
+    assert [record["word"] for record in claims] == 9 * ["not comparable"] + 2 * ["FAILS"]
+    gates = [record["text"].partition(":")[0] for record in records(out, "claim") if "joint gate" in record["text"]]
+    assert gates == [row.name for row in chosen if row.method and row.name in rows]
     told = capsys.readouterr().out
     assert all(column in told for column in ("p99", "images/s", "attention ms", "model MB", "f1"))

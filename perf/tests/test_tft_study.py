@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+import attention
 import models
 from models.tft import inputs
 from perf.measure import clocks
@@ -17,7 +18,7 @@ from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio, change
 from perf.studies.rounds import in_turns
 from perf.studies.tft_faults import ALL, NONE, SLOW, Faults, create
-from perf.studies.tft_kernels import STUDY
+from perf.studies.tft_kernels import STUDY, Kernels
 from perf.studies.tft_sizes import sizes
 
 CPU = torch.device("cpu")
@@ -38,6 +39,8 @@ def forecast(faults: Faults, **given) -> torch.Tensor:
 
 def test_each_fault_is_one():
     right = forecast(NONE)
+    with torch.no_grad():
+        torch.testing.assert_close(models.create(PRESET)(**inputs(PRESET, batch=3)), right)
     torch.testing.assert_close(forecast(SLOW), right)  # 192 queries for 24 answers: a cost, no error
     torch.testing.assert_close(forecast(Faults(unpadded=True)), right)  # nothing is padded here
     assert not torch.allclose(forecast(Faults(scaled_twice=True)), right)
@@ -53,6 +56,19 @@ def test_queries_scaled_twice_are_queries_divided_by_the_width():
                     for faults in (NONE, ALL))
     q, k, v = torch.randn(3, 1, PRESET.heads, 5, PRESET.head_dim)
     torch.testing.assert_close(wrong(q, k, v), right(q / PRESET.head_dim ** 0.5, k, v))
+
+
+def test_a_gpus_kernel_is_not_asked_of_the_cpu_that_makes_the_weights():
+    core = create(PRESET, "softmax:fa2", device="meta").get_submodule("multihead_attn.core")
+    assert isinstance(core, type(attention.create("softmax:fa2", heads=PRESET.heads, head_dim=PRESET.head_dim)))
+
+
+def test_flash_is_claimed_in_a_dtype_that_it_has(tmp_path, monkeypatch):
+    kernels = Kernels(Study(CPU, tmp_path / "out.jsonl"), sizes("tiny", cuda=False), 1)
+    assert kernels.dtype == "fp32"
+    kernels = Kernels(kernels.study, kernels.size, 1)
+    monkeypatch.setattr(kernels, "why_not", lambda row: "no mask" if row.dtype == "fp32" else None)
+    assert kernels.dtype == "bf16"
 
 
 def test_the_large_model_has_the_studys_size():
@@ -107,6 +123,6 @@ def test_both_tables_of_study_000_on_tiny_models(tmp_path, capsys, quick):
                          ("large", "fp32", "not trained"), ("large", "ptq-int8", "not trained")]
     told = capsys.readouterr().out
     assert STUDY in told
-    assert all(record["said"] in told for record in records if record["kind"] == "claim")
+    assert all(record["measured"] in told for record in records if record["kind"] == "claim")
     assert any(record["part"].startswith("fa2") and "CUDA" in record["reason"] for record in records
                if record["kind"] == "skipped")
