@@ -9,7 +9,7 @@ import torch
 
 from attention import registry
 from attention.module import Attention, oracle
-from attention.testing.rounding import honest
+from attention.testing.rounding import DRAWS, MANY, honest
 from attention.testing.rule import Measure, Report, bad_numbers, ratio
 
 UNDECIDED = 0.01  # of the rows may hang on a decision that rounding takes
@@ -34,6 +34,8 @@ class Reference:
         self.names = ("q", "k", "v", *self.learned)
         self.inputs = tuple(x.detach() for x in (q, k, v)) + tuple(placed[x] for x in self.learned)
         self.dtype, self.key_mask = q.dtype, key_mask
+        many = torch.finfo(q.dtype).bits < 32 and max(x.shape[:3].numel() for x in (q, k)) >= MANY
+        self.draws = DRAWS if many else 1  # of rounding: the more rows there are, the less one sample tells
 
         def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *learned: torch.Tensor,
                     dtype: torch.dtype) -> torch.Tensor:
@@ -71,14 +73,14 @@ class Reference:
     @functools.cached_property
     def measures(self) -> dict[str, Measure]:
         """Measures the output."""
-        error = honest(lambda: self._evaluated(torch.float32, grad=False), self.exact, self.dtype)
+        error = honest(lambda: self._evaluated(torch.float32, grad=False), self.exact, self.dtype, self.draws)
         return {"out": Measure(self.exact["out"], error["out"], self.dtype)}
 
     @functools.cached_property
     def gradient_measures(self) -> dict[str, Measure]:
         """Measures the gradients."""
         exact = self.exact_gradients
-        error = honest(lambda: self._evaluated(torch.float32, grad=True), exact, self.dtype)
+        error = honest(lambda: self._evaluated(torch.float32, grad=True), exact, self.dtype, self.draws)
         parts, size = self._parts(), max(exact[x].square().mean().sqrt().item() for x in ("dq", "dk", "dv"))
         return {x: Measure(exact[x], error[x], self.dtype, parts.get(x), size) for x in exact}
 

@@ -11,7 +11,7 @@ chance may spare a row. With e the error:
 
 The maximum finds a fault in one row, the root mean square one in many, and the slope what all rows have in common: it
 says how much of the exact result the output has too much or too little of. Rounding averages out there, a wrong scale
-does not. 24 is what the largest of millions of errors needs whose size is told by one sample.
+does not. 24 is what the largest error of many rows needs where one sample tells its size, of millions where several do.
 
 A gradient is judged as an output is, by its own size and its own rows.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -113,35 +113,37 @@ class Limits(NamedTuple):
 class Measure:
     """Holds one tensor's exact values (B, H, N, D), and by row what rounding an honest kernel leaves there."""
 
-    def __init__(self, exact: torch.Tensor, honest: torch.Tensor, dtype: torch.dtype,
+    def __init__(self, exact: torch.Tensor, honest: Sequence[torch.Tensor], dtype: torch.dtype,
                  parts: torch.Tensor | None = None, size: float = 0.0) -> None:
-        """Takes an honest kernel's error, `honest`; `parts`, where it may round more than one before it sums them, a
-        number (of the shape of `exact`) as large as they; `size` that of what may cancel to nothing."""
+        """Takes an honest kernel's errors, `honest`, one for each draw of rounding; `parts`, where it may round more
+        than one before it sums them, a number (of the shape of `exact`) as large as they; `size` that of what may
+        cancel to nothing."""
         info = torch.finfo(dtype)
         half = info.bits < 32
-        self.shape, self.exact, honest = exact.shape, rows(exact), rows(honest)
+        self.shape, self.exact = exact.shape, rows(exact)
+        errors = torch.stack([rows(error) for error in honest])
         square = self.exact.square()
         size2 = square.mean(-1)
         sums = 2 * torch.finfo(torch.float32 if half else dtype).eps  # of the head's, which cancel in a row
-        own = honest.square().mean(-1)
+        own = errors.square().mean((0, -1))
         self.spread2 = (own + NEAR * _near(own) + least(dtype) ** 2 * size2 + (info.tiny * info.eps) ** 2 + 1e-99
                         + sums ** 2 * (size2.mean(-1, keepdim=True) + size ** 2))
         if parts is not None:
             self.spread2 += least(dtype) ** 2 * rows(parts).square().mean(-1)
         self.spread, self.size = self.spread2.sqrt(), torch.maximum(size2, self.spread2).sqrt()
-        along, share = (honest * self.exact).sum(-1) / self.spread2, square.sum(-1) / self.spread2
-        alone = along.square() + (least(dtype) / 2 * share).square() + share
+        along, share = (errors * self.exact).sum(-1) / self.spread2, square.sum(-1) / self.spread2
+        alone = along.square().mean(0) + (least(dtype) / 2 * share).square() + share
         alike = least(dtype) / 8 if half else 16 * least(dtype)
         self.limits = {block: self._limits(block, along, share, alone, alike) for block in BLOCKS}
 
     def _limits(self, block: int, along: torch.Tensor, share: torch.Tensor, alone: torch.Tensor,
                 alike: float) -> Limits:
-        """Bounds blocks of rows. `along` is how much of the exact row the honest error contains, `share` how much the
+        """Bounds blocks of rows. `along` is how much of the exact row each honest error contains, `share` how much the
         row itself does, `alone` the square of what chance may put into each, all over the row's spread squared. Blocks
         whose rows are off together are so in the honest run too, some block or other."""
         count, weight = _sums(torch.ones_like(share), block), _sums(share, block).clamp_min(1e-99)
         unit = (_sums((self.spread / self.size).square(), block) / count).sqrt()
-        together = (_sums(along, block) / weight).square().mean()
+        together = torch.stack([_sums(x, block) / weight for x in along]).square().mean()
         slope = SLOPE * (_sums(alone, block) / weight.square() + together).sqrt() + alike
         return Limits(count, unit, (RMS + FEW / count.sqrt()) * unit, weight, slope)
 

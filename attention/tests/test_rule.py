@@ -10,7 +10,9 @@ import attention
 from attention import masks, registry
 from attention.backends.eager import attend as eager_attend
 from attention.testing import Reference, Report, check, needles
-from attention.testing.rule import LOOSE, ROW
+from attention.testing import reference as references
+from attention.testing.rounding import DRAWS, rounded
+from attention.testing.rule import LOOSE, ROW, Measure
 from attention.testing.score import Shape, outcomes
 
 SHAPE: dict[str, Any] = {"batch": 2, "heads": 4, "kv_heads": 2, "n": 96, "head_dim": 32}
@@ -109,6 +111,49 @@ def test_no_bound_is_above_a_tenth_of_a_row_without_a_reason(function: str) -> N
         assert loose == (tensor in report.reasons)
     out = of.measures["out"]
     assert (ROW * out.spread > LOOSE * out.size).double().mean() < 0.05
+
+
+def test_several_draws_tell_the_spread_of_many_rows() -> None:
+    """The error of a key's gradient is a few numbers, each times a query: by chance one draw has all of them tiny."""
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(1, 1, 2 ** 14, *shape, generator=generator, dtype=torch.float64)
+
+    exact, size, queries = normal(16), normal(1, 1).exp() / 100, normal(2, 16)
+    kernel, *errors = (((size * normal(1, 2)) @ queries)[..., 0, :] for _ in range(DRAWS + 1))
+
+    def worst(draws: int) -> float:
+        row = next(Measure(exact, errors[:draws], torch.bfloat16).findings(exact + kernel))
+        return row.error / row.bound
+
+    assert worst(1) > 1.5
+    assert worst(DRAWS) < 0.75
+
+
+def test_many_rows_of_half_precision_are_drawn_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "MANY", 2 * 4 * 96)
+    assert reference(torch.float32).draws == 1
+    of = reference(function="rope")
+    assert of.draws == DRAWS
+    assert of.check(module("rope:eager", torch.bfloat16), grad=True).ok
+    monkeypatch.setattr(references, "MANY", 2 * 4 * 96 + 1)
+    one = reference(function="rope")
+    assert one.draws == 1
+    ratio = of.gradient_measures["dk"].spread / one.gradient_measures["dk"].spread
+    assert ratio.min() < 0.8
+    assert ratio.max() > 1.25
+    assert 0.8 < ratio.median() < 1.25
+
+
+def test_a_later_draw_rounds_otherwise_but_not_what_needs_no_rounding() -> None:
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    one, *others = (rounded(x, torch.bfloat16, draw) - x for draw in range(DRAWS))
+    for error in others:
+        assert 0.8 < error.square().mean() / one.square().mean() < 1.25
+        assert torch.corrcoef(torch.stack([one, error]))[0, 1].abs() < 0.1
+        half = x.bfloat16().float()
+        assert torch.equal(rounded(half, torch.bfloat16, 1), half)
 
 
 def test_learned_parameters_are_not_the_initial_ones() -> None:
