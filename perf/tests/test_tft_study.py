@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 
 import attention
 import models
+from models.data import series
 from models.tft import inputs
 from perf.measure import clocks
-from perf.studies import tft
+from perf.studies import tft, tft_search
 from perf.studies.calls import bounded, timing
 from perf.studies.claims import Claims
 from perf.studies.measuring import Study
@@ -69,6 +71,30 @@ def test_flash_is_claimed_in_a_dtype_that_it_has(tmp_path, monkeypatch):
     kernels = Kernels(kernels.study, kernels.size, 1)
     monkeypatch.setattr(kernels, "why_not", lambda row: "no mask" if row.dtype == "fp32" else None)
     assert kernels.dtype == "bf16"
+
+
+def test_the_search_chooses_by_windows_that_do_not_reach_into_the_test():
+    for windows in tft_search.validation(PRESET):
+        for s, first in windows.at_W2.tolist():
+            assert first + windows.context + windows.horizon <= round(.8 * len(series.monthly()[s].values))
+
+
+def test_a_search_without_optuna_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"optuna is needed for the search: pip install 'attention-perf\[search\]'"):
+        tft_search.main(["--out", str(tmp_path / "out"), "--storage", str(tmp_path / "db")])
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_and_tests_once(tmp_path, capsys):
+    pytest.importorskip("optuna")
+    words = ["--out", str(tmp_path / "out"), "--storage", str(tmp_path / "db"), "--tiny", "--device", "cpu"]
+    assert tft_search.main([*words, "--trials", "1", "--minutes", "0"]) == 1
+    assert "not tested: 0 of 1" in capsys.readouterr().out
+    assert tft_search.main([*words, "--trials", "2"]) == 0
+    tested = capsys.readouterr().out.partition("tested once")[2]
+    assert tft_search.main([*words, "--trials", "5"]) == 0  # once tested, nothing is searched
+    assert capsys.readouterr().out.partition("tested once")[2] == tested
 
 
 def test_the_large_model_has_the_studys_size():
