@@ -35,7 +35,8 @@ def read(path: str | Path, clients: int | None = None) -> tuple[Series, ...]:
     try:
         table = pandas.read_csv(path, sep=";", decimal=",", header=0, index_col=0, parse_dates=True, date_format=FORMAT,
                                 dtype=dict.fromkeys(all_names, np.float64))[names]
-        clean = isinstance(table.index, pandas.DatetimeIndex) and bool(np.isfinite(table.to_numpy()).all())
+        clean = (isinstance(table.index, pandas.DatetimeIndex) and not table.index.hasnans and not table.empty
+                 and bool(np.isfinite(table.to_numpy()).all()))
     except KeyError:
         raise wrong(path, "client names that differ, without quotes within", f"{len(all_names)} names", 1) from None
     except (ValueError, UnicodeDecodeError):  # pandas does not name the line
@@ -45,7 +46,10 @@ def read(path: str | Path, clients: int | None = None) -> tuple[Series, ...]:
     if (steps := np.diff(table.index.to_numpy()).astype("timedelta64[s]")).size and len(odd := np.unique(steps)) > 1:
         row = int(np.argmax(steps != steps[0])) + 3  # plus the header and the row after the step
         raise wrong(path, "rows of equal steps in time", f"steps of {odd[0]} and {odd[-1]}", row)
-    hourly = table.resample("1h", closed="right", label="left").mean()
+    try:
+        hourly = table.resample("1h", closed="right", label="left").mean()
+    except (ValueError, AttributeError):  # pandas counts nanoseconds in 64 bits
+        raise wrong(path, "times from 1678 to 2261", f"{table.index.min()} to {table.index.max()}") from None
     return tuple(_series(str(name), hourly[name]) for name in names)
 
 

@@ -77,6 +77,15 @@ def test_a_wrong_row_of_electricity_is_named(tmp_path, row, column, text, line):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("rows", "message"), [
+    ([], ": expected rows of a time and numbers, found none"),
+    (['"2262-04-11 23:45:00";1'], ": expected times from 1678 to 2261, found 2262-04-11 23:45:00 to ")])
+def test_electricity_that_has_no_hours_is_refused(tmp_path, rows, message):
+    path = write(tmp_path, ['"";"MT_001"', *rows])
+    with pytest.raises(ValueError, match="^" + re.escape(str(path) + message)):
+        electricity.read(path)
+
+
 def test_news_as_json_lines_and_parquet_are_the_same(tmp_path):
     (tmp_path / "news.jsonl").write_text("\n".join(map(json.dumps, ARTICLES)) + "\n\n")
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")

@@ -118,16 +118,16 @@ def test_a_failed_compilation_carries_the_compiler_s_last_line():
 
 
 @pytest.mark.slow  # runs torch's compiler as far as g++
-def test_torch_s_own_failure_is_told_so(monkeypatch, tmp_path):
+def test_torch_s_own_failure_is_told_so(tmp_path):
     import torch._inductor.config as inductor
 
     compiler = tmp_path / "g++"
     compiler.write_text('#!/bin/sh\ncase "$*" in *--version*) exec g++ "$@";; esac\n'
                         'echo "x.cpp:3:5: error: no such thing" >&2\nexit 1\n')
     compiler.chmod(0o755)
-    monkeypatch.setattr(inductor.cpp, "cxx", (str(compiler),))
+    broken = inductor.patch({"cpp.cxx": (str(compiler),)})  # type: ignore[attr-defined]
     uncached = torch.compiler.config.patch(force_disable_caches=True)  # type: ignore[attr-defined]
-    with uncached, pytest.raises(Exception, match="compile error") as caught:
+    with broken, uncached, pytest.raises(Exception, match="compile error") as caught:
         torch.compile(lambda x: (7 * x + 3).relu().sum(-1))(torch.randn(64, 64))
     torch.compiler.reset()
     assert failure(caught.value).endswith("x.cpp:3:5: error: no such thing")
