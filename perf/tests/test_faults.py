@@ -125,7 +125,7 @@ def test_torch_s_own_failure_is_told_so(tmp_path):
     compiler.write_text('#!/bin/sh\ncase "$*" in *--version*) exec g++ "$@";; esac\n'
                         'echo "x.cpp:3:5: error: no such thing" >&2\nexit 1\n')
     compiler.chmod(0o755)
-    broken = inductor.patch({"cpp.cxx": (str(compiler),)})  # type: ignore[attr-defined]
+    broken = inductor.patch({"cpp.cxx": (str(compiler),)})
     uncached = torch.compiler.config.patch(force_disable_caches=True)  # type: ignore[attr-defined]
     with broken, uncached, pytest.raises(Exception, match="compile error") as caught:
         torch.compile(lambda x: (7 * x + 3).relu().sum(-1))(torch.randn(64, 64))
