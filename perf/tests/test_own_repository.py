@@ -97,8 +97,10 @@ def test_code_of_its_packages_decides_what_is_timed(repository: Path, monkeypatc
 def python(root: Path, site: Path, *words: str, harness: Path = ROOT,
            **variables: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(map(str, (root, harness, site)))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **variables}
+    environment.pop("PYTEST_XDIST_WORKER", None)  # pytest-benchmark would take this run for xdist's
     return subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=900, check=False,
-                          env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **variables})
+                          env=environment)
 
 
 @pytest.fixture(scope="module")
