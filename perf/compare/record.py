@@ -242,10 +242,7 @@ def load(path: Path) -> Comparison:
 def _number(value: Any, name: str) -> Any:
     if value is not None and (isinstance(value, bool) or not isinstance(value, NUMBER)):
         raise ValueError(f"{name}: not a number: {value!r}")
-    try:
-        return value if value is not None and math.isfinite(value) else None
-    except OverflowError:
-        raise ValueError(f"{name}: larger than any float") from None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _typed(record: Any, kinds: tuple[type, ...], names: tuple[str, ...]) -> None:

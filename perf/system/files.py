@@ -43,8 +43,18 @@ def write(path: Path, text: str) -> None:
 
 
 def from_json(text: str) -> Any:
-    """Reads JSON. Raises ValueError for anything else, and for what is nested so deeply that Python can't read it."""
-    return _flat(json.loads, text)
+    """Reads JSON. Raises ValueError for anything else, for what is nested so deeply that Python can't read it, and for
+    an integer that is larger than any float."""
+    return _flat(functools.partial(json.loads, parse_int=_int), text)
+
+
+def _int(digits: str) -> int:
+    value = int(digits)
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError("a number is larger than any float") from None
+    return value
 
 
 def from_toml(text: str) -> dict[str, Any]:
