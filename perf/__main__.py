@@ -39,6 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:  # what the command refuses, in one line
         print(f"{who}: {error}", file=sys.stderr)
         return REFUSED
+    except ModuleNotFoundError as error:
+        if (error.name or "perf").startswith(("perf", "models", "attention")):
+            raise
+        print(f"{who}: {sys.executable} has no {error.name}; call a Python that has it, as .tox/perf/bin/python after "
+              "tox run -e perf, or install it there: pip install -e .", file=sys.stderr)
+        return REFUSED
 
 
 if __name__ == "__main__":

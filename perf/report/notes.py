@@ -39,7 +39,7 @@ def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
     lines = []
     for kind in alike(texts):
         backends = ", ".join(dict.fromkeys(row.workload.backend for _, row in kind))
-        lines.append(f"{outcome}: {backends}{kind[0][0]}, {len(kind)} row{'s' * (len(kind) > 1)}")
+        lines.append(f"{outcome}: {backends}{kind[0][0].rstrip('.')}, {len(kind)} row{'s' * (len(kind) > 1)}")
     return lines
 
 

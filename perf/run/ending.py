@@ -17,6 +17,7 @@ from perf.report.table import baseline, groups, reasons_for_no_time, speed_up, t
 from perf.report.units import largest_kernel
 from perf.run.selection import command
 from perf.run.session import Session
+from perf.system.tools import python
 
 Least = Callable[[Evidence], float | None]
 SLOW = 1.1  # times what its baseline takes: from there on a row's command is shown
@@ -45,8 +46,8 @@ def ending(session: Session, arguments: Sequence[str], here: Path, *, verbose: b
         yield from [hint] if COMMAND in hint else wrap([hint])  # a command stays in one piece
     yield from _report(session, least, arguments, here)
     yield f"evidence in {evidence}; next:"
-    yield f"  python -m perf report {shlex.quote(str(evidence))}  # a page of every row and figure"
-    yield "  pytest perf/ --benchmark-only --perf-against main  # did a change make anything slower?"
+    yield f"  {python()} -m perf report {shlex.quote(str(evidence))}  # a page of every row and figure"
+    yield f"  {python()} -m pytest perf/ --benchmark-only --perf-against main  # did a change make anything slower?"
     if session.settings.device.type == "cpu":
         yield "  pytest perf/ --benchmark-only  # the same on a machine with a CUDA GPU: its kernels and grid"
 
@@ -95,8 +96,8 @@ def _slow(session: Session, arguments: Sequence[str]) -> Iterator[str]:
     plugins = [name for word, name in itertools.pairwise(arguments) if word == "-p" and not name.startswith("no:")]
     for group in groups(session.rows):
         base = baseline(group)
-        slow += [(ratio, f"{1 / ratio:.1f}x as long as {base.workload.backend}", row.workload) for row in group
-                 if base and (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
+        slow += [(ratio, f"{row.workload.variant} takes {1 / ratio:.1f}x as long as {base.workload.backend}",
+                  row.workload) for row in group if base and (ratio := speed_up(row, base)) and ratio < 1 / SLOW]
     for _, words, w in sorted(slow, key=lambda each: each[0]):
         try:
             yield f"{words}; {COMMAND}{command(w, device=session.settings.device, plugins=plugins)}"

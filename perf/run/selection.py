@@ -11,6 +11,7 @@ import torch
 import attention
 from perf.run.options import AXES, FLAGS
 from perf.system import devices
+from perf.system.tools import python
 from perf.workloads import axes
 from perf.workloads.families import family
 from perf.workloads.grids import grid
@@ -36,7 +37,7 @@ def command(w: Workload, tool: str = "torch", *, device: torch.device | None = N
     device = device or devices.device(None)
     test = f"test_{_test(w)}"
     loaded = [word for name in plugins for word in ("-p", name)]
-    return shlex.join(["python", "-m", "pytest", *loaded, f"perf/{test}.py::{test}[{w.id}]", "--benchmark-only",
+    return shlex.join([python(), "-m", "pytest", *loaded, f"perf/{test}.py::{test}[{w.id}]", "--benchmark-only",
                        f"--perf-device={device}", *_options(w, device.type), f"--perf-profile={tool}"])
 
 

@@ -1,7 +1,9 @@
-"""Tools that several rooms share: an error or a process's end in one line, items in groups."""
+"""Tools that several rooms share: an error or a process's end in one line, items in groups, what a user types."""
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
@@ -34,6 +36,11 @@ def last_line(text: str, otherwise: str) -> str:
 def ending(code: int) -> str:
     """Names how a process ended: "exit status 3", "SIGKILL"."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def python() -> str:
+    """Gives what a user types for this Python: `python`, or its path in an environment of tox, which no shell is in."""
+    return os.path.relpath(sys.executable) if "TOX_ENV_NAME" in os.environ else "python"
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Key]) -> dict[Key, list[T]]:

@@ -12,6 +12,7 @@ import models
 import perf.run.session
 from perf.run import options
 from perf.run.selection import command
+from perf.system.tools import python
 from perf.workloads.grids import grid, shapes
 from perf.workloads.workload import Workload
 
@@ -24,8 +25,8 @@ SHAPE = next(w for sweep in shapes("cpu") for w in sweep if w.n == 1)  # a real 
 
 
 def words(w: Workload, device: torch.device = CPU) -> list[str]:
-    python, module, *rest = shlex.split(command(w, device=device))
-    assert (python, module) == ("python", "-m")
+    program, module, *rest = shlex.split(command(w, device=device))
+    assert (program, module) == (python(), "-m")
     return rest
 
 

@@ -1,6 +1,7 @@
 """Tests what ends a run: slow rows are named with their command, and a report that can't be written loses nothing."""
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,10 +36,16 @@ def told(tmp_path: Path, *rows: Evidence, report: Path | None = None, verbose: b
 SLOW = "x as long as eager"
 
 
+@pytest.fixture(autouse=True)
+def shell(monkeypatch):
+    """Takes the tests out of tox."""
+    monkeypatch.delenv("TOX_ENV_NAME", raising=False)
+
+
 def test_a_slow_row_is_told_with_the_command_that_profiles_it(tmp_path):
     lines = told(tmp_path, row("eager", 1.0), row("tiled", 2.0), row("sdpa", 0.5), row("sdpa-math", 1.05))
     hint, = (line for line in lines if SLOW in line)
-    assert hint.startswith("2.0x as long as eager; where it goes: python -m pytest "
+    assert hint.startswith("softmax:tiled takes 2.0x as long as eager; where it goes: python -m pytest "
                            "'perf/test_attention.py::test_attention[softmax:tiled-")
     assert "--perf-profile=torch" in hint
 
@@ -46,7 +53,7 @@ def test_a_slow_row_is_told_with_the_command_that_profiles_it(tmp_path):
 def test_hints_are_few_unless_all_is_asked_for(tmp_path):
     lengths = (512, 1024, 2048, 4096, 8192, 16384)
     slow = [one for i, n in enumerate(lengths) for one in (row("eager", 1.0, n), row("tiled", 2.0 + i, n))]
-    hints = [line.split("x")[0] for line in told(tmp_path, *slow) if SLOW in line]
+    hints = [line.split("takes ")[1].split("x")[0] for line in told(tmp_path, *slow) if SLOW in line]
     assert hints == ["7.0", "6.0", "5.0"]
     assert len(hints) == HINTS
     assert len([line for line in told(tmp_path, *slow, verbose=True) if SLOW in line]) == len(lengths)
@@ -77,6 +84,15 @@ def test_what_to_do_next_ends_it(tmp_path):
     assert "python -m perf report evidence.jsonl" in lines[-3]
     assert "--perf-against main" in lines[-2]
     assert "CUDA GPU" in lines[-1]
+
+
+def test_in_an_environment_of_tox_its_python_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOX_ENV_NAME", "perf")
+    monkeypatch.setattr(sys, "executable", str(Path.cwd() / ".tox" / "perf" / "bin" / "python"))
+    lines = told(tmp_path, row("eager", 1.0), row("tiled", 2.0))
+    commands = [line for line in lines if ".tox/perf/bin/python -m " in line]
+    assert len(commands) == 3
+    assert not any(" python -m" in line for line in lines)
 
 
 def default_grid() -> list[Evidence]:

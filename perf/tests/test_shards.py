@@ -1,12 +1,7 @@
 """One run on several machines: how it is split, put together again, and refused."""
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,16 +17,12 @@ from perf.__main__ import main
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Shard, Writer, load, machines, row_seconds, shards
 from perf.plugin import settings_key
-from perf.run.options import Settings
 from perf.run.progress import Progress
 from perf.run.shard import groups, split
-from perf.run.workers import Workers
 from perf.system import files
 from perf.system.exit_codes import FAILED, OK, REFUSED
 from perf.tests import test_options
-from perf.tests.repositories import git
-from perf.tests.test_options import ROOT, SMALL, TEST, collected
-from perf.tests.test_workflows import command, yaml
+from perf.tests.test_options import SMALL, collected
 from perf.workloads.workload import Workload
 
 pytest_plugins = "pytester"
@@ -40,7 +30,6 @@ project = test_options.project
 CELL = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
 MODEL = replace(CELL, model="gpt2")
 BACKENDS = ("eager", "sdpa", "tiled", "flex")
-DOCS = (ROOT / "docs" / "several-machines.md").read_text(encoding="utf-8")
 
 
 @st.composite
@@ -289,155 +278,3 @@ def test_only_a_commit_is_split(project, monkeypatch, revision):
     result = project.runpytest_inprocess(*SMALL, "--perf-shard=1/2", "--collect-only")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "the working tree is no commit of its own" in result.stderr.str()
-
-
-# docs/several-machines.md: its scripts are run, on three groups of two rows.
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)
-
-
-def test_the_workflow_passes_the_checkers(tmp_path):
-    path = tmp_path / ".github" / "workflows" / "shards.yml"
-    path.parent.mkdir(parents=True)
-    path.write_text(blocks("yaml")[0], encoding="utf-8")
-    for words in (("check-jsonschema", "--builtin-schema", "vendor.github-workflows"),
-                  ("zizmor", "--offline", "--no-progress", "--no-config")):
-        done = command(*words, str(path))
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """Gives a committed project whose perf/ measures six small rows, and the environment that its scripts run in."""
-    root = tmp_path / "perf-checkout"
-    (root / "perf").mkdir(parents=True)
-    (root / "perf" / "test_it.py").write_text(TEST)
-    (root / "conftest.py").write_text((ROOT / "conftest.py").read_text())
-    (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib --benchmark-skip\n")
-    (root / ".gitignore").write_text(".perf\n__pycache__\n")
-    git(root, "init", "--quiet")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "first")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, script in {"python": f'exec {sys.executable} -P "$@"', "ssh": f'cd {tmp_path}; shift; exec sh -c "$1"',
-                         "scp": f'exec cp "{tmp_path}/${{1#*:}}" "$2"',
-                         "nvidia-smi": "echo GPU-one; echo GPU-two"}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
-        (programs / name).chmod(0o755)
-    small = " ".join(("-p no:cacheprovider", *SMALL[1:-2], "--perf-seqlens=16,32,64", "--perf-heads=1"))
-    return root, {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-                  "PERF_PYTHON": "python", "PYTEST_ADDOPTS": small, "OMP_NUM_THREADS": "1",
-                  "RUNNER_TEMP": str(tmp_path)}
-
-
-def shell(script: str, folder: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(["sh", "-eu", "-c", script], cwd=folder, env=environment, capture_output=True, text=True,
-                          timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_the_workflow_s_steps_measure_and_merge(checkout, tmp_path):
-    root, environment = checkout
-    jobs = yaml.YAML(typ="safe").load(blocks("yaml")[0])["jobs"]
-    script = {name: next(step["run"] for step in jobs[name]["steps"] if "run" in step) for name in jobs}
-    matrix = jobs["measure"]["strategy"]["matrix"]["shard"]
-    for shard in matrix:
-        known = {"${{ matrix.shard }}": str(shard), "${{ strategy.job-total }}": str(len(matrix))}
-        values = {name: known[value] for name, value in jobs["measure"]["env"].items()}
-        shell(script["measure"], root, environment | values)
-        (tmp_path / "shards").mkdir(exist_ok=True)
-        (tmp_path / f"shard-{shard}").rename(tmp_path / "shards" / f"shard-{shard}")  # as the artifacts do
-    shell(script["merge"], root, environment)
-    assert len(load(tmp_path / "all.jsonl")) == 6
-    for shard in shards(tmp_path / "all.jsonl"):
-        assert (shard.count, shard.revision, len(shard.split)) == (3, git(root, "rev-parse", "HEAD"), 6)
-        assert shard.options == {"device": "cpu", "grid": "quick", "precision": 0.01, "unfit": "keep", "quality": False}
-
-
-@pytest.mark.slow
-def test_the_array_s_script_measures_a_shard_a_task(checkout):
-    root, environment = checkout
-    script = next(block for block in blocks("sh") if "#SBATCH" in block)
-    count, = re.findall(r"^#SBATCH --array=1-(\d+)$", script, re.MULTILINE)
-    for task in range(1, int(count) + 1):
-        shell(script, root, environment | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": count})
-    wrapped, = re.findall(r'--wrap "(.*)"', DOCS)
-    shell(wrapped, root, environment)
-    assert len(load(root / ".perf" / "all.jsonl")) == 6
-
-
-@pytest.mark.slow
-def test_the_loop_over_ssh_measures_a_shard_a_host(checkout, tmp_path):
-    here = tmp_path / "here"
-    here.mkdir()
-    shell(next(block for block in blocks("sh") if "ssh" in block), here, checkout[1])
-    assert len(load(here / ".perf" / "all.jsonl")) == 6
-
-
-@pytest.mark.slow
-def test_the_loop_over_gpus_measures_a_shard_on_each(checkout):
-    root, environment = checkout
-    shell(next(block for block in blocks("sh") if "nvidia-smi" in block), root, environment)
-    assert len(load(root / ".perf" / "all.jsonl")) == 6
-    assert [shard.name for shard in shards(root / ".perf" / "all.jsonl")] == ["1/2", "2/2"]
-
-
-def several(checkout, *words: str) -> subprocess.CompletedProcess[str]:
-    root, environment = checkout
-    return subprocess.run(["python", "-m", "pytest", "perf", "--benchmark-only", *words], cwd=root, env=environment,
-                          capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes two cores")
-@pytest.mark.parametrize("dies", [False, True])
-def test_two_workers_make_one_run(checkout, dies):
-    root, _ = checkout
-    if dies:
-        with (root / "conftest.py").open("a") as file:
-            file.write("\nimport os, sys\nif '--perf-shard=2/2' in sys.argv:\n    os._exit(7)\n")
-        git(root, "commit", "--quiet", "--all", "--message", "dies")
-    done = several(checkout, "-n", "2", "--benchmark-json=all.json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    first, second = sorted(os.sched_getaffinity(0))[:2] if len(os.sched_getaffinity(0)) == 2 else (None, None)
-    if first is not None:
-        assert f"perf: 1/2 on cores {first}\nperf: 2/2 on cores {second}\n" in done.stdout
-    rows = {row.workload.id: row.time for row in load(root / ".perf" / "evidence.jsonl")}
-    assert len(rows) == 6 == len(load(root / ".perf" / "evidence.jsonl"))  # none twice
-    assert len(json.loads((root / "all.json").read_text())["benchmarks"]) == 6
-    files = sorted((root / ".perf" / "workers").glob("*/evidence.jsonl"))
-    theirs = {row.workload.id: row.time for file in files for row in load(file)}
-    assert theirs.items() <= rows.items()
-    assert len(files) == 2 - dies
-    assert (len(theirs) == 6) != dies
-    assert ("exit status 7" in done.stdout) == dies
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("words", "said"), [
-    (("-n", "999"), "-n 999: there are not as many GPUs, or cores of a CPU, here; give fewer"),
-    (("-d", "--tx", "2*popen"), "perf: these workers time nothing, for pytest-benchmark measures in one process"),
-])
-def test_workers_that_can_not_be_had_are_refused(checkout, words, said):
-    done = several(checkout, *words)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
-    assert said in done.stderr + done.stdout
-
-
-def test_each_worker_has_its_gpu_by_uuid(tmp_path, monkeypatch, pytestconfig):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU-one; echo GPU-two; echo GPU-three\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    on_gpu, on_second = (Settings(torch.device(name), "quick", [], tmp_path) for name in ("cuda", "cuda:1"))
-    made = Workers(pytestconfig, lambda: on_gpu, 2)
-    assert [place.variables for place in made._places(on_gpu)] == [
-        {"CUDA_VISIBLE_DEVICES": "GPU-one"}, {"CUDA_VISIBLE_DEVICES": "GPU-two"}]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-three")
-    with pytest.raises(pytest.UsageError, match="not as many GPUs"):
-        list(made._places(on_gpu))
-    with pytest.raises(pytest.UsageError, match="drop --perf-device=cuda:1"):
-        list(made._places(on_second))
