@@ -165,13 +165,14 @@ def _imported(names: Sequence[str], *, probe: bool) -> dict[str, Any]:
                 importlib.import_module(name)
     if mine := [name for name in OF_A_SIDE if name in sys.modules]:
         return {"spoiled": f"{mine[0]}/ of one side was imported before the fork"}
-    if probe and (status := _probe()):
+    if probe and (status := _probe()) != 0:
         return {"spoiled": f"a fork can't use the GPU (status {status}) after importing {', '.join(names[:3])}"}
     return {"threads": threading.active_count()}
 
 
 def _probe() -> int | None:
-    """Forks a process that makes a CUDA context, if it can, and tells what each GPU is capable of."""
+    """Forks a process that makes a CUDA context, if it can, and tells what each GPU is capable of. Returns how it
+    ended; None where it hung, and was killed."""
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -189,6 +190,9 @@ def _probe() -> int | None:
         ended = _ended(pid, STARTING)
         if ended == 0:
             CAPABILITIES[:] = map(tuple, json.load(answer))
+    if ended is None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     return ended
 
 

@@ -143,6 +143,13 @@ def test_an_import_that_asks_what_a_gpu_can_do_starts_no_driver(tmp_path: Path,
     assert torch.cuda.get_device_capability is before
 
 
+def test_a_fork_that_hangs_on_the_gpu_is_no_fork_that_can_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery_module, "STARTING", 0.2)
+    monkeypatch.setattr(nursery_module, "OF_A_SIDE", ())
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: time.sleep(60))
+    assert "a fork can't use the GPU (status None)" in nursery_module._imported(["math"], probe=True)["spoiled"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_where_no_fork_can_use_the_gpu_that_is_one_line() -> None:
     before = psutil.Process().children()
