@@ -1,7 +1,8 @@
 """Values are what a timed call reads: the tensors stay where they are, and every round finds new numbers in them.
 
 A result that is remembered by address, by shape or by an earlier value is then wrong, or costs as much as computing.
-New numbers are the first ones, moved along the sequence and with other signs: as random, and written in one pass.
+New numbers are the first ones, moved along the sequence, with other signs and up to a thirty-second smaller: as random,
+and written in one pass. Each is hardly ever the same twice, so three of them do not tell what the others are.
 """
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ import torch
 
 MOVES = 64  # positions that numbers are moved by, at most
 SIGNS = 64  # patterns of signs
+SMALLER = 1 / 32  # of a number, at most: bfloat16 has 4 to 8 numbers in between
+SIZE_BITS = 14  # of a seed, for each of three tensors: how much smaller; the 18 below tell the move and the signs
 TRIAL = 7919  # the seed of the trial's values
 
 
@@ -34,7 +37,7 @@ class Values:
     def renew(self) -> None:
         """Writes values that have not been there before."""
         self._first = False
-        self._write(self._random.getrandbits(32))
+        self._write(self._random.getrandbits(18 + 3 * SIZE_BITS))
 
     def write(self, values: Iterable[torch.Tensor]) -> None:
         """Writes these values."""
@@ -73,7 +76,8 @@ class _Floats:
             return
         numbers = self.pool.narrow(self.along, seed % MOVES % self.moves, self.length)
         pattern = seed // MOVES // (SIGNS if number > 1 else 1)  # v has signs of its own
-        torch.mul(numbers, self.signs[pattern % SIGNS], out=x)
+        smaller = SMALLER * ((seed >> 18 + SIZE_BITS * (number % 3)) % 2**SIZE_BITS) / 2**SIZE_BITS
+        torch.mul(numbers, self.signs[pattern % SIGNS] * (1 - smaller), out=x)
 
 
 class _Integers:

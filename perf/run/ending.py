@@ -13,7 +13,7 @@ from perf.measure.evidence import Evidence
 from perf.measure.shares import stands_out
 from perf.report import short
 from perf.report.notes import warnings
-from perf.report.table import baseline, groups, reasons_for_no_time, speed_up, table, wrap
+from perf.report.table import WIDTH, baseline, groups, reasons_for_no_time, speed_up, table, wrap
 from perf.report.units import largest_kernel
 from perf.run.selection import command
 from perf.run.session import Session
@@ -46,10 +46,17 @@ def ending(session: Session, arguments: Sequence[str], here: Path, *, verbose: b
         yield from [hint] if COMMAND in hint else wrap([hint])  # a command stays in one piece
     yield from _report(session, least, arguments, here)
     yield f"evidence in {evidence}; next:"
-    yield f"  {python()} -m perf report {shlex.quote(str(evidence))}  # a page of every row and figure"
-    yield f"  {python()} -m pytest perf/ --benchmark-only --perf-against main  # did a change make anything slower?"
+    yield from _step(f"{python()} -m perf report {shlex.quote(str(evidence))}", "a page of every row and figure")
+    yield from _step(f"{python()} -m pytest perf/ --benchmark-only --perf-against main",
+                     "did a change make anything slower?")
     if session.settings.device.type == "cpu":
-        yield "  pytest perf/ --benchmark-only  # the same on a machine with a CUDA GPU: its kernels and grid"
+        yield from _step("pytest perf/ --benchmark-only", "the same on a machine with a CUDA GPU: its kernels and grid")
+
+
+def _step(command: str, purpose: str) -> list[str]:
+    """Puts the purpose behind a command, or above it where both do not fit in a line."""
+    line = f"  {command}  # {purpose}"
+    return [line] if len(line) <= WIDTH else [f"  # {purpose}", f"  {command}"]
 
 
 def _report(session: Session, least: Least | None, arguments: Sequence[str], here: Path) -> Iterator[str]:

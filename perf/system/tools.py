@@ -40,7 +40,7 @@ def ending(code: int) -> str:
 
 def python() -> str:
     """Gives what a user types for this Python: `python`, or its path in an environment of tox, which no shell is in."""
-    return os.path.relpath(sys.executable) if "TOX_ENV_NAME" in os.environ else "python"
+    return min(os.path.relpath(sys.executable), sys.executable, key=len) if "TOX_ENV_NAME" in os.environ else "python"
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Key]) -> dict[Key, list[T]]:

@@ -20,6 +20,7 @@ from perf.bench import proof
 from perf.bench.prepare import Preparer
 from perf.bench.proof import too_fast
 from perf.bench.subject import Missing, Subject, Wrong
+from perf.bench.values import Values
 from perf.compare import worker
 from perf.history import figures
 from perf.history.process import Run
@@ -142,6 +143,17 @@ def test_a_model_that_remembers_is_refused(w: Workload) -> None:
     measured(w, CPU)
     with pytest.raises(Wrong, match=r"gave another result when it was timed|as it was before"):
         measured(w, CPU, around=remembering)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_few_numbers_do_not_tell_the_others(dtype: torch.dtype) -> None:
+    """What remembers by three numbers of each tensor meets one it knows at most once in a hundred rounds."""
+    values = Values([torch.randn(1, 2, 64, 32).to(dtype) for _ in range(3)])
+    known = set()
+    for _ in range(2000):
+        values.renew()
+        known.add(tuple(x.flatten()[:3].sum().item() for x in values.tensors))
+    assert len(known) >= 1980
 
 
 def test_a_time_that_nothing_can_take_is_a_sentence() -> None:

@@ -95,6 +95,15 @@ def test_in_an_environment_of_tox_its_python_is_named(tmp_path, monkeypatch):
     assert not any(" python -m" in line for line in lines)
 
 
+def test_the_purpose_of_a_long_command_stands_above_it(tmp_path, monkeypatch):
+    """tox's Python has a long path where pytest was called in another project's folder."""
+    monkeypatch.setenv("TOX_ENV_NAME", "tests")
+    monkeypatch.setattr(sys, "executable", f"/{'long/' * 12}.tox/tests/bin/python")
+    lines = told(tmp_path, row("eager", 1.0))
+    at = next(i for i, line in enumerate(lines) if line.endswith(" --perf-against main"))
+    assert lines[at - 1] == "  # did a change make anything slower?"
+
+
 def default_grid() -> list[Evidence]:
     """Returns made-up times of the default grid of a CPU, each row as doubtful and as slow as it can be."""
     preparer, rows = Preparer(torch.device("cpu")), []
