@@ -11,14 +11,7 @@ from __future__ import annotations
 import importlib
 
 from models.quantization.method import Method, get, methods, register
-from models.quantization.quantize import (
-    Quantized,
-    kept_layers,
-    quantize,
-    quantized_layers,
-    why_not,
-    why_not_captured,
-)
+from models.quantization.quantize import Quantized, kept_layers, quantize, quantized_layers, why_not, why_not_captured
 from models.quantization.storage import load, model_bytes, save
 
 __all__ = ["Method", "Quantized", "get", "kept_layers", "load", "methods", "model_bytes", "quantize",

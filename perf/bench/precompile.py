@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 import torch
 
+from perf.system.tools import group_by
 from perf.workloads.workload import Workload
 
 MOST = 14  # workers; each takes a CPU core and half a GB of the GPU
@@ -24,9 +25,7 @@ def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dic
 
     Does nothing on a CPU, whose cores it would share, nor for fewer than two shapes.
     """
-    shapes: dict[tuple[Workload, tuple[str, ...]], list[Workload]] = {}
-    for w in workloads:
-        shapes.setdefault((w.shape, w.treatment), []).append(w)
+    shapes = group_by(workloads, lambda w: (w.shape, w.treatment))
     count = min(MOST, max(1, (os.cpu_count() or 1) - 2), len(shapes))
     if device.type != "cuda" or count < 2:
         return {}, []

@@ -17,12 +17,13 @@ import json
 import os
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from perf.compare.side import INJECT
+from perf.measure.counters import tensors
 
 TIMED = ("slow", "host")
 KINDS = (*TIMED, "clone", "unfused", "recompile", "sync")
@@ -74,7 +75,7 @@ def parse(spec: str) -> tuple[str, float]:
 
 def _slower(call: Call, share: float) -> Call:
     """Makes the call take longer. Under a profiler it adds nothing, so that counters see the call as it was."""
-    sample = next(_tensors(call()), None)
+    sample = next(tensors(call()), None)
     if sample is None or not sample.is_cuda:
         return _spinning(call, share)
     cycles = _cycles(call, share, sample.device)
@@ -168,7 +169,7 @@ def _unfused(call: Call) -> Call:
 def _waiting(call: Call) -> Call:
     def waiting() -> Any:
         result = call()
-        for x in itertools.islice(_tensors(result), 1):
+        if (x := next(tensors(result), None)) is not None:
             x.detach().reshape(-1)[0].item()
         return result
 
@@ -177,7 +178,7 @@ def _waiting(call: Call) -> Call:
 
 def _recompiling(call: Call) -> Call:
     """Compiles code of another name before each call: torch.compile gives up on code that it has compiled too often."""
-    like = next(_tensors(call()), torch.zeros(1))
+    like = next(tensors(call()), torch.zeros(1))
     one, count = torch.zeros(1, device=like.device), itertools.count()
 
     def recompiling() -> Any:
@@ -201,13 +202,3 @@ def _mapped(result: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(result, list | tuple):
         return [_mapped(value, change) for value in result]
     return result
-
-
-def _tensors(result: Any) -> Iterator[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        yield result
-    elif isinstance(result, Mapping):
-        yield from _tensors(list(result.values()))
-    elif isinstance(result, list | tuple):
-        for value in result:
-            yield from _tensors(value)

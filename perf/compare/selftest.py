@@ -20,6 +20,7 @@ from perf.compare.checkout import working_tree
 from perf.compare.inject import TIMED, parse
 from perf.compare.side import INJECT
 from perf.system import exit_codes
+from perf.system.tools import group_by
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.verdict.words import many
 from perf.workloads.grids import grid
@@ -99,9 +100,7 @@ def trials_of(workloads: Sequence[Workload], faults: Sequence[str], compare: Com
     """Compares each variant with itself (A/A), then puts each fault into the first benchmark of some, on a machine of
     that `kind`. A fault that counters tell gets one pair, whatever else is timed an equal share of the time that is
     left."""
-    variants: dict[str, list[Workload]] = {}
-    for w in workloads:
-        variants.setdefault(w.variant, []).append(w)
+    variants = group_by(workloads, lambda w: w.variant)
     asked: list[tuple[str | None, list[Workload]]] = [(None, together) for together in variants.values()]
     asked += [(fault, variants[name][:1]) for name in VARIANTS if name in variants for fault in faults]
     end = time.monotonic() + seconds
@@ -148,35 +147,28 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     due = [trial for trial in trials if trial.must_be_caught]
     certified = sorted(v for trial in same if (v := trial.verdict.within_reach) is not None)
     alarms = sum(trial.alarm for trial in same)
+    of_time = group_by((trial for trial in trials if trial.fault and not shows_in_counters(trial.fault)),
+                       lambda trial: parse(trial.fault or "")[1])
     return {
         "compared": len(same), "false_alarms": alarms, "false_alarms_at_most": at_most(alarms, len(same)),
         "caught": sum(trial.verdict.word == "regressed" for trial in due), "due": len(due),
         "time": {f"{size:g}": [sum(trial.verdict.word == "regressed" for trial in of_size), len(of_size)]
-                 for size, of_size in sorted(_by_size(trials).items(), reverse=True)},
+                 for size, of_size in sorted(of_time.items(), reverse=True)},
         "undecided": sum(trial.verdict.word in ("inconclusive", "invalid") for trial in due),
         "certified": {"half": _part(certified, 0.5), "nine in ten": _part(certified, 0.9), "all": _part(certified, 1)},
         "certified_at_effect": sum((t.verdict.within_reach or math.inf) <= t.thresholds.effect for t in same)}
 
 
-def _by_size(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
-    """Groups the trials that change time alone, by how much."""
-    sizes: dict[float, list[Trial]] = {}
-    for trial in trials:
-        if trial.fault and not shows_in_counters(trial.fault):
-            sizes.setdefault(parse(trial.fault)[1], []).append(trial)
-    return sizes
-
-
-def at_most(events: int, trials: int, confidence: float = 0.95) -> float:
-    """Finds the largest rate that so few events don't rule out: of none seen 3/N, as a Poisson count has it; at most
-    1."""
+def at_most(events: int, trials: int) -> float:
+    """Finds the largest rate that so few events don't rule out, with 95 % confidence: of none seen 3/N, as a Poisson
+    count has it; at most 1."""
     if not trials:
         return 1.0
     low, high = 0.0, events + 10.0 * math.sqrt(events + 1)
     for _ in range(60):
         mean = (low + high) / 2
         chance = sum(math.exp(-mean) * mean ** k / math.factorial(k) for k in range(events + 1))
-        low, high = (mean, high) if chance > 1 - confidence else (low, mean)
+        low, high = (mean, high) if chance > 0.05 else (low, mean)
     return min(1.0, high / trials)
 
 

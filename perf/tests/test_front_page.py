@@ -7,7 +7,7 @@ from dataclasses import replace
 from perf.tests import front_page, published
 from perf.tests.html_page import Page
 from perf.web.page.markup import digest
-from perf.web.site import asv_pages, build, commits, front
+from perf.web.site import asv_pages, build, commits
 
 tree, site, shown = front_page.tree, front_page.site, front_page.shown
 
@@ -89,8 +89,8 @@ def test_nights_without_a_history(tree, tmp_path):
 
 
 def test_without_asv_the_nights_are_shown(tree, tmp_path, monkeypatch):
-    for module in (asv_pages, front):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    for module in ("perf.web.site", "perf.web.site.front"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
     problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", tmp_path / "out")
     assert not whole
     assert problems == ['asv is not installed, so its graphs are left out; pip install -e ".[site]"']

@@ -14,7 +14,7 @@ from perf.__main__ import main
 from perf.history.results import cut
 from perf.tests import published
 from perf.web.site import asv_pages, build, graphs, vendored
-from perf.web.site.staging import stage
+from perf.web.site.asv_pages import stage
 
 TEMPLATE = Path(asv.__file__).parent / "www"
 

@@ -25,15 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perf.verdict.words import (
-    compile_change,
-    count_change,
-    error_change,
-    launch_change,
-    lost_fusion,
-    same_launches,
-    size_change,
-)
+from perf.system.tools import group_by
+from perf.verdict import words
 
 DEVICE = ("launches", "memcpys", "memsets")
 ANY = ("host_syncs", "graph_breaks", "recompiles")
@@ -52,7 +45,7 @@ _IDLE = """
     scaled_dot_product_attention feature_dropout pad
 """
 IDLE = frozenset(f"aten::{name}" for name in _IDLE.split())
-_NUMBER = re.compile(r"(?<=_fused)(.*?)_\d+$")
+_NUMBER = re.compile(r"(?<=_fused)(.*?)_\d+$")  # of a kernel of inductor's; it moves where one is added before it
 READS = {"aten::_local_scalar_dense"}  # the host reads a value
 NAMED = ("aten::clone", "aten::contiguous")  # idle, but they say where a copy comes from
 
@@ -127,24 +120,24 @@ def _work(base: Side, head: Side, both: Mapping[str, tuple[int, int]]) -> Iterat
             old, new = both.get(name, (0, 0))
             if old != new:
                 named = (came if new > old else went) if name == "launches" else {}
-                yield Change(count_change(name, new - old, named), sign, True, name, _grew(old, new))
+                yield Change(words.count_change(name, new - old, named), sign, True, name, _grew(old, new))
         if both["launches"][0] == both["launches"][1] and came:
             part = came.total() / max(1, both["launches"][0])
-            yield Change(count_change("kernels", 0, came, went), 0, False, "kernels", part)
+            yield Change(words.count_change("kernels", 0, came, went), 0, False, "kernels", part)
         if "operators" in both and (more := both["operators"][1] - both["operators"][0]):
-            yield Change(count_change("operators", more), 0)
+            yield Change(words.count_change("operators", more), 0)
     elif "operators" in both:
         old, new = both["operators"]
         known = sum(base.kernels.values()) == old and sum(head.kernels.values()) == new
         busy = _busy(came) - _busy(went) if known else new - old
         if busy:
             reads = {name for name in came if name not in IDLE} == READS
-            yield Change(count_change("operators", busy, _visible(came if busy > 0 else went)), _sign(busy), True,
+            yield Change(words.count_change("operators", busy, _visible(came if busy > 0 else went)), _sign(busy), True,
                          "host_syncs" if reads else "operators", busy / max(1, _busy(base.kernels)))
         elif came or went:
-            yield Change(count_change("kernels", 0, came, went), 0)
+            yield Change(words.count_change("kernels", 0, came, went), 0)
         elif new != old:
-            yield Change(count_change("operators", new - old), 0)
+            yield Change(words.count_change("operators", new - old), 0)
 
 
 def _busy(names: Mapping[str, int]) -> int:
@@ -158,18 +151,17 @@ def _visible(names: Mapping[str, int]) -> dict[str, int]:
 def _counts(both: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
     for name in (*ANY, REGIONS, *NO_GATE):
         old, new = both.get(name, (0, 0))
-        if old == new:
-            continue
-        gates = name in ANY or (name == REGIONS and new > old > 0)
-        yield Change(count_change(name, new - old), _sign(new - old) if gates else 0, False, name, _grew(old, new))
+        if old != new:
+            sign = _sign(new - old) if name in ANY or (name == REGIONS and new > old > 0) else 0
+            yield Change(words.count_change(name, new - old), sign, False, name, _grew(old, new))
 
 
 def _sizes(both: Mapping[str, tuple[int, int]], memory: float) -> Iterator[Change]:
     for name in SIZES:
         old, new = both.get(name, (0, 0))
         if old != new:
-            gates = abs(new - old) >= memory * min(old, new)
-            yield Change(size_change(name, old, new), _sign(new - old) if gates else 0, False, name, _grew(old, new))
+            sign = _sign(new - old) if abs(new - old) >= memory * min(old, new) else 0
+            yield Change(words.size_change(name, old, new), sign, False, name, _grew(old, new))
 
 
 def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
@@ -178,9 +170,9 @@ def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
         return
     times = head.error / base.error if base.error else math.inf
     if not times < factor:  # a NaN is none
-        yield Change(error_change(base.error, head.error), 1)
+        yield Change(words.error_change(base.error, head.error), 1)
     elif times <= 1 / factor:
-        yield Change(error_change(base.error, head.error), 0)
+        yield Change(words.error_change(base.error, head.error), 0)
 
 
 def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[Change]:
@@ -190,9 +182,9 @@ def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[
     if old is None or new is None:
         return
     if new >= factor * old and new - old >= least:
-        yield Change(compile_change(old, new), 1, False, "compile_seconds")
+        yield Change(words.compile_change(old, new), 1, False, "compile_seconds")
     elif old >= factor * new and old - new >= least:
-        yield Change(compile_change(old, new), -1)
+        yield Change(words.compile_change(old, new), -1)
 
 
 def _launches(base: Side, head: Side) -> Iterator[Change]:
@@ -200,30 +192,22 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
     if not (base.launches and head.launches):
         return
     if list(map(dict, base.launches)) == list(map(dict, head.launches)):
-        yield Change(same_launches(all("code" in launch for launch in base.launches)), 0)
+        yield Change(words.same_launches(all("code" in launch for launch in base.launches)), 0)
         return
-    old, new = _by_kernel(base.launches), _by_kernel(head.launches)
+    old, new = (group_by(side.launches, lambda launch: _NUMBER.sub(r"\1", launch["kernel"])) for side in (base, head))
     came, went = (Counter({name: len(mine[name]) for name in mine if name not in other})
                   for mine, other in ((new, old), (old, new)))
-    words = lost_fusion(came, went)
-    if words or ("launches" not in head.counters and (came or went)):  # else the counters name them
-        yield Change(words or count_change("kernels", 0, came, went), 0, False, "kernels",
+    sentence = words.lost_fusion(came, went)
+    if sentence or ("launches" not in head.counters and (came or went)):  # else the counters name them
+        yield Change(sentence or words.count_change("kernels", 0, came, went), 0, False, "kernels",
                      max(0.0, _grew(len(base.launches), len(head.launches))))
     for kernel in [name for name in new if name in old]:
         pair = next(((was, now) for was, now in zip(old[kernel], new[kernel], strict=False)
                      if was != {**now, "kernel": was["kernel"]}), None)
-        if pair and (words := launch_change(pair[1]["kernel"], *pair)):
+        if pair and (sentence := words.launch_change(pair[1]["kernel"], *pair)):
             was, now = (one.get("occupancy") or 0 for one in pair)
-            yield (Change(words, 0, False, "occupancy", was / now - 1) if 0 < now < was
-                   else Change(words, 0, False, "code", 1.0))
-
-
-def _by_kernel(launches: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Sorts launches by kernel; inductor numbers its kernels, and a number moves where one is added before it."""
-    kernels: dict[str, list[Mapping[str, Any]]] = {}
-    for launch in launches:
-        kernels.setdefault(_NUMBER.sub(r"\1", launch["kernel"]), []).append(launch)
-    return kernels
+            yield (Change(sentence, 0, False, "occupancy", was / now - 1) if 0 < now < was
+                   else Change(sentence, 0, False, "code", 1.0))
 
 
 def _grew(old: int, new: int) -> float:

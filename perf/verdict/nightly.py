@@ -32,15 +32,7 @@ from numpy.typing import NDArray
 from perf.policy.thresholds import Thresholds
 from perf.verdict.intervals import estimate
 from perf.verdict.learn import Plan, audits, layout_spread, plan, rounds_of_pair, with_rounds
-from perf.verdict.nights import (
-    AGAIN,
-    LAUNCHES,
-    Comparison,
-    Measurement,
-    Tables,
-    environment_change,
-    environment_start,
-)
+from perf.verdict.nights import AGAIN, LAUNCHES, Comparison, Measurement, Tables, environment_change, environment_start
 from perf.verdict.screen import (
     EXCLUDED,
     FEWEST,

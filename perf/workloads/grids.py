@@ -12,15 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING
 
-from perf.workloads.workload import (
-    BARE,
-    BARE_PHASES,
-    GRIDS,
-    ITEM_BYTES,
-    UNQUANTISED,
-    Sweep,
-    Workload,
-)
+from perf.workloads.workload import BARE, BARE_PHASES, GRIDS, ITEM_BYTES, UNQUANTISED, Sweep, Workload
 
 if TYPE_CHECKING:
     from attention.function import Function

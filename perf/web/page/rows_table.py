@@ -8,9 +8,7 @@ from perf.measure.evidence import Evidence
 from perf.report.notes import legend
 from perf.report.styles import Style
 from perf.report.table import Column, Datasheet, Item, columns, groups
-from perf.report.units import (
-    UNKNOWN,
-)
+from perf.report.units import UNKNOWN
 from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, join, scroll, tag
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
 
     `config` is asv.conf.json's content, `root` where it stands.
     """
-    from perf.web.site import asv_pages, front
+    from perf.web.site import front
 
     _ours(out)
     problems: list[str] = []
@@ -29,6 +30,10 @@ def build(config: dict[str, Any], root: Path, results: Path, nights: Path, out: 
         site = Path(scratch, "site")
         site.mkdir()
         try:
+            if find_spec("asv") is None:
+                raise ValueError('asv is not installed, so its graphs are left out; pip install -e ".[site]"')
+            from perf.web.site import asv_pages
+
             left_out = asv_pages.publish(config, root, results, site / "asv", Path(scratch))
             problems += [f"{path}: left out: {reason}" for path, reason in left_out.items()]
         except ValueError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from perf.report.styles import Style
 from perf.report.table import Column, columns
 from perf.report.units import items, number
+from perf.system.tools import group_by
 from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, join, tag
 from perf.web.page.rows_table import sortable
@@ -96,15 +97,14 @@ def picks(places: Sequence[Place]) -> Markup:
     """Makes the filters of the whole page: the hardware and its versions, at first those that were measured last."""
     first = places[0]
     hardware = list(dict.fromkeys(place.hardware for place in places))
-    versions: dict[str, list[str]] = {}
-    for place in places:
-        versions.setdefault(place.versions, []).append(place.hardware)
     return tag(
         "div", _pick("hardware", "Measured on", "all machines", [
             tag("option", name, value=name, selected=name == first.hardware) for name in hardware]),
         _pick("versions", "with", "all versions", [
-            tag("option", name, value=name, data_of="|".join(of), selected=name == first.versions)
-            for name, of in versions.items()]), class_="bar picks", role="group", aria_label="What is shown")
+            tag("option", name, value=name, data_of="|".join(place.hardware for place in of),
+                selected=name == first.versions)
+            for name, of in group_by(places, lambda place: place.versions).items()]),
+        class_="bar picks", role="group", aria_label="What is shown")
 
 
 def _pick(name: str, label: str, everything: str, options: Sequence[Markup]) -> Markup:

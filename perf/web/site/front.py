@@ -11,6 +11,7 @@ from typing import Any
 from perf.compare.record import ALARMS, Comparison, Finding
 from perf.report.styles import Style, backend_styles
 from perf.report.table import title
+from perf.system.tools import group_by
 from perf.web.page import file, frame
 from perf.web.page.markup import Markup, heading, tag
 from perf.web.page.summary import tile
@@ -114,9 +115,7 @@ def _ways(drawn: Mapping[Workload, int], graphs: Graphs, place: Place) -> Markup
 
 def _namer(content: Contents) -> nights.Namer:
     """Returns a function that names findings by their workloads, as far as the history has those."""
-    by_id: dict[str, list[Latest]] = {}
-    for row in content.rows:
-        by_id.setdefault(row.workload.id, []).append(row)
+    by_id = group_by(content.rows, lambda row: row.workload.id)
 
     def name_of(night: Comparison, finding: Finding) -> tuple[str, str | None]:
         rows = sorted(by_id.get(finding.benchmark, ()), key=lambda row: row.place.environment != night.environment)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from perf.history.series import common, series
 from perf.workloads.workload import Workload
@@ -70,14 +70,10 @@ def address(benchmark: str, chosen: Mapping[str, Iterable[str | None]], *, commi
     pairs = [(key, NONE if value is None else value) for key, values in chosen.items() for value in values]
     pairs += [("x-axis", over), ("y-axis-scale", "log")] if over else []
     pairs += [("commits", commit) for commit in commits]
-    query = "&".join(f"{_quote(key)}={_quote(value)}" for key, value in pairs)
-    return f"{PAGE}#{_quote(benchmark)}{'?' + query if query else ''}"
+    query = urlencode(pairs, safe=AS_ENCODE_URI_COMPONENT, quote_via=quote)
+    return f"{PAGE}#{quote(benchmark, safe=AS_ENCODE_URI_COMPONENT)}{'?' + query if query else ''}"
 
 
 def asv_page(name: str) -> str:
     """Returns the address of one of asv's own pages: "" is its grid, "summarylist", "regressions"."""
     return f"{PAGE}#/{name}"
-
-
-def _quote(text: str) -> str:
-    return quote(text, safe=AS_ENCODE_URI_COMPONENT)

@@ -64,9 +64,8 @@ class Package:
 def packages(folder: Path = FOLDER) -> list[Package]:
     """Lists the packages that the lock names."""
     lock = tomllib.loads((folder / "lock.toml").read_text(encoding="utf-8"))
-    return [Package(one["name"], one["version"], one["licence"], one["integrity"],
-                    tuple(File(one["name"], one["version"], **file) for file in one["file"]))
-            for one in lock["package"]]
+    return [Package(**package, files=tuple(File(package["name"], package["version"], **file) for file in files))
+            for package in lock["package"] for files in [package.pop("file")]]
 
 
 def files(folder: Path = FOLDER) -> list[File]:
