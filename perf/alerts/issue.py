@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from perf.alerts import markdown
 from perf.alerts.markdown import code, plain, sparkline
 from perf.alerts.sets import Action, Set, Trouble, Why
 from perf.alerts.table import ordered, table
 from perf.compare.record import ALARMS, Comparison, Finding
-from perf.policy.owners import Owner, Owners
+from perf.policy.owners import Owners
 from perf.report.units import change_in_percent
 from perf.verdict.words import many
 
@@ -71,8 +71,13 @@ def _set(comparison: Comparison, about: Set, owners: Owners, accepted: Why) -> I
     counts = [f"{wrong} wrong"] if wrong else []
     counts += [f"{len(about.findings) - wrong} regressed"] if wrong < len(about.findings) else []
     yield f"**{', '.join(counts)}** {_place(comparison)}."
-    yield _since(about.findings[0], comparison)
-    yield "\n".join(_owners(owners.all(f.benchmark for f in about.findings)))
+    worst = about.findings[0]
+    if worst.since is None:
+        yield f"Not bisected yet: a commit after {code(comparison.base)}, up to {code(comparison.head)}."
+    else:
+        yield f"Since {code(worst.since)} by {code(worst.author or '')}: {code(worst.subject or '')}"
+    yield "\n".join(f"Owner: {' '.join([*([code(owner.owner)] if owner.owner else []), *owner.mention])}"
+                    for owner in owners.all(f.benchmark for f in about.findings) if owner.owner or owner.mention)
     yield table(about.findings, {"history": _history} if any(f.samples for f in about.findings) else None)
     if certified := [f.certified for f in about.findings if f.certified is not None]:
         yield f"The smallest change that could be told from none: {100 * max(certified):.1f} % or less."
@@ -80,8 +85,8 @@ def _set(comparison: Comparison, about: Set, owners: Owners, accepted: Why) -> I
         yield f"Regressed before, undecided tonight: {_names(about.pending)}."
     yield "\n".join(_also(comparison, accepted))
     yield _again(comparison)
-    worst = next((f for f in about.findings if f.word == "regressed"), None)
-    if worst and (block := acceptance(worst, worst.since or "any")):
+    slower = next((f for f in about.findings if f.word == "regressed"), None)
+    if slower and (block := acceptance(slower, slower.since or "any")):
         yield f"To accept the first one, commit what this adds to perf/policy/accepted.toml:\n\n{block}"
     yield _machine(comparison)
 
@@ -103,18 +108,6 @@ def reasons(about: Trouble) -> str:
     rows = markdown.table(("what", "why"), [(code(what), code(why)) for what, why in about.reasons[:NAMED]])
     more = len(about.reasons) - NAMED
     return f"{rows}\n\nand {more} more, in the record." if more > 0 else rows
-
-
-def _since(f: Finding, comparison: Comparison) -> str:
-    if f.since is None:
-        return f"Not bisected yet: a commit after {code(comparison.base)}, up to {code(comparison.head)}."
-    return f"Since {code(f.since)} by {code(f.author or '')}: {code(f.subject or '')}"
-
-
-def _owners(owners: Iterable[Owner]) -> Iterator[str]:
-    for owner in owners:
-        if owner.owner or owner.mention:
-            yield f"Owner: {' '.join([*([code(owner.owner)] if owner.owner else []), *owner.mention])}"
 
 
 def _history(f: Finding) -> str:

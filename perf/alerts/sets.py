@@ -145,7 +145,8 @@ def _regressions(comparison: Comparison, issues: Mapping[int, Marker], accepted:
     good = {key(f): f.head for f in comparison.findings if f.word in CLEAR and key(f) not in bad}
     tolerable = frozenset(key(f) for f in comparison.findings if f.word in ALARMS) - bad
     free = dict(issues)
-    for group in _groups(worst):
+    groups = sorted(group_by(worst, lambda f: f.since).values(), key=len, reverse=True)
+    for group in groups:  # the largest first: it takes its issue before a smaller one that overlaps with it
         members = frozenset(map(key, group))
         number = max(free, key=lambda number: len(free[number].members.keys() & members), default=None)
         if number is None or not free[number].members.keys() & members:
@@ -172,8 +173,3 @@ def _trouble(comparison: Comparison, issues: Iterable[int]) -> Iterator[Action]:
         yield Action(numbers.pop(0) if numbers else None, about)
     for number in numbers:
         yield Action(number, None)
-
-
-def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Groups findings by commit, the largest first: it takes its issue before a smaller one that overlaps with it."""
-    return sorted(group_by(findings, lambda f: f.since).values(), key=len, reverse=True)

@@ -4,6 +4,7 @@ The address is a secret: it is never printed.
 """
 from __future__ import annotations
 
+import html
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,8 @@ def payload(comparison: Comparison, accepted: Why) -> dict[str, Any]:
     title = f"Performance, {comparison.date}, {comparison.hardware}: {verdict(comparison, accepted)}"
     more = [f"and {len(worst) - NAMED} more"] if len(worst) > NAMED else []
     lines = [title, *map(_line, worst[:NAMED]), *more]
-    return {"text": "\n".join(map(_escape, lines)), "machine": comparison.machine, "base": comparison.base,
+    text = "\n".join(html.escape(plain(line), quote=False) for line in lines)  # to Slack "<" begins a mention or a link
+    return {"text": text, "machine": comparison.machine, "base": comparison.base,
             "head": comparison.head,
             "alarms": [{"benchmark": f.benchmark, "figure": f.figure, "word": f.word, "ratio": f.ratio,
                         "since": f.since} for f in worst]}
@@ -63,8 +65,3 @@ def _line(f: Finding) -> str:
     change = f", {change_in_percent(f.ratio)} %" if f.ratio is not None else ""
     since = f", since {f.since}" if f.since else ""
     return f"{f.word}: {f.benchmark}{change}{since}"
-
-
-def _escape(text: str) -> str:
-    """Escapes what Slack asks for: "<" begins a mention or a link there."""
-    return plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

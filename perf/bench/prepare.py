@@ -62,7 +62,8 @@ class Preparer:
         self._shape = self._shared = None
         forget()
         gc.collect()  # modules stand in reference cycles
-        if len(sys.modules) > self._imported and not _keeps_model():
+        models = sys.modules.get("perf.bench.models")  # which may keep a model for the next shape
+        if len(sys.modules) > self._imported and not (models and models.keeps_model()):
             gc.freeze()  # half a second to look through what was imported, each time
             self._imported = len(sys.modules)
 
@@ -103,9 +104,3 @@ def _share(workload: Workload, device: torch.device) -> Shared:
     from perf.bench.models import Models
 
     return Models(workload, device)
-
-
-def _keeps_model() -> bool:
-    """Tells whether a model, which is to be collected one day, outlives its shape."""
-    models = sys.modules.get("perf.bench.models")
-    return models is not None and models.keeps_model()

@@ -127,7 +127,9 @@ class Subject:
             with self.part("counting"):
                 allocated = self._count()
             with self.part("memory"):
-                self._weigh(allocated)
+                peak, stays = memory.peak(self.call, self.device, allocated), self.prepared.kept()
+            self.facts.peak_bytes, self.facts.kept_bytes = peak.allocated + stays, stays
+            self.facts.reserved_bytes, self.facts.rss_bytes = peak.reserved, peak.rss
         return self.facts
 
     @contextmanager
@@ -151,11 +153,6 @@ class Subject:
         if reason := fallback(counted, w, self.device):
             raise Wrong(reason, self.facts)
         return counted.allocated
-
-    def _weigh(self, allocated: int | None) -> None:
-        peak, stays = memory.peak(self.call, self.device, allocated), self.prepared.kept()
-        self.facts.peak_bytes, self.facts.kept_bytes = peak.allocated + stays, stays
-        self.facts.reserved_bytes, self.facts.rss_bytes = peak.reserved, peak.rss
 
     def plan(self, clock: Clock, *, graph: bool = True) -> Plan:
         """Warms the call up and chooses its rounds; without `graph` a GPU's call is launched, not replayed.

@@ -45,7 +45,9 @@ def working_tree(root: Path = ROOT) -> Iterator[Side]:
         yield Side(root, name)
         return
     with _folder(this) as folder:
-        reason = build(git.working_tree(root), this, folder) if this.build else _links(this, folder)
+        reason = build(git.working_tree(root), this, folder) if this.build else ""
+        for place, package in zip(this.places, this.packages, strict=True) if not this.build else ():
+            (folder / package).symlink_to((this.root / place).absolute())
         yield Side(folder, name, this.packages, missing=reason)
 
 
@@ -60,12 +62,6 @@ def _folder(this: Project) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _links(this: Project, folder: Path) -> str:
-    for place, package in zip(this.places, this.packages, strict=True):
-        (folder / package).symlink_to((this.root / place).absolute())
-    return ""
 
 
 def _extract(commit: str, revision: str, this: Project, folder: Path) -> str:

@@ -78,7 +78,8 @@ def with_versions(requirements: Sequence[str], root: Path) -> Environment:
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], "a venv can't be made")
     [packages] = folder.glob("lib/python*/site-packages")
-    behind = "".join(f"import site; site.addsitedir({path!r})\n" for path in _behind())
+    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    behind = "".join(f"import site; site.addsitedir({path!r})\n" for path in [*site.getsitepackages(), *user])
     (packages / "behind.pth").write_text(behind, encoding="utf-8")
     if requirements:
         _run([*pip(python), "install", "--quiet", *requirements], f"pip can't install {' '.join(requirements)}")
@@ -128,12 +129,6 @@ def _name(requirement: str) -> str:
         return Requirement(requirement).name.lower().replace("_", "-")
     except InvalidRequirement:
         raise ValueError(f"{requirement!r} is no requirement; give one such as torch==2.10.*") from None
-
-
-def _behind() -> list[str]:
-    """Lists the folders in which this environment's packages lie."""
-    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    return [*site.getsitepackages(), *user]
 
 
 def _run(words: Sequence[str], failed: str) -> None:

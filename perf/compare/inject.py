@@ -42,7 +42,10 @@ def wrap(call: Call, spec: str) -> Call:
     kind, share = parse(spec)
     if kind in TIMED:
         return _slower(call, share) if kind == "slow" else _spinning(call, share)
-    return {"clone": _cloning, "unfused": _unfused, "recompile": _recompiling, "sync": _waiting}[kind](call)
+    if kind in ("recompile", "sync"):
+        return _recompiling(call) if kind == "recompile" else _waiting(call)
+    change: Callable[[torch.Tensor], torch.Tensor] = torch.clone if kind == "clone" else lambda x: (x * 2) * 0.5
+    return lambda: _mapped(call(), change)
 
 
 def injected(name: str, call: Call) -> Call:
@@ -78,7 +81,7 @@ def _slower(call: Call, share: float) -> Call:
     sample = next(tensors(call()), None)
     if sample is None or not sample.is_cuda:
         return _spinning(call, share)
-    cycles = _cycles(call, share, sample.device)
+    cycles = calibrate(functools.partial(_seconds, call, sample.device), share, _cycle(sample.device))
 
     def slower() -> Any:
         result = call()
@@ -103,11 +106,6 @@ def _spinning(call: Call, share: float) -> Call:
         return result
 
     return slower
-
-
-def _cycles(call: Call, share: float, device: torch.device) -> int:
-    """Finds how long to keep the GPU busy so that the call, by the project's clock, takes that share longer."""
-    return calibrate(functools.partial(_seconds, call, device), share, _cycle(device))
 
 
 def _seconds(call: Call, device: torch.device, cycles: int) -> float:
@@ -156,14 +154,6 @@ def calibrate(seconds: Callable[[int], float], share: float, rate: float) -> int
         alone = seconds(0)
     raise ValueError(f"fault slow:{share:.3g}: {wanted * 1e6:.2g} us more can't be added to a call of "
                      f"{alone * 1e6:.3g} us here, a launch takes {added * 1e6:.2g} us; inject a larger share")
-
-
-def _cloning(call: Call) -> Call:
-    return lambda: _mapped(call(), torch.clone)
-
-
-def _unfused(call: Call) -> Call:
-    return lambda: _mapped(call(), lambda x: (x * 2) * 0.5)
 
 
 def _waiting(call: Call) -> Call:

@@ -209,7 +209,8 @@ class Comparison:
             record = files.from_json(text)
             if record["schema"] != SCHEMA:
                 raise ValueError(f"schema {record['schema']!r}, this version reads {SCHEMA}")
-            findings = tuple(Finding(**one | {"samples": _pairs(one.get("samples", ()))})
+            findings = tuple(Finding(**one | {"samples": tuple((str(commit), value)
+                                                               for commit, value in one.get("samples", ()))})
                              for one in record["findings"])
             nested = {"findings": findings, "failed": tuple(Failed(**one) for one in record["failed"]),
                       "steps": tuple(Step(**one) for one in record["steps"]),
@@ -249,10 +250,6 @@ def _typed(record: Any, kinds: tuple[type, ...], names: tuple[str, ...]) -> None
     for name in names:
         if not isinstance(value := getattr(record, name), kinds) or isinstance(value, bool):
             raise ValueError(f"{name}: not {' or '.join(kind.__name__ for kind in kinds)}: {value!r:.60}")
-
-
-def _pairs(samples: Any) -> tuple[tuple[str, float], ...]:
-    return tuple((str(commit), value) for commit, value in samples)
 
 
 def counts(words: Iterable[str]) -> str:

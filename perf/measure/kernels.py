@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable
 
 from attention.backends.base import Backend, Case, Kernels
-from attention.function import Function
 from attention.registry import DTYPES, variant
 from perf.measure.shares import brief
 from perf.workloads.workload import Workload
@@ -32,16 +31,12 @@ def wrong_kernel(names: Iterable[str], w: Workload, device_type: str) -> str | N
                 w.phase == "backward" or w.phase in BACKWARD_TOO, False)
     declared = v.backend.expects(case)
     by_case = type(v.backend).expects is not Backend.expects
-    if declared is None or (by_case and _changes_inputs(v.function)):  # that case is not what the kernel is called with
+    # That case is not what the kernel gets where inputs are projected, or a bias with a gradient is added.
+    if declared is None or (by_case and (v.function.kind == "approximate" or v.function.parameters is not None)):
         return None
     alone = w.bare and v.function.kind != "approximate"
     sentence = mismatch(set(names), declared, w.phase, alone=alone)
     return f"{w.variant} ({w.phase}) {sentence}" if sentence else None
-
-
-def _changes_inputs(function: Function) -> bool:
-    """Tells whether the backend gets other tensors than the case says: projected ones, or a bias with a gradient."""
-    return function.kind == "approximate" or function.parameters is not None
 
 
 def mismatch(names: set[str], declared: Kernels, phase: str, *, alone: bool) -> str | None:

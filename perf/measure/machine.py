@@ -35,7 +35,8 @@ def fingerprint() -> dict[str, Any]:
     Raises ValueError, in one line, for an environment variable `LOCKED` that is no clock.
     """
     return {
-        "gpus": _gpus(),
+        "gpus": [torch.cuda.get_device_name(i)
+                 for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)],
         **_gpu_settings(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
@@ -67,12 +68,6 @@ def revision() -> str | None:
         return f"{commit}+dirty" if git.changes(here) else commit
     except ValueError:
         return None
-
-
-def _gpus() -> list[str]:
-    if not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def _gpu_settings() -> dict[str, Any]:

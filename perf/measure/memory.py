@@ -65,7 +65,9 @@ def _cuda_peak(call: Callable[[], Any], device: torch.device) -> Peak:
 
 
 def _peak_rss(call: Callable[[], Any]) -> int | None:
-    _trim()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's: the CPU's empty_cache
+    if trim is not None:
+        trim(0)
     try:
         (PROCESS / "clear_refs").write_text(RESET_PEAK)
     except OSError:  # no Linux, or not allowed in this container
@@ -74,13 +76,6 @@ def _peak_rss(call: Callable[[], Any]) -> int | None:
     resident = _status("VmHWM")
     del result
     return resident
-
-
-def _trim() -> None:
-    """Gives what malloc holds in reserve back to the system: the CPU's empty_cache (glibc only)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _status(name: str) -> int | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -107,7 +107,8 @@ def shares(events: Sequence[Event], name_of: Callable[[Event], str | None]) -> S
     for name, _, took in times:
         by_name[name] += took
     kernels = {name: round(took / whole, 4) for name, took in by_name.most_common() if took >= LEAST * whole}
-    return Shares(kernels, round(_overlap(times, inside) / whole, 4) if inside else None, whole)
+    within = sum(took for _, moment, took in times if any(start <= moment < end for start, end in inside))
+    return Shares(kernels, round(within / whole, 4) if inside else None, whole)
 
 
 def _times(events: Sequence[Event], name_of: Callable[[Event], str | None]) -> Iterator[tuple[str, int, int]]:
@@ -148,8 +149,3 @@ def _spans(events: Sequence[Event]) -> Spans:
     nodes = [(event.start_ns(), event.start_ns() + event.duration_ns()) for event in events
              if event.name().startswith(NODE) and (event.fwd_thread_id(), event.sequence_nr()) in own]
     return [*((start, end) for _, start, end in calls), *nodes]
-
-
-def _overlap(times: Iterable[tuple[str, int, int]], spans: Spans) -> int:
-    """Sums the nanoseconds of all kernels that the host started within one of the spans."""
-    return sum(took for _, moment, took in times if any(start <= moment < end for start, end in spans))

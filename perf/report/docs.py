@@ -59,12 +59,8 @@ def _from(ratios: Mapping[int, float]) -> str:
 
 def _row(function: Function, winners: Mapping[str, str]) -> tuple[str, ...]:
     backends = ", ".join(f"`{name.partition(':')[2]}`" for name in attention.names(function.name))
-    return (f"`{function.name}`", function.kind, _link_paper(function.paper), function.cost, backends,
-            winners.get(function.name, "-"))
-
-
-def _link_paper(paper: str) -> str:
-    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
+    paper = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", function.paper)
+    return f"`{function.name}`", function.kind, paper, function.cost, backends, winners.get(function.name, "-")
 
 
 def published_rows() -> list[Evidence]:

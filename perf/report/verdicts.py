@@ -57,13 +57,10 @@ def _section_lines(rows: Sequence[Row]) -> Iterator[str]:
         w, v = row.workload, row.verdict
         cells = {"backend": w.backend, "n": w.n, "b": w.batch, "base": seconds(row.base), "head": seconds(row.head),
                  "ratio": _ratio(v.ratio), "interval": interval(row)}
-        yield from _hanging(f"{row_text(cells, COLUMNS)}  {row.label:{VERDICT}}", v.why)
+        row_start = f"{row_text(cells, COLUMNS)}  {row.label:{VERDICT}}"
+        yield from textwrap.wrap(v.why, WIDTH, initial_indent=row_start,
+                                 subsequent_indent=" " * len(row_start)) or [row_start.rstrip()]
     yield ""
-
-
-def _hanging(row: str, why: str) -> list[str]:
-    """Returns the row, with its last column's further lines below one another."""
-    return textwrap.wrap(why, WIDTH, initial_indent=row, subsequent_indent=" " * len(row)) or [row.rstrip()]
 
 
 def _unchanged(rows: Iterable[Row]) -> Iterator[str]:

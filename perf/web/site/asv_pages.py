@@ -160,7 +160,10 @@ def contain(out: Path) -> None:
     """Puts what asv's page loads from elsewhere beside it. Raises ValueError for what isn't known."""
     (out / "vendor").mkdir()
     for file in vendored.files():
-        (out / "vendor" / file.name).write_bytes(_without_fonts(file.name, file.read()))
+        data = file.read()
+        if file.name.endswith(".css"):  # Bootstrap's names icon fonts, which asv never shows
+            data = re.sub(rb"@font-face\{[^}]*\}", b"", data)
+        (out / "vendor" / file.name).write_bytes(data)
     for name in (vendored.LICENCES, "lock.toml"):
         shutil.copy(vendored.FOLDER / name, out / "vendor")
     for name in ("asv_page.css", "asv_page.js"):
@@ -172,11 +175,6 @@ def contain(out: Path) -> None:
         for address in external(path.name, path.read_text(encoding="utf-8")):
             raise ValueError(f"asv's {path.name} loads {address}, which perf/web/site/vendor/lock.toml does not "
                              "name; add the npm package that has it")
-
-
-def _without_fonts(name: str, data: bytes) -> bytes:
-    """Drops the icon fonts that Bootstrap's style sheet names and asv never shows."""
-    return re.sub(rb"@font-face\{[^}]*\}", b"", data) if name.endswith(".css") else data
 
 
 def rewrite(html: str) -> str:

@@ -45,19 +45,17 @@ def page(content: Contents) -> str:
     styles = backend_styles({row.workload.backend for row in content.rows})
     name = f"{TITLE} of {content.project}"
     on_page = {state.commit.hash[:8] for state in content.states}
-    main = (_header(name, content), _tiles(content), _problems(content.problems),
+    ways = tag("nav", *(tag("a", text, href=asv_page(page)) for page, text in PAGES.items()), class_="ways",
+               aria_label="asv's pages") if content.graphs else None
+    problems = tag("section", tag("h2", "Not shown"), tag("ul", *(tag("li", line) for line in content.problems)),
+                   id="problems", class_="problems") if content.problems else None
+    main = (tag("header", heading(name), ways), _tiles(content), problems,
             nights.section(content.nights, _namer(content), on_page),
             steps.section(content.steps, content.graphs, on_page),
             figures_table.picks(list(content.places.values())) if content.rows else None,
             _over_length(content, styles), figures_table.section(content.rows, styles, content.graphs, on_page),
             commits.section(content.states, content.places))
     return frame(name, styles, *main, style=file(__package__, "site.css"), script=file(__package__, "site.js"))
-
-
-def _header(name: str, content: Contents) -> Markup:
-    ways = tag("nav", *(tag("a", text, href=asv_page(name)) for name, text in PAGES.items()), class_="ways",
-               aria_label="asv's pages") if content.graphs else None
-    return tag("header", heading(name), ways)
 
 
 def _tiles(content: Contents) -> Markup:
@@ -83,11 +81,6 @@ def _tiles(content: Contents) -> Markup:
     if content.rows:
         tiles.append(tile(len({row.workload for row in content.rows}), "workloads tracked", "", "#rows"))
     return tag("section", tag("h2", "Summary", class_="unseen"), tag("div", *tiles, class_="tiles"), id="summary")
-
-
-def _problems(problems: Sequence[str]) -> Markup | None:
-    return tag("section", tag("h2", "Not shown"), tag("ul", *(tag("li", problem) for problem in problems)),
-               id="problems", class_="problems") if problems else None
 
 
 def _over_length(content: Contents, styles: Mapping[str, Style]) -> Markup | None:
