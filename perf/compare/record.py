@@ -24,6 +24,7 @@ from perf.system.tools import first_line
 from perf.verdict.causes import HOST
 from perf.verdict.verdict import Verdict
 from perf.verdict.words import many
+from perf.workloads.ids import workload
 from perf.workloads.workload import Workload
 
 SCHEMA = 1
@@ -99,14 +100,19 @@ class Finding:
     author: str | None = None
     subject: str | None = None
     samples: tuple[tuple[str, float], ...] = ()  # of the history, oldest first: commit and value
+    slower: bool = False  # the interval lies above the floor, whatever the word
+    cause: str | None = None  # what most likely regressed it
+    rounds: tuple[float, ...] = ()  # the head's, in seconds, of a shard: whoever plays its rows needs them
 
     def __post_init__(self) -> None:
         known = [(commit, value) for commit, value in self.samples if _number(value, "samples") is not None]
         object.__setattr__(self, "samples", tuple(known))
+        rounds = tuple(one for one in self.rounds if _number(one, "rounds") is not None)
+        object.__setattr__(self, "rounds", rounds)
         for name in ("base", "head", "ratio", "low", "high", "certified"):
             object.__setattr__(self, name, _number(getattr(self, name), name))
         _typed(self, TEXT, ("benchmark", "figure", "unit", "word", "why"))
-        _typed(self, (*TEXT, type(None)), ("since", "author", "subject"))
+        _typed(self, (*TEXT, type(None)), ("since", "author", "subject", "cause"))
         _typed(self, COUNT, ("pairs",))
         if self.ratio is not None and self.ratio < 0:
             raise ValueError(f"ratio: not that of two figures: {self.ratio!r}")
@@ -114,11 +120,18 @@ class Finding:
             raise ValueError(f"unknown word {self.word!r}; choose from {', '.join(WORDS)}")
 
     @classmethod
-    def of(cls, row: Row) -> Self:
-        """Makes the finding on the time of a benchmark that `--perf-against` decided."""
+    def of(cls, row: Row, *, rounds: bool = False) -> Self:
+        """Makes the finding on the time of a benchmark that `--perf-against` decided; with its `rounds`, if asked."""
         v = row.verdict
         return cls(row.workload.id, "time", "seconds", row.word, row.base, row.head, v.ratio, v.low, v.high, v.pairs,
-                   v.why, v.certified)
+                   v.why, v.certified, slower=v.slower, cause=v.cause, rounds=row.samples if rounds else ())
+
+    def row(self) -> Row:
+        """Makes the row that it is of. Raises ValueError, in one line, where the benchmark's name is no id."""
+        word = {"unchanged": "ok", "skipped": "missing"}.get(self.word, self.word)
+        verdict = Verdict(word, self.ratio, self.low, self.high, self.pairs, self.why, 0, self.certified,
+                          slower=self.slower, cause=self.cause)
+        return Row(workload(self.benchmark, registered=False), verdict, self.word, self.base, self.head, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,7 @@ class Comparison:
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()  # sentences about all of it
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # "base", "head": where they differ
+    shard: Mapping[str, Any] = field(default_factory=dict)  # of a part of a comparison: perf.measure.evidence.Shard
     schema: int = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
@@ -176,7 +190,7 @@ class Comparison:
         if began is None or not 0 <= began < YEAR_10000:
             raise ValueError(f"time: not a time: {self.time!r}")
         _typed(self, TEXT, ("machine", "environment", "base", "head", "command"))
-        for name in ("fingerprint", "versions"):
+        for name in ("fingerprint", "versions", "shard"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name}: not a table")
         for name, kind in (("findings", Finding), ("failed", Failed), ("vanished", str), ("steps", Step),

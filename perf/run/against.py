@@ -8,21 +8,26 @@ and
     10  the machine was unfit and nothing was decided: try another
     11  nothing worse than inconclusive, invalid or missing, which is no pass; 0 under --perf-lenient. Also where the
         base can't be imported, so that all looks new
+
+A part of it (`--perf-shard`) takes whole groups of perf/run/shard.py, and both sides of each of its pairs; the parts
+are even by what is timed. How sure an alarm has to be is set by how many benchmarks the whole run times, not by how
+many the part does (Thresholds.among): the chance of a false one holds for all parts together, wherever they run.
 """
 from __future__ import annotations
 
 import math
 import shlex
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perf.compare.record import Row
+from perf.compare.record import Row, load
 from perf.policy import accepted, here
-from perf.run import options
+from perf.run import options, shard
 from perf.run.items import workload_of
 from perf.run.options import Settings
 from perf.run.replay import Script
@@ -48,14 +53,41 @@ def install(config: pytest.Config, settings: Settings) -> Settings:
         raise pytest.UsageError("--perf-against: measures benchmarks only; add --benchmark-only")
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         raise pytest.UsageError("--perf-against: one process measures at a time; drop -n")
+    if settings.shard and not settings.verdicts:
+        raise pytest.UsageError("--perf-shard: python -m perf merge needs the verdicts of each part; give "
+                                "--perf-verdicts=FILE")
+    if workers := config.pluginmanager.get_plugin("perf_workers"):
+        workers.take_place(settings)  # before anything describes this machine
     try:
         against = Against(settings)
         config.add_cleanup(against.close)
         settings = replace(settings, workloads=[*settings.workloads, *against.only_base()])
+        code = against.code if settings.shard else ""
     except ValueError as error:
         raise pytest.UsageError(f"--perf-against: {error}") from None
-    config.pluginmanager.register(PairedRun(config, settings, against), "perf_against")
+    config.pluginmanager.register(run := PairedRun(config, settings, against), "perf_against")
+    if settings.shard:
+        shard.register(config, settings, code, run.what_is_compared(), run.weigh)
     return settings
+
+
+def outcome(row: Row, reason: str | None, *, lenient: bool) -> str:
+    """Says what becomes of a benchmark: it "passed", "failed", or is "open", which decides nothing. `reason` is why a
+    regression of it is accepted, None if it is not."""
+    if row.word == "inconclusive" and row.verdict.slower:  # whatever is missing
+        return "failed"
+    if row.word in OPEN:
+        return "passed" if lenient else "open"
+    return "failed" if row.word in FAILED and not (row.word == "regressed" and reason) else "passed"
+
+
+def exit_code(words: Collection[str], *, failed: bool, left_open: bool, unlisted: bool) -> int:
+    """Gives the exit code of rows with these words; `unlisted`: it is not known what the base has."""
+    if failed:
+        return exit_codes.FAILED
+    if "invalid" in words and not {*words} & {*DECIDED}:
+        return exit_codes.UNFIT
+    return exit_codes.UNDECIDED if left_open or (unlisted and {*words} <= {"new", "skipped"}) else exit_codes.OK
 
 
 class PairedRun:
@@ -63,6 +95,7 @@ class PairedRun:
 
     def __init__(self, config: pytest.Config, settings: Settings, against: Against) -> None:
         self.config, self.settings, self.against = config, settings, against
+        self.untimed: dict[str, Row] | None = None  # of the whole run, whatever part of it this is
         self.rows: dict[str, Row] = {}
         self.words: dict[str, str] = {}  # by node id
         self.open = 0  # failures that are none under --perf-lenient
@@ -79,21 +112,50 @@ class PairedRun:
             together.setdefault(w.variant if w else "", []).append(item)
         items[:] = [item for group in together.values() for item in group]
 
+    def what_is_compared(self) -> dict[str, Any]:
+        """Lists what parts of one comparison must have in common, besides the head."""
+        asked = self.settings
+        return {"device": asked.device.type, "grid": asked.grid, "base": self.against.commit,
+                "python": asked.against_python, "versions": list(asked.against_versions), "all": asked.all,
+                "lenient": asked.lenient, "unlisted": self.against.unlisted}
+
+    def weigh(self, workloads: Collection[Workload]) -> tuple[dict[str, float], str]:
+        """Sizes the rows of the whole run: what is timed counts, each alike."""
+        self.untimed = {row.workload.id: row for row in self.against.untimed(list(workloads))}
+        timed = {w.id: float(w.id not in self.untimed) for w in workloads}
+        return timed, f"the {math.fsum(timed.values()):.0f} that are timed"
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Decides what needs no timing, and counts the rest."""
+        if self.config.option.collectonly:
+            return
+        chosen = [w for item in session.items if (w := workload_of(item))]
+        if self.untimed is None:
+            self.weigh(chosen)
+        assert self.untimed is not None
+        self.rows = {w.id: self.untimed[w.id] for w in chosen if w.id in self.untimed}
+
+    def take(self, path: Path) -> None:
+        """Takes the rows of a part that another process measured; those of an unfit machine are measured here, alone.
+        Raises ValueError for what is no record of one."""
+        rows = (finding.row() for finding in load(path).findings)
+        self.rows |= {row.workload.id: row for row in rows if row.word != "invalid"}
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         w = workload_of(item)
         if w is None or self.hopeless:
             return
-        chosen = {each.id: each for one in item.session.items if (each := workload_of(one))}
-        if not self.rows:
-            self.rows = {row.workload.id: row for row in self.against.untimed(list(chosen.values()))}
         if w.id in self.rows:
             return
         variant = w.variant
-        together = [each for each in chosen.values() if each.variant == variant and each.id not in self.rows]
+        chosen = (each for one in item.session.items if (each := workload_of(one)))
+        together = [each for each in chosen if each.variant == variant and each.id not in self.rows]
         for i, row in enumerate(self.against.compare(together, lambda line: self._say(f"{variant}: {line}")), 1):
             self.rows[row.workload.id] = row
             self._say(f"{i}/{len(together)} {row.workload.id}: {row.short}")
+        if self.settings.verdicts:
+            self._save(self.settings.verdicts)  # a run that is killed loses one variant
         self._give_up(item.session)
 
     def _give_up(self, session: pytest.Session) -> None:
@@ -119,14 +181,13 @@ class PairedRun:
             script.play(row.samples, benchmark, lambda: None)
         if row.word == "skipped":
             pytest.skip(row.verdict.why)
-        slower = row.word == "inconclusive" and row.verdict.slower  # whatever is missing
-        left_open = row.word in OPEN and not slower and not self.settings.lenient
-        self.open += left_open
-        if row.word == "regressed" and (reason := accepted.why_accepted(self.accepted, w.id)):
+        reason = accepted.why_accepted(self.accepted, w.id) if row.word == "regressed" else None
+        if reason:
             self.words[item.nodeid] = f"{row.short}, accepted"
             item.user_properties.append(("accepted", reason))
-            return
-        if row.word in FAILED or slower or left_open:
+        result = outcome(row, reason, lenient=self.settings.lenient)
+        self.open += result == "open"
+        if result != "passed":
             pytest.fail(f"{row.sentence} (against {self.against.name})", pytrace=False)
 
     @pytest.hookimpl(tryfirst=True)
@@ -143,13 +204,8 @@ class PairedRun:
             self._save(self.settings.verdicts)
         if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not self.hopeless:
             return
-        words = {row.word for row in self.rows.values()}
-        if session.testsfailed > self.open:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        elif "invalid" in words and not words & set(DECIDED):
-            session.exitstatus = exit_codes.UNFIT
-        elif self.open or (self.against.unlisted and words <= {"new", "skipped"}):
-            session.exitstatus = exit_codes.UNDECIDED
+        session.exitstatus = exit_code({row.word for row in self.rows.values()}, left_open=self.open > 0,
+                                       failed=session.testsfailed > self.open, unlisted=self.against.unlisted)
 
     def _save(self, path: Path) -> None:
         """Writes the record that alerts read, also of a run that was interrupted."""
@@ -157,11 +213,14 @@ class PairedRun:
         from perf.measure import machine
         from perf.verdict.verdict import family
 
-        head = machine.revision() or "not committed"
-        notes = (*self.against.notes, *family({name: row.verdict for name, row in self.rows.items()}))
+        head, part = machine.revision() or "not committed", self.config.pluginmanager.get_plugin("perf_shard")
+        # How many are timed sets how sure an alarm has to be: parts must agree on that too.
+        mine = part and replace(part.shard, options={**part.shard.options, "timed": self.against.count}).record()
+        together = () if part else family({name: row.verdict for name, row in self.rows.items()})
+        findings = tuple(Finding.of(row, rounds=bool(part)) for row in self.rows.values())
         Comparison(self.began, machine.identity(), machine.fingerprint(), "", self.against.commit or head, head,
-                   self._again(), tuple(map(Finding.of, self.rows.values())), notes=notes,
-                   versions=self.against.versions).save(path)
+                   self._again(), findings, notes=(*self.against.notes, *together), versions=self.against.versions,
+                   shard=mine or {}).save(path)
 
     def _again(self) -> str:
         """Writes the command that makes this comparison again, whatever the base is called by then."""
@@ -170,7 +229,7 @@ class PairedRun:
         keywords = ["-k", self.config.option.keyword] if self.config.option.keyword else []
         pyargs = ["--pyargs"] if self.config.option.pyargs else []
         return shlex.join(["python", "-m", "pytest", *pyargs, *named, "--benchmark-only", *keywords,
-                           *options.command_options(self.config, but=("verdicts",), **revision)])
+                           *options.command_options(self.config, but=("verdicts", "shard"), **revision)])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:

@@ -51,7 +51,8 @@ OTHERS = {
     "profile": "profile the one selected workload with torch, ncu or nsys instead of timing it",
     "report": "file that a page of the results is written to, HTML",
     "evidence": f"file that evidence is appended to (default: {EVIDENCE})",
-    "shard": "i/n: measure the i-th of n parts of the run; python -m perf merge puts the evidence of all together",
+    "shard": "i/n: measure the i-th of n parts of the run; python -m perf merge puts the evidence of all together, or "
+             "the verdicts, with --perf-against",
     "shard_seconds": "with --perf-shard: evidence of an earlier run; the parts are even by the seconds of its rows",
     "history": "write the evidence as asv results too, into FOLDER (default: the results_dir of asv.conf.json)",
     "against": "git revision to compare with: the working tree's attention/ and models/ against its",
@@ -72,7 +73,7 @@ PRECISION = {"cuda": 0.002, "cpu": 0.01}
 PROFILERS = ("torch", "ncu", "nsys")
 UNFIT = ("invalid", "keep")
 SINGLE = ("profile", "resume", "report", "precision", "case_timeout", "unfit", "evidence", "history",
-          "quality", "shard", "shard_seconds")  # of a run of one revision
+          "quality", "shard_seconds")  # of a run of one revision
 COMPARED = ("against", "against_python", "against_versions")  # each makes a run one that compares
 PAIRED = ("all", "lenient", "verdicts")  # of one that compares two
 
@@ -155,10 +156,10 @@ def any_value(config: pytest.Config) -> bool:
 
 
 def several(config: pytest.Config) -> bool:
-    """Tells whether -n is for benchmarks of one revision; other runs are pytest-xdist's, or refuse it."""
+    """Tells whether -n is for benchmarks; other runs are pytest-xdist's, or refuse it."""
     return bool(getattr(config.option, "numprocesses", None) and config.getoption("benchmark_only", False)
                 and not config.option.collectonly
-                and all(value(config, name) is None for name in (*COMPARED, "shard", "profile")))
+                and all(value(config, name) is None for name in ("shard", "profile")))
 
 
 def settings(config: pytest.Config) -> Settings:

@@ -18,8 +18,9 @@ from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import changed, unchanged
 from perf.compare.listing import listed
 from perf.compare.record import Row
-from perf.compare.side import Side
+from perf.compare.side import ROOT, Side
 from perf.run.options import Settings
+from perf.system import git
 from perf.verdict.verdict import Thresholds, Verdict
 from perf.workloads.workload import Workload
 
@@ -37,7 +38,7 @@ class Against:
         self.kind = pairs.kind(settings.device)
         for w in settings.workloads:
             pairs.settings(w, self.kind)  # raises for a threshold that makes no sense
-        root = root or project.root()
+        self.root = root = root or project.root()
         with ExitStack() as opening:
             self.head = opening.enter_context(working_tree(root))
             self.base = self.head
@@ -56,6 +57,13 @@ class Against:
     def versions(self) -> dict[str, Mapping[str, str]]:
         """Lists what is installed on each side, where that is not the same."""
         return {} if self.base.here else {"base": self.base.versions, "head": environments.installed()}
+
+    @property
+    def code(self) -> str:
+        """Gives a hash of the head's packages and of the harness beside them, as they are now, committed or not. Raises
+        ValueError outside git."""
+        measured = project.project(self.root).paths
+        return git.working_tree(self.root, *measured, *(["perf"] if measured and self.root == ROOT else []))
 
     def close(self) -> None:
         """Removes their folders."""

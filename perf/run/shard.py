@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -19,6 +21,9 @@ from perf.run.items import workload_of
 from perf.run.options import Settings
 from perf.system.tools import group_by
 from perf.workloads.workload import Workload
+
+# Workloads -> the seconds of each, by id, and what they are known by: "split by ...".
+Weigh: TypeAlias = Callable[[Collection[Workload]], tuple[Mapping[str, float], str]]
 
 
 def groups(workloads: Collection[Workload]) -> list[list[Workload]]:
@@ -47,13 +52,23 @@ def split(workloads: Collection[Workload], count: int, seconds: Mapping[str, flo
 
 
 def install(config: pytest.Config, settings: Settings) -> None:
-    """Registers the split. Raises pytest.UsageError, in one line, where the shards could not be put together again."""
-    from perf.measure import machine
-
+    """Registers the split of a run that measures one revision. Raises pytest.UsageError, in one line, where the shards
+    could not be put together again."""
     if not config.getoption("benchmark_only", False):
         raise pytest.UsageError("--perf-shard: splits benchmarks only; add --benchmark-only")
-    revision = committed("--perf-shard")
-    config.pluginmanager.register(ShardRun(settings, machine.identity(), revision), "perf_shard")
+    options = {"device": settings.device.type, "grid": settings.grid, "precision": settings.precision,
+               "unfit": settings.unfit, "quality": settings.quality}
+    register(config, settings, committed("--perf-shard"), options, partial(_by_file, settings.shard_seconds))
+
+
+def register(config: pytest.Config, settings: Settings, revision: str, options: Mapping[str, Any],
+             weigh: Weigh) -> None:
+    """Registers a split: `revision` and `options` are what the shards must have in common, `weigh` sizes the rows."""
+    from perf.measure import machine
+
+    assert settings.shard is not None
+    config.pluginmanager.register(ShardRun(Shard(*settings.shard, machine.identity(), revision, options), weigh),
+                                  "perf_shard")
 
 
 def committed(option: str) -> str:
@@ -70,12 +85,8 @@ def committed(option: str) -> str:
 class ShardRun:
     """Hooks into pytest: deselects what other shards measure, and says how the run was split."""
 
-    def __init__(self, settings: Settings, machine: str, revision: str) -> None:
-        assert settings.shard is not None
-        self.settings, (self.index, self.count) = settings, settings.shard
-        options = {"device": settings.device.type, "grid": settings.grid, "precision": settings.precision,
-                   "unfit": settings.unfit, "quality": settings.quality}
-        self.shard = Shard(self.index, self.count, machine, revision, options)
+    def __init__(self, shard: Shard, weigh: Weigh) -> None:
+        self.shard, self.weigh = shard, weigh
         self.line = ""
 
     @pytest.hookimpl(trylast=True)
@@ -83,34 +94,32 @@ class ShardRun:
         measured = {item: w for item in items if (w := workload_of(item))}
         if not measured:
             raise pytest.UsageError("--perf-shard: the tests named measure no workload; drop it")
-        seconds = _seconds(self.settings.shard_seconds)
+        seconds, how = self.weigh(list(measured.values()))
         try:
-            shards = split(list(measured.values()), self.count, seconds)
+            shards = split(list(measured.values()), self.shard.count, seconds)
         except ValueError as error:
-            raise pytest.UsageError(f"--perf-shard {self.index}/{self.count}: {error}") from None
+            raise pytest.UsageError(f"--perf-shard {self.shard.name}: {error}") from None
         self.shard = replace(self.shard, split=shards)
-        others = [item for item, w in measured.items() if shards[w.id] != self.index]
+        others = [item for item, w in measured.items() if shards[w.id] != self.shard.index]
         away = set(others)
         items[:] = [item for item in items if item not in away]
         config.hook.pytest_deselected(items=others)
-        self.line = self._described(len(shards), len(measured) - len(others), len(seconds.keys() & shards.keys()))
-
-    def _described(self, rows: int, mine: int, known: int) -> str:
-        file = self.settings.shard_seconds
-        how = (f"split by the seconds of {known} rows in {file}" + f", {rows - known} unknown" * (known < rows) if known
-               else f"split by number, for {file or 'no --perf-shard-seconds'} says how long they take")
-        return f"shard {self.index}/{self.count}: {mine} of {rows} rows, {how}"
+        self.line = f"shard {self.shard.name}: {len(measured) - len(others)} of {len(shards)} rows, split by {how}"
 
     def pytest_report_collectionfinish(self) -> str:
         return self.line
 
 
-def _seconds(path: Path | None) -> dict[str, float]:
+def _by_file(path: Path | None, workloads: Collection[Workload]) -> tuple[dict[str, float], str]:
     """Reads how long rows took. Raises pytest.UsageError for what is no evidence."""
     try:
-        return row_seconds(path) if path else {}
+        seconds = row_seconds(path) if path else {}
     except OSError as error:
         raise pytest.UsageError(f"--perf-shard-seconds: {path}: {error.strerror}; give an evidence file of an earlier "
                                 "run") from None
     except ValueError as error:
         raise pytest.UsageError(f"--perf-shard-seconds: {error}") from None
+    known, rows = len(seconds.keys() & {w.id for w in workloads}), len(workloads)
+    if not known:
+        return seconds, f"number, for {path or 'no --perf-shard-seconds'} says how long they take"
+    return seconds, f"the seconds of {known} rows in {path}" + f", {rows - known} unknown" * (known < rows)

@@ -3,7 +3,8 @@
 pytest-xdist's workers time nothing, so none is started: `-n` is taken from it. Before the first test one child a GPU,
 by its UUID, measures its shard (perf/run/shard.py: a comparison group stays whole). This run then plays all rows as its
 own, so there is one table, one JSON and one file of evidence, and measures what a child has not: what failed, and what
-one that died has left. On a CPU the children share no core.
+one that died has left. On a CPU the children share no core. With `--perf-against` the rows are verdicts; those of an
+unfit machine are measured again.
 """
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from perf.run.options import Settings
 from perf.system import exit_codes
 from perf.system.tools import ending, last_line
 
-ENDED = (exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT)
+ENDED = (exit_codes.OK, exit_codes.FAILED, exit_codes.UNFIT, exit_codes.UNDECIDED)
+OWN = ("history", "history_dirty", "report", "resume")  # of this run alone
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Workers:
     def __init__(self, config: pytest.Config, settings: Callable[[], Settings], count: int) -> None:
         self.config, self.settings, self.count = config, settings, count
         self.rows: dict[str, Evidence] = {}
+        self.places: list[Place] = []
+
+    def take_place(self, settings: Settings) -> None:
+        """Finds the places, and holds this process to one of them. Raises pytest.UsageError where there are too few."""
+        self.places = self.places or list(self._places(settings))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -58,17 +65,24 @@ class Workers:
         if not workloads:
             return
         settings, groups = self.settings(), len(shard.groups(workloads))
+        against = self.config.pluginmanager.get_plugin("perf_against")
         folder = settings.evidence.parent / "workers"
         shutil.rmtree(folder, ignore_errors=True)
-        shard.committed("-n")
-        places = list(self._places(settings))[:groups]
-        files = [folder / str(number) / "evidence.jsonl" for number in range(1, len(places) + 1)]
+        if not against:
+            shard.committed("-n")
+        self.take_place(settings)
+        places, name = self.places[:groups], "verdicts.json" if against else "evidence.jsonl"
+        files = [folder / str(number) / name for number in range(1, len(places) + 1)]
         children: list[subprocess.Popen[bytes]] = []
         try:
             for place, file in zip(places, files, strict=True):
                 children.append(self._start(place, file, f"{len(children) + 1}/{len(places)}", settings))
             for place, file, child in zip(places, files, children, strict=True):
-                self._take(place, file, child.wait(), Writer(settings.evidence))
+                self._note(place, file, child.wait())
+                if against and file.exists():
+                    against.take(file)
+                elif file.exists():
+                    self._take(file, Writer(settings.evidence))
         finally:
             for child in children:
                 child.kill()
@@ -95,21 +109,24 @@ class Workers:
         file.parent.mkdir(parents=True)
         named = self.config.args if self.config.args_source is pytest.Config.ArgsSource.ARGS else []
         keywords = ["-k", self.config.option.keyword] if self.config.option.keyword else []
+        results = {"verdicts": str(file)} if settings.compares else {"evidence": str(file), "unfit": settings.unfit}
         words = [sys.executable, "-m", "pytest", *named, "--benchmark-only", "-q", "-p", "no:cacheprovider", *keywords,
-                 *options.command_options(self.config, but=("history", "history_dirty", "report", "resume"), shard=part,
-                                          evidence=str(file), unfit=settings.unfit)]
+                 *options.command_options(self.config, but=OWN, shard=part, **results)]
         self._say(f"{part} on {place.name}")
         with file.with_name("log.txt").open("wb") as log:
             return subprocess.Popen(words, cwd=self.config.invocation_params.dir, env={**os.environ, **place.variables},
                                     stdout=log, stderr=subprocess.STDOUT,
                                     preexec_fn=partial(os.sched_setaffinity, 0, place.cores) if place.cores else None)
 
-    def _take(self, place: Place, file: Path, code: int, writer: Writer) -> None:
-        """Keeps what a child has measured. What it has not, this run measures."""
+    def _note(self, place: Place, file: Path, code: int) -> None:
+        """Says what a child died of."""
         if code not in ENDED:
             last = last_line(file.with_name("log.txt").read_text(encoding="utf-8", errors="replace"), "it said nothing")
             self._say(f"{place.name}: {ending(code)}: {last}; this run measures what it left")
-        for row in load(file) if file.exists() else ():
+
+    def _take(self, file: Path, writer: Writer) -> None:
+        """Keeps what a child has measured. What it has not, this run measures."""
+        for row in load(file):
             if row.outcome == "ok":
                 self.rows[row.workload.id] = row
                 writer.append(row)

@@ -81,10 +81,10 @@ def extract(root: Path, tree: str, folder: Path, *paths: str) -> None:
                 tar.extractall(folder)
 
 
-def working_tree(root: Path) -> str:
-    """Gives the hash of the working tree as a tree of git's, with what is not committed or not tracked, but without
-    what git ignores. The index stays as it is."""
+def working_tree(root: Path, *paths: str) -> str:
+    """Gives the hash of the working tree, or of some paths of it, as a tree of git's, with what is not committed or not
+    tracked, but without what git ignores. The index stays as it is."""
     with tempfile.TemporaryDirectory(prefix="perf-index-") as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
-        text(root, "add", "--all", "--", ":/", ":(exclude).perf", variables=index)
+        text(root, "add", "--all", "--", *(paths or (":/", ":(exclude).perf")), variables=index)
         return text(root, "write-tree", variables=index)

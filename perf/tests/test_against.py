@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import ClassVar
 import pytest
 
 import models
+from perf.__main__ import main
 from perf.compare import pairs
 from perf.compare import record as night
 from perf.compare.record import Row
@@ -23,6 +25,7 @@ from perf.policy import accepted
 from perf.policy.accepted import Acceptance
 from perf.run import against as pytest_against
 from perf.run.revision import Against
+from perf.run.workers import Workers
 from perf.verdict.verdict import Side, Thresholds, Verdict
 from perf.workloads.workload import BARE, Workload
 
@@ -49,6 +52,8 @@ class Fake:
     name = "main (01234567)"
     commit = "01234567" * 5
     versions: ClassVar[dict[str, dict[str, str]]] = {}
+    code = "c0de"
+    count = 0
 
     def __init__(self, settings):
         if settings.against == "nowhere":
@@ -64,6 +69,7 @@ class Fake:
         return []
 
     def untimed(self, workloads):
+        self.count = sum(w.backend in self.words for w in workloads)
         return [self._row(w, "unchanged") for w in workloads if w.backend not in self.words]
 
     def compare(self, workloads, say):
@@ -228,7 +234,9 @@ REFUSED = {
     "--perf-profile=torch": "--perf-against: doesn't go together with --perf-profile",
     "--perf-resume": "--perf-against: doesn't go together with --perf-resume",
     "--perf-report=a.html": "--perf-against: doesn't go together with --perf-report",
-    "-n2": "--perf-against: one process measures at a time; drop -n",
+    "--perf-shard-seconds=a.jsonl": "--perf-against: doesn't go together with --perf-shard-seconds",
+    "--perf-shard=1/2": "--perf-shard: python -m perf merge needs the verdicts of each part; give --perf-verdicts=FILE",
+    "-n999": "-n 999: there are not as many GPUs, or cores of a CPU, here; give fewer",
 }
 
 
@@ -280,6 +288,64 @@ def test_verdicts_are_kept_for_alerts(compared, monkeypatch):
         "python -m pytest perf/ --benchmark-only -k 'sdpa or tiled or eager' --perf-functions=softmax "
         "--perf-backends=sdpa,tiled,eager --perf-seqlens=64 --perf-heads=2 --perf-causal=both --perf-device=cpu "
         f"--perf-grid=quick --perf-against={Fake.commit}")
+
+
+def test_shards_of_a_comparison_are_one_comparison(compared, pytester):
+    """Each part counts what the whole run times, which sets how sure an alarm has to be (Thresholds.among)."""
+    words: dict[str, str] = {"sdpa": "regressed", "tiled": "missing"}
+    assert compared.run("--perf-verdicts=whole.json", **words).ret == 1
+    for index in (1, 2):
+        result = compared.run(f"--perf-shard={index}/2", f"--perf-verdicts={index}.json", **words)
+        assert f"shard {index}/2: 3 of 6 rows, split by the 4 that are timed" in result.outlines
+        part = night.load(compared.path / f"{index}.json")
+        assert part.shard["options"]["timed"] == 4
+        assert part.shard["revision"] == Fake.code
+        assert len({f.benchmark for f in part.findings}) == 3
+        assert sum(len(f.rounds) for f in part.findings) == 3
+    assert main(["merge", *(str(compared.path / f"{index}.json") for index in (1, 2)),
+                 "-o", str(compared.path / "merged.json")]) == 1
+    whole, merged = (night.load(compared.path / f"{name}.json") for name in ("whole", "merged"))
+    assert {f.benchmark: f for f in merged.findings} == {f.benchmark: f for f in whole.findings}
+    assert (merged.command, merged.base, merged.head, merged.notes) == (whole.command, whole.base, whole.head,
+                                                                       whole.notes)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes two cores")
+def test_workers_verdicts_are_played_and_what_they_lack_is_compared(compared, monkeypatch):
+    """One worker measured the first of two variants, once on an unfit machine; the other one died."""
+    first, second = (replace(CELL, heads=2, kv_heads=2, n=64, m=64, causal=causal) for causal in (True, False))
+    began = []
+
+    def start(self, place, file, part, settings):
+        began.append((part, sorted(place.cores)))
+        if part == "1/2":
+            rows = Fake(settings)._row(first, "regressed"), Fake(settings)._row(second, "invalid")
+            made = night.Comparison(0.0, "m", {}, "", "b", "h", "pytest",
+                                    tuple(night.Finding.of(row, rounds=True) for row in rows))
+            made.save(file)
+        return subprocess.Popen(["true" if part == "1/2" else "false"])
+
+    def note(self, place, file, code):
+        began.append(code)
+
+    measured = []
+
+    def compare(self, workloads, say):
+        measured.extend(workloads)
+        return (self._row(w, "ok") for w in workloads)
+
+    monkeypatch.setattr(Workers, "_start", start)
+    monkeypatch.setattr(Workers, "_note", note)
+    monkeypatch.setattr("perf.run.workers._keep_to", lambda place: None)
+    monkeypatch.setattr(Fake, "compare", compare)
+    result = compared.run("-n2", "--benchmark-json=out.json", sdpa="ok", tiled="ok")
+    assert result.ret == 1
+    result.assert_outcomes(passed=5, failed=1)
+    assert [part for part, _ in began[:2]] == ["1/2", "2/2"]
+    assert not {*began[0][1]} & {*began[1][1]}
+    assert began[2:] == [0, 1]
+    assert {w.id for w in measured} == {second.id, *(replace(w, backend="tiled").id for w in (first, second))}
+    assert len(json.loads((compared.path / "out.json").read_text())["benchmarks"]) == 4
 
 
 def test_an_accepted_regression_passes(compared, monkeypatch):

@@ -1,6 +1,7 @@
 """`--perf-against` over a repository whose working tree has a slower backend, a new one, and one less."""
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -90,6 +91,34 @@ def test_a_slower_backend_is_a_failed_test(tree):
     assert told.startswith("### Performance: 1 benchmark regressed\n")
     assert "% slower [" in told
     assert "```sh\npython -m pytest perf/ --benchmark-only --perf-functions=softmax --perf-backends=eager,tiled" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["shards", pytest.param("workers", marks=pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="takes two cores"))])
+def test_parts_of_a_comparison_are_one_comparison(tree, how):
+    """Two parts, each with a wrong benchmark, whatever the machine is busy with: one after the other and merged, or
+    side by side."""
+    edit(tree / "attention/backends/eager.py", SCORES, SCORES.replace("scale", "2 * scale"))
+    words = ("--perf-backends=eager,tiled", "--perf-seqlens=64,32")
+    if how == "workers":
+        done = against(tree, *words, "-n", "2", "--perf-verdicts=.perf/all.json")
+    else:
+        for part in (1, 2):
+            done = against(tree, *words, f"--perf-shard={part}/2", f"--perf-verdicts=.perf/{part}.json")
+            assert done.returncode == 1, done.stdout + done.stderr
+            assert f"shard {part}/2: 2 of 4 rows, split by the 2 that are timed" in done.stdout
+        done = command(sys.executable, "-m", "perf", "merge", ".perf/1.json", ".perf/2.json", "-o", ".perf/all.json",
+                       cwd=tree, check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1, text
+    assert "4 benchmarks: 2 wrong, 2 ok, unchanged" in text
+    written = json.loads((tree / ".perf/all.json").read_text())
+    assert sorted(one["word"] for one in written["findings"]) == ["unchanged", "unchanged", "wrong", "wrong"]
+    assert written["shard"] == {}
+    if how == "workers":
+        parts = [json.loads((tree / f".perf/workers/{part}/verdicts.json").read_text()) for part in (1, 2)]
+        assert [len(part["findings"]) for part in parts] == [2, 2]
 
 
 @pytest.mark.slow

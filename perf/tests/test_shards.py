@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,15 +15,19 @@ from hypothesis import strategies as st
 
 from attention import fastest
 from perf.__main__ import main
+from perf.compare.record import WORDS, Comparison, Finding, Row
+from perf.compare.record import load as load_verdicts
 from perf.measure import machine
 from perf.measure.evidence import Evidence, Shard, Writer, load, machines, row_seconds, shards
 from perf.plugin import settings_key
+from perf.report.verdicts import table
 from perf.run.progress import Progress
 from perf.run.shard import groups, split
 from perf.system import files
-from perf.system.exit_codes import FAILED, OK, REFUSED
+from perf.system.exit_codes import FAILED, OK, REFUSED, UNDECIDED, UNFIT
 from perf.tests import test_options
 from perf.tests.test_options import SMALL, collected
+from perf.verdict.verdict import Verdict
 from perf.workloads.workload import Workload
 
 pytest_plugins = "pytester"
@@ -145,8 +150,8 @@ def test_what_is_missing_is_said_and_the_rest_is_written(tmp_path, capsys):
     code, whole = merge(tmp_path, write(tmp_path / "1.jsonl", 1, rows=1), write(tmp_path / "3.jsonl", 3))
     assert code == FAILED
     assert capsys.readouterr().out.splitlines() == [
-        f"missing: 1 of 2 rows of shard 1/3, {ROWS[1].id} the first; measure them there by --perf-resume",
-        "missing: shard 2/3, 2 rows", f"{whole}: 3 of 6 rows, 2 of 3 shards"]
+        f"missing: shard 1/3: 1 of 2 rows, {ROWS[1].id} the first; measure them there by --perf-resume",
+        "missing: shard 2/3: 2 rows", f"{whole}: 3 of 6 rows, 2 of 3 shards"]
     assert len(load(whole)) == 3
 
 
@@ -204,6 +209,103 @@ def test_the_output_is_a_file_of_text_and_no_shard(tmp_path, name):
     before = path.read_bytes()
     assert main(["merge", str(path), "-o", str(tmp_path / name)]) == REFUSED
     assert path.read_bytes() == before
+
+
+# Verdicts.
+
+def row(w: Workload, word: str, **facts: Any) -> Row:
+    if word in ("regressed", "improved", "ok", "inconclusive"):
+        verdict = Verdict(word, 1.1, 1.05, 1.15, 6, "10.0 % slower [5.0, 15.0], 6 pairs", 0, 0.02, **facts)
+        return Row(w, verdict, word, 1e-3, 1.1e-3, (1.0e-3, 1.1e-3, 1.2e-3))
+    counted = {"unchanged": "ok", "skipped": "missing"}.get(word, word)
+    return Row(w, Verdict(counted, None, None, None, 0, "why", 0, **facts), word)
+
+
+def compared(folder: Path, index: int, words: Sequence[str] = ("ok", "ok"), **changes: Any) -> Path:
+    """Writes the verdicts of a shard of two rows, or of as many as there are words."""
+    shard = replace(SHARD, index=index, **{"options": {"base": "beef", "timed": 6}, **changes})
+    mine = [w for w in ROWS if SPLIT[w.id] == index]
+    findings = tuple(Finding.of(row(w, word), rounds=True) for w, word in zip(mine, words, strict=False))
+    path = folder / f"{index}.json"
+    Comparison(100.0 + index, shard.machine, {"gpus": []}, "", "beef", "c0ffee", "pytest", findings,
+               notes=("a note of all",), shard=shard.record()).save(path)
+    return path
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_row_comes_back_from_its_finding(word):
+    made = row(CELL, word, slower=True, cause="host")
+    back = Finding.of(made, rounds=True).row()
+    assert back == made
+    assert table([back]) == table([made])
+    gone = replace(made, workload=replace(CELL, backend="no-such-backend"))
+    assert Finding.of(gone).row().workload == gone.workload
+
+
+def test_verdicts_of_shards_become_one_comparison(tmp_path, capsys):
+    paths = [compared(tmp_path, index, ("regressed", "regressed")) for index in (2, 3, 1)]
+    code, whole = merge(tmp_path, *paths)
+    assert code == FAILED
+    text = capsys.readouterr().out
+    assert "6 benchmarks: 6 regressed" in text
+    assert text.count("a note of all") == 1
+    assert "one finding: 6 of 6 benchmarks regressed" in text
+    assert text.endswith(f"{whole}: 6 of 6 rows, 3 of 3 shards\n")
+    kept = load_verdicts(whole)
+    assert [finding.benchmark for finding in kept.findings] == [w.id for w in ROWS]
+    assert (kept.time, kept.shard, kept.failed) == (101.0, {}, ())
+    assert not any(finding.rounds for finding in kept.findings)
+    assert main(["alert", str(whole)]) == OK
+
+
+@pytest.mark.parametrize(("words", "lenient", "code"), [
+    ("ok ok ok ok unchanged improved", False, OK),
+    ("ok ok ok ok ok inconclusive", False, UNDECIDED),
+    ("ok ok ok ok ok inconclusive", True, OK),
+    ("ok ok invalid ok ok missing", False, UNDECIDED),
+    ("invalid unchanged invalid inconclusive invalid invalid", False, UNFIT),
+    ("invalid invalid invalid invalid wrong invalid", False, FAILED),
+    ("unchanged regressed ok ok ok ok", True, FAILED),
+])
+def test_verdicts_of_shards_end_as_one_run(tmp_path, words, lenient, code):
+    listed = words.split()
+    paths = [compared(tmp_path, index, listed[2 * index - 2:2 * index], options={"lenient": lenient})
+             for index in (1, 2, 3)]
+    assert merge(tmp_path, *paths)[0] == code
+
+
+def test_verdicts_that_are_missing_are_no_pass(tmp_path, capsys):
+    code, whole = merge(tmp_path, compared(tmp_path, 1, ("ok",)), compared(tmp_path, 3))
+    assert code == FAILED
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        f"missing: shard 1/3: 1 of 2 rows, {ROWS[1].id} the first; measure that shard again",
+        "missing: shard 2/3: 2 rows", f"{whole}: 3 of 6 rows, 2 of 3 shards"]
+    assert [one.what for one in load_verdicts(whole).failed] == ["shard 1/3", "shard 2/3"]
+
+
+def alone(folder: Path) -> Path:
+    path = compared(folder, 2)
+    replace(load_verdicts(path), shard={}).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda p: compared(p, 2, options={"base": "beef", "timed": 5}), "the option 'timed' is 5 and 6"),
+    (lambda p: compared(p, 2, options={"base": "f00d", "timed": 6}), "the option 'base' is 'f00d' and 'beef'"),
+    (lambda p: compared(p, 2, revision="beef"), "the commit is 'beef' and 'c0ffee'"),
+    (lambda p: compared(p, 2, machine="0123"), "the machine is '0123' and"),
+    (lambda p: compared(p, 2, split={name: 4 - at for name, at in SPLIT.items()} | {ROWS[2].id: 2}), "the shard of"),
+    (lambda p: compared(p, 2, split={name: 4 - at for name, at in SPLIT.items()} | {ROWS[2].id: 1}), "is no shard"),
+    (lambda p: compared(p, 2, count=5), "is no shard: '2/5' is no shard; measure it again"),
+    (lambda p: write(p / "2.jsonl", 2), "don't belong together: one holds evidence, one verdicts"),
+    (alone, "is no shard: it was compared without --perf-shard"),
+])
+def test_verdicts_that_do_not_belong_together_are_refused(tmp_path, capsys, make, said):
+    code, whole = merge(tmp_path, compared(tmp_path, 1), make(tmp_path))
+    assert code == REFUSED
+    assert not whole.exists()
+    line, = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 # pytest

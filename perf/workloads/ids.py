@@ -47,8 +47,9 @@ def parse(name: str) -> Parts | None:
     return Parts(**match.groupdict()) if match else None  # type: ignore[typeddict-item]
 
 
-def workload(name: str) -> Workload:
-    """Returns the workload of an id. Raises ValueError, in one line, for what is none of this project."""
+def workload(name: str, *, registered: bool = True) -> Workload:
+    """Returns the workload of an id. Raises ValueError, in one line, for what is none of this project; unless
+    `registered`, only for what is no id: another revision may have what this one lacks."""
     from attention.registry import variant
     from models import presets
     from perf.workloads.grids import quantizations
@@ -59,8 +60,9 @@ def workload(name: str) -> Workload:
     what, method = parts["what"], parts["quantization"]
     model = next((one for one in sorted(presets(), key=len, reverse=True) if what.startswith(f"{one}-")), BARE)
     function = what.removeprefix(f"{model}-")
-    variant(f"{function}:{parts['backend']}")  # raises
-    if method is not None and method not in quantizations():
+    if registered:
+        variant(f"{function}:{parts['backend']}")  # raises
+    if registered and method is not None and method not in quantizations():
         raise ValueError(f"unknown quantization {method!r} in {name!r}; choose from {', '.join(quantizations())}")
     batch, heads, kv_heads, n, m, head_dim = (int(parts[size]) for size in SIZES)  # type: ignore[literal-required]
     return Workload(model, function, parts["backend"], parts["phase"], parts["mask"] == "causal", batch, heads,
