@@ -1,22 +1,23 @@
 """Searches batch, heads and learning rate of study 000's TFT by validation loss, then tests the best once.
 
-    python -m perf.studies.tft_search --out search.jsonl --storage search.db --trials 12
+    python -m perf.studies.tft_search --out search.jsonl --storage search.db --trials 12 --plots .
 
-optuna keeps the trials in an SQLite file: a run that was stopped goes on from there. Validation windows are the end of
-the training part of each series. The test windows are looked at once, after all trials, by a model trained anew on the
-whole training part. All trials have as many steps; one that is behind is pruned. The study tuned on its test data.
+optuna keeps the trials in an SQLite file: a run that was stopped or killed goes on from there. Validation windows are
+the end of the training part of each series. The test windows are looked at once, after all trials, by two models that
+are trained anew on the whole training part: the best, and the preset with its own batch, heads and rate. All trials
+have as many steps; one that is behind is pruned. The study tuned on its test data.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import models
 from models.data import series, split
 from models.packages import needs
-from models.quality import Figure, evaluate
+from models.quality import Change, Figure, compare, evaluate
 from models.recipes import recipe
 from models.registry import Preset
 from models.training import fit
@@ -35,12 +36,24 @@ def validation(preset: Preset) -> tuple[series.Windows, series.Windows]:
     return series.windows(past, context=preset.sizes["context"], horizon=preset.sizes["horizon"], season=series.MONTHS)
 
 
+def plot(search: Any, folder: Path) -> None:
+    """Draws the best loss over the trials, and what share of the losses' spread each choice explains."""
+    with needs("matplotlib", "for the plots", "search"):
+        from optuna.visualization import matplotlib as drawings
+    for name in ("optimization_history", "param_importances"):
+        axes = getattr(drawings, f"plot_{name}")(search)
+        axes.set_title("")
+        axes.figure.set_size_inches(7, 3)
+        axes.figure.savefig(folder / f"tft-search-{name.split('_')[1]}.png", dpi=100, bbox_inches="tight")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the trials and the test figure of the best; 1 if the search is not at its end."""
     options = parser("tft_search", __doc__, minutes=40)
     options.add_argument("--storage", type=Path, required=True, help="SQLite file of the trials, made or gone on with")
     options.add_argument("--trials", type=int, default=12, help="of all runs together (default: 12)")
     options.add_argument("--steps", type=int, default=300, help="of training, each (default: 300)")
+    options.add_argument("--plots", type=Path, help="folder for two PNG: the history, and the importance of each choice")
     args = options.parse_args(arguments)
     with needs("optuna", "for the search", "search"):
         import optuna
@@ -80,12 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study.write("trials", {"trials": lines})
     print(table(f"{preset.name}, {steps} steps; quantile loss on {len(later)} validation windows", lines))
     if TESTED not in search.user_attrs and len(lines) >= args.trials:
-        figure = trained(search.best_params, *split(preset))
-        search.set_user_attr(TESTED, {**search.best_params, "loss": figure.value, "interval": list(figure.interval())})
+        own = {"batch": recipe(preset).batch, "heads": preset.heads, "rate": recipe(preset).learning_rate}
+        parts = split(preset)
+        change = compare(trained(own, *parts), trained(search.best_params, *parts))
+        search.set_user_attr(TESTED, {"chosen": search.best_params, "change": asdict(change)})
     if tested := search.user_attrs.get(TESTED):
         study.write(TESTED, tested)
-    print(f"tested once: {tested}" if tested else f"not tested: {len(lines)} of {args.trials} trials are done; go on "
-          "with the same --storage", f"records: {study.out}", sep="\n")
+        chosen = ", ".join(f"{name} {value:.4g}" for name, value in tested["chosen"].items())
+        print(f"tested once, {chosen} against the preset's own: {Change(**tested['change'])}")
+    else:
+        print(f"not tested: {len(lines)} of {args.trials} trials are done; go on with the same --storage")
+    print(f"records: {study.out}")
+    if args.plots:
+        plot(search, args.plots)
     return 0 if tested else 1
 
 
