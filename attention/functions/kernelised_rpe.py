@@ -29,7 +29,9 @@ from attention.functions.performer import orthogonal_features
 from attention.registry import register
 
 FEATURES = 64
-BLOCK = 2 ** 25  # float64 numbers in memory at once, for the sequences of a block of features
+# float64 numbers in memory at once, for the sequences of a block of features. A CPU spends most of the time on fetching
+# memory where they don't fit into its cache; a GPU wants few launches.
+BLOCK = {"cpu": 2 ** 19, "cuda": 2 ** 25}
 
 
 class FFT(Plain):
@@ -140,12 +142,17 @@ def kernelised_rpe(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.
     return (weights @ v.to(weights.dtype).unsqueeze(2)).flatten(1, 2).to(q.dtype)
 
 
+def _features_at_once(each: int, device: str | torch.device) -> int:
+    """Returns how many features a block has whose sequences are `each` numbers long."""
+    return max(1, BLOCK.get(torch.device(device).type, BLOCK["cuda"]) // each)
+
+
 def peak_bytes(case: Case) -> int:
     """Predicts peak bytes: the sequences of a block of features and φ, in float64."""
     length = 1 << (case.n + case.m - 1).bit_length()
     each = case.heads * length * (case.head_dim + 1)
     features = dict(case.options).get("features", FEATURES)
-    block = each * max(1, min(features, BLOCK // each))
+    block = each * min(features, _features_at_once(each, case.device))
     return Backend().peak_bytes(case) + 8 * (4 * block * (2 if case.grad else 1) + 2 * case.heads * case.n
                                              * (case.head_dim + features))
 
@@ -163,20 +170,22 @@ def by_fft(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, 
     b = params["bias"].double()[:, at_zero - (M - 1):at_zero + N if not causal else at_zero + 1]
     e_b = (b - b.detach().amax(-1, keepdim=True)).exp().flip(1)  # i - j from -(N - 1), or 0, to M - 1
     ahead = 0 if causal else N - 1
-    kernel = torch.fft.rfft(e_b, n=length).unflatten(0, (G, H // G))[..., None, None]  # (G, S, frequencies, 1, 1)
+    kernel = torch.fft.rfft(e_b, n=length).unflatten(0, (G, H // G))[:, :, None, None]  # (G, S, 1, 1, frequencies)
     v1 = torch.cat([v.double(), v.new_ones(B, G, M, 1, dtype=torch.float64)], -1)
+    phi_q, phi_k, v1 = (x.mT.contiguous() for x in (phi_q, phi_k, v1))  # a sequence lies in one piece
 
     def block(phi_q: torch.Tensor, phi_k: torch.Tensor, v1: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        sequences = phi_k.unsqueeze(-1) * v1.unsqueeze(-2)  # (B, G, M, features, D + 1)
-        spectrum = torch.fft.rfft(sequences, n=length, dim=2).unsqueeze(2) * kernel
-        sums = torch.fft.irfft(spectrum, n=length, dim=3)[:, :, :, M - N + ahead:M + ahead]
-        return torch.einsum("bhnr,bhnrd->bhnd", phi_q, sums.flatten(1, 2))
+        sequences = phi_k.unsqueeze(3) * v1.unsqueeze(2)  # (B, G, features, D + 1, M)
+        spectrum = torch.fft.rfft(sequences, n=length).unsqueeze(2) * kernel
+        sums = torch.fft.irfft(spectrum, n=length)[..., M - N + ahead:M + ahead].flatten(1, 2)
+        return (phi_q.unsqueeze(3) * sums).sum(2)
 
-    size = max(1, BLOCK // (B * H * length * (D + 1)))
-    total = v1.new_zeros(B, H, N, D + 1)
+    size = _features_at_once(B * H * length * (D + 1), q.device)
+    total = v1.new_zeros(B, H, D + 1, N)
     for r in range(0, features, size):
-        total = total + checkpoint(block, phi_q[..., r:r + size], phi_k[..., r:r + size], v1, kernel,
+        total = total + checkpoint(block, phi_q[:, :, r:r + size], phi_k[:, :, r:r + size], v1, kernel,
                                    use_reentrant=False, preserve_rng_state=False)
+    total = total.mT
     sees = torch.ones(B, 1, N, 1, dtype=torch.bool, device=q.device) if key_mask is None else _sees(key_mask, N, causal)
     return (total[..., :D] / torch.where(sees, total[..., D:], 1) * sees).to(q.dtype)
 

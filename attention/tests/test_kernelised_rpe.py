@@ -72,7 +72,7 @@ def test_error_to_softmax_with_the_same_positions_falls_as_features_grow() -> No
 def test_learned_positions_are_where_they_belong(backend: str, n: int, m: int, causal: bool,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """The case has biases that differ by distance, fewer keys than biases, and several blocks of features."""
-    monkeypatch.setattr(kernelised_rpe, "BLOCK", 10_000)
+    monkeypatch.setitem(kernelised_rpe.BLOCK, "cpu", 10_000)
     module = attention.create(f"kernelised-rpe:{backend}", heads=2, kv_heads=1, head_dim=8, seq_len=50, causal=causal,
                               features=20)
     bias = module.get_parameter("bias")

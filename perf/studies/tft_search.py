@@ -37,12 +37,12 @@ def validation(preset: Preset) -> tuple[series.Windows, series.Windows]:
 
 
 def plot(search: Any, folder: Path) -> None:
-    """Draws the best loss over the trials, and what share of the losses' spread each choice explains."""
+    """Draws the losses and the best of them over the trials that were not pruned, and how much each choice matters."""
     with needs("matplotlib", "for the plots", "search"):
         from optuna.visualization import matplotlib as drawings
     for name in ("optimization_history", "param_importances"):
-        axes = getattr(drawings, f"plot_{name}")(search)
-        axes.set_title("")
+        axes = getattr(drawings, f"plot_{name}")(search, target_name="validation loss")
+        axes.set_title("", loc="left")
         axes.figure.set_size_inches(7, 3)
         axes.figure.savefig(folder / f"tft-search-{name.split('_')[1]}.png", dpi=100, bbox_inches="tight")
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--storage", type=Path, required=True, help="SQLite file of the trials, made or gone on with")
     options.add_argument("--trials", type=int, default=12, help="of all runs together (default: 12)")
     options.add_argument("--steps", type=int, default=300, help="of training, each (default: 300)")
-    options.add_argument("--plots", type=Path, help="folder for two PNG: the history, and the importance of each choice")
+    options.add_argument("--plots", type=Path, help="folder for two PNG: history, and importance of each choice")
     args = options.parse_args(arguments)
     with needs("optuna", "for the search", "search"):
         import optuna
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(f"not tested: {len(lines)} of {args.trials} trials are done; go on with the same --storage")
     print(f"records: {study.out}")
-    if args.plots:
+    if args.plots and tested:
         plot(search, args.plots)
     return 0 if tested else 1
 

@@ -86,15 +86,28 @@ def test_a_search_without_optuna_is_one_line(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_goes_on_and_tests_once(tmp_path, capsys):
-    pytest.importorskip("optuna")
+def test_a_search_goes_on_after_a_kill_prunes_and_tests_once(tmp_path, capsys, monkeypatch):
+    optuna = pytest.importorskip("optuna", reason="optuna is not installed")
     words = ["--out", str(tmp_path / "out"), "--storage", str(tmp_path / "db"), "--tiny", "--device", "cpu"]
     assert tft_search.main([*words, "--trials", "1", "--minutes", "0"]) == 1
     assert "not tested: 0 of 1" in capsys.readouterr().out
-    assert tft_search.main([*words, "--trials", "2"]) == 0
+    storage = f"sqlite:///{tmp_path / 'db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    search = optuna.load_study(study_name=name, storage=storage)
+    for rate in (5e-3, 5e-3, 4e-3, 5e-3, 4e-3, 5e-4):
+        search.enqueue_trial({"batch": 64, "heads": 2, "rate": rate})
+    search.ask()  # and no end of it: what a killed run leaves
+    looks: list[None] = []
+    split = tft_search.split
+    monkeypatch.setattr(tft_search, "split", lambda preset: (looks.append(None), split(preset))[1])
+    assert tft_search.main([*words, "--trials", "5", "--plots", str(tmp_path)]) == 0
+    states = [trial.state.name.lower() for trial in search.get_trials()]
+    assert states == ["running", *4 * ["complete"], "pruned"]
     tested = capsys.readouterr().out.partition("tested once")[2]
-    assert tft_search.main([*words, "--trials", "5"]) == 0  # once tested, nothing is searched
+    assert {path.name for path in tmp_path.glob("*.png")} == {"tft-search-history.png", "tft-search-importances.png"}
+    assert tft_search.main([*words, "--trials", "9"]) == 0  # once tested, nothing is searched
     assert capsys.readouterr().out.partition("tested once")[2] == tested
+    assert len(looks) == 1
 
 
 def test_the_large_model_has_the_studys_size():
