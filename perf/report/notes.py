@@ -34,20 +34,22 @@ def alike(texts: Iterable[tuple[str, Evidence]]) -> list[list[tuple[str, Evidenc
 
 
 def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
-    """Returns a line for each reason that rows have this outcome: "skipped: fa2, fa3: need a CUDA GPU, 24 rows"."""
+    """Returns a line for each reason that rows have this outcome: "skipped: fa2 needs a CUDA GPU, 1 row", or "skipped:
+    fa2, fa3: each needs a CUDA GPU, 24 rows"."""
     texts = [(_alone(row), row) for row in rows if row.outcome == outcome]
     lines = []
     for kind in alike(texts):
-        backends = ", ".join(dict.fromkeys(row.workload.backend for _, row in kind))
-        lines.append(f"{outcome}: {backends}{kind[0][0].rstrip('.')}, {len(kind)} row{'s' * (len(kind) > 1)}")
+        backends, reason = list(dict.fromkeys(row.workload.backend for _, row in kind)), kind[0][0].rstrip(".")
+        each = ": each" if len(backends) > 1 and re.match(r" \w", reason) else ""  # its verb is one backend's
+        lines.append(f"{outcome}: {', '.join(backends)}{each}{reason}, {len(kind)} row{'s' * (len(kind) > 1)}")
     return lines
 
 
 def _alone(row: Evidence) -> str:
-    """Returns what follows the variant, as ": needs ..." or " is wrong", and one word for what only a GPU runs."""
+    """Returns what follows the variant, as ": no GPU" or " is wrong", and one sentence for what only a GPU runs."""
     reason, variant = row.reason or "no reason given", row.workload.variant
     if GPU_ONLY.search(reason):
-        return ": need a CUDA GPU"
+        return " needs a CUDA GPU"
     return reason.removeprefix(variant) if reason.startswith((f"{variant} ", f"{variant}:")) else f": {reason}"
 
 
@@ -114,13 +116,17 @@ def warnings(rows: Sequence[Evidence]) -> list[str]:
     """Says what makes times doubtful or is missing beside them, a line each."""
     timed = [row for row in rows if row.outcome == "ok" and row.median]
     doubts = [(why, row) for row in timed if (why := doubt(row))]
-    lines = [f"! {len(kind)} of {len(timed)} are doubtful: {kind[0][0]}" for kind in alike(doubts)]
+    lines = [f"! {_of(kind, timed)} doubtful: {kind[0][0]}" for kind in alike(doubts)]
     if late := sum(row.ended == "budget" for row in timed):
         lines.append(f"{late} of {len(timed)} ended by the time budget, before their ± was as narrow as asked for.")
     for kind in alike((row.no_graph, row) for row in timed if row.no_graph):
-        lines.append(f"{len(kind)} rows timed by events: no graph: {kind[0][0]}")
+        lines.append(f"{len(kind)} of {len(timed)} timed by events: no graph: {kind[0][0]}")
     for kind in alike((f"{tensor}, where {why}", row) for row in timed for tensor, why in row.loose.items()):
-        lines.append(f"{len(kind)} of {len(timed)} are allowed errors above a tenth of a value: {kind[0][0]}")
+        lines.append(f"{_of(kind, timed)} allowed errors above a tenth of a value: {kind[0][0]}")
     if timed and all(row.floor is None for row in timed):
         lines.append("limit is -: this machine's copy and matmul ceilings were not measured.")
     return lines
+
+
+def _of(some: Sequence[object], rows: Sequence[object]) -> str:
+    return f"{len(some)} of {len(rows)} {'is' if len(some) == 1 else 'are'}"

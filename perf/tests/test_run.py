@@ -84,7 +84,7 @@ def test_a_wrong_variant_fails_and_shows_no_time(first):
 def test_the_others_are_measured(first):
     assert "4 passed" in first.stdout
     assert row_of(first, "eager", 64)[4] in ("us", "ms", "us!", "ms!")
-    assert "skipped: fa2: " in first.stdout
+    assert "skipped: fa2" in first.stdout
     assert "4 workloads measured in" in first.stdout
 
 

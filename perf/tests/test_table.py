@@ -91,8 +91,18 @@ def test_what_only_a_gpu_runs_is_one_reason():
     assert len({(r.reason or "").partition(": ")[2] for r in rows}) > 2
     line = " ".join(reasons_for_no_time(rows))
     assert line.startswith("skipped: ")
-    assert line.endswith(f": need a CUDA GPU, {len(rows)} rows")
+    assert line.endswith(f": each needs a CUDA GPU, {len(rows)} rows")
     assert "fa2, fa3, fa4" in line
+    assert reasons_for_no_time(rows[:1])[0].endswith("needs a CUDA GPU, 1 row")
+
+
+def test_a_reason_reads_right_for_one_backend_and_for_several():
+    rows = [row(name, outcome="wrong", reason=f"softmax:{name} is numerically wrong: out 0.{i}")
+            for i, name in enumerate(("eager", "sdpa"), 2)]
+    assert reasons_for_no_time(rows[:1]) == ["wrong: eager is numerically wrong: out 0.2, 1 row"]
+    assert reasons_for_no_time(rows) == ["wrong: eager, sdpa: each is numerically wrong: out 0.2, 2 rows"]
+    ran = [replace(one, reason=f"softmax:{one.workload.backend} (forward) ran mm") for one in rows]
+    assert reasons_for_no_time(ran) == ["wrong: eager, sdpa (forward) ran mm, 2 rows"]
 
 
 def test_it_fits_the_width():
@@ -109,11 +119,11 @@ def test_it_fits_the_width():
 def test_a_row_measured_in_company_is_marked():
     text = table([row(foreign_cores=0.7, clock="perf_counter"), row("sdpa", clock="perf_counter")])
     assert "1.000 ms!" in text
-    assert "! 1 of 2 are doubtful: other processes kept more than 0.1 of a core busy" in text
+    assert "! 1 of 2 is doubtful: other processes kept more than 0.1 of a core busy" in text
     assert "!" not in table([row(foreign_cores=0.7, clock="cuda events, L2 flushed")])
     kept = table([row(reason="the GPU throttled")])
     assert "1.000 ms!" in kept
-    assert "! 1 of 1 are doubtful: the GPU throttled" in kept
+    assert "! 1 of 1 is doubtful: the GPU throttled" in kept
 
 
 def test_unknown_flops_are_a_dash():
@@ -168,9 +178,9 @@ def test_the_datasheets_share_is_a_column_where_it_is_known():
 
 @pytest.mark.parametrize(("fields", "said"), [
     ({"ended": "budget"}, "1 of 2 ended by the time budget"),
-    ({"no_graph": "flash-attn copies"}, "1 rows timed by events: no graph: flash-attn copies"),
+    ({"no_graph": "flash-attn copies"}, "1 of 2 timed by events: no graph: flash-attn copies"),
     ({"loose": {"dk": "3% of the rows are small"}},
-     "1 of 2 are allowed errors above a tenth of a value: dk, where 3% of the rows are small"),
+     "1 of 2 is allowed errors above a tenth of a value: dk, where 3% of the rows are small"),
     ({}, "limit is -: this machine's copy and matmul ceilings were not measured"),
 ])
 def test_what_to_mind_is_said_below_the_table(fields, said):
