@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -97,9 +98,8 @@ def test_a_search_goes_on_after_a_kill_prunes_and_tests_once(tmp_path, capsys, m
     for rate in (5e-3, 5e-3, 4e-3, 5e-3, 4e-3, 5e-4):
         search.enqueue_trial({"batch": 64, "heads": 2, "rate": rate})
     search.ask()  # and no end of it: what a killed run leaves
-    looks: list[None] = []
-    split = tft_search.split
-    monkeypatch.setattr(tft_search, "split", lambda preset: (looks.append(None), split(preset))[1])
+    split = Mock(side_effect=tft_search.split)
+    monkeypatch.setattr(tft_search, "split", split)
     assert tft_search.main([*words, "--trials", "5", "--plots", str(tmp_path)]) == 0
     states = [trial.state.name.lower() for trial in search.get_trials()]
     assert states == ["running", *4 * ["complete"], "pruned"]
@@ -107,7 +107,7 @@ def test_a_search_goes_on_after_a_kill_prunes_and_tests_once(tmp_path, capsys, m
     assert {path.name for path in tmp_path.glob("*.png")} == {"tft-search-history.png", "tft-search-importances.png"}
     assert tft_search.main([*words, "--trials", "9"]) == 0  # once tested, nothing is searched
     assert capsys.readouterr().out.partition("tested once")[2] == tested
-    assert len(looks) == 1
+    split.assert_called_once()
 
 
 def test_the_large_model_has_the_studys_size():
