@@ -95,7 +95,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives each workload the timer that plays its samples, and drops the families without workloads."""
-    benchmarks = _benchmarks(items)
+    benchmarks = [item for item in items
+                  if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
     if not benchmarks:
         return
     from perf.run.replay import Script
@@ -126,10 +127,6 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None
     if _benchmark_only(node.config) and any(map(parse, ids)):
         raise pytest.UsageError("perf: these workers time nothing, for pytest-benchmark measures in one process; give "
                                 "-n alone, or measure a part on each GPU by --perf-shard (docs/several-machines.md)")
-
-
-def _benchmarks(items: Sequence[pytest.Item]) -> list[pytest.Function]:
-    return [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("workloads")]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

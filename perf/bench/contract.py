@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 
 from attention.testing import Report
-from perf.workloads.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,3 @@ class Trial(Protocol):
     def write(self) -> None: ...
 
     def judge(self, result: Any) -> Report: ...
-
-
-class Shared(Protocol):
-    """Holds what the cells of one shape have in common."""
-
-    def prepare(self, workload: Workload) -> Prepared: ...

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import gc
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 
 import attention
 from perf.bench import NO_MEMORY, treatments
-from perf.bench.contract import Prepared, Shared
+from perf.bench.contract import Prepared
 from perf.measure.compiling import forget
 from perf.measure.memory import free_bytes
 from perf.workloads.workload import ITEM_BYTES, Workload
+
+if TYPE_CHECKING:
+    from perf.bench.kernels import Kernels
+    from perf.bench.models import Models
 
 SCRATCH = {"cpu": 2 ** 24, "cuda": 2 ** 28}  # scores that the reference works on at one time
 
@@ -31,7 +36,7 @@ class Preparer:
             if torch.cuda.current_stream() == torch.cuda.default_stream():  # which no CUDA graph can capture
                 torch.cuda.set_stream(torch.cuda.Stream())
         self._shape: Workload | None = None
-        self._shared: Shared | None = None
+        self._shared: Kernels | Models | None = None  # what the cells of one shape have in common
         self._imported = 0  # modules, of which the garbage collector knows no more
 
     def why_not(self, workload: Workload) -> str | None:
@@ -96,7 +101,7 @@ def predict_bytes(w: Workload, device_type: str) -> int:
     return twice + call + model_bytes(w)
 
 
-def _share(workload: Workload, device: torch.device) -> Shared:
+def _share(workload: Workload, device: torch.device) -> Kernels | Models:
     if workload.bare:
         from perf.bench.kernels import Kernels
 

@@ -168,7 +168,11 @@ def accept(options: argparse.Namespace) -> int:
     entry = accepted.Acceptance(options.benchmark, options.commit, options.reason, options.until)
     if entry.until < date.today():
         raise ValueError(f"--until: {entry.until} is over; give a later day")
-    file = options.file or _own(accepted.FILE)
+    from perf.compare.project import root
+    from perf.compare.side import ROOT
+
+    own = accepted.FILE if root() == ROOT else root() / f"perf-{accepted.FILE.name}"  # which is yet to begin
+    file = options.file or own
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     after = before + entry.to_toml()
     if entry not in accepted.read(after, date.today())[0]:  # the file was none before
@@ -176,15 +180,6 @@ def accept(options: argparse.Namespace) -> int:
     file.write_text(after, encoding="utf-8")
     print(f"added to {file}: {entry.workload}, until {entry.until}; commit it")
     return OK
-
-
-def _own(file: Path) -> Path:
-    """Gives the place of a file that another repository may have yet to begin."""
-    from perf.compare.project import root
-    from perf.compare.side import ROOT
-
-    folder = root()
-    return file if folder == ROOT else folder / f"perf-{file.name}"
 
 
 def _day(word: str) -> date:

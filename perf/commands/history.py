@@ -15,7 +15,6 @@ from perf.system.exit_codes import FAILED, OK
 
 if TYPE_CHECKING:
     from perf.history.rows import Entry
-    from perf.measure.evidence import Evidence
 
 RESULTS, NIGHTS, OUT = Path(".asv/results"), Path(".perf/nights"), Path(".site")
 
@@ -94,15 +93,12 @@ def _add(options: argparse.Namespace) -> list[str]:
     for path in options.evidence:
         rows, machines = read_evidence(path, "add")
         if options.commit:
-            rows = [replace(row, revision=options.commit + _dirty(row)) for row in rows]
+            rows = [replace(row, revision=options.commit + "+dirty" * (row.revision or "").endswith("+dirty"))
+                    for row in rows]
         written = write(rows, options.folder, machines=machines, root=options.repository, dirty=options.dirty)
         print(f"{path}: {written.numbers} numbers in {', '.join(map(str, written.files)) or 'no file'}")
         notes += [f"{path}: {note}" for note in written.notes]
     return notes
-
-
-def _dirty(row: Evidence) -> str:
-    return "+dirty" if (row.revision or "").endswith("+dirty") else ""
 
 
 def _backfill(options: argparse.Namespace) -> list[str]:

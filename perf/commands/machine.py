@@ -5,12 +5,20 @@ import argparse
 import json
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perf.commands.parser import Commands, command
 from perf.system.devices import HELP, device
 from perf.system.exit_codes import FAILED, OK
 
+if TYPE_CHECKING:
+    import torch
+
+WATCHED = 0.5  # seconds, and as long before them for a GPU to reach its clocks
+QUEUE = 8  # products that a GPU is kept busy with
 PROCESSES = 10
 RECORD = Path(".perf/selftest.json")
 SCHEMA = 1
@@ -36,13 +44,56 @@ def machine(options: argparse.Namespace) -> int:
 
     Exit codes: 0 fit; 1 unfit, for a reason that it prints; 2 refused, in one line.
     """
-    from perf.report.machine import report
-
-    text, why = report(device(options.device))
+    text, why = examine(device(options.device))
     print(text)
     if why:
         print(f"unfit: {why}", file=sys.stderr)
     return FAILED if why else OK
+
+
+def examine(device: torch.device) -> tuple[str, str | None]:
+    """Returns the fingerprint and the state as JSON, and why the machine is unfit, in one line (None: it is fit).
+
+    A GPU is watched while it works, since an idle one shows neither its clocks nor its throttling.
+    """
+    from perf.measure.fitness import Watch, summary, unfit
+    from perf.measure.machine import clocks, fingerprint, identity, why_unlocked
+
+    watch = Watch(device)
+    work = _multiply(device) if device.type == "cuda" else lambda: time.sleep(0.01)
+    _for_seconds(work, lambda: None)
+    watch.begin()
+    _for_seconds(work, watch.sample)
+    states = watch.end()
+    facts, state = fingerprint(), summary(states)
+    why = unfit(states) or why_unlocked(facts, state)
+    record = {"id": identity(), **facts, "clocks": clocks(facts, state), "state": state, "unfit": why}
+    return json.dumps(record, indent=2), why
+
+
+def _for_seconds(work: Callable[[], None], between: Callable[[], None]) -> None:
+    end = time.monotonic() + WATCHED
+    while time.monotonic() < end:
+        work()
+        between()
+
+
+def _multiply(device: torch.device) -> Callable[[], None]:
+    """Keeps some matrix products queued."""
+    import torch
+
+    x_NN = torch.randn(4096, 4096, dtype=torch.float16, device=device)
+    events: deque[torch.cuda.Event] = deque()
+
+    def work() -> None:
+        torch.mm(x_NN, x_NN)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(device))
+        events.append(event)
+        if len(events) > QUEUE:
+            events.popleft().synchronize()
+
+    return work
 
 
 def repeatability(options: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ Every one is compared with the good end; each one found, with the one before it.
 from __future__ import annotations
 
 import math
-import subprocess
 import textwrap
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from perf.compare import pairs
 from perf.compare.checkout import checkout, resolve, working_tree
-from perf.compare.environments import inside, pip, with_versions
+from perf.compare.environments import inside, pip, run, with_versions
 from perf.compare.project import project
 from perf.compare.side import ROOT, Side
 from perf.system import exit_codes, git
@@ -208,12 +207,11 @@ def releases(package: str, good: str, bad: str, root: Path, *, pre: bool = False
 def _offered(package: str, root: Path, *, pre: bool) -> list[str]:
     """Asks the index."""
     words = [*pip(with_versions([], root).python), "index", "versions", package, *(["--pre"] if pre else [])]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
+    failed = f"pip finds no releases of {package}"
+    for line in run(words, failed).splitlines():
         if line.startswith("Available versions:"):
             return [name.strip() for name in line.partition(":")[2].split(",")]
-    errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-    raise ValueError(f"pip finds no releases of {package}: {(errors or ['no reason given'])[-1]}")
+    raise ValueError(f"{failed}: no reason given")
 
 
 def _chosen(package: str, name: str, offered: Sequence[Version]) -> Version:

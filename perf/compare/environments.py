@@ -76,13 +76,13 @@ def with_versions(requirements: Sequence[str], root: Path) -> Environment:
     if (folder / FREEZE).exists():
         return Environment(python, json.loads((folder / FREEZE).read_text(encoding="utf-8")), asked)
     shutil.rmtree(folder, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], "a venv can't be made")
+    run([sys.executable, "-m", "venv", "--without-pip", str(folder)], "a venv can't be made")
     [packages] = folder.glob("lib/python*/site-packages")
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     behind = "".join(f"import site; site.addsitedir({path!r})\n" for path in [*site.getsitepackages(), *user])
     (packages / "behind.pth").write_text(behind, encoding="utf-8")
     if requirements:
-        _run([*pip(python), "install", "--quiet", *requirements], f"pip can't install {' '.join(requirements)}")
+        run([*pip(python), "install", "--quiet", *requirements], f"pip can't install {' '.join(requirements)}")
     versions = interpreter(python).versions
     (folder / FREEZE).write_text(json.dumps(versions, indent=1), encoding="utf-8")
     return Environment(python, versions, asked)
@@ -131,8 +131,8 @@ def _name(requirement: str) -> str:
         raise ValueError(f"{requirement!r} is no requirement; give one such as torch==2.10.*") from None
 
 
-def _run(words: Sequence[str], failed: str) -> None:
-    """Runs a command. Raises ValueError with the line in which it gives up."""
+def run(words: Sequence[str], failed: str) -> str:
+    """Runs a command, and gives what it prints. Raises ValueError with the line in which it gives up."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
@@ -142,3 +142,4 @@ def _run(words: Sequence[str], failed: str) -> None:
         errors = [line.removeprefix("ERROR: ") for line in lines
                   if line.startswith("ERROR: ") and "ResolutionImpossible" not in line]
         raise ValueError(f"{failed}: {(errors or lines or ['no reason given'])[-1]}")
+    return done.stdout

@@ -88,11 +88,9 @@ def _ini(folder: Path) -> tuple[Path | None, dict[str, str]]:
         where, _, settings, _ = locate_config(folder, [])
     except pytest.UsageError as error:
         raise ValueError(first_line(error)) from None
-    return where, {name: _text(value.value) for name, value in settings.items() if name.startswith("perf_")}
-
-
-def _text(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    values = {name: one.value for name, one in settings.items() if name.startswith("perf_")}
+    return where, {name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+                   for name, value in values.items()}
 
 
 def build(tree: str, this: Project, folder: Path) -> str:

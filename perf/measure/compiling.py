@@ -56,13 +56,13 @@ def forget() -> None:
 @contextmanager
 def compiling() -> Iterator[Compiled]:
     """Fills in what torch.compile did meanwhile, backward passes included."""
-    compiled, before, forgotten = Compiled(), _so_far(), _forgotten
+    compiled, (seconds, graphs, misses), forgotten = Compiled(), _so_far(), _forgotten
     yield compiled
-    after = _so_far()
+    seconds_after, graphs_after, misses_after = _so_far()
     # Forgetting, done before anything is compiled, begins the seconds anew; the other counts go on.
-    compiled.seconds = after.seconds - (before.seconds if _forgotten == forgotten else 0.0)
-    compiled.graphs = after.graphs - before.graphs
-    compiled.cold = after.misses > before.misses
+    compiled.seconds = seconds_after - (seconds if _forgotten == forgotten else 0.0)
+    compiled.graphs = graphs_after - graphs
+    compiled.cold = misses_after > misses
 
 
 @contextmanager
@@ -74,22 +74,16 @@ def cold() -> Iterator[Compiled]:
         yield compiled
 
 
-@dataclass
-class _SoFar:
-    seconds: float = 0.0
-    graphs: int = 0
-    misses: int = 0
-
-
-def _so_far() -> _SoFar:
+def _so_far() -> tuple[float, int, int]:
+    """Gives the seconds, graphs and cache misses of this process."""
     if "torch._dynamo" not in sys.modules:  # its import takes two seconds
-        return _SoFar()
+        return 0.0, 0, 0
     from torch._dynamo.utils import compilation_time_metrics, counters
 
     # A forward pass is compiled within dynamo's frame, its backward pass when it is first called.
     seconds = sum(sum(seconds_of_phase) for phase, seconds_of_phase in compilation_time_metrics.items()
                   if phase == "_compile.compile_inner" or "bw_compiler" in phase)
-    return _SoFar(seconds, counters["stats"]["unique_graphs"], sum(counters[group][name] for group, name in MISSES))
+    return seconds, counters["stats"]["unique_graphs"], sum(counters[group][name] for group, name in MISSES)
 
 
 @dataclass

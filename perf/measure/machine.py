@@ -22,6 +22,8 @@ from perf.system import git
 PACKAGES = ("torch", "triton", "flash-attn", "transformers", "bitsandbytes", "pytest-benchmark")
 NO_INFLUENCE = ("os", "container", "persistence", "pytest-benchmark")  # a time does not depend on them
 LOCKED = "PERF_CLOCKS_LOCKED_MHZ"  # environment: what `nvidia-smi -lgc` was set to, of which NVML does not tell
+FEWEST = 20  # readings that must be the same for a clock to count as held
+STEP = 15  # MHz, of NVIDIA's clocks: a lock is rounded to one
 CPUS = Path("/sys/devices/system/cpu")
 ROOT = Path("/")
 CONTAINERS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", "lxc": "lxc"}
@@ -68,6 +70,27 @@ def revision() -> str | None:
         return f"{commit}+dirty" if git.changes(here) else commit
     except ValueError:
         return None
+
+
+def clocks(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
+    """Says whether the GPU's clocks are locked, as far as NVML tells; None where they are not read."""
+    if machine.get("clocks_locked_mhz"):
+        return f"locked at {machine['clocks_locked_mhz']} MHz"
+    if "sm_mhz" not in state:
+        return None
+    steady = state.get("readings", 0) >= FEWEST and not state.get("throttle")  # few readings are alike by chance
+    steady_below = steady and state["sm_mhz_min"] == state["sm_mhz_max"] < state.get("sm_mhz_limit", 0)
+    return (f"held at {state['sm_mhz']:.0f} of {state['sm_mhz_limit']} MHz, as `nvidia-smi -lgc` does, of which "
+            "NVML does not tell" if steady_below else "not locked, as far as NVML tells")
+
+
+def why_unlocked(machine: dict[str, Any], state: dict[str, Any]) -> str | None:
+    """Says why the clock that the user declares locked is not; None where nothing speaks against it."""
+    locked, clock = machine.get("clocks_locked_mhz"), state.get("sm_mhz_max")
+    if not locked or clock is None or clock <= locked + STEP:
+        return None
+    return (f"the GPU ran at {clock:.0f} MHz and is said to be locked at {locked}: lock it (nvidia-smi -lgc {locked}), "
+            f"or unset {LOCKED}")
 
 
 def _gpu_settings() -> dict[str, Any]:

@@ -73,17 +73,15 @@ def _peak_rss(call: Callable[[], Any]) -> int | None:
     except OSError:  # no Linux, or not allowed in this container
         return None
     result = call()
-    resident = _status("VmHWM")
+    resident = _line(PROCESS / "status", "VmHWM")
     del result
-    return resident
+    return None if resident is None else resident * 1024  # the kernel says kB and means KiB
 
 
-def _status(name: str) -> int | None:
-    for line in (PROCESS / "status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return int(value.split()[0]) * 1024  # the kernel says kB and means KiB
-    return None
+def _line(path: Path, name: str) -> int | None:
+    """Reads the number of that name in a file of the kernel's, a name a line; None where it has none."""
+    match = re.search(rf"^{name}:?\s+(\d+)", path.read_text(), re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def _cpu_peak(call: Callable[[], Any]) -> int:
@@ -135,13 +133,7 @@ def _cgroup_free() -> int | float:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
     except OSError:
         return float("inf")
-    return float("inf") if limit == "max" else int(limit) - int(used) + _file_cache()
-
-
-def _file_cache() -> int:
-    """Reads the part of a cgroup's use that the kernel gives back when asked."""
-    for line in (CGROUP / "memory.stat").read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name == "inactive_file":
-            return int(value)
-    return 0
+    if limit == "max":
+        return float("inf")
+    given_back = _line(CGROUP / "memory.stat", "inactive_file") or 0  # by the kernel, when asked
+    return int(limit) - int(used) + given_back

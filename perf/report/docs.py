@@ -2,7 +2,6 @@
 faster than softmax; races and invariance, from a record of `python -m perf invariance` (docs/invariance.md)."""
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -73,9 +72,10 @@ Record = dict[str, Any]
 
 def load_invariance(path: Path) -> tuple[Record, list[Finding]]:
     """Reads a record: the machine and the case it was made of, and the findings. Raises ValueError for another file."""
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    with files.open_bytes(path) as file:
+        lines = file.read().splitlines()
     try:
-        head, *rows = [files.from_json(line.decode()) for line in text.splitlines()]
+        head, *rows = [files.from_json(line.decode()) for line in lines]
         findings = [Finding(**row) for row in rows]
         for finding in findings:
             files.check_types(finding)

@@ -36,8 +36,8 @@ def test_every_exact_counter_is_compared_and_none_is_made_up():
     assert known == NAMES.keys()
     for name in known:
         one, other = (replace(SIDE, counters={**GPU, name: value}, peak_bytes=None) for value in (5, 9))
-        assert exact.changes(one, other, memory=0.01, error_factor=1.5), name
-        assert not exact.changes(one, one, memory=0.01, error_factor=1.5), name
+        assert exact.changes(one, other, Thresholds()), name
+        assert not exact.changes(one, one, Thresholds()), name
 
 
 @pytest.mark.parametrize(("old", "new", "word"), [

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from perf.measure.compiled_code import launches, with_code
+from perf.policy.thresholds import Thresholds
 from perf.tests.sides import SIDE, around, decided
 from perf.verdict.exact import changes
 
@@ -106,7 +107,7 @@ def test_without_triton_nothing_is_searched(monkeypatch: pytest.MonkeyPatch) -> 
     ({"code": "bb"}, "triton_tem_fused_0: other code")])
 def test_how_two_launches_differ_is_told_and_does_not_gate(change: dict[str, Any], words: str) -> None:
     base, head = replace(SIDE, launches=(FLASH, FLEX)), replace(SIDE, launches=(FLASH, {**FLEX, **change}))
-    [result] = changes(base, head, memory=0.01, error_factor=1.5)
+    [result] = changes(base, head, Thresholds())
     assert (result.words, result.sign) == (words, 0)
     assert decided(head, around(0, 0.001), base).word == "ok"
     slower = decided(head, around(0.2), base)
@@ -116,11 +117,11 @@ def test_how_two_launches_differ_is_told_and_does_not_gate(change: dict[str, Any
 
 def test_only_kernels_whose_code_was_compared_are_the_same() -> None:
     side = replace(SIDE, launches=(FLEX,))
-    assert [one.words for one in changes(side, side, memory=0.01, error_factor=1.5)] == [
+    assert [one.words for one in changes(side, side, Thresholds())] == [
         "the same kernels, launched alike"]
 
 
 def test_what_came_and_went_is_told_by_name_alone() -> None:
     base, head = replace(SIDE, launches=(FLASH,)), replace(SIDE, launches=(FLEX,))
-    assert changes(base, head, memory=0.01, error_factor=1.5) == []
-    assert changes(SIDE, head, memory=0.01, error_factor=1.5) == []  # one of them told nothing
+    assert changes(base, head, Thresholds()) == []
+    assert changes(SIDE, head, Thresholds()) == []  # one of them told nothing

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from perf.commands import machine as commands
 from perf.measure import fitness, machine
 from perf.measure.nvml import NoNvml, Reading
-from perf.report import machine as report
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 H200 = {"gpus": ["NVIDIA H200"], "driver": "580.159.04", "ecc": True, "power_limit": 700.0, "clocks_locked_mhz": None,
@@ -120,7 +120,7 @@ def test_what_is_no_clock_is_one_line(monkeypatch, said):
 @pytest.mark.parametrize(("locked", "seen", "unlocked"), [
     (1500, 1500, False), (1500, 1515, False), (1500, 1980, True), (None, 1980, False), (1500, None, False)])
 def test_a_lock_that_does_not_hold_makes_the_machine_unfit(locked, seen, unlocked):
-    why = report.why_unlocked({"clocks_locked_mhz": locked}, {} if seen is None else {"sm_mhz_max": seen})
+    why = machine.why_unlocked({"clocks_locked_mhz": locked}, {} if seen is None else {"sm_mhz_max": seen})
     assert bool(why) == unlocked
     assert not why or "nvidia-smi -lgc 1500" in why
 
@@ -133,11 +133,11 @@ def test_no_gpu_has_no_settings(monkeypatch):
 
 def _reported(monkeypatch: pytest.MonkeyPatch, reading: Reading,
               worked: list[float]) -> tuple[dict[str, Any], str | None]:
-    monkeypatch.setattr(report, "SECONDS", 0.1)
+    monkeypatch.setattr(commands, "WATCHED", 0.1)
     monkeypatch.delenv(machine.LOCKED, raising=False)
-    monkeypatch.setattr(report, "_multiply", lambda device: lambda: worked.append(1.0))
+    monkeypatch.setattr(commands, "_multiply", lambda device: lambda: worked.append(1.0))
     monkeypatch.setattr(fitness, "Gpu", lambda device: SimpleNamespace(read=lambda everything: reading))
-    text, why = report.report(CUDA)
+    text, why = commands.examine(CUDA)
     return json.loads(text), why
 
 
@@ -159,8 +159,8 @@ def test_an_unfit_gpu_is_reported_in_one_line(monkeypatch):
 
 
 def test_the_cpu_is_reported_on(monkeypatch):
-    monkeypatch.setattr(report, "SECONDS", 0.05)
-    text, _ = report.report(CPU)
+    monkeypatch.setattr(commands, "WATCHED", 0.05)
+    text, _ = commands.examine(CPU)
     record = json.loads(text)
     assert record["state"]["free_bytes"] > 0
     assert record["clocks"] is None
@@ -181,4 +181,4 @@ def test_the_cpu_is_reported_on(monkeypatch):
      "not locked, as far as NVML tells"),
 ])
 def test_whether_the_clocks_are_locked_is_said(fingerprint, state, said):
-    assert report.clocks(fingerprint, state) == said
+    assert machine.clocks(fingerprint, state) == said

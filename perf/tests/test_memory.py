@@ -128,8 +128,8 @@ def test_where_the_peak_can_t_be_reset_there_is_none(tmp_path, monkeypatch):
 def test_the_kernel_s_kb_are_1024_bytes(tmp_path, monkeypatch):
     (tmp_path / "status").write_text("Name:\tpython\nVmPeak:\t  9 kB\nVmHWM:\t  100 kB\n")
     monkeypatch.setattr(memory, "PROCESS", tmp_path)
-    assert memory._status("VmHWM") == 102_400
-    assert memory._status("VmSwap") is None
+    assert memory.peak(lambda: None, CPU).rss == 102_400
+    assert memory._line(tmp_path / "status", "VmSwap") is None
 
 
 def test_weights_are_told_apart_from_activations():

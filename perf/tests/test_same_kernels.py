@@ -291,7 +291,7 @@ TRITON = {"kernel": "triton_red_fused_add_exp_sum_0", "grid": [64, 1, 1], "block
      "a lost fusion: triton_poi_fused_add_exp, triton_red_fused_sum for triton_red_fused_add_exp_sum")])
 def test_a_fault_in_a_kernel_of_triton_is_named(head: list[dict[str, Any]], words: str) -> None:
     [change] = exact.changes(replace(SIDE, launches=(TRITON,)),
-                             replace(SIDE, launches=tuple(TRITON | one for one in head)), memory=0.01, error_factor=1.5)
+                             replace(SIDE, launches=tuple(TRITON | one for one in head)), Thresholds())
     assert change.words.removeprefix("triton_red_fused_add_exp_sum_0: ") == words
 
 
@@ -327,7 +327,7 @@ def test_a_fault_in_code_that_is_compiled_for_a_cpu_is_named() -> None:
 
     def words(head: exact.Side) -> str:
         assert not exact.same(before, head)
-        return "; ".join(change.words for change in exact.changes(before, head, memory=0.01, error_factor=1.5))
+        return "; ".join(change.words for change in exact.changes(before, head, Thresholds()))
 
     before, name = side(plain), "cpp_fused_add_exp_mul_sigmoid_sum"
     assert exact.same(before, side(plain))

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from perf.policy.thresholds import Thresholds
 from perf.system.tools import group_by
 from perf.verdict import words
 
@@ -100,13 +101,12 @@ class Change:
     grew: float = 0.0
 
 
-def changes(base: Side, head: Side, *, memory: float, error_factor: float, compile_factor: float = 1.5,
-            compile_seconds: float = 5.0) -> list[Change]:
+def changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
     """Compares two sides that both ran, by what both counted. What is worse comes first."""
     old, new = base.figures, head.figures
     both = {name: (old[name], new[name]) for name in old if name in new}
-    differences = [*_work(base, head, both), *_counts(both), *_sizes(both, memory), *_error(base, head, error_factor),
-                   *_compiling(base, head, compile_factor, compile_seconds), *_launches(base, head)]
+    differences = [*_work(base, head, both), *_counts(both), *_sizes(both, t.memory),
+                   *_error(base, head, t.error_factor), *_compiling(base, head, t), *_launches(base, head)]
     return sorted(differences, key=lambda change: (1, -1, 0).index(change.sign))
 
 
@@ -175,15 +175,15 @@ def _error(base: Side, head: Side, factor: float) -> Iterator[Change]:
         yield Change(words.error_change(base.error, head.error), 0)
 
 
-def _compiling(base: Side, head: Side, factor: float, least: float) -> Iterator[Change]:
+def _compiling(base: Side, head: Side, t: Thresholds) -> Iterator[Change]:
     """Compares compile seconds apart from run time, which forgives none of them: who starts a process pays them
     first."""
     old, new = base.compile_seconds, head.compile_seconds
     if old is None or new is None:
         return
-    if new >= factor * old and new - old >= least:
+    if new >= t.compile_factor * old and new - old >= t.compile_seconds:
         yield Change(words.compile_change(old, new), 1, False, "compile_seconds")
-    elif old >= factor * new and old - new >= least:
+    elif old >= t.compile_factor * new and old - new >= t.compile_seconds:
         yield Change(words.compile_change(old, new), -1)
 
 

@@ -67,7 +67,7 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     """Decides by all log ratios so far, one a launch pair. Raises ValueError, in one line, for one that is not
     finite."""
     t = thresholds
-    gates = _changes(base, head, t)
+    gates = changes(base, head, t)
     if known := _growth(base, head, gates) or _without_time(base, head):
         return Verdict(known[0], None, None, None, len(pairs), known[1], 0, cause=known[2])
     if len(pairs) < (1 if t.weight else 2):
@@ -91,7 +91,7 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
 
 def counters_decide(base: Side, head: Side, thresholds: Thresholds) -> bool:
     """Tells whether counters alone make it regressed, whatever the time."""
-    return any(change.sign > 0 and not change.work for change in _changes(base, head, thresholds))
+    return any(change.sign > 0 and not change.work for change in changes(base, head, thresholds))
 
 
 def may_stop(pairs: Sequence[float], thresholds: Thresholds) -> bool:
@@ -126,11 +126,6 @@ def family(verdicts: Mapping[str, Verdict]) -> list[str]:
             sentences.append(f"one finding: {len(ratios)} of {len(timed)} benchmarks {word}, {mean:.3f}x the base's "
                              "time (geometric mean); look for what they share")
     return sentences
-
-
-def _changes(base: Side, head: Side, t: Thresholds) -> list[Change]:
-    return changes(base, head, memory=t.memory, error_factor=t.error_factor, compile_factor=t.compile_factor,
-                   compile_seconds=t.compile_seconds)
 
 
 def _without_time(base: Side, head: Side) -> tuple[str, str, None] | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from perf.measure.evidence import Evidence
-from perf.report.machine import clocks
+from perf.measure.machine import clocks
 from perf.web.page.markup import Markup, heading, tag
 
 # What a key is called, its unit, and how many of that one is; any other key is shown as it is.
