@@ -24,9 +24,9 @@ from requests import RequestException
 from urllib3.exceptions import MaxRetryError
 
 from perf.alerts.deliver import LONGEST_WAIT, LOOPBACK, NotDelivered, cause, unlogged
-from perf.alerts.issue import LABEL
 from perf.alerts.markdown import plain
 from perf.alerts.sets import Marker
+from perf.alerts.text import LABEL
 from perf.verdict.words import many
 
 T = TypeVar("T")

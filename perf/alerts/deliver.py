@@ -1,6 +1,5 @@
-"""Delivers the messages of a comparison: each is written to a folder first, so that none is lost.
-
-What sends them (client.py, webhook.py) shares one error here, and the care for secret addresses.
+"""Delivers the messages of a comparison, to GitHub (client.py) and to a webhook: each is written to a folder first, so
+that none is lost. A webhook's address is a secret: it is never printed.
 """
 from __future__ import annotations
 
@@ -11,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from perf.alerts import issue
+from perf.alerts import text
 from perf.alerts.sets import Action, Marker, Why, plan
 from perf.compare.record import Comparison
 from perf.policy.owners import Owners
+from perf.verdict.words import many
 
 if TYPE_CHECKING:
     from perf.alerts.client import GitHub
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_WAIT = 300  # seconds that an answer may ask to wait
+AGAIN = (429, *range(500, 600))  # answers of a webhook after which a message is sent again
 
 
 class NotDelivered(Exception):
@@ -89,10 +91,10 @@ def messages(comparison: Comparison, issues: Mapping[int, Marker], owners: Owner
     """Writes a message for each action of the plan; `issues` are open, by number."""
     for action in plan(comparison, issues, accepted):
         if action.about:
-            yield Message(action, issue.title(comparison, action.about),
-                          issue.body(comparison, action.about, owners, accepted))
+            yield Message(action, text.title(comparison, action.about),
+                          text.body(comparison, action.about, owners, accepted))
         else:
-            yield Message(action, "", issue.closing(comparison, action))
+            yield Message(action, "", text.closing(comparison, action))
 
 
 def deliver(github: GitHub, comparison: Comparison, owners: Owners, accepted: Why, folder: Folder) -> None:
@@ -128,9 +130,37 @@ def _send(github: GitHub, message: Message, owners: Owners, body: str) -> int:
     about, number = message.action.about, message.action.number
     if number is None:
         assert about is not None
-        return github.create(message.title, body, issue.assignees(about, owners))
+        return github.create(message.title, body, text.assignees(about, owners))
     if about is None:
         github.close(number, body)
     else:
         github.update(number, message.title, body)
     return number
+
+
+def post(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: int = 3, pause: float = 2.0) -> None:
+    """Posts `message`, up to `attempts` times; `timeout` and `pause`, which is doubled each time, are seconds.
+
+    Raises ValueError for what is no address, and NotDelivered if the message is not taken; neither shows the address.
+    """
+    address = urlsplit(url)
+    if address.scheme != "https" and not (address.scheme == "http" and address.hostname in LOOPBACK):
+        raise ValueError("PERF_WEBHOOK_URL is no https address")
+    try:
+        import requests
+        from urllib3 import Retry
+    except ImportError:
+        raise ValueError("requests is not installed; pip install 'attention-perf[alerts]'") from None
+    retries = Retry(attempts - 1, backoff_factor=pause, status_forcelist=AGAIN, allowed_methods={"POST"},
+                    raise_on_status=False, retry_after_max=LONGEST_WAIT)
+    with requests.Session() as session, unlogged():
+        session.mount(f"{address.scheme}://", requests.adapters.HTTPAdapter(max_retries=retries))
+        try:
+            status = session.post(url, json=message, timeout=timeout, allow_redirects=False).status_code
+        except requests.RequestException as error:
+            why, times = f"it can't be reached ({cause(error)})", attempts
+        else:
+            if status < 300:
+                return
+            why, times = f"it answered {status}", attempts if status in AGAIN else 1
+    raise NotDelivered(f"the webhook did not take it: {why}, {many(times, 'time')}")

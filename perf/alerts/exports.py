@@ -1,4 +1,4 @@
-"""Writes a comparison for other programs: CSV, PyTorch's benchmark database, and a workflow of GitHub Actions.
+"""Writes a comparison for other programs: CSV, PyTorch's benchmark database, a webhook, a workflow of GitHub Actions.
 
 The database's records are as vLLM's benchmarks write them, a metric each, in its schema v3
 (https://github.com/pytorch/pytorch/wiki/How-to-integrate-with-PyTorch-OSS-benchmark-database): what its upload adds
@@ -9,6 +9,7 @@ https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 from collections.abc import Iterator
@@ -19,12 +20,17 @@ from typing import Any
 from perf.alerts.markdown import plain
 from perf.alerts.sets import Why, alarms
 from perf.alerts.table import ordered
+from perf.alerts.text import verdict
 from perf.compare.record import Comparison, Finding
+from perf.report.units import change_in_percent
 from perf.workloads import ids
 from perf.workloads.workload import GRADIENTS
 
 COLUMNS = tuple(field.name for field in fields(Finding) if field.name != "samples")
 NIGHT = ("date", "machine", "hardware", "environment")  # columns that are the same in all rows
+MOST = 10  # alarms of one kind: GitHub shows no more of a step
+WARNINGS = ("invalid", "missing", "inconclusive")
+LARGEST = 1024 * 1024  # bytes that a step's summary may have
 # A cell that begins so is a formula to a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -65,9 +71,23 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-MOST = 10  # of one kind: GitHub shows no more of a step
-WARNINGS = ("invalid", "missing", "inconclusive")
-LARGEST = 1024 * 1024  # bytes that a step's summary may have
+def to_webhook(comparison: Comparison, accepted: Why) -> dict[str, Any]:
+    """Puts the worst alarms into "text", which chat services show (Slack, Mattermost, Discord's /slack address), and
+    all of them into "alarms", for a program."""
+    worst = alarms(comparison, accepted)
+    title = f"Performance, {comparison.date}, {comparison.hardware}: {verdict(comparison, accepted)}"
+    more = [f"and {len(worst) - MOST} more"] if len(worst) > MOST else []
+    lines = [title, *map(_alarm, worst[:MOST]), *more]
+    text = "\n".join(html.escape(plain(line), quote=False) for line in lines)  # to Slack "<" begins a mention or a link
+    return {"text": text, "machine": comparison.machine, "base": comparison.base, "head": comparison.head,
+            "alarms": [{"benchmark": f.benchmark, "figure": f.figure, "word": f.word, "ratio": f.ratio,
+                        "since": f.since} for f in worst]}
+
+
+def _alarm(f: Finding) -> str:
+    change = f", {change_in_percent(f.ratio)} %" if f.ratio is not None else ""
+    since = f", since {f.since}" if f.since else ""
+    return f"{f.word}: {f.benchmark}{change}{since}"
 
 
 def annotate(comparison: Comparison, accepted: Why) -> Iterator[str]:

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
-from perf.alerts import comment as text
-from perf.alerts import exports, webhook
-from perf.alerts.deliver import Folder, NotDelivered, deliver, messages
+from perf.alerts import exports, text
+from perf.alerts.deliver import Folder, NotDelivered, deliver, messages, post
 from perf.alerts.sets import Why, acceptance
 from perf.commands.parser import Commands, command, whole_number
 from perf.compare.record import Comparison
@@ -109,8 +108,8 @@ def _jobs(options: argparse.Namespace, comparison: Comparison, why: Why, owner_r
             jobs.append(lambda: deliver(github, comparison, owner_rules, why, folder))
     if options.webhook:
         url = _variable("PERF_WEBHOOK_URL", "--webhook")
-        message = webhook.payload(comparison, why)
-        jobs.append(lambda: folder.deliver("webhook", json.dumps(message, indent=1), lambda _: webhook.send(
+        message = exports.to_webhook(comparison, why)
+        jobs.append(lambda: folder.deliver("webhook", json.dumps(message, indent=1), lambda _: post(
             url, message, timeout=options.timeout, pause=options.pause)))
     return jobs
 

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """Raises ValueError, in one line, for what is refused."""
     if importlib.util.find_spec("asv") is None:
         raise ValueError("asv is not installed, which keeps the history; pip install 'attention-perf[site]'")
-    from perf.alerts import comment
+    from perf.alerts import text
     from perf.compare import project
     from perf.compare.checkout import resolve
     from perf.history import destination
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     with hold(options.lock) as file:
         night, comparison, results = schedule.run_night(root, settings, head, file, fresh=options.fresh)
     why = acceptance()
-    print(f"{comment.verdict(comparison, why)}; the record is {night.record}, logs are in {night.folder.path}")
+    print(f"{text.verdict(comparison, why)}; the record is {night.record}, logs are in {night.folder.path}")
     return schedule.exit_code(results, comparison, why)
 
 

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from models import checkpoints
 from models.data import electricity, listops, news
 from models.quantization import storage
-from perf.alerts import issue, sets, webhook
-from perf.alerts.comment import comment
+from perf.alerts import exports, sets
+from perf.alerts.text import body, comment
 from perf.compare import record
 from perf.history import merge, rows
 from perf.measure import compiling, evidence, machine, roofline
@@ -163,8 +163,8 @@ def _report(path: Path) -> None:
 def _sent(path: Path) -> None:
     """Reads the record of a comparison, and writes what is sent of it and what the site shows."""
     made = record.load(path)
-    json.dumps(webhook.payload(made, nobody))
-    said = [comment(made, nobody), *(issue.body(made, action.about, owners.Owners(), nobody)
+    json.dumps(exports.to_webhook(made, nobody))
+    said = [comment(made, nobody), *(body(made, action.about, owners.Owners(), nobody)
                                      for action in sets.plan(made, {}, nobody) if action.about)]
     for text in said:
         for kind, content in tokens(text):

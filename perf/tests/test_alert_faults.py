@@ -5,7 +5,7 @@ import pytest
 
 from perf.alerts.client import SECONDARY, GitHub
 from perf.alerts.deliver import NotDelivered
-from perf.alerts.issue import LABEL
+from perf.alerts.text import LABEL
 from perf.tests import alerting
 from perf.tests.comparisons import FA2, SDPA, bisected, comparison, finding
 from perf.tests.github_server import REPOSITORY, TOKEN

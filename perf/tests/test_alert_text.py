@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.alerts import exports, issue, sets, webhook
+from perf.alerts import exports, sets, text
 from perf.alerts.client import LONGEST
-from perf.alerts.comment import MARKER, comment, summary, verdict
 from perf.alerts.sets import Action, Set, Trouble
 from perf.alerts.table import FOLDED, SHOWN, change, counts, value
+from perf.alerts.text import MARKER, comment, summary, verdict
 from perf.compare.record import WORDS, Failed, Finding, Step
 from perf.policy.owners import Owners, read
 from perf.report.units import change_in_percent
@@ -44,7 +44,7 @@ def body(*found: Finding, accepted=nobody, **changed) -> str:
     made = comparison(*found, **changed)
     [action] = sets.plan(made, {}, accepted)
     assert action.about is not None
-    return issue.body(made, action.about, OWNED, accepted)
+    return text.body(made, action.about, OWNED, accepted)
 
 
 def test_the_comment_is_word_for_word():
@@ -126,7 +126,7 @@ def test_an_issue_that_is_not_bisected_says_so():
 
 def test_what_is_undecided_is_named():
     made, about = comparison(finding()), Set((finding(),), (f"{FA2} time",))
-    assert f"Regressed before, undecided tonight: `{FA2} time`." in issue.body(made, about, OWNED, nobody)
+    assert f"Regressed before, undecided tonight: `{FA2} time`." in text.body(made, about, OWNED, nobody)
 
 
 @pytest.mark.parametrize(("found", "title"), [
@@ -138,7 +138,7 @@ def test_what_is_undecided_is_named():
 def test_a_title_names_the_worst(found, title):
     [action] = sets.plan(comparison(*found), {}, nobody)
     assert action.about is not None
-    assert issue.title(comparison(*found), action.about) == title
+    assert text.title(comparison(*found), action.about) == title
 
 
 def test_trouble_is_told_with_its_reasons():
@@ -147,29 +147,29 @@ def test_trouble_is_told_with_its_reasons():
     about = sets.trouble(made)
     assert about is not None
     assert "This went unwatched:\n\n| what | why |" in summary(made, nobody)
-    assert issue.title(made, about) == "Performance is not fully watched on NVIDIA H200: 3 reasons"
-    assert "| `step tests` | `2 failed` |\n| `3333` | `can't be imported` |" in issue.body(made, about, OWNED, nobody)
+    assert text.title(made, about) == "Performance is not fully watched on NVIDIA H200: 3 reasons"
+    assert "| `step tests` | `2 failed` |\n| `3333` | `can't be imported` |" in text.body(made, about, OWNED, nobody)
 
 
 def test_an_issue_ends_with_why():
-    said = issue.closing(comparison(), Action(1, None, (f"{SDPA} time",), (f"{FA2} time",)))
+    said = text.closing(comparison(), Action(1, None, (f"{SDPA} time",), (f"{FA2} time",)))
     assert said.startswith(f"Recovered: `{SDPA} time`.\n\nAccepted in perf/policy/accepted.toml: `{FA2} time`.\n\n")
-    assert "Nothing of this was seen again." in issue.closing(comparison(), Action(1, None))
+    assert "Nothing of this was seen again." in text.closing(comparison(), Action(1, None))
 
 
 def test_whoever_owns_a_benchmark_is_assigned():
-    assert issue.assignees(Set((finding(), finding(benchmark=FA2))), OWNED) == ["ada"]
-    assert issue.assignees(Trouble((("a", "b"),)), OWNED) == []
+    assert text.assignees(Set((finding(), finding(benchmark=FA2))), OWNED) == ["ada"]
+    assert text.assignees(Trouble((("a", "b"),)), OWNED) == []
 
 
 def texts(made):
     """Yields all that is sent of a night."""
     yield comment(made, nobody)
-    yield json.dumps(webhook.payload(made, nobody))
+    yield json.dumps(exports.to_webhook(made, nobody))
     for action in sets.plan(made, {}, nobody):
         if action.about:
-            yield issue.body(made, action.about, Owners(), nobody)
-            assert len(issue.title(made, action.about)) <= 250
+            yield text.body(made, action.about, Owners(), nobody)
+            assert len(text.title(made, action.about)) <= 250
 
 
 def test_what_others_wrote_means_nothing():
@@ -192,7 +192,7 @@ def test_what_others_wrote_means_nothing():
                 assert OUR_HTML.fullmatch(content)
     [error] = [line for line in exports.annotate(made, nobody) if line.startswith("::error")]
     assert "\n" not in error
-    assert "&lt;!-- --&gt;" in webhook.payload(made, nobody)["text"]
+    assert "&lt;!-- --&gt;" in exports.to_webhook(made, nobody)["text"]
 
 
 def test_an_annotation_says_what_and_why():
@@ -259,7 +259,7 @@ def test_pytorch_s_database_gets_a_record_a_figure():
 
 
 def test_the_webhook_s_text_names_the_worst():
-    said = webhook.payload(comparison(*(finding(benchmark=name) for name in OTHERS[:12])), nobody)
+    said = exports.to_webhook(comparison(*(finding(benchmark=name) for name in OTHERS[:12])), nobody)
     lines = said["text"].splitlines()
     assert lines[0] == "Performance, 2025-11-25 02:00 UTC, NVIDIA H200: 12 benchmarks regressed"
     assert lines[1] == f"regressed: {min(OTHERS[:12])}, +7.2 %"

@@ -11,8 +11,7 @@ import pytest
 from perf.__main__ import main
 from perf.alerts import client
 from perf.alerts.client import GitHub
-from perf.alerts.comment import MARKER
-from perf.alerts.issue import LABEL
+from perf.alerts.text import LABEL, MARKER
 from perf.tests import alerting
 from perf.tests.comparisons import FA2, HEAD, SDPA, bisected, comparison, finding
 from perf.tests.github_server import BOT, REPOSITORY, TOKEN

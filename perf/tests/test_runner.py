@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perf.__main__ import main, parser
-from perf.alerts.issue import LABEL
+from perf.alerts.text import LABEL
 from perf.measure.machine import LOCKED
 
 ROOT = Path(__file__).parents[2]
