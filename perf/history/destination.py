@@ -27,7 +27,8 @@ def folder(named: Path | None, root: Path, *, dirty: bool = False) -> Path:
     path = results_dir(root) if named is None else named
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; name a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / "benchmarks.json").exists():
+    content = [one for one in path.iterdir() if one.name[0] != "."] if path.is_dir() else []  # git wants a .keep
+    if content and not (path / "benchmarks.json").exists():
         raise ValueError(f"{path} is no folder of asv results; name one, as in --perf-history=FOLDER, or give the "
                          "option last for the default")
     revision = machine.revision()

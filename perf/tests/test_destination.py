@@ -23,6 +23,7 @@ def test_the_default_is_asvs_own_folder(root):
 
 def test_a_folder_may_be_named_empty_or_full_of_results(root):
     (root / "mine").mkdir()
+    (root / "mine" / ".keep").touch()
     assert destination.folder(root / "mine", root) == root / "mine"
     (root / "mine" / "benchmarks.json").write_text("{}")
     assert destination.folder(root / "mine", root) == root / "mine"

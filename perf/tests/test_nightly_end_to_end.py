@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 
@@ -20,7 +21,7 @@ from perf.measure.evidence import load as load_evidence
 from perf.system import files
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
 from perf.tests.repositories import ROOT, edit, harness
-from perf.tests.test_workflows import yaml
+from perf.tests.workflow_jobs import script
 
 CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
 EAGER, TILED = (f"softmax:{backend}-forward-causal-b1-h8-kv8-n512-m512-d64-fp32" for backend in ("eager", "tiled"))
@@ -182,53 +183,87 @@ def test_a_night_over_shards_is_one_record_and_one_alert(tree, github, tmp_path)
     assert "softmax:eager" in issue["body"]
 
 
-@pytest.mark.slow
-def test_the_workflow_s_steps_in_their_order(tree, github, tmp_path):
-    """The shell steps of nightly.yml's jobs, twice; checkouts, artifacts and `gh` are local, and so is GitHub."""
-    jobs = yaml.YAML(typ="safe").load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
-    nightly, origin, bin_ = Nightly(tree, github), tmp_path / "origin.git", tmp_path / "bin"
-    subprocess.run(["git", "clone", "--quiet", "--bare", tree, origin], check=True)
-    git(tree, "remote", "add", "origin", str(origin))
-    orphan = git(tree, "commit-tree", git(tree, "mktree"), "-m", "History")
-    git(tree, "push", "--quiet", "origin", f"{orphan}:refs/heads/perf-history")
+@pytest.fixture
+def workflow(tree, github, tmp_path):
+    """Gives a function that runs a job of a workflow; the repository, artifacts, `gh`, `tox` and GitHub are local."""
+    nightly, bin_ = Nightly(tree, github), tmp_path / "bin"
+    subprocess.run(["git", "clone", "--quiet", "--bare", tree, tmp_path / "origin.git"], check=True)
     bin_.mkdir()
-    less = shlex.join([*nightly.words[4:8], "--no-tests", "--", *CHOSEN])
-    for name, script in {"gh": "true", "perf-python": f'exec {sys.executable} "$@" {less}',
-                         "python": f'exec {sys.executable} "$@"'}.items():
-        (bin_ / name).write_text(f"#!/bin/sh\n{script}\n")
+    night = shlex.join([*nightly.words[4:8], "--no-tests", "--", *CHOSEN])
+    [site] = re.findall(r"^commands = python (-m perf site) \{posargs\}$", (ROOT / "tox.ini").read_text(), re.MULTILINE)
+    for name, line in {
+            "gh": f'echo "$*" >> {tmp_path}/gh; '
+                  f'case "$*" in *accepted.toml*) cat {tree}/perf/policy/accepted.toml; esac',
+            "perf-python": f'case "$*" in *nightly*) set -- "$@" {night};; *pytest*) set -- "$@" --perf-device=cpu '
+                           f'--perf-grid=quick {shlex.join(CHOSEN)}; esac; exec {sys.executable} "$@"',
+            "tox": f'[ "$1 $2 $3 $4" = "run -e site --" ] || exit 1; shift 4; exec python {site} "$@"',
+            "python": f'exec {sys.executable} "$@"'}.items():
+        (bin_ / name).write_text(f"#!/bin/sh\n{line}\n")
         (bin_ / name).chmod(0o755)
-    there = {**nightly.variables, "PATH": f"{bin_}:{os.environ['PATH']}", "PERF_PYTHON": str(bin_ / "perf-python"),
-             "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    there = {**nightly.variables, "PATH": f"{bin_}:{os.environ['PATH']}", "GITHUB_REPOSITORY": REPOSITORY,
+             "PERF_PYTHON": "perf-python", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+             "ORIGIN": f"file://{tmp_path}/origin.git", "ARTIFACTS": str(tmp_path / "artifacts")}
 
-    def run(job, folder, temp):
-        """Runs a job's shell steps with a folder of its own for what is temporary."""
-        temp.mkdir(exist_ok=True)
-        for step in jobs[job]["steps"]:
-            if "run" in step and "pip install" not in step["run"]:
-                done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", step["run"]], cwd=folder, text=True,
-                                      env=there | {"RUNNER_TEMP": str(temp)}, check=False,
-                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-                assert done.returncode == 0, done.stdout
+    def run(name, job, known=None):
+        """Returns the exit code of a job, in a folder of its own, and what it printed."""
+        folder = tempfile.mkdtemp(prefix=f"{name}-{job}-", dir=tmp_path)
+        done = subprocess.run(["bash", "-c", script(name, job, known)], cwd=folder, text=True, check=False,
+                              env=there | {"RUNNER_TEMP": f"{folder}-temp"}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
 
-    def branch(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(["git", "clone", "--quiet", "--branch", "perf-history", origin, folder], check=True)
-        return folder
+    return run
 
+
+SECRETS = {"github.token": TOKEN, "secrets.PERF_WEBHOOK_URL": ""}
+
+
+@pytest.mark.slow
+def test_the_night_s_jobs_in_their_order(workflow, tree, github, tmp_path):
+    """Two nights, each on a machine of its own, that the branch perf-history joins; then the site."""
+    origin = tmp_path / "origin.git"
+    orphan = git(tree, "commit-tree", git(tree, "mktree"), "-m", "History")
+    git(tree, "push", "--quiet", str(origin), f"{orphan}:refs/heads/perf-history")
     for night in (1, 2):
-        branch(tree / ".perf/history")
-        run("measure", tree, tmp_path / "measure")
-        shutil.rmtree(tmp_path / "hosted", ignore_errors=True)
-        shutil.copytree(tmp_path / "measure/history", tmp_path / "hosted/history")  # the artifact
-        run("keep", branch(tmp_path / "kept"), tmp_path / "hosted")
-        run("alert", tree, tmp_path / "hosted")
+        for job in ("measure", "keep", "alert"):
+            code, said = workflow("nightly", job, SECRETS)
+            assert code == 0, said
         assert github.issues == {}
-        kept = branch(tmp_path / "kept")
-        assert len(list(kept.glob("nights/*.json"))) == night
-        assert {row.workload.id for row in load_history(kept / "results").rows} == {EAGER, TILED}
-        shutil.rmtree(tree / ".perf")  # another machine takes it up, from the branch
-        shutil.rmtree(tree / ".asv")
-    assert git(tree, "status", "--porcelain", "--untracked-files=no") == ""
+        kept = git(origin, "ls-tree", "-r", "--name-only", "perf-history").splitlines()
+        assert len([path for path in kept if re.fullmatch(r"nights/[^/]*\.json", path)]) == night
+        folder = tmp_path / f"kept-{night}"
+        subprocess.run(["git", "clone", "--quiet", "--branch=perf-history", origin, folder], check=True)
+        assert {row.workload.id for row in load_history(folder / "results").rows} == {EAGER, TILED}
+    for job in ("build", "deploy"):
+        code, said = workflow("site", job)
+        assert code == 0, said
+    assert "softmax" in (tmp_path / "artifacts/github-pages/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_pull_request_s_jobs_in_their_order(workflow, tree, github, tmp_path):
+    """One that slows a backend: `measure` fails, and `comment` says it with the base's code."""
+    base = git(tree, "rev-parse", "HEAD")
+    edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
+    head = commit(tree, "Clone, and clone again")
+    git(tree, "push", "--quiet", str(tmp_path / "origin.git"), "HEAD:refs/heads/slower")
+    number = github.add("a pull request", login="ada", pull_request={})
+    event = "github.event.pull_request"
+    known = SECRETS | {f"{event}.head.sha": head, f"{event}.base.sha": base, f"{event}.number": str(number),
+                       "github.repository": REPOSITORY}
+    code, said = workflow("perf-pr", "measure", known)
+    assert code == 1, said
+    assert "regressed" in said
+    code, said = workflow("perf-pr", "comment", known)
+    assert code == 0, said
+    [comment] = github.comments.values()
+    assert "Performance: 1 benchmark regressed" in comment["body"]
+    assert re.search(rf"`{EAGER}`.* slower ", comment["body"])
+    assert re.search(rf"`{TILED}`.*unchanged", comment["body"])
+    assert workflow("perf-pr", "unlabel", known)[0] == 0
+    assert (tmp_path / "gh").read_text().splitlines() == [
+        f"api repos/{REPOSITORY}/contents/perf/policy/accepted.toml?ref={head} --header Accept: "
+        "application/vnd.github.raw+json", f"api --method DELETE repos/{REPOSITORY}/issues/{number}/labels/perf"]
 
 
 @pytest.mark.slow
