@@ -11,7 +11,9 @@ import contextlib
 import functools
 import itertools
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ def no_compiler(device: torch.device) -> str | None:
     """Gives the reason why nothing can be compiled for `device`; None if it can."""
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return "torch.compile needs a C++ compiler here; install g++"
+    if device.type == "cpu" and not Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").exists():
+        return "torch.compile needs Python's headers here, and there is no Python.h; install python3-dev"
     return None
 
 

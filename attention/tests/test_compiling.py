@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +67,13 @@ def test_it_is_right_compiled(monkeypatch: pytest.MonkeyPatch, function: str) ->
         report = check(module, *inputs(batch=2, heads=2, n=n, head_dim=16, dtype=torch.bfloat16), grad=True)
         assert report.ok, report.message
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+@pytest.mark.parametrize(("module", "lookup", "install"), [("shutil", "which", r"g\+\+"),
+                                                           ("sysconfig", "get_path", "python3-dev")])
+def test_what_a_bare_machine_lacks_is_a_reason(module: str, lookup: str, install: str, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = None if module == "shutil" else str(tmp_path)
+    monkeypatch.setattr(getattr(compiling, module), lookup, lambda *args: answer)
+    reason = attention.why_not("softmax:flex", device="cpu", dtype=torch.float32, head_dim=64)
+    assert re.fullmatch(rf"softmax:flex: torch\.compile needs .*; install {install}", str(reason))
