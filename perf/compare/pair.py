@@ -27,6 +27,7 @@ from perf.bench import NO_MEMORY
 from perf.compare.nursery import Nursery
 from perf.compare.process import Died, Process, both
 from perf.compare.side import Side
+from perf.compare.worker import LONG
 from perf.measure.host import Foreign
 from perf.verdict import verdict
 from perf.workloads.workload import Workload
@@ -130,7 +131,7 @@ class Pair:
         order = (self.head, self.base) if self.head_first else (self.base, self.head)
         seconds, host = _plan(order, choose_core() if self.device == "cpu" else self._core)
         company = Company((self.base.pid, self.head.pid))
-        of_turn, turns = schedule(seconds, rounds, SECONDS[self.device.partition(":")[0]])
+        of_turn, turns = schedule(seconds, rounds, self.device.partition(":")[0])
         ratios = []
         for turn in range(turns):
             times = {}
@@ -203,10 +204,11 @@ def _plan(order: Sequence[Process], core: int | None) -> tuple[float, float]:
     return max(plan["seconds"] for plan in plans), max(plan.get("host") or 0.0 for plan in plans)
 
 
-def schedule(seconds: float, rounds: int | None = None, budget: float = SECONDS["cpu"]) -> tuple[int, int]:
+def schedule(seconds: float, rounds: int | None = None, device: str = "cpu") -> tuple[int, int]:
     """Chooses the rounds of a turn, and the turns of each side: an even number, for A B B A to be whole."""
     of_turn = max(1, round(TURN / seconds))
-    turns = budget / (2 * of_turn * seconds) if rounds is None else rounds / of_turn
+    worked = of_turn + (seconds < LONG[device])  # with the one that is not counted
+    turns = SECONDS[device] / (2 * worked * seconds) if rounds is None else rounds / of_turn
     return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)
 
 

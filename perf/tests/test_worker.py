@@ -205,11 +205,11 @@ def test_a_round_that_is_short_is_not_the_first_after_the_other_side() -> None:
         calls: list[int] = []
         plan: Any = SimpleNamespace(setup=None, iterations=3, seconds=seconds, call=lambda: calls.append(1))
         watch: Any = SimpleNamespace(sample=lambda: None)
-        assert len(worker.rounds(CoreTimer(), plan, 4, watch)) == 4
+        assert len(worker.rounds(CoreTimer(), plan, 4, watch, long=0.05)) == 4
         return len(calls)
 
-    assert times(worker.LONG / 2) == 15
-    assert times(worker.LONG * 2) == 12
+    assert times(0.02) == 15
+    assert times(0.1) == 12
 
 
 def test_time_that_others_had_the_core_is_none_of_the_call() -> None:
