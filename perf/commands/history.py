@@ -21,7 +21,7 @@ RESULTS, NIGHTS, OUT = Path(".asv/results"), Path(".perf/nights"), Path(".site")
 
 def add(commands: Commands) -> None:
     parser = command(commands, "history", history, history.__doc__)
-    verbs = {"add": _add, "backfill": _backfill, "show": _show, "push": _push, "pull": _pull, "prune": _prune}
+    verbs = {"add": _add, "backfill": _backfill, "show": _show, "push": _share, "pull": _share, "prune": _prune}
     group = parser.add_subparsers(dest="verb", required=True, metavar="|".join(verbs))
     for verb, action in verbs.items():
         one = group.add_parser(verb)
@@ -74,16 +74,11 @@ def history(options: argparse.Namespace) -> int:
     return FAILED if problems else OK
 
 
-def _push(options: argparse.Namespace) -> list[str]:
+def _share(options: argparse.Namespace) -> list[str]:
     from perf.history import branch
 
-    return branch.push(options.folder, Path.cwd(), options.remote)
-
-
-def _pull(options: argparse.Namespace) -> list[str]:
-    from perf.history import branch
-
-    return branch.pull(options.folder, Path.cwd(), options.remote)
+    share = branch.push if options.verb == "push" else branch.pull
+    return share(options.folder, Path.cwd(), options.remote)
 
 
 def _add(options: argparse.Namespace) -> list[str]:

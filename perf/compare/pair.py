@@ -90,13 +90,6 @@ class Pair:
         finally:
             self.head.close()
 
-    def kill(self) -> None:
-        """Ends both workers, whatever they are at."""
-        try:
-            self.base.kill()
-        finally:
-            self.head.kill()
-
     def prepare(self, w: Workload, *, check: bool = True,
                 changed: Sequence[str] = ()) -> tuple[verdict.Side, verdict.Side]:
         """Builds it on both sides at once; `check` holds each against its oracle and counts it, otherwise a Side says

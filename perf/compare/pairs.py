@@ -131,7 +131,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
               for w in workloads}
     if reason := base.missing or head.missing:
         which = base if base.missing else head
-        yield from ((w, Verdict("missing", None, None, None, 0, f"{which.name}: {reason}", 0)) for w in workloads)
+        yield from ((w, Verdict("missing", why=f"{which.name}: {reason}")) for w in workloads)
         return
     undecided = [known[w.id] for w in workloads]
     started = counting = time.monotonic()

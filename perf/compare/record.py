@@ -56,7 +56,7 @@ class Row:
     @classmethod
     def unchanged(cls, workload: Workload, why: str = SAME_SOURCES) -> Self:
         """Makes the row of a benchmark that both sides run by the same sources, or by the same kernels."""
-        return cls(workload, Verdict("ok", None, None, None, 0, why, 0), "unchanged")
+        return cls(workload, Verdict("ok", why=why), "unchanged")
 
     @property
     def label(self) -> str:

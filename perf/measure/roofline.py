@@ -90,7 +90,8 @@ def ceilings(device: torch.device, dtypes: Iterable[str], *, folder: Path) -> Ce
     says why, but not kept.
     """
     identity = machine.identity()
-    path = folder / f"ceilings-{identity}-{_name(device)}.json"
+    number = (torch.cuda.current_device() if device.index is None else device.index) if device.type == "cuda" else ""
+    path = folder / f"ceilings-{identity}-{device.type}{number}.json"
     labels = rates.labels(dtypes, device)
     before = _load(path, identity)
     missing = [label for label in labels if before is None or label not in before.matmul]
@@ -113,13 +114,6 @@ def _measure(device: torch.device, missing: Iterable[str], before: Ceilings | No
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gigabytes that no row is to inherit
     return after
-
-
-def _name(device: torch.device) -> str:
-    """Names the device by its kind and number: "cpu", "cuda0"."""
-    if device.type == "cuda":
-        return f"cuda{torch.cuda.current_device() if device.index is None else device.index}"
-    return device.type
 
 
 def _load(path: Path, identity: str) -> Ceilings | None:

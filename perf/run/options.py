@@ -171,9 +171,9 @@ def settings(config: pytest.Config) -> Settings:
     grid = value(config, "grid") or "default"
     _one_of("grid", grid, GRIDS)
     explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := value(config, name)) is not None}
-    with_shapes = bool(value(config, "shapes"))
+    switches: dict[str, Any] = {name: bool(value(config, name)) for name in SWITCHES}
     try:
-        chosen = axes.select(grid, device.type, explicit, with_shapes=with_shapes)
+        chosen = axes.select(grid, device.type, explicit, with_shapes=switches["shapes"])
     except ValueError as error:
         raise pytest.UsageError(f"perf: {error}") from None
     if (profile := value(config, "profile")) is not None:
@@ -183,11 +183,9 @@ def settings(config: pytest.Config) -> Settings:
     unfit = _one_of("unfit", value(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
     precision = _precision(value(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
-                    _file(config, "report", None), bool(value(config, "resume")), **against,
-                    all=bool(value(config, "all")), lenient=bool(value(config, "lenient")), axes=explicit,
-                    shapes=with_shapes, history=history, history_dirty=bool(value(config, "history_dirty")),
-                    verdicts=_file(config, "verdicts", None), quality=bool(value(config, "quality")),
-                    case_timeout=_seconds(value(config, "case_timeout")), **_shard(config))
+                    _file(config, "report", None), axes=explicit, history=history,
+                    verdicts=_file(config, "verdicts", None), case_timeout=_seconds(value(config, "case_timeout")),
+                    **switches, **against, **_shard(config))
 
 
 def _against(config: pytest.Config) -> dict[str, Any]:

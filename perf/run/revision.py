@@ -93,7 +93,7 @@ class Against:
         for w in workloads:
             if unchanged(w, self.base, self.head):
                 if reason := why_not(w, self.settings.device):
-                    rows.append(Row(w, Verdict("missing", None, None, None, 0, reason, 0), "skipped"))
+                    rows.append(Row(w, Verdict("missing", why=reason), "skipped"))
                 elif not self.settings.all:
                     rows.append(Row.unchanged(w))
         self.count = len(workloads) - len(rows)

@@ -171,9 +171,8 @@ def _clear(screening: Screening, b: int, plan: Plan, base: str | None) -> Verdic
     """Gives the verdict of what history alone clears, or of what has no other commit to be compared with."""
     excess, spread, nights = float(screening.excess[b]), float(screening.spread[b]), int(screening.nights[b])
     if nights < FEWEST or not math.isfinite(excess):
-        return Verdict("inconclusive", None, None, None, 0,
-                       f"{many(nights, 'night')} of history, {FEWEST} at least are needed, and no other commit to "
-                       "compare with", 0)
+        return Verdict("inconclusive", why=f"{many(nights, 'night')} of history, {FEWEST} at least are needed, and no "
+                                           "other commit to compare with")
     low, high = (math.exp(excess + side * EXCLUDED * spread) for side in (-1, 1))
     same = "" if base else "; the commit is the same as that of the last good night"
     return Verdict("ok", math.exp(excess), low, high, 0,

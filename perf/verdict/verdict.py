@@ -51,12 +51,12 @@ class Verdict:
     the word. `cause`: what most likely regressed it (perf/verdict/causes.py); None where nothing counted moved."""
 
     word: str
-    ratio: float | None
-    low: float | None
-    high: float | None
-    pairs: int
-    why: str
-    more_pairs: int
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+    why: str = ""
+    more_pairs: int = 0
     certified: float | None = None
     within_reach: float | None = None
     slower: bool = False
@@ -69,7 +69,7 @@ def decide(pairs: Sequence[float], base: Side, head: Side, thresholds: Threshold
     t = thresholds
     gates = changes(base, head, t)
     if known := _growth(base, head, gates) or _without_time(base, head):
-        return Verdict(known[0], None, None, None, len(pairs), known[1], 0, cause=known[2])
+        return Verdict(known[0], pairs=len(pairs), why=known[1], cause=known[2])
     if len(pairs) < (1 if t.weight else 2):
         return _without_pairs(pairs, base, head, gates, t)
     seen = estimate(pairs, t.prior)
