@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from perf.measure.evidence import Evidence
 from perf.measure.host import TOLERATED
@@ -53,19 +53,20 @@ def _alone(row: Evidence) -> str:
     return reason.removeprefix(variant) if reason.startswith((f"{variant} ", f"{variant}:")) else f": {reason}"
 
 
-def compilations(rows: Iterable[Evidence]) -> dict[str, list[dict[str, float]]]:
-    """Collects what compiling took, by variant and phase, a record a row."""
+def compilations(rows: Iterable[Evidence]) -> dict[str, tuple[int, str, str, int]]:
+    """Sums up what compiling took, by variant and phase: rows, seconds cold and warm, recompilations."""
     def name(row: Evidence) -> str:
         w = row.workload
         return " ".join((f"{'' if w.bare else f'{w.model}: '}{w.variant}", w.phase, *w.treatment))
 
     groups = group_by((row for row in rows if row.compiled), name)
-    return {name: [row.compiled for row in group] for name, group in groups.items()}
+    return {name: (len(group), _span(group, "cold"), _span(group, "warm"),
+                   sum(int(row.compiled.get("recompiles", 0)) for row in group)) for name, group in groups.items()}
 
 
-def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
-    """Writes the seconds of the records that have this kind, "cold" or "warm": the least, the most and the sum."""
-    values = [each[kind] for each in compiled if kind in each]
+def _span(rows: Iterable[Evidence], kind: str) -> str:
+    """Writes the seconds of the rows that have this kind: the least, the most and the sum."""
+    values = [row.compiled[kind] for row in rows if kind in row.compiled]
     if not values:
         return "-"
     least, most = f"{min(values):.1f}", f"{max(values):.1f}"
@@ -75,11 +76,10 @@ def span(compiled: Iterable[Mapping[str, float]], kind: str) -> str:
 def compilation(rows: Iterable[Evidence]) -> list[str]:
     """Returns a line for each variant and phase that was compiled, with what that took, apart from run time."""
     lines: list[str] = []
-    for name, each in compilations(rows).items():
+    for name, figures in compilations(rows).items():
         if len(name) > 60:  # a line of its own
             lines, name = [*lines, name], ""
-        lines.append(COMPILATION.format(name, len(each), span(each, "cold"), span(each, "warm"),
-                                        sum(int(one.get("recompiles", 0)) for one in each)))
+        lines.append(COMPILATION.format(name, *figures))
     header = COMPILATION.format("compile seconds (sum)", "rows", "cold", "warm", "recompiles")
     return [header, *lines, ""] if lines else []
 

@@ -11,19 +11,18 @@ from perf.measure.evidence import Evidence
 from perf.measure.machine import clocks
 from perf.web.page.markup import Markup, heading, tag
 
-# What a key is called, its unit, and how many of that one is; any other key is shown as it is.
-NAMES = {
-    "gpus": ("GPU", "", 1.0), "cpu": ("CPU", "", 1.0), "cuda": ("CUDA", "", 1.0), "cudnn": ("cuDNN", "", 1.0),
-    "os": ("OS", "", 1.0), "ecc": ("ECC", "", 1.0), "power_limit": ("power limit", "W", 1.0),
-    "clocks_locked_mhz": ("clocks locked at", "MHz", 1.0), "sm_mhz": ("SM clock", "MHz", 1.0),
-    "sm_drift": ("SM clock drift", "%", 100.0), "mem_mhz": ("memory clock", "MHz", 1.0),
-    "throttle": ("clocks held down by", "", 1.0), "temperature": ("temperature", "°C", 1.0),
-    "power": ("power", "W", 1.0), "utilisation": ("utilisation", "%", 1.0), "ecc_errors": ("ECC errors", "", 1.0),
-    "foreign_processes": ("others on the GPU", "", 1.0), "foreign_cores": ("cores busy with others", "", 1.0),
-    "free_bytes": ("free memory", "GB", 1e-9), "gpu_free_bytes": ("free GPU memory", "GB", 1e-9),
-    "cpu_mhz": ("CPU clock", "MHz", 1.0), "cpu_temperature": ("CPU temperature", "°C", 1.0),
-    "sm_mhz_limit": ("largest SM clock", "MHz", 1.0), "readings": ("readings a row", "", 1.0),
-}
+# What a key is called, and its unit; any other is shown as it is, with "_" as a space.
+LABELS = {
+    "gpus": "GPU", "cpu": "CPU", "cuda": "CUDA", "cudnn": "cuDNN", "os": "OS", "ecc": "ECC", "ecc_errors": "ECC errors",
+    "clocks_locked_mhz": "clocks locked at", "sm_mhz": "SM clock", "sm_mhz_limit": "largest SM clock",
+    "sm_drift": "SM clock drift", "mem_mhz": "memory clock", "throttle": "clocks held down by",
+    "foreign_processes": "others on the GPU", "foreign_cores": "cores busy with others", "free_bytes": "free memory",
+    "gpu_free_bytes": "free GPU memory", "cpu_mhz": "CPU clock", "cpu_temperature": "CPU temperature",
+    "readings": "readings a row"}
+UNITS = {"power_limit": "W", "power": "W", "clocks_locked_mhz": "MHz", "sm_mhz": "MHz", "sm_mhz_limit": "MHz",
+         "mem_mhz": "MHz", "cpu_mhz": "MHz", "sm_drift": "%", "utilisation": "%", "temperature": "°C",
+         "cpu_temperature": "°C", "free_bytes": "GB", "gpu_free_bytes": "GB"}
+FACTORS = {"sm_drift": 100.0, "free_bytes": 1e-9, "gpu_free_bytes": 1e-9}  # of these one unit is so many
 NOT_SHOWN = ("kind", "schema", "id")
 
 
@@ -55,7 +54,7 @@ def state_ranges(rows: Iterable[Evidence]) -> dict[str, str]:
             by_name.setdefault(name, []).append(value)
     ends = {f"{name}{end}" for name in by_name for end in ("_min", "_max")}
     return {name: _range(values, [*values, *by_name.get(f"{name}_min", ()), *by_name.get(f"{name}_max", ())],
-                         _name(name)[2]) for name, values in by_name.items() if name not in ends}
+                         FACTORS.get(name, 1.0)) for name, values in by_name.items() if name not in ends}
 
 
 def _range(values: Sequence[Any], extremes: Sequence[Any], factor: float) -> str:
@@ -66,17 +65,10 @@ def _range(values: Sequence[Any], extremes: Sequence[Any], factor: float) -> str
     return low if low == high else f"{low} to {high}, median {middle}"
 
 
-def _name(key: str) -> tuple[str, str, float]:
-    return NAMES.get(key, (str(key).replace("_", " "), "", 1.0))
-
-
 def _list(name: str, values: Mapping[str, Any]) -> Markup | None:
-    pairs = []
-    for key, value in values.items():
-        label, unit, _ = _name(key)
-        if text := _text(value):
-            pairs.append(tag("div", tag("dt", label), tag("dd", f"{text} {unit}".rstrip()),
-                             class_="wide" if len(text) > 40 else None))
+    pairs = [tag("div", tag("dt", LABELS.get(key, str(key).replace("_", " "))),
+                 tag("dd", f"{text} {UNITS.get(key, '')}".rstrip()), class_="wide" if len(text) > 40 else None)
+             for key, value in values.items() if (text := _text(value))]
     return tag("section", tag("h2", name), tag("dl", *pairs), class_="card") if pairs else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perf.measure.evidence import Evidence
-from perf.report.notes import alike, compilations, span
+from perf.report.notes import alike, compilations
 from perf.report.units import percent
 from perf.web.page.markup import Markup, table, tag
 from perf.workloads.workload import Workload
@@ -45,9 +45,8 @@ def _name(row: Evidence, numbers: Mapping[Workload, int]) -> Markup:
 
 def compile_seconds(rows: Sequence[Evidence]) -> Markup | None:
     """Shows compile seconds by variant and phase; None if nothing was compiled."""
-    lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", text, class_="num") for text in (
-        len(each), span(each, "cold"), span(each, "warm"), sum(int(one.get("recompiles", 0)) for one in each))))
-        for name, each in compilations(rows).items()]
+    lines = [tag("tr", tag("th", name, scope="row"), *(tag("td", figure, class_="num") for figure in figures))
+             for name, figures in compilations(rows).items()]
     title, numbers = "Compile seconds", ("rows", "cold (sum)", "warm (sum)", "recompiles")
     rows_of_numbers = table(title, ("variant and phase", *numbers), lines, numbers=numbers)
     return tag("section", tag("h2", title), rows_of_numbers, id="compiled") if lines else None
