@@ -104,30 +104,38 @@ def int8(model: nn.Module) -> nn.Module:
     return quantization.quantize(copy.deepcopy(model), METHOD)
 
 
-def compressed(preset: Preset, small: Preset, steps: int) -> dict[str, nn.Module]:
-    """Trains and compresses: gives all models by the name of their row."""
-    def create(one: Preset) -> nn.Module:
-        return models.create(one, attention="softmax:sdpa")
+def compressed(study: Study, preset: Preset, small: Preset, steps: int) -> dict[str, nn.Module]:
+    """Trains and compresses: gives all models by the name of their row. Raises TimeoutError where the study's time is
+    spent before all are trained."""
+    def new(one: Preset, teacher: nn.Module | None = None) -> nn.Module:
+        study.in_time()
+        return trained(models.create(one, attention="softmax:sdpa"), one, steps, teacher)
 
-    teacher = trained(create(preset), preset, steps)
-    alone, taught = trained(create(small), small, steps), trained(create(small), small, steps, teacher)
+    teacher = new(preset)
+    alone, taught = new(small), new(small, teacher)
+    study.in_time()
     half, half_taught = pruned(teacher, preset, steps // 2), pruned(taught, small, steps // 2, teacher)
     return {BASE: teacher, "int8": int8(teacher), "pruned": half, "pruned, int8": int8(half), "small": alone,
             "small, taught": taught, "small, taught, pruned, int8": int8(half_taught)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table; each row is a record."""
+    """Prints the table; each row is a record. 1 if there was not the time to train all."""
     options = parser("compression", __doc__)
     options.add_argument("--steps", type=int, default=300)
     options.add_argument("--seconds", type=float, default=15.0, help="of the rounds of forecasts (default: 15)")
+    options.set_defaults(device=torch.device("cpu"))
     args = options.parse_args(arguments)
     if args.device.type != "cpu":
-        options.error(f"{METHOD} runs on a CPU only: pass --device cpu")
-    study, steps = Study(args.device, args.out), 4 if args.tiny else args.steps
+        options.error(f"{METHOD} runs on a CPU only: leave --device out")
+    study, steps = Study(args.device, args.out, 60 * args.minutes), 4 if args.tiny else args.steps
     preset = models.get("tft-monthly").resized(heads=4)
     small = replace(preset, name="tft-small", head_dim=preset.head_dim // SMALLER)
-    models_by_row = compressed(preset, small, steps)
+    models_by_row: dict[str, nn.Module] = {}
+    with study.part("training"):
+        models_by_row = compressed(study, preset, small, steps)
+    if not models_by_row:
+        return 1
     times = interleaved({name: forecast(model, preset, recipe(preset).batch, "fp32")
                          for name, model in models_by_row.items()}, study.device,
                         seconds=0.1 if args.tiny else args.seconds)

@@ -114,7 +114,7 @@ def quantised(study: Study, name: str, model: nn.Module, preset: Preset, batch: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints both tables; each row is a record. 1 if a row could not be measured."""
-    options = parser("forecasting", __doc__, minutes=40)
+    options = parser("forecasting", __doc__)
     options.add_argument("--size", choices=("monthly", "hourly"), default="monthly",
                          help="36 steps to 12 in width 64 (TFT 80), or 168 to 24 in width 128 (TFT 160)")
     options.add_argument("--model", action="append", default=[], choices=[name for name in CANDIDATES if name != BASE],

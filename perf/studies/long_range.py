@@ -121,7 +121,7 @@ def plot(written: Sequence[dict[str, Any]], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; each task and function is a record. 1 if a function failed that should run."""
-    options = parser("long_range", __doc__, minutes=40)
+    options = parser("long_range", __doc__)
     options.add_argument("--task", action="append", default=[], choices=TASKS, help="only this task; may be repeated")
     options.add_argument("--function", action="append", default=[], choices=functions(),
                          help="beside softmax only this function; may be repeated")

@@ -27,7 +27,7 @@ PARTS = ("kernels", "text")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, then each claim; 1 if a part could not be measured."""
-    options = parser("low_rank", __doc__, PARTS, minutes=40)
+    options = parser("low_rank", __doc__, PARTS)
     options.add_argument("--lengths", help="such as 512,4k")
     options.add_argument("--heads", type=int, help="of one sequence (default: 8)")
     options.add_argument("--steps", type=int, help="of training, each model (default: 150 on a CPU, 400 on a GPU)")

@@ -102,11 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--batch", type=int, default=16, help="sequences")
     options.add_argument("--seconds", type=float, default=15.0, help="of a row's rounds (default: 15)")
     args = options.parse_args(arguments)
-    study, gpu = Study(args.device, args.out), args.device.type == "cuda"
+    study, gpu = Study(args.device, args.out, 60 * args.minutes), args.device.type == "cuda"
     names = ("gpt2-docstrings", "vit-tiny") if args.tiny else ("distilgpt2", "vit-l16" if gpu else "vit-s16")
     rows = []
     for name, make in zip(names, (texts, images), strict=True):
         with study.part(name):
+            study.in_time()
             rows.append(row(study, name, make, DTYPES["bf16" if gpu else "fp32"], args.batch,
                             0.1 if args.tiny else args.seconds))
     print(table("forward pass, padded and packed", rows))

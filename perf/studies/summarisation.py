@@ -99,7 +99,7 @@ def task(args: argparse.Namespace) -> Task:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints tables, then claims; 1 if a part could not be measured."""
-    options = parser("summarisation", __doc__, PARTS, minutes=40)
+    options = parser("summarisation", __doc__, PARTS)
     add = options.add_argument
     add("--dtype", choices=("fp32", "bf16", "fp16"), help="of all rows (default: bf16 on a GPU, else fp32)")
     add("--batch", type=int, action="append", default=[], help="of prompts; may be repeated")

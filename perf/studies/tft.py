@@ -24,7 +24,7 @@ PARTS = {"kernels": tft_kernels.measure, "quantised": tft_quantised.measure}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the rows of 000a and 000b, then each claim; 1 if a part could not be measured."""
-    options = parser("tft", __doc__, PARTS, minutes=40)
+    options = parser("tft", __doc__, PARTS)
     options.add_argument("--size", choices=("small", "study"), help="default: small on a CPU, study on a GPU")
     options.add_argument("--steps", type=int, help="of training, each small model")
     options.add_argument("--large-steps", type=int, help="of training of the large model (0: random weights)")

@@ -49,7 +49,7 @@ def plot(search: Any, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the trials and the test figure of the best; 1 if the search is not at its end."""
-    options = parser("tft_search", __doc__, minutes=40)
+    options = parser("tft_search", __doc__)
     options.add_argument("--storage", type=Path, required=True, help="SQLite file of the trials, made or gone on with")
     options.add_argument("--trials", type=int, default=12, help="of all runs together (default: 12)")
     options.add_argument("--steps", type=int, default=300, help="of training, each (default: 300)")

@@ -60,7 +60,7 @@ def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints tables, then claims; 1 if a part could not be measured."""
-    options = parser("vit", __doc__, minutes=40)
+    options = parser("vit", __doc__)
     add = options.add_argument
     add("--model", help="preset (default: vit-l16 on a GPU, vit-digits on a CPU)")
     add("--batch", type=int, action="append", default=[], help="may be repeated (default: 1 and 32; 1 and 16 on a CPU)")

@@ -63,3 +63,8 @@ def test_every_row_is_in_the_table(tmp_path, capsys):
     assert rows["pruned"]["times smaller"] > 1.3
     assert rows["small, taught, pruned, int8"]["times smaller"] > rows["pruned, int8"]["times smaller"] > 3
     assert "small, taught" in capsys.readouterr().out
+
+
+def test_past_its_time_nothing_is_begun(tmp_path, capsys):
+    assert compression.main(["--out", str(tmp_path / "out"), "--tiny", "--device", "cpu", "--minutes", "0"]) == 1
+    assert "TimeoutError: not begun: 0 s of 0 are spent" in capsys.readouterr().out

@@ -25,3 +25,8 @@ def test_both_models_have_a_row_and_wrong_logits_none(tmp_path, monkeypatch, cap
     monkeypatch.setattr(packed, "see", lambda model, images: torch.zeros(3, 10))
     assert padding.main(tiny) == 1
     assert "NOT MEASURED vit-tiny: ValueError: packed logits are off" in capsys.readouterr().out
+
+
+def test_past_its_time_nothing_is_begun(tmp_path, capsys):
+    assert padding.main(["--out", str(tmp_path / "out"), "--tiny", "--device", "cpu", "--minutes", "0"]) == 1
+    assert "TimeoutError: not begun: 0 s of 0 are spent" in capsys.readouterr().out
