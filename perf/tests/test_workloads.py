@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+import models
 from perf.workloads import grids as workloads
+from perf.workloads.families import FAMILIES
 from perf.workloads.workload import FIELDS, Sweep, Workload, parse_length
 
 DEVICES = ("cpu", "cuda")
@@ -53,6 +55,22 @@ def test_quick_and_default_are_parts_of_full(device):
     full = set(workloads.grid("full", device))
     default, quick = set(workloads.grid("default", device)), set(workloads.grid("quick", device))
     assert quick < default < full
+
+
+def test_every_preset_has_a_row():
+    rows = {sweep.model for device in DEVICES for sweep in workloads.sweeps(device)}
+    assert {name for name, preset in models.presets().items() if preset.family in FAMILIES} <= rows
+
+
+@pytest.mark.slow
+def test_a_models_rows_have_the_length_that_its_attention_sees():
+    for sweep in (sweep for device in DEVICES for sweep in workloads.sweeps(device) if sweep.model in models.presets()):
+        preset = models.get(sweep.model)
+        if preset.family == "tft":
+            assert (*sweep.lengths, sweep.keys) == (preset.sizes["horizon"],
+                                                    preset.sizes["context"] + preset.sizes["horizon"])
+        elif not FAMILIES[preset.family].takes_length:  # importing these takes seconds
+            assert (sweep.lengths, sweep.keys) == ((models.family(preset).tokens(preset),), None), sweep.model
 
 
 @pytest.mark.parametrize(("device", "grid"), list(itertools.product(DEVICES, workloads.GRIDS)))

@@ -29,7 +29,18 @@ TRAINING = "train-step"
 
 # Forecasters beside TFT, and the length of what the variant sees in them. Only the full grid has them.
 FORECASTERS = {"patchtst-hourly": 20, "patchtsmixer-hourly": 20, "informer-hourly": 168, "autoformer-hourly": 168,
-               "time-series-transformer-hourly": 168}
+               "time-series-transformer-hourly": 168, "itransformer-hourly": 4}
+
+# Models that are trained here, or that tests use: phase, length, keys, causal. Only a CPU's full grid has them.
+SMALL = {
+    "gpt2-docstrings": ("prefill", 160, None, True), "gpt2-tiny": ("prefill", 64, None, True),
+    "vit-digits": ("forward", 17, None, False), "vit-tiny": ("forward", 17, None, False),
+    "vit-tiny-fused": ("forward", 17, None, False), "tft-monthly": ("forward", 12, 48, True),
+    "tft-tiny": ("forward", 4, 16, True),
+    **{f"{name}-monthly": ("forward", n, None, False) for name, n in (
+        ("patchtst", 11), ("patchtsmixer", 11), ("informer", 36), ("autoformer", 36), ("time-series-transformer", 36),
+        ("itransformer", 4))},
+}
 
 # model, phase, batches, lengths, keys (None: m = n), causal
 MODELS: dict[str, tuple[tuple, ...]] = {
@@ -56,6 +67,7 @@ MODELS: dict[str, tuple[tuple, ...]] = {
         ("tft-160", "train-step", (1, 16), (24,), 192, True),
         *((name, phase, (16,), (n,), None, False) for name, n in FORECASTERS.items()
           for phase in ("forward", "train-step")),
+        *((name, phase, (16,), (n,), keys, causal) for name, (phase, n, keys, causal) in SMALL.items()),
     ),
 }
 
@@ -65,6 +77,7 @@ TREATED: dict[str, tuple[tuple, ...]] = {
         ("vit-l16", "forward", (1, 32), (197,), None, False, (
             "fp16", "compiled", "bnb-int8", "bnb-nf4", "ao-int8-weight compiled", "ao-int8-dynamic compiled",
             "ao-fp8-dynamic compiled", "ao-int4-weight compiled")),
+        ("vit-l16-fused", "forward", (1, 32), (197,), None, False, ("compiled", "ao-fp8-dynamic compiled")),
         ("gpt2", "prefill", (1, 32), (1024,), None, True, (
             "", "fp16", "compiled", "bnb-int8", "bnb-nf4", "ao-int8-dynamic compiled")),
         ("gpt2", "decode", (1, 32), (1,), 1024, True, ("", "compiled", "bnb-nf4", "ao-int8-weight compiled")),
