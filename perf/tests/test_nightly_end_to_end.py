@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 
@@ -20,8 +17,7 @@ from perf.history.rows import load as load_history
 from perf.measure.evidence import load as load_evidence
 from perf.system import files
 from perf.tests.github_server import REPOSITORY, TOKEN, serve
-from perf.tests.repositories import ROOT, edit, harness
-from perf.tests.workflow_jobs import script
+from perf.tests.repositories import edit, harness
 
 CHOSEN = ("--perf-functions=softmax", "--perf-backends=eager,tiled", "--perf-phases=forward", "--perf-seqlens=512")
 EAGER, TILED = (f"softmax:{backend}-forward-causal-b1-h8-kv8-n512-m512-d64-fp32" for backend in ("eager", "tiled"))
@@ -181,89 +177,6 @@ def test_a_night_over_shards_is_one_record_and_one_alert(tree, github, tmp_path)
     assert len(nightly.records) == 2
     [issue] = github.open
     assert "softmax:eager" in issue["body"]
-
-
-@pytest.fixture
-def workflow(tree, github, tmp_path):
-    """Gives a function that runs a job of a workflow; the repository, artifacts, `gh`, `tox` and GitHub are local."""
-    nightly, bin_ = Nightly(tree, github), tmp_path / "bin"
-    subprocess.run(["git", "clone", "--quiet", "--bare", tree, tmp_path / "origin.git"], check=True)
-    bin_.mkdir()
-    night = shlex.join([*nightly.words[4:8], "--no-tests", "--", *CHOSEN])
-    [site] = re.findall(r"^commands = python (-m perf site) \{posargs\}$", (ROOT / "tox.ini").read_text(), re.MULTILINE)
-    for name, line in {
-            "gh": f'echo "$*" >> {tmp_path}/gh; '
-                  f'case "$*" in *accepted.toml*) cat {tree}/perf/policy/accepted.toml; esac',
-            "perf-python": f'case "$*" in *nightly*) set -- "$@" {night};; *pytest*) set -- "$@" --perf-device=cpu '
-                           f'--perf-grid=quick {shlex.join(CHOSEN)}; esac; exec {sys.executable} "$@"',
-            "tox": f'[ "$1 $2 $3 $4" = "run -e site --" ] || exit 1; shift 4; exec python {site} "$@"',
-            "python": f'exec {sys.executable} "$@"'}.items():
-        (bin_ / name).write_text(f"#!/bin/sh\n{line}\n")
-        (bin_ / name).chmod(0o755)
-    there = {**nightly.variables, "PATH": f"{bin_}:{os.environ['PATH']}", "GITHUB_REPOSITORY": REPOSITORY,
-             "PERF_PYTHON": "perf-python", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
-             "ORIGIN": f"file://{tmp_path}/origin.git", "ARTIFACTS": str(tmp_path / "artifacts")}
-
-    def run(name, job, known=None):
-        """Returns the exit code of a job, in a folder of its own, and what it printed."""
-        folder = tempfile.mkdtemp(prefix=f"{name}-{job}-", dir=tmp_path)
-        done = subprocess.run(["bash", "-c", script(name, job, known)], cwd=folder, text=True, check=False,
-                              env=there | {"RUNNER_TEMP": f"{folder}-temp"}, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
-        return done.returncode, done.stdout
-
-    return run
-
-
-SECRETS = {"github.token": TOKEN, "secrets.PERF_WEBHOOK_URL": ""}
-
-
-@pytest.mark.slow
-def test_the_night_s_jobs_in_their_order(workflow, tree, github, tmp_path):
-    """Two nights, each on a machine of its own, that the branch perf-history joins; then the site."""
-    origin = tmp_path / "origin.git"
-    orphan = git(tree, "commit-tree", git(tree, "mktree"), "-m", "History")
-    git(tree, "push", "--quiet", str(origin), f"{orphan}:refs/heads/perf-history")
-    for night in (1, 2):
-        for job in ("measure", "keep", "alert"):
-            code, said = workflow("nightly", job, SECRETS)
-            assert code == 0, said
-        assert github.issues == {}
-        kept = git(origin, "ls-tree", "-r", "--name-only", "perf-history").splitlines()
-        assert len([path for path in kept if re.fullmatch(r"nights/[^/]*\.json", path)]) == night
-        folder = tmp_path / f"kept-{night}"
-        subprocess.run(["git", "clone", "--quiet", "--branch=perf-history", origin, folder], check=True)
-        assert {row.workload.id for row in load_history(folder / "results").rows} == {EAGER, TILED}
-    for job in ("build", "deploy"):
-        code, said = workflow("site", job)
-        assert code == 0, said
-    assert "softmax" in (tmp_path / "artifacts/github-pages/index.html").read_text()
-
-
-@pytest.mark.slow
-def test_a_pull_request_s_jobs_in_their_order(workflow, tree, github, tmp_path):
-    """One that slows a backend: `measure` fails, and `comment` says it with the base's code."""
-    base = git(tree, "rev-parse", "HEAD")
-    edit(tree / "attention/backends/eager.py", SCORES, "    for _ in range(20):\n        q = q.clone()\n" + SCORES)
-    head = commit(tree, "Clone, and clone again")
-    git(tree, "push", "--quiet", str(tmp_path / "origin.git"), "HEAD:refs/heads/slower")
-    number = github.add("a pull request", login="ada", pull_request={})
-    event = "github.event.pull_request"
-    known = SECRETS | {f"{event}.head.sha": head, f"{event}.base.sha": base, f"{event}.number": str(number),
-                       "github.repository": REPOSITORY}
-    code, said = workflow("perf-pr", "measure", known)
-    assert code == 1, said
-    assert "regressed" in said
-    code, said = workflow("perf-pr", "comment", known)
-    assert code == 0, said
-    [comment] = github.comments.values()
-    assert "Performance: 1 benchmark regressed" in comment["body"]
-    assert re.search(rf"`{EAGER}`.* slower ", comment["body"])
-    assert re.search(rf"`{TILED}`.*unchanged", comment["body"])
-    assert workflow("perf-pr", "unlabel", known)[0] == 0
-    assert (tmp_path / "gh").read_text().splitlines() == [
-        f"api repos/{REPOSITORY}/contents/perf/policy/accepted.toml?ref={head} --header Accept: "
-        "application/vnd.github.raw+json", f"api --method DELETE repos/{REPOSITORY}/issues/{number}/labels/perf"]
 
 
 @pytest.mark.slow
