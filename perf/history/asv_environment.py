@@ -98,14 +98,19 @@ class Links(environment.Environment):
         if self._created:
             return
         self._matrix_file.parent.mkdir(parents=True, exist_ok=True)
-        self.select(self.matrix.selected)
+        self._write(self.matrix)
         # What asv forks imports no torch: one process of its own measures (perf/history/asv_benchmark.py).
         self._conf.launch_method = self._conf.launch_method or "forkserver"
         self._created = True
 
     def select(self, cells: dict[str, list[int]]) -> None:
-        """Tells the benchmarks, by the matrix's file, that these cells of each series are to be measured."""
-        self._matrix_file.write_text(replace(self.matrix, selected=cells).to_json(), encoding="utf-8")
+        """Tells the benchmarks, by the matrix's file, that these cells of each series are to be measured. asv knows all
+        series by then, so a class is made of those with cells only: asv reads the source of each for every commit."""
+        series = [one for one in self.matrix.series if cells[one.benchmark]]
+        self._write(replace(self.matrix, series=series, selected=cells))
+
+    def _write(self, selection: matrix.Matrix) -> None:
+        self._matrix_file.write_text(selection.to_json(), encoding="utf-8")
 
     def install_project(self, conf: Any, repo: Any, commit_hash: str) -> None:
         """Checks the commit out and copies its packages. Raises asv.util.ProcessError if it has no attention/."""

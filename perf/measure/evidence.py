@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from perf.measure import machine
 from perf.system import files
 from perf.workloads.workload import Workload, from_record
 
@@ -136,6 +135,8 @@ class Writer:
         self._started = False
 
     def append(self, evidence: Evidence) -> None:
+        from perf.measure import machine  # imports torch, which a reader of evidence need not wait for
+
         described = {"kind": "machine", "schema": SCHEMA, "id": machine.identity(), **machine.fingerprint()}
         first = [described, *([self.shard.record()] if self.shard else [])]
         files.append(self.path, *([] if self._started else first), evidence.record())
@@ -208,7 +209,7 @@ class Flight:
     def row(self, name: str) -> Iterator[None]:
         """Marks the row while it is measured."""
         tries = 1 + (self._tries if name == self._row else 0)
-        files.write(self.path, json.dumps([name, machine.identity(), machine.revision(), tries]))
+        files.write(self.path, json.dumps([name, *_here(), tries]))
         try:
             yield
         finally:
@@ -220,8 +221,14 @@ class Flight:
             name, where, revision, tries = files.from_json(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError):
             return None, 0
-        same = [where, revision] == [machine.identity(), machine.revision()]
-        return (str(name), tries) if same and isinstance(tries, int) else (None, 0)
+        return (str(name), tries) if (where, revision) == _here() and isinstance(tries, int) else (None, 0)
+
+
+def _here() -> tuple[str, str | None]:
+    """Gives this machine's id, and the commit."""
+    from perf.measure import machine
+
+    return machine.identity(), machine.revision()
 
 
 def mark(evidence: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perf.compare.side import Side
-from perf.history import asv_benchmark, matrix, process
+from perf.history import asv_benchmark, asv_environment, matrix, process
 from perf.history.process import Run
 from perf.history.series import FIGURES, VERSION, series
 from perf.measure import machine
@@ -134,6 +134,39 @@ def test_all_series_are_measured_by_one_process(built):
     described = asv_benchmark.descriptions(built.series).values()
     assert len({one["setup_cache_key"] for one in described}) == 1 < len(built.series)
     assert sorted(w.id for w in built.workloads()) == sorted(w.id for w in grid("quick", "cpu"))
+
+
+def test_after_discovery_a_class_is_made_of_what_is_measured(built, tmp_path, monkeypatch):
+    cells = {one.benchmark: built.selected[one.benchmark][:1] for one in built.series}
+    links = asv_environment.Links.__new__(asv_environment.Links)
+    links.matrix, links._matrix_file = built, tmp_path / "matrix.json"
+    links.select(cells)
+    left = matrix.Matrix.from_json(links._matrix_file.read_text())
+    assert {one.benchmark for one in left.series} == {name for name, numbers in cells.items() if numbers}
+    assert len(left.workloads()) == len(left.series) < len(built.series)
+    monkeypatch.setattr(asv_benchmark, "current", lambda: left)
+    assert len(asv_benchmark.classes("attention")) + len(asv_benchmark.classes("models")) == len(left.series)
+
+
+def test_the_folder_of_the_matrix_is_a_machine_s(benchmark_class, monkeypatch, tmp_path):
+    """It keeps the ceilings from commit to commit, and nothing of another commit's evidence."""
+    folder, seen = tmp_path / "environment", []
+    folder.mkdir()
+    (folder / "evidence.jsonl").write_text("another commit's")
+    monkeypatch.setenv(matrix.FILE, str(folder / "matrix.json"))
+    monkeypatch.setattr(machine, "identity", lambda: "m")
+    monkeypatch.setattr(machine, "fingerprint", dict)
+
+    def measuring(run):
+        def write(side, evidence):
+            seen.append(evidence)
+            Writer(evidence).append(Evidence(CELL, "ok", samples=(0.5,), error=0.1, bound=1.0))
+        return write
+
+    monkeypatch.setattr(process, "measuring", measuring)
+    benchmark_class().setup_cache()
+    assert seen == [folder / "evidence.jsonl"]
+    assert measured(benchmark_class, "track_error") == 0.1
 
 
 def test_commit_without_the_backend_is_null(benchmark_class, monkeypatch, capsys):

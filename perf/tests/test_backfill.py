@@ -34,8 +34,8 @@ def repository(tmp_path, monkeypatch):
         done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
         found.append(done.stdout.strip())
     monkeypatch.setattr(rows.record, "_date", lambda root, commit: found.index(commit) * 1000)
-    monkeypatch.setattr("perf.measure.evidence.machine.identity", lambda: "m")
-    monkeypatch.setattr("perf.measure.evidence.machine.fingerprint", lambda: rows.MACHINE)
+    monkeypatch.setattr("perf.measure.machine.identity", lambda: "m")
+    monkeypatch.setattr("perf.measure.machine.fingerprint", lambda: rows.MACHINE)
     return tmp_path / "tree", found
 
 

@@ -17,8 +17,8 @@ from perf.tests.test_history import COMMIT, OK, OTHER, W, quick, write  # noqa: 
 @pytest.fixture
 def evidence(tmp_path, monkeypatch):
     """Writes a file of evidence, of machine "m", which measured outside git."""
-    monkeypatch.setattr("perf.measure.evidence.machine.identity", lambda: "m")
-    monkeypatch.setattr("perf.measure.evidence.machine.fingerprint", lambda: rows.MACHINE)
+    monkeypatch.setattr("perf.measure.machine.identity", lambda: "m")
+    monkeypatch.setattr("perf.measure.machine.fingerprint", lambda: rows.MACHINE)
 
     def made(**change):
         path = tmp_path / "evidence.jsonl"
