@@ -60,7 +60,7 @@ def heading(title: str) -> Markup:
 def document(title: str, *body: Markup | None, style: str, script: str) -> str:
     """Returns a whole HTML page as text, around the children `body` of its body."""
     policy = (f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; "
-              "base-uri 'none'; form-action 'none'")
+              "img-src data:; base-uri 'none'; form-action 'none'")
     head = tag("head", tag("meta", charset="utf-8"),
                tag("meta", http_equiv="Content-Security-Policy", content=policy),
                tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
