@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from perf.system import devices, files, git
 from perf.tests import repositories
@@ -58,3 +59,10 @@ def test_a_device_that_is_not_here_names_those_that_are():
     assert devices.device(None).type in ("cpu", "cuda")
     with pytest.raises(ValueError, match=r"^no device 'tpu' here; choose from cpu"):
         devices.device("tpu")
+
+
+def test_the_second_of_two_gpus_is_a_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [devices.device(name) for name in (None, "cuda:1")] == [torch.device("cuda"), torch.device("cuda", 1)]
+    with pytest.raises(ValueError, match=r"^no device 'cuda:2' here; choose from cpu, cuda, cuda:0, cuda:1$"):
+        devices.device("cuda:2")
