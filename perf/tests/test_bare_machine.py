@@ -100,6 +100,9 @@ class Machine:
             ["systemd-nspawn", "--quiet", f"--directory={root}", "--boot", "--register=no", *sized,
              "--resolv-conf=copy-host", "--link-journal=no", *(f"--bind-ro={folder}" for folder in folders)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def boot(self) -> None:
+        """Waits until its systemd is up."""
         end = time.monotonic() + 120
         while self._call("systemctl is-system-running --wait").stdout.strip() not in ("running", "degraded"):
             assert self.process.poll() is None, "systemd-nspawn ended"
@@ -154,6 +157,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     """Gives a bare Debian with an administrator, on which GitHub is a folder that has this project."""
     made = Machine(tmp_path / "debian")
     try:
+        made.boot()
         project = harness(tmp_path / "project")
         for name in ("docs", ".github", "README.md", "LICENSE", "constraints.txt"):
             (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, project / name)
