@@ -20,6 +20,7 @@ import pytest
 from perf.history.process import CHOICE, Run
 from perf.measure.evidence import Evidence
 from perf.run.replay import Script
+from perf.system import devices
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -49,13 +50,13 @@ class Unheard(Script):
 
 def measure(run: Run, evidence: Path) -> None:
     """Writes a row for each workload, whatever becomes of it."""
-    import torch
+    device = devices.device(run.device)  # before anything loads torch: threads wait as in a pytest run
 
     import attention
     from perf.run.options import PRECISION, Settings
     from perf.run.session import Session
 
-    device, names, unheard = torch.device(run.device), set(attention.names()), Unheard()
+    names, unheard = set(attention.names()), Unheard()
     here = [w for w in run.workloads if w.variant in names]
     settings = Settings(device, "full", here, evidence, run.precision or PRECISION[device.type], run.unfit)
     session = Session(settings, unheard)

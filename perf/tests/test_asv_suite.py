@@ -180,6 +180,23 @@ def test_commit_without_the_backend_is_null(benchmark_class, monkeypatch, capsys
     assert "softmax:tomorrow is not registered" in capsys.readouterr().out
 
 
+def test_what_measures_a_commit_sets_how_threads_wait_before_torch_is_loaded():
+    """Spinning threads took 1.6 times the CPU seconds, and pytest measures with threads that sleep."""
+    program = """import os, sys, types
+from perf.run import commit
+assert "torch" not in sys.modules
+sys.modules["torch"] = None
+try:
+    commit.measure(types.SimpleNamespace(device="cpu"), None)
+except ImportError:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+    without = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60,
+                          cwd=ROOT, env={**without, "PYTHONPATH": str(ROOT)})
+    assert done.stdout == "passive\n"
+
+
 def test_nothing_measured_fails_the_cache(benchmark_class, monkeypatch):
     monkeypatch.setattr(process, "measuring", lambda run: lambda side, evidence: "ImportError: no attention")
     with pytest.raises(RuntimeError, match="ImportError: no attention"):
