@@ -35,7 +35,7 @@ class Browser:
         kind = {"Content-Type": "application/json"}
         request = urllib.request.Request(self._address + path, data, kind, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
+        with opener.open(request, timeout=240) as answer:
             return json.loads(answer.read())["value"]
 
     def open(self, url: str, width: int, theme: str = "light") -> None:

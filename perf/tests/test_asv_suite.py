@@ -34,7 +34,7 @@ from asv_runner.discovery import _discover
 _discover(sys.argv[1:])
 """
     out = path / "found.json"
-    subprocess.run([sys.executable, "-c", program, SUITE, out], cwd=path, check=True, timeout=60,
+    subprocess.run([sys.executable, "-c", program, SUITE, out], cwd=path, check=True, timeout=240,
                    env={**os.environ, "PYTHONPATH": str(ROOT), **variables})
     return {benchmark["name"]: benchmark for benchmark in json.loads(out.read_text())}
 
@@ -192,7 +192,7 @@ except ImportError:
     print(os.environ["OMP_WAIT_POLICY"])
 """
     without = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60,
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240,
                           cwd=ROOT, env={**without, "PYTHONPATH": str(ROOT)})
     assert done.stdout == "passive\n"
 
