@@ -46,8 +46,8 @@ FAMILIES = "models.registry"  # imports the module of one family: models.<family
 # Packages of which it is known that nothing in them compiles Python of a side, or runs it in another thread, but
 # torch.compile; and names that run text as code.
 KNOWN = {"__future__", "collections", "contextlib", "dataclasses", "difflib", "enum", "fnmatch", "functools", "gzip",
-         "importlib", "itertools", "json", "logging", "math", "numpy", "os", "pathlib", "re", "shutil", "sys", "torch",
-         "transformers", "types", "typing", "warnings", "weakref"}
+         "importlib", "itertools", "json", "logging", "math", "numpy", "os", "pathlib", "re", "shutil", "sys",
+         "sysconfig", "torch", "transformers", "types", "typing", "warnings", "weakref"}
 RUNNERS = {"compile", "eval", "exec"}
 
 
