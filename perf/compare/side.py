@@ -61,14 +61,14 @@ def own_packages() -> list[str]:
 
 def installed_modules(before: Set[str]) -> list[str]:
     """Lists the modules of installed packages that were imported since there were those of `before`."""
-    return sorted(name for name in set(sys.modules) - before if _installed(name))
+    places = tuple({sysconfig.get_path(place) for place in ("purelib", "platlib", "stdlib", "platstdlib")})
+    return sorted(name for name in set(sys.modules) - before if _installed(name, places))
 
 
-def _installed(name: str) -> bool:
-    """Tells whether a module is of an installed package or of Python itself: neither of a side nor made by a
+def _installed(name: str, places: tuple[str, ...]) -> bool:
+    """Tells whether a module is of a package installed in `places` or of Python itself: neither of a side nor made by a
     compiler."""
     if name.partition(".")[0] in (*PACKAGES, "perf"):
         return False
     spec = getattr(sys.modules[name], "__spec__", None)
-    places = {sysconfig.get_path(place) for place in ("purelib", "platlib", "stdlib", "platstdlib")}
-    return bool(spec and spec.name == name and spec.origin and spec.origin.startswith(tuple(places)))
+    return bool(spec and spec.name == name and spec.origin and spec.origin.startswith(places))
