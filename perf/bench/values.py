@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import torch
 
+# A seed tells, from its lowest bit on, the move, two patterns of signs, and how much smaller each of three tensors is.
 MOVES = 64  # positions that numbers are moved by, at most
 SIGNS = 64  # patterns of signs
+SIZES = 2 ** 14
 SMALLER = 1 / 32  # of a number, at most: bfloat16 has 4 to 8 numbers in between
-SIZE_BITS = 14  # of a seed, for each of three tensors: how much smaller; the 18 below tell the move and the signs
 TRIAL = 7919  # the seed of the trial's values
 
 
@@ -37,7 +38,7 @@ class Values:
     def renew(self) -> None:
         """Writes values that have not been there before."""
         self._first = False
-        self._write(self._random.getrandbits(18 + 3 * SIZE_BITS))
+        self._write(self._random.randrange(MOVES * SIGNS * SIGNS * SIZES ** 3))
 
     def write(self, values: Iterable[torch.Tensor]) -> None:
         """Writes these values."""
@@ -76,8 +77,8 @@ class _Floats:
             return
         numbers = self.pool.narrow(self.along, seed % MOVES % self.moves, self.length)
         pattern = seed // MOVES // (SIGNS if number > 1 else 1)  # v has signs of its own
-        smaller = SMALLER * ((seed >> 18 + SIZE_BITS * (number % 3)) % 2**SIZE_BITS) / 2**SIZE_BITS
-        torch.mul(numbers, self.signs[pattern % SIGNS] * (1 - smaller), out=x)
+        size = seed // (MOVES * SIGNS * SIGNS * SIZES ** (number % 3)) % SIZES
+        torch.mul(numbers, self.signs[pattern % SIGNS] * (1 - SMALLER * size / SIZES), out=x)
 
 
 class _Integers:

@@ -17,7 +17,6 @@ import pytest
 
 import models
 from perf.__main__ import main
-from perf.compare import pairs
 from perf.compare import record as night
 from perf.compare.record import Row
 from perf.measure import machine
@@ -26,7 +25,8 @@ from perf.policy.accepted import Acceptance
 from perf.run import against as pytest_against
 from perf.run.revision import Against
 from perf.run.workers import Workers
-from perf.verdict.verdict import Side, Thresholds, Verdict
+from perf.tests.repositories import git
+from perf.verdict.verdict import Verdict
 from perf.workloads.workload import BARE, Workload
 
 pytest_plugins = "pytester"
@@ -52,8 +52,7 @@ class Fake:
     name = "main (01234567)"
     commit = "01234567" * 5
     versions: ClassVar[dict[str, dict[str, str]]] = {}
-    code = "c0de"
-    count = 0
+    code, count, unlisted = "c0de", 0, False
 
     def __init__(self, settings):
         if settings.against == "nowhere":
@@ -62,8 +61,6 @@ class Fake:
 
     def close(self):
         pass
-
-    unlisted = False
 
     def only_base(self):
         return []
@@ -367,14 +364,6 @@ def test_properties_leave_out_what_is_not_known():
         "ratio": 1.5, "verdict": "inconclusive", "why": "one pair"}
 
 
-def git(folder, *words):
-    variables = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    for name in ("NAME", "EMAIL"):
-        variables |= {f"GIT_AUTHOR_{name}": "someone", f"GIT_COMMITTER_{name}": "someone"}
-    done = subprocess.run(["git", "-C", folder, *words], env=variables, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 @pytest.fixture
 def repository(tmp_path):
     """Gives three commits: without attention/, tagged empty, with it, and another one; and a clone of the last
@@ -407,11 +396,3 @@ def test_a_revision_that_can_t_be_compared_with(compared, repository, monkeypatc
     if where == "no git":
         monkeypatch.setenv("PATH", "")
     refused(compared.run(f"--perf-against={given}"), message)
-
-
-@pytest.mark.parametrize(("peak", "word"), [(10, "skipped"), (20, "regressed")])
-def test_what_fits_once_and_not_twice_is_skipped_unless_it_grew(peak: int, word: str) -> None:
-    base, head = (Side({}, 1e-3, taken, missing="does not fit") for taken in (10, peak))
-    case = pairs.Case(Thresholds(), base, head, workload=CELL, checked=True)
-    assert case.done
-    assert case.row(case.verdict()).word == word

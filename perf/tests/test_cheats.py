@@ -155,7 +155,7 @@ def test_a_model_that_remembers_is_refused(w: Workload) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_few_numbers_do_not_tell_the_others(dtype: torch.dtype) -> None:
-    """What remembers by three numbers of each tensor meets one it knows at most once in a hundred rounds."""
+    """A cheat that remembers by three numbers of each tensor meets known ones at most once in a hundred rounds."""
     values = Values([torch.randn(1, 2, 64, 32).to(dtype) for _ in range(3)])
     known = set()
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""What docs/several-machines.md shows is run, on three groups of two rows: its scripts, and `-n` on several GPUs."""
+"""Runs the scripts of docs/several-machines.md, and `-n` on several GPUs, with three groups of two rows."""
 from __future__ import annotations
 
 import json

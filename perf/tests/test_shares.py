@@ -123,7 +123,8 @@ def test_a_model_whose_attention_sleeps_is_mostly_attention(monkeypatch):
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(attention.Attention, "forward", slow)
-    assert any((count(call, CPU, model=True).shares.attention or 0) > 0.9 for _ in range(5))  # others may take the core
+    quietest = min((count(call, CPU, model=True).shares for _ in range(5)), key=lambda shares: shares.nanoseconds)
+    assert (quietest.attention or 0) > 0.9
     assert count(call, CPU).shares.attention is None  # nobody asked
 
 
