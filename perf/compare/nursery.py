@@ -7,7 +7,7 @@ within milliseconds instead of 4 to 15 seconds.
 It imports torch, its compiler, and what other packages a worker had to import besides (`learn`). It never imports
 attention/ or models/: each worker imports its own side's after the fork, and so it does with what of perf/ uses them.
 PYTORCH_NVML_BASED_CUDA_CHECK=1 keeps an import that counts devices from touching the driver, without which a fork can
-use no GPU; a probe sees whether one can, and its answer is given to an import that asks what a GPU is capable of. A
+use no GPU; a probe sees whether one can, and its answer is given to an import that asks for a GPU's properties. A
 worker makes its own CUDA context, hence its own placement in GPU memory.
 
 What a fork does not inherit is threads: of the parent's none has any work that a worker waits for, as importing starts
@@ -31,6 +31,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 WORKER = "perf.compare.worker"
@@ -40,7 +41,7 @@ STARTING = 120.0  # seconds after which one that imports has hung
 SAFE = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 AVAILABLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
 MESSAGE = 2 ** 20  # bytes
-CAPABILITIES: list[tuple[int, int]] = []  # of the GPUs, once a fork has looked
+PROPERTIES: list[dict[str, Any]] = []  # of each GPU, once a fork has looked
 
 
 class Nursery:
@@ -159,20 +160,26 @@ def serve(control: socket.socket) -> NoReturn:
 
 
 def _imported(names: Sequence[str], *, probe: bool) -> dict[str, Any]:
-    with _capabilities_as_probed():
+    culprit = ", ".join(names[:3])
+    with _properties_as_probed():
+        import torch
+
         for name in names:
+            before = torch.cuda.is_initialized()
             with contextlib.suppress(Exception):  # what is made when it runs is no module that can be imported
                 importlib.import_module(name)
+            if torch.cuda.is_initialized() and not before:
+                culprit = name
     if mine := [name for name in OF_A_SIDE if name in sys.modules]:
         return {"spoiled": f"{mine[0]}/ of one side was imported before the fork"}
     if probe and (status := _probe()) != 0:
-        return {"spoiled": f"a fork can't use the GPU (status {status}) after importing {', '.join(names[:3])}"}
+        return {"spoiled": f"a fork can't use the GPU (status {status}) after importing {culprit}"}
     return {"threads": threading.active_count()}
 
 
 def _probe() -> int | None:
-    """Forks a process that makes a CUDA context, if it can, and tells what each GPU is capable of. Returns how it
-    ended; None where it hung, and was killed."""
+    """Forks a process that makes a CUDA context, if it can, and tells each GPU's properties. Returns how it ended; None
+    where it hung, and was killed."""
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -181,41 +188,48 @@ def _probe() -> int | None:
             import torch
 
             torch.zeros(1, device="cuda").item()
-            known = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
-            os.write(into, json.dumps(known).encode())
+            known = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+            os.write(into, json.dumps([_plain(properties) for properties in known]).encode())
             status = 0
         os._exit(status)
     os.close(into)
     with os.fdopen(out) as answer:
         ended = _ended(pid, STARTING)
         if ended == 0:
-            CAPABILITIES[:] = map(tuple, json.load(answer))
+            PROPERTIES[:] = json.load(answer)
     if ended is None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return ended
 
 
+def _plain(properties: object) -> dict[str, Any]:
+    values = {name: getattr(properties, name) for name in dir(properties) if not name.startswith("_")}
+    return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+
+
 @contextlib.contextmanager
-def _capabilities_as_probed() -> Iterator[None]:
-    """Answers imports that ask what a GPU is capable of, as torchao does: torch would start the driver for it."""
-    if not CAPABILITIES:
+def _properties_as_probed() -> Iterator[None]:
+    """Answers imports that ask what a GPU is, as torchao does: torch would start the driver for it."""
+    if not PROPERTIES:
         yield
         return
+    from unittest.mock import patch
+
     import torch
+    from torch._dynamo import device_interface as inductor
 
-    ask = torch.cuda.get_device_capability
-    torch.cuda.get_device_capability = _capability
-    try:
+    known = [SimpleNamespace(**properties) for properties in PROPERTIES]
+    with patch.multiple(torch.cuda, current_device=lambda: 0,
+                        get_device_properties=lambda device=None: known[_index(device)]), \
+            patch.dict(inductor.caching_worker_device_properties), patch.dict(inductor.caching_worker_current_devices):
         yield
-    finally:
-        torch.cuda.get_device_capability = ask
 
 
-def _capability(device: Any = None) -> tuple[int, int]:
-    """Takes what torch.cuda.get_device_capability takes."""
+def _index(device: Any) -> int:
+    """Takes what torch.cuda.get_device_properties takes."""
     digits = str(device).rpartition(":")[2]
-    return CAPABILITIES[int(digits) if digits.isdigit() else 0]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _forked(request: Mapping[str, Any], descriptors: Sequence[int], control: socket.socket) -> int:

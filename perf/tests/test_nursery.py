@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from torch._dynamo.device_interface import caching_worker_device_properties
 
 from perf.compare import nursery as nursery_module
 from perf.compare import pairs
@@ -130,17 +131,35 @@ def test_what_would_spoil_a_fork_is_not_imported_again(tmp_path: Path) -> None:
         assert finding(side(tmp_path, "found = 'its own'"), made) == "its own"
 
 
-def test_an_import_that_asks_what_a_gpu_can_do_starts_no_driver(tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchao asks so, and transformers imports it with GPT-2."""
-    (tmp_path / "asking.py").write_text("import torch\nanswers = [torch.cuda.get_device_capability(device)"
-                                        " for device in (None, 1, 'cuda', 'cuda:1', torch.device('cuda', 1))]\n")
+def test_an_import_that_asks_what_a_gpu_is_starts_no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchao asks so in two ways, and transformers imports it with GPT-2."""
+    (tmp_path / "asking.py").write_text("""
+import torch
+from torch._dynamo.device_interface import CudaInterface
+capable = [torch.cuda.get_device_capability(device) for device in (None, 1, 'cuda', 'cuda:1', torch.device('cuda', 1))]
+worker = CudaInterface.Worker.get_device_properties()
+""")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(nursery_module, "CAPABILITIES", [(9, 0), (10, 0)])
-    before = torch.cuda.get_device_capability
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(nursery_module, "PROPERTIES", [{"major": 9, "minor": 0}, {"major": 10, "minor": 0}])
+    before = torch.cuda.get_device_properties
     nursery_module._imported(["asking"], probe=False)
-    assert sys.modules.pop("asking").answers == [(9, 0), (10, 0), (9, 0), (10, 0), (10, 0)]
-    assert torch.cuda.get_device_capability is before
+    asking = sys.modules.pop("asking")
+    assert asking.capable == [(9, 0), (10, 0), (9, 0), (10, 0), (10, 0)]
+    assert asking.worker.major == 9
+    assert torch.cuda.get_device_properties is before
+    assert "cuda" not in caching_worker_device_properties  # a worker asks for its own
+
+
+def test_the_import_that_starts_the_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "starting.py").write_text("import torch\ntorch.cuda.is_initialized = lambda: True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(nursery_module, "OF_A_SIDE", ())
+    monkeypatch.setattr(nursery_module, "_probe", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    answer = nursery_module._imported(["math", "cmath", "array", "starting"], probe=True)
+    assert sys.modules.pop("starting")
+    assert answer["spoiled"] == "a fork can't use the GPU (status 1) after importing starting"
 
 
 def test_a_fork_that_hangs_on_the_gpu_is_no_fork_that_can_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
