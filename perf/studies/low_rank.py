@@ -29,12 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, then each claim; 1 if a part could not be measured."""
     options = parser("low_rank", __doc__, PARTS)
     options.add_argument("--lengths", help="such as 512,4k")
+    options.add_argument("--dtype", action="append", help="may be repeated (default: fp32 and bf16; fp16 on a GPU)")
     options.add_argument("--heads", type=int, help="of one sequence (default: 8)")
     options.add_argument("--steps", type=int, help="of training, each model (default: 150 on a CPU, 400 on a GPU)")
     options.add_argument("--limit", type=float, default=30.0, help="seconds of one measurement at most (default: 30)")
     args = options.parse_args(arguments)
     size = TINY if args.tiny else GPU if args.device.type == "cuda" else CPU
     size = replace(size, steps=size.steps if args.steps is None else args.steps, heads=args.heads or size.heads,
+                   dtypes=tuple(args.dtype or size.dtypes),
                    lengths=tuple(map(parse_length, args.lengths.split(","))) if args.lengths else size.lengths)
     study = Study(args.device, args.out, 60 * args.minutes)
     claims, chosen = Claims(study), rows(size)

@@ -13,7 +13,7 @@ from attention.testing import inputs
 from models.figures import compare
 from perf.report import units
 from perf.studies.calls import bounded
-from perf.studies.claims import Claims
+from perf.studies.claims import Claims, in_percent, spread
 from perf.studies.low_rank_kernels import Cost, Kernels
 from perf.studies.low_rank_rows import BASELINE, EXACT, TILED, UNIFORM, Candidate, Size, low_rank
 from perf.studies.low_rank_text import AGAIN, SWAPPED, TRAINED, Read, Text
@@ -87,17 +87,16 @@ def of_text(text: Text, claims: Claims, size: Size) -> None:
         return
     if uniform:
         claims.add("003: this model and text tell attentions apart: uniform weights cost 5 % of the accuracy",
-                   "no control", f"{compare(base.accuracy, uniform.accuracy)}, perplexity "
-                   f"{base.perplexity:.2f} -> {uniform.perplexity:.2f}", _not(_keeps(base, uniform)))
-    noise = f"another seed: perplexity {change(base.perplexity, again.perplexity)}" if again else ""
+                   "no control", f"{compare(base.accuracy, uniform.accuracy)}; {_read(base, uniform)}",
+                   _not(_keeps(base, uniform)))
+    noise = f"another seed: {_read(base, again)}" if again else ""
     for (name, how), read in text.figures.items():
         if name in (*SOFTMAX, TILED.name, AGAIN, UNIFORM.name):
             continue
         retrained = "no retraining" if how == SWAPPED else "trained with it"
         claims.add(f"003: {name}, {retrained}: at least 95 % of softmax attention's accuracy",
                    "95 %; perplexity 22.3 -> 23.1 (+3.6 %)",
-                   f"{compare(base.accuracy, read.accuracy)}; perplexity {base.perplexity:.2f} -> "
-                   f"{read.perplexity:.2f} ({change(base.perplexity, read.perplexity)})", _keeps(base, read),
+                   f"{compare(base.accuracy, read.accuracy)}; {_read(base, read)}", _keeps(base, read),
                    noise if how == TRAINED else "")
     own = low_rank(size.own).name
     if own in text.parameters:
@@ -108,6 +107,11 @@ def of_text(text: Text, claims: Claims, size: Size) -> None:
 def _keeps(base: Read, new: Read) -> bool | None:
     """Tells whether enough of the accuracy is left: surely, surely not, or (None) these texts can't tell."""
     return compare(base.accuracy, new.accuracy).within((1 - ACCURACY) * base.accuracy.value)
+
+
+def _read(base: Read, new: Read) -> str:
+    """Writes how much more perplexity the new one has, in percent with its interval."""
+    return f"{spread(in_percent(compare(base.perplexity, new.perplexity)))} % of perplexity"
 
 
 def _not(shown: bool | None) -> bool | None:

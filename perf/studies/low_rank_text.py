@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 import models
 from models import gpt2
 from models.data import docstrings, split
-from models.figures import Figure
+from models.figures import Figure, compare
 from models.quality import evaluate
 from models.recipes import recipe
 from models.registry import Preset
 from models.training import fit
 from models.transformers_attention import key_mask
-from perf.studies.claims import Cell, table
+from perf.studies.claims import Cell, in_percent, spread, table
 from perf.studies.low_rank_rows import Candidate, Size
 from perf.studies.measuring import Study
 
@@ -33,7 +33,7 @@ class Read:
     """Holds a model's reading of held-out text: its perplexity, and the points of next tokens that it thinks
     likeliest."""
 
-    perplexity: float
+    perplexity: Figure
     accuracy: Figure
 
 
@@ -74,7 +74,7 @@ def train(model: nn.Module, preset: str | Preset, steps: int, seconds: float, se
 
 def read(model: nn.Module, preset: str | Preset, limit: int | None = None) -> Read:
     """Reads the first `limit` (all) held-out texts."""
-    perplexity = evaluate(model, preset, limit=limit)["perplexity"].value
+    perplexity = evaluate(model, preset, limit=limit)["perplexity"]
     _, held_out = split(preset)
     items = torch.arange(len(held_out) if limit is None else min(limit, len(held_out)))
     right, counted = [], 0
@@ -143,8 +143,13 @@ class Text:
 
     def _keep(self, row: Candidate, how: str, model: torch.nn.Module, steps: int) -> dict[str, Cell]:
         figures = self.figures[row.name, how] = read(model, self.size.preset, self.size.texts)
+        base = self.figures[next(iter(self.figures))]
+        changes = {name: compare(old, new) for name, old, new in (
+            ("perplexity", base.perplexity, figures.perplexity), ("accuracy", base.accuracy, figures.accuracy))}
         self.study.write("text", {"row": row.name, "variant": row.variant, "how": how, "steps": steps,
-                                  "perplexity": figures.perplexity, "accuracy": figures.accuracy.value,
-                                  "parameters": self.parameters[row.name]})
-        print(f"  {row.name}, {how}: perplexity {figures.perplexity:.2f}", flush=True)
-        return {f"perplexity, {how}": f"{figures.perplexity:.2f}", f"right %, {how}": f"{figures.accuracy.value:.2f}"}
+                                  **{name: asdict(change) for name, change in changes.items()},
+                                  "interval": figures.perplexity.interval(), "parameters": self.parameters[row.name]})
+        print(f"  {row.name}, {how}: {in_percent(changes['perplexity'])}", flush=True)
+        return {f"perplexity, {how}": f"{figures.perplexity.value:.2f}",
+                f"change %, {how}": spread(in_percent(changes["perplexity"])),
+                f"right %, {how}": f"{figures.accuracy.value:.2f}"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from perf.measure.clocks import Clock, Plan, clock
+from perf.measure.memory import peak_bytes
 from perf.measure.sampling import FEWEST, one_round
 from perf.studies.calls import PRECISION, bounded
 from perf.studies.measuring import Study, reading
@@ -93,3 +95,17 @@ def _seconds(ticking: Clock, plan: Plan) -> float:
     """Times one call in one round."""
     start, stop = one_round(ticking, plan)
     return (stop - start) / plan.iterations
+
+
+def side_by_side(study: Study, calls: Mapping[str, Call], seconds: float) -> dict[str, dict[str, Any]]:
+    """Times calls in rounds; gives by name the milliseconds, the change from the first one's, and the peak of a
+    call."""
+    times = interleaved(calls, study.device, seconds=seconds)
+    base = next(iter(times), "")
+    figures: dict[str, dict[str, Any]] = {}
+    for name, call in calls.items():
+        ratio = Ratio.of(times[name], times[base])
+        figures[name] = {"ms": 1e3 * statistics.median(times[name]), "time's change": None if name == base else
+                         str(ratio), "ratio": (ratio.median, ratio.interval), "rounds": ratio.rounds,
+                         "peak MB": peak_bytes(call, study.device) / 1e6}
+    return figures

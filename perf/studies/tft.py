@@ -26,12 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the rows of 000a and 000b, then each claim; 1 if a part could not be measured."""
     options = parser("tft", __doc__, PARTS)
     options.add_argument("--size", choices=("small", "study"), help="default: small on a CPU, study on a GPU")
+    options.add_argument("--dtype", action="append", help="of 000a; may be repeated (default: fp32 and bf16)")
     options.add_argument("--steps", type=int, help="of training, each small model")
     options.add_argument("--large-steps", type=int, help="of training of the large model (0: random weights)")
     options.add_argument("--limit", type=float, default=60.0, help="seconds of one measurement at most (default: 60)")
     args = options.parse_args(arguments)
     cuda = args.device.type == "cuda"
     size = sizes("tiny" if args.tiny else args.size or ("study" if cuda else "small"), cuda)
+    size = replace(size, dtypes=tuple(args.dtype or size.dtypes))
     for name in ("steps", "large_steps"):
         if getattr(args, name) is not None:
             size = replace(size, **{name: getattr(args, name)})

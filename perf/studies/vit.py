@@ -1,7 +1,7 @@
 """Measures quantisation and FlashAttention-2 in a ViT again, as a study published them.
 
     python -m perf.studies.vit --out 002.jsonl                           # ViT-L/16 on a GPU; on a CPU a small ViT
-    python -m perf.studies.vit --out 002.jsonl --batch 1 --folds 2 --fold-seconds 100 --no-ablation
+    python -m perf.studies.vit --out 002.jsonl --batch 1 --folds 2 --fold-seconds 100 --part times --part quality
     python -m perf.studies.vit --out tiny.jsonl --tiny                   # the same code on tiny models
 
 Published figures: the README of the study (ViT-L/16, Flowers-102). What it got wrong and what is done here instead:
@@ -18,7 +18,6 @@ import torch
 
 import models
 from models.folds import out_of_fold
-from models.quality import evaluate
 from models.registry import Preset
 from perf.studies import vit_quality
 from perf.studies.claims import Claims
@@ -28,6 +27,8 @@ from perf.studies.vit_claims import claim_ablation, claim_gate, claim_quality, c
 from perf.studies.vit_quality import Folds
 from perf.studies.vit_rows import Treatment, check, kept, rows, treated, variant
 from perf.studies.vit_times import Speed, times
+
+PARTS = ("times", "quality", "ablation")
 
 
 def treat(study: Study, model: Any, preset: Preset, held_out: Any, chosen: Sequence[Treatment],
@@ -44,10 +45,10 @@ def treat(study: Study, model: Any, preset: Preset, held_out: Any, chosen: Seque
             yield row, one
 
 
-def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
-    """Lists the rows that this device can have; prints a line for each other."""
+def available(study: Study, preset: Preset, compiled: bool, names: Sequence[str] = ()) -> list[Treatment]:
+    """Lists the rows of these `names` (all, if none) that this device can have; prints a line for each other."""
     chosen = []
-    for row in rows(compiled):
+    for row in (row for row in rows(compiled) if row.name in (names or [row.name])):
         try:
             name = variant(row, preset, study.device)
             chosen.append(row)
@@ -60,7 +61,7 @@ def available(study: Study, preset: Preset, compiled: bool) -> list[Treatment]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints tables, then claims; 1 if a part could not be measured."""
-    options = parser("vit", __doc__)
+    options = parser("vit", __doc__, PARTS)
     add = options.add_argument
     add("--model", help="preset (default: vit-l16 on a GPU, vit-digits on a CPU)")
     add("--batch", type=int, action="append", default=[], help="may be repeated (default: 1 and 32; 1 and 16 on a CPU)")
@@ -70,44 +71,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--images", type=int, help="of a fold that are judged, at most (default: all)")
     add("--fold-seconds", type=float, help="of training, each (default: 100 on a GPU, 90 on a CPU)")
     add("--compiled", action=argparse.BooleanOptionalAction, help="torch.compile torchao's rows (default: on a GPU)")
-    add("--ablation", action=argparse.BooleanOptionalAction, default=True, help="keep layers in turn (default: yes)")
+    add("--row", action="append", default=[], choices=[row.name for row in rows(True) + rows(False)], metavar="ROW",
+        help="only this row, such as 'fp16 flash'; may be repeated")
     args = options.parse_args(arguments)
     device, study = args.device, Study(args.device, args.out, 60 * args.minutes)
     gpu = device.type == "cuda"
     preset = models.get(args.model or ("vit-tiny" if args.tiny else "vit-l16" if gpu else "vit-digits"))
     claims, folds = Claims(study), Folds()
     first: dict[Treatment, Speed] = {}  # by row, of the first batch
-    chosen = available(study, preset, gpu if args.compiled is None else args.compiled)
+    parts = args.part or PARTS
+    chosen = available(study, preset, gpu if args.compiled is None else args.compiled, args.row)
     comparable = "tiny models" if args.tiny else "" if gpu else f"{preset.name} on a CPU, not ViT-L/16 on a GPU"
     with study.part("training"):
         training = out_of_fold(preset, args.folds, device=device, dtype=torch.bfloat16 if gpu else torch.float32,
                                seconds=args.fold_seconds or (1 if args.tiny else 100 if gpu else 90))
         for number, (model, held_out) in enumerate(training):
             held_out = held_out.take(slice(args.images or (64 if args.tiny else None)))
-            reserve = 0.0 if number else study.left / 2  # for the times of those that are made, which come first
-            made = treat(study, model, preset, held_out, chosen, args.keep, reserve)
-            models_by_row = {} if number else dict(made)
-            for batch in (args.batch or (1, 32 if gpu else 16)) if models_by_row else ():
+            timed = not number and "times" in parts
+            reserve = study.left / 2 if timed else 0.0  # for the times of those that are made, which come first
+            made = treat(study, model, preset, held_out, chosen if timed or "quality" in parts else (), args.keep,
+                         reserve)
+            models_by_row = dict(made) if timed else {}
+            for batch in (args.batch or (1, 32 if gpu else 16)) if timed else ():
                 images = held_out.batch(torch.arange(batch) % len(held_out))[0]["pixel_values"].to(device)
                 speeds = times(study, models_by_row, images, args.seconds or (0.5 if args.tiny else 20.0))
                 if batch == (args.batch or (1,))[0]:
                     first = speeds
                     claim_times(claims, speeds, comparable)
-            for row, one in made if number else models_by_row.items():
+            for row, one in (models_by_row.items() if timed else made) if "quality" in parts else ():
                 with study.part(f"quality of {row.name}"):
                     study.in_time()
-                    folds.rows[row].append(evaluate(one, preset, held_out))
+                    folds.rows[row].append(vit_quality.judged(study, one, preset, held_out, row=row.name))
             models_by_row.clear()
-            if args.ablation:
+            if "ablation" in parts:
                 vit_quality.add_ablation(study, folds, model, preset, held_out)
             del model
             gc.collect()
+            if {*parts} == {"times"}:
+                break  # they are of one model
             if number + 1 < args.folds:
                 study.in_time()
     changes = vit_quality.changes(study, folds)
     claim_quality(claims, changes, comparable)
     claim_gate(claims, first, changes)
-    if args.ablation:
+    if "ablation" in parts:
         ablations = vit_quality.ablation(study, folds, [name for name, _ in kept(preset)])
         claim_ablation(claims, ablations)
     return claims.end()

@@ -43,7 +43,17 @@ def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_ou
             with study.part(f"{method}, {name} kept"):
                 study.in_time()
                 copy = treated(model, Treatment("fp16", method=method), preset, skip)
-                folds.ablation[method, name].append(evaluate(copy, preset, held_out))
+                figures = judged(study, copy, preset, held_out, method=method, kept=name)
+                folds.ablation[method, name].append(figures)
+
+
+def judged(study: Study, model: Any, preset: Preset, held_out: Any, **about: str) -> Figures:
+    """Measures one fold's quality, and records which of its items are wrong, `about` what: a run that is cut keeps
+    them."""
+    figures = evaluate(model, preset, held_out)
+    wrong = [item for item, points in enumerate(figures["top1"].items) if not points]
+    study.write("fold", {**about, "items": len(held_out), "wrong": wrong})
+    return figures
 
 
 def changes(study: Study, folds: Folds) -> dict[Treatment, Change]:

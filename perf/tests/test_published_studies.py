@@ -289,6 +289,14 @@ def test_what_a_device_lacks_is_a_line(tmp_path, capsys):
     assert f"ao-fp8-dynamic sdpa skipped: {skipped['reason']}" in capsys.readouterr().out
 
 
+def test_a_part_and_rows_by_name(tmp_path):
+    out = tmp_path / "002.jsonl"
+    named = ["--row", "fp32 sdpa", "--row", "fp16 flash", "--part", "times", "--fold-seconds", "0.1", "--batch", "2"]
+    assert vit.main(["--out", str(out), "--tiny", "--device", "cpu", *named]) == 0
+    assert [record["row"] for record in records(out, "times")] == ["fp32 sdpa", "fp16 flash"]
+    assert not records(out, "fold")
+
+
 def test_the_best_of_many_gains_some_by_chance():
     assert vit_claims.by_chance(8, 24) == pytest.approx(24 / 128)
     assert vit_claims.by_chance(3, 24) == 1
@@ -305,6 +313,12 @@ def test_every_column_of_the_vit_study(tmp_path, capsys, monkeypatch):
     for kind in ("times", "kernels"):
         assert [record["row"] for record in records(out, kind)] == 2 * rows
     assert [record["row"] for record in records(out, "quality")] == rows[1:]
+    folds = records(out, "fold")  # two of each row, and of each kept set of layers: what a run that is cut leaves
+    assert [fold["row"] for fold in folds if "row" in fold] == 2 * rows
+    assert sum("kept" in fold for fold in folds) == 2 * 2 * 3
+    top1 = {row: 100 - 100 * sum(len(fold["wrong"]) for fold in folds if fold.get("row") == row) / 128 for row in rows}
+    assert {record["row"]: record["new"] for record in records(out, "quality")} == pytest.approx(
+        {row: top1[row] for row in rows[1:]})
     assert [(record["method"], record["kept"]) for record in records(out, "ablation")] == [
         (method, name) for method in ("bnb-int8", "bnb-nf4-dq") for name in ("none", "layer 0", "layer 1")]
     claims = [record for record in records(out, "claim") if "joint gate" not in record["text"]]
