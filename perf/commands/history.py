@@ -39,7 +39,10 @@ def add(commands: Commands) -> None:
             one.add_argument("--most", type=whole_number, default=5, help="commits, evenly spread (default: 5)")
             one.add_argument("--rounds", type=whole_number, default=1, help="each adds its samples (default: 1)")
             one.add_argument("--seconds", type=float, default=math.inf, help="no commit is begun that ends later")
-            one.add_argument("--missing", action="store_true", help="only commits of which the folder has nothing")
+            those = one.add_mutually_exclusive_group()
+            those.add_argument("--missing", action="store_true", help="only commits of which the folder has nothing")
+            those.add_argument("--narrow", action="store_true",
+                               help="only commits between a step of a time and the commit measured before")
         if verb == "prune":
             one.add_argument("--days", type=float, default=math.inf, help="age of commits that are forgotten")
             one.add_argument("--sample-days", type=float, default=30.0,
@@ -101,13 +104,13 @@ def _backfill(options: argparse.Namespace) -> list[str]:
     from perf.history import backfill, process
 
     root = Path.cwd()
-    commits = backfill.commits(root, options.revisions, options.most)
-    if options.missing and options.folder.is_dir():
-        from perf.history.rows import load
-
-        there = {row.commit for row in load(options.folder).rows}
-        commits = [commit for commit in commits if commit not in there]
-    plan = backfill.Schedule(commits, options.rounds, options.seconds)
+    if options.narrow:
+        everything = backfill.commits(root, options.revisions, sys.maxsize)
+        plan: backfill.Schedule = backfill.Narrowing(everything, seconds=options.seconds, folder=options.folder)
+    else:
+        commits = backfill.commits(root, options.revisions, options.most)
+        there = backfill.measured(options.folder) if options.missing else set()
+        plan = backfill.Schedule([c for c in commits if c not in there], options.rounds, options.seconds)
     run = process.choose(root, options.pytest)
     measure = process.measuring(run, pairs.nursery(run.device))
     for line in backfill.backfill(plan, root, options.folder, measure):
@@ -133,7 +136,8 @@ def _changes(rows: Sequence[Entry]) -> list[str]:
     from perf.verdict import drift
 
     values = [row.value for row in rows]
-    sentences = [f"{change.before:.4g} -> {change.after:.4g} {rows[0].unit} at {rows[change.at].commit[:8]}"
+    sentences = [f"{change.before:.4g} -> {change.after:.4g} {rows[0].unit} at {rows[change.at].commit[:8]}, after "
+                 f"{rows[change.at - 1].commit[:8]}"
                  for change in drift.steps(values)]
     if creep := drift.creep(values):
         sentences.append(f"the last {creep.nights} commits are {creep.ratio - 1:.1%} above those before")

@@ -4,7 +4,7 @@
 
 The numbers go where `asv run`'s would, under the same names. A round visits the last commit, the first, then the middle
 of every gap: a run that is cut spans the history, and a machine that drifts does not make the newest look slow. A
-further round goes the other way, and adds its samples.
+further round goes the other way, and adds its samples. `Narrowing` halves the gaps in which a time stepped instead.
 """
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from pathlib import Path
 from perf.compare.checkout import checkout, judge_by_today
 from perf.compare.project import project
 from perf.compare.side import PACKAGES
+from perf.history import rows as history
 from perf.history.process import Measure
 from perf.history.results import Receipt, write
 from perf.measure.evidence import load, machines
 from perf.system import git
+from perf.verdict import drift
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,44 @@ class Schedule:
         for number in range(self.rounds):
             for commit in order if number % 2 == 0 else reversed(order):
                 yield number, commit
+
+
+@dataclass(frozen=True)
+class Narrowing(Schedule):
+    """Says which commit to measure next, so that each step of a time in `folder` stands at the commit that made it: the
+    middle of those between the step and the commit measured before. A commit that gives no number is asked once."""
+
+    folder: Path = Path()
+
+    def visits(self) -> Iterator[tuple[int, str]]:
+        """Lists round and commit, by what the folder holds when it is asked."""
+        left = list(self.commits)
+        while gap := self._gap(left):
+            commit = gap[len(gap) // 2]
+            yield 0, commit
+            left.remove(commit)
+
+    def _gap(self, left: Sequence[str]) -> list[str]:
+        """Returns the longest run of commits, `left` to measure, between a step and the commit before it."""
+        place = {commit: number for number, commit in enumerate(self.commits)}
+        gaps = [[c for c in self.commits[place[before] + 1:place[after]] if c in left]
+                for before, after in steps(self.folder) if before in place and after in place]
+        return max(gaps, key=len, default=[])
+
+
+def measured(folder: Path) -> set[str]:
+    """Returns the commits of which the folder, if there is one, has numbers."""
+    return {row.commit for row in history.load(folder).rows} if folder.is_dir() else set()
+
+
+def steps(folder: Path) -> Iterator[tuple[str, str]]:
+    """Lists the two measured commits between which a time stepped, for each step. Raises ValueError without history."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no history yet, so no step to narrow; measure some commits without --narrow first")
+    for (*_, figure), rows in history.load(folder).lines.items():
+        if figure == "time_call":
+            for change in drift.steps([row.value for row in rows]):
+                yield rows[change.at - 1].commit, rows[change.at].commit
 
 
 def halved(items: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,6 +94,37 @@ def test_a_round_that_is_cut_spans_the_commits(count):
         places = sorted(map(int, order[:cut]))
         gaps = [b - a for a, b in pairwise(places)]
         assert max(gaps) <= 2 * min(gaps) + 2
+
+
+@pytest.mark.parametrize("slow", [12, 20, 29])
+def test_a_step_is_narrowed_to_its_commit(tmp_path, monkeypatch, slow):
+    """A time is twice as long from one of 40 commits on; every fifth is measured, then the gap by halves."""
+    monkeypatch.setattr(backfill.history, "load", lambda folder: SimpleNamespace(lines=lines))
+    commits = [f"{number:040}" for number in range(40)]
+    lines = {("machine", "", "w", figure): [] for figure in ("time_call", "track_error")}
+
+    def measure(number):
+        for (*_, figure), line in lines.items():
+            value = 2.0 if number >= slow and figure == "time_call" else 1.0
+            line.append(SimpleNamespace(commit=commits[number], value=value))
+            line.sort(key=lambda row: row.commit)
+
+    for number in range(0, 40, 5):
+        measure(number)
+    measure(39)
+    asked = []
+    for _, commit in backfill.Narrowing(commits, folder=tmp_path).visits():
+        asked.append(int(commit))
+        if asked[-1] != 27:  # one that gives no number is asked once
+            measure(asked[-1])
+    assert len(asked) == len(set(asked)) <= 4
+    assert all(abs(number - slow) < 5 for number in asked)
+    assert list(backfill.steps(tmp_path)) == [(commits[slow - 1], commits[slow])]
+
+
+def test_without_a_history_there_is_no_step_to_narrow(tmp_path):
+    with pytest.raises(ValueError, match=r"no history yet, so no step to narrow; measure some commits without"):
+        list(backfill.Narrowing(["a"], folder=tmp_path / "none").visits())
 
 
 def test_the_commits_of_a_range(repository):
