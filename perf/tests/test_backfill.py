@@ -99,9 +99,10 @@ def test_a_round_that_is_cut_spans_the_commits(count):
 @pytest.mark.parametrize("slow", [12, 20, 29])
 def test_a_step_is_narrowed_to_its_commit(tmp_path, monkeypatch, slow):
     """A time is twice as long from one of 40 commits on; every fifth is measured, then the gap by halves."""
-    monkeypatch.setattr(backfill.history, "load", lambda folder: SimpleNamespace(lines=lines))
     commits = [f"{number:040}" for number in range(40)]
-    lines = {("machine", "", "w", figure): [] for figure in ("time_call", "track_error")}
+    lines: dict[tuple[str, ...], list[SimpleNamespace]] = {
+        ("machine", "", "w", figure): [] for figure in ("time_call", "track_error")}
+    monkeypatch.setattr(backfill.history, "load", lambda folder: SimpleNamespace(lines=lines))
 
     def measure(number):
         for (*_, figure), line in lines.items():
