@@ -30,6 +30,7 @@ PRODUCT = {"ncu": "Nsight Compute", "nsys": "Nsight Systems"}
 CUDA = "/usr/local/cuda/bin"
 INSTALLED = {"ncu": "/opt/nvidia/nsight-compute/*", "nsys": "/opt/nvidia/nsight-systems/*/bin"}
 WARM_UP = 3  # calls
+MARK = "spin_kernel"  # of CUDA's, runs before each call in the range: so several calls are told apart
 TELLS_AN_ERROR = re.compile(r"==ERROR==|error\b|[\w.]*Error: ", re.IGNORECASE)
 
 # Both look only between cudaProfilerStart and cudaProfilerStop. ncu would lock the GPU's clocks if it were let.
@@ -125,25 +126,29 @@ def _launch(w: Workload, tool: str, device: torch.device, path: Path) -> None:
     if process.returncode or not path.exists():
         log = Path(str(path).removesuffix(SUFFIX[tool]) + ".log")
         log.write_text(process.stdout, encoding="utf-8")
-        raise ValueError(f"--perf-profile {tool}: no trace was saved: {_reason(process.stdout)} (all of it: {log})")
+        raise ValueError(f"--perf-profile {tool}: no trace was saved: {reason(process.stdout)} (all of it: {log})")
 
 
-def _reason(output: str) -> str:
+def reason(output: str) -> str:
     """Gives the first line that tells an error, the tool's, the child's or Python's; else the last."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next(filter(TELLS_AN_ERROR.match, lines), lines[-1] if lines else "no word of why")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Is what a tool starts: `python -m perf.bench.profile DEVICE WORKLOAD`, the workload's fields as JSON."""
-    device, w = torch.device(arguments[0]), Workload(**json.loads(arguments[1]))
-    try:
-        call = _warm(w, device)
-    except (ImportError, ValueError, torch.OutOfMemoryError) as error:
-        print(f"error: {first_line(error)}", flush=True)
-        return 1
-    with torch.cuda.profiler.profile() if device.type == "cuda" else contextlib.nullcontext():
-        call()
+    """Is what a tool starts: `python -m perf.bench.profile DEVICE WORKLOAD...`, each workload's fields as JSON. Of
+    several calls each begins with a kernel called `MARK`."""
+    device, several = torch.device(arguments[0]), len(arguments) > 2
+    for text in arguments[1:]:
+        try:
+            call = _warm(Workload(**json.loads(text)), device)
+        except (ImportError, ValueError, torch.OutOfMemoryError) as error:
+            print(f"error: {first_line(error)}", flush=True)
+            return 1
+        with torch.cuda.profiler.profile() if device.type == "cuda" else contextlib.nullcontext():
+            if several:
+                torch.cuda._sleep(1)
+            call()
     return 0
 
 

@@ -210,7 +210,7 @@ def _no_memory(answer: Answer) -> bool:
 
 
 def _side(answer: Answer, failed: str) -> verdict.Side:
-    reasons = {"missing": answer.get("missing"), "wrong": answer.get("wrong")}
+    reasons: dict[str, Any] = {"missing": answer.get("missing"), "wrong": answer.get("wrong")}
     if reason := answer.get("failed"):
         reasons[failed] = reason
     return verdict.Side(answer.get("counters", {}), answer.get("error"), answer.get("peak_bytes"), **reasons,

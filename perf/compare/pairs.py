@@ -33,7 +33,8 @@ from perf.measure import machine
 from perf.policy.thresholds import FILE, Thresholds, thresholds
 from perf.system import files
 from perf.verdict import spread
-from perf.verdict.exact import same
+from perf.verdict.causes import unclear
+from perf.verdict.exact import changes, same
 from perf.verdict.judgement import Judgement, share
 from perf.verdict.spread import Spread
 from perf.verdict.verdict import Verdict
@@ -69,6 +70,13 @@ class Case(Judgement):
 
     def verdict(self) -> Verdict:
         return Row.unchanged(self.workload, SAME_KERNELS).verdict if self.same else super().verdict()
+
+    @property
+    def unclear(self) -> bool:
+        """Tells whether it got slower, and what was counted doesn't say why."""
+        v = self.verdict()
+        return v.slower and v.word == "regressed" and v.ratio is not None and unclear(
+            changes(self.base, self.head, self.thresholds), self.base, self.head, v.ratio - 1)
 
     def measure(self, pair: Pair) -> None:
         """Adds one pair. Raises Died."""
@@ -116,7 +124,8 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
             thresholds: Callable[[Workload], Thresholds], budget_seconds: float,
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
             earlier: Mapping[str, Spread] | None = None,
-            changed: Callable[[Workload], Iterable[str] | None] | None = None) -> Iterator[tuple[Workload, Verdict]]:
+            changed: Callable[[Workload], Iterable[str] | None] | None = None,
+            explain: Callable[[Sequence[Case]], None] = lambda cases: None) -> Iterator[tuple[Workload, Verdict]]:
     """Yields each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
     The budget is counted from the first `HANDFUL` of pairs on, without which few benchmarks can be decided; no further
@@ -124,7 +133,8 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
     `cases` filled with what was measured, by workload id. `earlier` are spreads of earlier runs on this machine, by
     workload id; None: the thresholds say all that is known of spreads, and nothing is borrowed. `changed` names the
     functions in whose bodies alone the sides differ, if it is so for a workload: then what runs the same code all the
-    same is not timed. Where a side is missing as a whole, so is each workload.
+    same is not timed. `explain` is given what is decided together, to find out more. Where a side is missing as a
+    whole, so is each workload.
     """
     known = {} if cases is None else cases
     known |= {w.id: Case(thresholds(w), workload=w, changed=sorted((changed and changed(w)) or ()))
@@ -148,6 +158,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
             share(known, earlier, [one.workload.id for one in undecided])
         decided = [one for one in undecided if one.done]
         undecided = [one for one in undecided if not one.done]
+        explain(decided)
         for one in decided:
             yield one.workload, one.verdict()
         spent = time.monotonic() - started

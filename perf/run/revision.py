@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from perf.bench.prepare import why_not
-from perf.compare import environments, pairs, project
+from perf.compare import environments, metrics, pairs, project
 from perf.compare.checkout import checkout, working_tree
 from perf.compare.closure import changed, unchanged
 from perf.compare.listing import listed
@@ -103,10 +104,11 @@ class Against:
         """Yields each as soon as it is decided. `say` is told a line after each launch pair."""
         seconds = pairs.budget(self.settings.device.type, len(workloads))
         cases: dict[str, pairs.Case] = {}
+        explain = partial(metrics.explain, base=self.base, head=self.head, device=str(self.settings.device))
         bodies = None if self.settings.all else lambda w: changed(w, self.base, self.head)
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
                                         seconds, say, cases=cases, earlier=self.spreads.earlier,
-                                        changed=bodies):
+                                        changed=bodies, explain=explain):
             yield cases[w.id].row(verdict)
         self.spreads.keep(cases.values())
 

@@ -14,7 +14,9 @@ import torch
 from perf.compare.inject import wrap
 from perf.measure import memory
 from perf.measure.counters import count
-from perf.tests.sides import SIDE, around, decided, with_counter
+from perf.tests.sides import SIDE, T, around, decided, with_counter
+from perf.verdict.causes import unclear
+from perf.verdict.exact import changes
 from perf.verdict.verdict import Side, Verdict
 
 CPU = torch.device("cpu")
@@ -84,6 +86,46 @@ RECORDED = {
     "one pipeline stage": (replace(GPU, launches=({**KERNEL, "stages": 1, "code": "bb"},)), "instructions"),
     "a throttled clock": (replace(GPU, mhz=1410.0), "the clock"),
 }
+
+
+READ = {"nanoseconds": 1e6, "instructions": 1e8, "dram": 1e9, "l2": 4e9, "dram_busy": 30.0, "l2_busy": 40.0,
+        "occupancy": 30.0, "l2_hits": 80.0}
+MEASURED = {  # what a GPU's counters say of the head, which takes 1.3 times as long, beside other code and more memory
+    "nothing": ({}, "instructions", "stages 1 (was 3)"),
+    "twice the instructions": ({"instructions": 2e8}, "instructions", "2x the instructions"),
+    "bytes that keep DRAM busy": ({"dram": 3e9, "dram_busy": 70.0, "l2_hits": 41.0}, "bytes",
+                                  "3x the bytes of DRAM (L2 hits 41 %, was 80 %)"),
+    "bytes beside which nothing waits": ({"l2": 6e9, "l2_busy": 33.0, "instructions": 1.2e8}, "instructions",
+                                         "1.2x the instructions"),
+    "half the occupancy": ({"occupancy": 15.0, "dram_busy": 23.0}, "occupancy",
+                           "15 % of the warps that the GPU can hold (was 30 %)"),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_gpu_s_own_counters_come_before_guesses(name):
+    changes, cause, words = MEASURED[name]
+    base = replace(GPU, metrics=READ)
+    head = replace(GPU, launches=({**KERNEL, "stages": 1, "code": "bb"},), peak_bytes=12_000_000,
+                   metrics=READ | {"nanoseconds": 1.3e6} | changes)
+    result = decided(head, around(0.3, 0.01), base)
+    assert (result.word, result.cause) == ("regressed", cause)
+    assert f"likely from {cause}: " in result.why
+    assert words in result.why.partition("likely from")[2].partition(";")[0], result.why
+
+
+def test_counters_of_no_longer_call_say_nothing():
+    head = replace(GPU, metrics=READ | {"instructions": 9e9})
+    assert decided(head, around(0.3, 0.01), replace(GPU, metrics=READ)).cause is None
+
+
+@pytest.mark.parametrize(("head", "slower", "asked"), [
+    (GPU, 0.3, True), (GPU, 0.0, False), (with_counter(GPU, launches=9), 0.3, False),
+    (with_counter(GPU, host_syncs=1), 0.3, False), (replace(GPU, mhz=1410.0), 0.3, False),
+    (replace(GPU, launches=({**KERNEL, "stages": 1, "code": "bb"},)), 0.3, True),
+    (replace(GPU, peak_bytes=20_000_000), 0.3, True), (with_counter(GPU, launches=5), 3.0, True)])
+def test_what_kernels_do_or_explains_too_little_is_unclear(head, slower, asked):
+    assert unclear(changes(GPU, head, T), GPU, head, slower) == asked
 
 
 def judged(name: str) -> Verdict:

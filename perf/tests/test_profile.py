@@ -156,7 +156,7 @@ def test_a_tool_that_saves_nothing_is_an_error_and_no_older_trace_passes_for_its
     ('Traceback\n  raise AssertionError("it")\nAssertionError: it\nlast', "AssertionError: it"),
 ])
 def test_the_line_that_tells_the_error_is_said(output, said):
-    assert profiling._reason(output) == said
+    assert profiling.reason(output) == said
 
 
 def test_the_range_holds_one_call_after_the_warm_up(monkeypatch):

@@ -6,14 +6,17 @@
 | the host | it waits for a value; or the operators of a CPU take the same time, and so the rest got slower |
 | launches | launches, copies, memory sets; operators on a CPU |
 | occupancy | of a kernel that both sides launch: the threads that a GPU's multiprocessor holds at once |
-| bytes | peak memory, memory kept, bytes to move |
-| instructions | FLOPs; other kernels, as many; other code of a kernel; the time of kernels that run as often |
+| bytes | moved by DRAM and L2; peak memory, memory kept, bytes to move |
+| instructions | executed; FLOPs; other kernels, as many; other code of one; the time of kernels that run as often |
 | the clock | of the GPU, in MHz |
 
 What explains half of the slowdown or more comes first, of several the exact ones, in the order of the table. The times
-of kernels are those of one call under a profiler, so they are taken for a cause only from `PROFILED` on. Nobody knows
-what a kernel waits for without its own counters, so bytes are what the workload and the allocator say, and code that
-reads memory in a worse order counts as instructions.
+of kernels are those of one call under a profiler, so they are taken for a cause only from `PROFILED` on.
+
+Nobody knows what a kernel waits for without its own counters. Where a GPU's are not read (perf/compare/metrics.py),
+bytes are what the workload and the allocator say, and code that reads memory in a worse order counts as instructions.
+Where they are read, what else is said of a kernel is only a guess: other code comes behind what explains a quarter, a
+size or the planned occupancy behind all. Bytes explain the time that DRAM or L2 is longer busy for.
 """
 from __future__ import annotations
 
@@ -21,37 +24,53 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from perf.verdict.exact import Change, Side
-from perf.verdict.words import clock_change, kernel_time
+from perf.verdict.words import bytes_change, clock_change, kernel_time, occupancy_change
 
 HOST = "the host"
 FIGURES = {
     "compile": ("recompiles", "graph_breaks", "compiled_regions", "compile_seconds"),
     HOST: ("host_syncs", "python"),
     "launches": ("launches", "memcpys", "memsets", "operators"),
-    "occupancy": ("occupancy",),
-    "bytes": ("peak_bytes", "kept_bytes", "bytes"),
-    "instructions": ("flops", "kernels", "code", "kernel_seconds"),
+    "occupancy": ("occupancy", "warps_active"),
+    "bytes": ("dram", "l2", "peak_bytes", "kept_bytes", "bytes"),
+    "instructions": ("executed", "waits", "flops", "kernels", "code", "kernel_seconds"),
     "the clock": ("mhz",),
 }
 CAUSES = {figure: cause for cause, figures in FIGURES.items() for figure in figures}
 ORDER = {cause: place for place, cause in enumerate(FIGURES)}
 PROFILED = 0.15  # of the time of all kernels: by as much may two profiles of the same call differ
 SLOWED = 0.01  # of a GPU's clock, which is told in steps of 15 MHz
+READ = ("warps_active", "dram", "l2", "executed")  # of a GPU's own counters
+MOVED = 0.02  # of such a counter: by as much may two readings of the same call differ
+GUESSED = 0.25  # of the slowdown: what other code is taken to explain beside them
+OF_KERNELS = ("occupancy", "bytes", "instructions")
 
 
 def rank(gates: Sequence[Change], base: Side, head: Side, slower: float) -> list[tuple[str, Change]]:
     """Gives the causes of a head that is `slower` (0.05 is 5 %, 0 where no time says so), the likeliest first, each
     with its change."""
     exact = [_weigh(change, base, head) for change in (*gates, *_clock(base, head))]
+    read = list(_metrics(base, head, slower))
     guesses = list(_profiles(base, head, slower))
-    ahead = [change for change in (*exact, *guesses)
+    ahead = [change for change in (*read, *exact, *guesses)
              if change.figure in CAUSES and (change.grew > 0 or change.sign > 0)]
 
     def place(change: Change) -> tuple[float, bool, int]:
         explained = min(change.grew / slower, 0.5) if slower > 0 else 0.0
-        return -explained, change in guesses, ORDER[CAUSES[change.figure]]
+        if read and CAUSES[change.figure] in OF_KERNELS and change.figure not in READ:
+            explained = min(explained, GUESSED if CAUSES[change.figure] == "instructions" else 0.0)
+        return -explained, change in guesses or change.figure == "waits", ORDER[CAUSES[change.figure]]
 
     return [(CAUSES[change.figure], change) for change in sorted(ahead, key=place)]
+
+
+def unclear(gates: Sequence[Change], base: Side, head: Side, slower: float) -> bool:
+    """Tells whether a GPU's own counters could say more of why the head is `slower`: the likeliest cause lies in what
+    kernels do, or explains less than half."""
+    if "launches" not in head.counters or slower <= 0:
+        return False
+    (cause, first), *_ = rank(gates, base, head, slower) or [(OF_KERNELS[0], Change("", 0))]
+    return cause in OF_KERNELS or first.grew < slower / 2
 
 
 def _weigh(change: Change, base: Side, head: Side) -> Change:
@@ -70,6 +89,26 @@ def _weigh(change: Change, base: Side, head: Side) -> Change:
 def _clock(base: Side, head: Side) -> Iterator[Change]:
     if base.mhz and head.mhz and base.mhz / head.mhz - 1 > SLOWED:
         yield Change(clock_change(base.mhz, head.mhz), 0, False, "mhz", base.mhz / head.mhz - 1)
+
+
+def _metrics(base: Side, head: Side, slower: float) -> Iterator[Change]:
+    """Compares what a GPU's counters read in one call. Whatever moved, the instructions take longer."""
+    old, new = base.metrics, head.metrics
+    times = {name: new[name] / old[name] for name in old if name in new and old[name] > 0 < new[name]}
+    longer = new.get("nanoseconds", 0.0) - old.get("nanoseconds", 0.0)
+    if longer <= 0:
+        return
+    grew = {name: times[name] - 1 for name in times if times[name] > 1 + MOVED}
+    if (fewer := 1 / times.get("occupancy", 1.0) - 1) > MOVED:
+        yield Change(occupancy_change(old["occupancy"], new["occupancy"]), 0, False, "warps_active", fewer)
+    for name in (memory for memory in ("dram", "l2") if memory in grew):
+        was, now = (one.get(f"{name}_busy", 0.0) / 100 * one["nanoseconds"] for one in (old, new))
+        yield Change(bytes_change(name, times[name], old.get("l2_hits"), new.get("l2_hits")), 0, False, name,
+                     slower * (now - was) / longer)
+    if "instructions" in grew:
+        yield Change(f"{times['instructions']:.3g}x the instructions", 0, False, "executed", grew["instructions"])
+    elif "instructions" in times:
+        yield Change(f"{times['instructions']:.3g}x the instructions wait longer", 0, False, "waits", slower)
 
 
 def _profiles(base: Side, head: Side, slower: float) -> Iterator[Change]:

@@ -70,6 +70,8 @@ class Side:
     launches: Sequence[Mapping[str, Any]] = ()  # of a GPU's kernels, in order (perf/measure/compiled_code.py)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # of one call, by kernel, when profiled
     mhz: float | None = field(default=None, compare=False)  # of the GPU, while it was timed
+    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)  # of one call (perf/compare/metrics.py)
+    unread: str = field(default="", compare=False)  # why there are none, where they were asked for
     written: Sequence[str] | None = None  # hashes of what the compiler wrote, where no changed function ran beside it
 
     @property

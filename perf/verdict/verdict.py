@@ -157,11 +157,12 @@ def _reasons(word: str, base: Side, head: Side, gates: list[Change], slower: flo
     """Gives the likely cause of what regressed, and the words of all changes, the causes' first."""
     causes = rank(gates, base, head, slower) if word == "regressed" else []
     others = [change.words for change in gates if change.words not in {one.words for _, one in causes}]
+    unread = [head.unread] if word == "regressed" and head.unread else []
     if causes:
         (cause, first), *rest = causes
-        return cause, [first_cause(cause, first.words), *(change.words for _, change in rest), *others]
+        return cause, [first_cause(cause, first.words), *(change.words for _, change in rest), *others, *unread]
     unmoved = ["nothing that is counted moved"] if word == "regressed" and base.counters and not others else []
-    return None, [*unmoved, *others]
+    return None, [*unmoved, *others, *unread]
 
 
 def _without_pairs(pairs: Sequence[float], base: Side, head: Side, gates: list[Change], t: Thresholds) -> Verdict:
