@@ -184,7 +184,12 @@ def test_the_range_holds_one_call_after_the_warm_up(monkeypatch):
     monkeypatch.setattr(torch.cuda.profiler, "profile", opened)
     assert main(["cuda", json.dumps(asdict(SMALL))]) == 0
     once = ["call", "synchronize"]
-    assert events == [f"prepare {SMALL.id}", *once * profiling.WARM_UP, "start", *once, "stop"]
+    ready = [f"prepare {SMALL.id}", *once * profiling.WARM_UP, "start"]
+    assert events == [*ready, *once, "stop"]
+    events.clear()
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: events.append("mark"))
+    assert main(["cuda", *2 * [json.dumps(asdict(SMALL))]]) == 0  # each of several begins with a mark
+    assert events == 2 * [*ready, "mark", *once, "stop"]
 
 
 def test_a_trace_s_name_is_a_file_s_in_its_folder(tmp_path, monkeypatch):
