@@ -4,7 +4,7 @@
     read(workloads, side, device)        # [{"nanoseconds": 1e5, "instructions": 2e8, ...}], one for each workload
 
 ncu starts a process for each side, which makes each call ready and shows one to it. That takes 10 to 30 s in all, so it
-is done once for what is decided together, the slowest first, and not for models of many launches. It runs each kernel
+is done once a variant, for its slowest calls, and not for models of many launches. It runs each kernel
 several times, from cold caches; the clocks stay as they are. A whole call has the sum of its kernels, and the mean
 over their time of what is a share. perf/verdict/causes.py says what follows.
 """
@@ -45,22 +45,21 @@ ARGUMENTS = ("--profile-from-start", "off", "--clock-control", "none", "--csv", 
 
 
 def explain(cases: Sequence[Case], base: Side, head: Side, device: str) -> None:
-    """Reads the metrics of those that regressed for no reason that is clear."""
-    asked = sorted((one for one in cases if one.unclear), key=lambda one: one.ratios[-1], reverse=True)[:MOST]
-    few = [one for one in asked if one.head.counters.get("launches", 0) <= LAUNCHES]
-    for one in asked:
-        if one not in few:
-            one.head = replace(one.head, unread=f"a call of more than {LAUNCHES} launches is not shown to ncu")
-    if not few:
-        return
+    """Gives both sides of the slowest cases their metrics, and the others the reason why they have none."""
+    few = (one for one in cases if one.head.counters.get("launches", 0) <= LAUNCHES)
+    asked = sorted(few, key=lambda one: one.ratios[-1], reverse=True)[:MOST]
+    reason = f"ncu was asked about the {MOST} slowest calls of at most {LAUNCHES} launches"
+    old: list[dict[str, float]] = []
+    new = old
     try:
-        old, new = (read([one.workload for one in few], side, device) for side in (base, head))
+        if asked:
+            old, new = (read([one.workload for one in asked], side, device) for side in (base, head))
     except ValueError as error:
-        for one in few:
-            one.head = replace(one.head, unread=f"ncu tells nothing: {error}")
-        return
-    for i, one in enumerate(few):
-        one.base, one.head = replace(one.base, metrics=old[i]), replace(one.head, metrics=new[i])
+        asked, reason = [], f"ncu tells nothing: {error}"
+    for one in cases:
+        one.head = replace(one.head, unread="" if one in asked else reason)
+    for one, was, now in zip(asked, old, new, strict=True):
+        one.base, one.head = replace(one.base, metrics=was), replace(one.head, metrics=now)
 
 
 def read(workloads: Sequence[Workload], side: Side, device: str) -> list[dict[str, float]]:

@@ -124,8 +124,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
             thresholds: Callable[[Workload], Thresholds], budget_seconds: float,
             progress: Callable[[str], None] = lambda line: None, *, cases: dict[str, Case] | None = None,
             earlier: Mapping[str, Spread] | None = None,
-            changed: Callable[[Workload], Iterable[str] | None] | None = None,
-            explain: Callable[[Sequence[Case]], None] = lambda cases: None) -> Iterator[tuple[Workload, Verdict]]:
+            changed: Callable[[Workload], Iterable[str] | None] | None = None) -> Iterator[tuple[Workload, Verdict]]:
     """Yields each workload with its verdict, as soon as it is known; what is undecided when the budget ends comes last.
 
     The budget is counted from the first `HANDFUL` of pairs on, without which few benchmarks can be decided; no further
@@ -133,8 +132,7 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
     `cases` filled with what was measured, by workload id. `earlier` are spreads of earlier runs on this machine, by
     workload id; None: the thresholds say all that is known of spreads, and nothing is borrowed. `changed` names the
     functions in whose bodies alone the sides differ, if it is so for a workload: then what runs the same code all the
-    same is not timed. `explain` is given what is decided together, to find out more. Where a side is missing as a
-    whole, so is each workload.
+    same is not timed. Where a side is missing as a whole, so is each workload.
     """
     known = {} if cases is None else cases
     known |= {w.id: Case(thresholds(w), workload=w, changed=sorted((changed and changed(w)) or ()))
@@ -158,7 +156,6 @@ def compare(workloads: Sequence[Workload], base: Side, head: Side, device: str |
             share(known, earlier, [one.workload.id for one in undecided])
         decided = [one for one in undecided if one.done]
         undecided = [one for one in undecided if not one.done]
-        explain(decided)
         for one in decided:
             yield one.workload, one.verdict()
         spent = time.monotonic() - started

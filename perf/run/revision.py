@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from perf.bench.prepare import why_not
@@ -101,15 +100,20 @@ class Against:
         return rows
 
     def compare(self, workloads: Sequence[Workload], say: Callable[[str], None]) -> Iterator[Row]:
-        """Yields each as soon as it is decided. `say` is told a line after each launch pair."""
+        """Yields each as soon as it is decided, and last what a GPU's own counters may explain. `say` is told a line
+        after each launch pair."""
         seconds = pairs.budget(self.settings.device.type, len(workloads))
         cases: dict[str, pairs.Case] = {}
-        explain = partial(metrics.explain, base=self.base, head=self.head, device=str(self.settings.device))
+        unclear: list[pairs.Case] = []
         bodies = None if self.settings.all else lambda w: changed(w, self.base, self.head)
         for w, verdict in pairs.compare(workloads, self.base, self.head, self.settings.device, self._thresholds,
-                                        seconds, say, cases=cases, earlier=self.spreads.earlier,
-                                        changed=bodies, explain=explain):
-            yield cases[w.id].row(verdict)
+                                        seconds, say, cases=cases, earlier=self.spreads.earlier, changed=bodies):
+            if cases[w.id].unclear:
+                unclear.append(cases[w.id])
+            else:
+                yield cases[w.id].row(verdict)
+        metrics.explain(unclear, self.base, self.head, str(self.settings.device))
+        yield from (one.row(one.verdict()) for one in unclear)
         self.spreads.keep(cases.values())
 
     def _thresholds(self, w: Workload) -> Thresholds:

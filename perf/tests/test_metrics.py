@@ -5,15 +5,18 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from perf.bench import profile
-from perf.compare import metrics
+from perf.compare import metrics, pairs
 from perf.compare.metrics import explain, parse, read
 from perf.compare.pairs import Case
 from perf.compare.side import ROOT, Side
 from perf.policy.thresholds import Thresholds
+from perf.run.revision import Against
 from perf.tests.sides import SIDE, around, with_counter
 from perf.workloads.workload import BARE, Workload
 
@@ -86,37 +89,62 @@ def test_an_ncu_that_hangs_is_ended(ncu: Path, monkeypatch: pytest.MonkeyPatch):
         read([W], Side(ROOT, "the base"), "cuda")
 
 
-def case(slower: float, **fields: int) -> Case:
-    head = with_counter(SIDE, **fields)
-    return Case(Thresholds(), workload=replace(W, n=64 + len(fields)), base=SIDE, head=head,
-                ratios=around(slower, 0.01))
+def case(slower: float, n: int = 64, **counters: int) -> Case:
+    side = with_counter(SIDE, **counters)
+    return Case(Thresholds(), workload=replace(W, n=n), base=side, head=side, ratios=around(slower, 0.01))
 
 
-def test_only_what_regressed_for_no_clear_reason_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+def test_the_slowest_of_few_launches_are_read_on_both_sides(monkeypatch: pytest.MonkeyPatch):
     asked = []
 
     def reading(workloads, side, device):
-        asked.append((side.name, workloads, device))
+        asked.append((side.name, [w.n for w in workloads], device))
         return [{"nanoseconds": 2.0 if side.name == "head" else 1.0, "instructions": 6.0}] * len(workloads)
 
     monkeypatch.setattr(metrics, "read", reading)
-    slow, more, same = case(0.3), case(0.3, launches=9), case(0.0)
-    base, head = Side(ROOT, "base"), Side(ROOT, "head")
-    explain([same, more, slow], base, head, "cuda")
-    assert asked == [("base", [W], "cuda"), ("head", [W], "cuda")]
-    assert (slow.base.metrics["nanoseconds"], slow.head.metrics["nanoseconds"]) == (1.0, 2.0)
-    assert slow.verdict().cause == "instructions"
-    assert "1x the instructions wait longer" in slow.verdict().why
-    assert more.head.metrics == same.head.metrics == {}
-    explain([same, more], base, head, "cuda")
+    monkeypatch.setattr(metrics, "MOST", 2)
+    slower = {1: 0.3, 2: 0.1, 3: 0.5, 4: 0.9}
+    cases = [case(change, n, launches=metrics.LAUNCHES + (n == 4)) for n, change in slower.items()]
+    assert all(one.unclear for one in cases)
+    explain(cases, Side(ROOT, "base"), Side(ROOT, "head"), "cuda")
+    assert asked == [("base", [3, 1], "cuda"), ("head", [3, 1], "cuda")]
+    for one in (cases[0], cases[2]):
+        assert one.verdict().cause == "instructions"
+        assert "likely from instructions: 1x the instructions wait longer" in one.verdict().why
+    for one in (cases[1], cases[3]):
+        assert one.verdict().why.endswith("ncu was asked about the 2 slowest calls of at most 64 launches")
+    explain([], Side(ROOT, "base"), Side(ROOT, "head"), "cuda")
     assert len(asked) == 2
 
 
 def test_the_sentence_says_why_nothing_was_read(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(profile, "find", lambda tool_name: None)
-    slow, model = case(0.3), case(0.3)
-    model.base = model.head = with_counter(SIDE, launches=metrics.LAUNCHES + 1)
-    explain([slow, model], Side(ROOT, "base"), Side(ROOT, "head"), "cuda")
+    slow = case(0.3)
+    explain([slow], Side(ROOT, "base"), Side(ROOT, "head"), "cuda")
     assert slow.verdict().why.endswith("nothing that is counted moved; ncu tells nothing: it is not installed")
-    assert model.verdict().why.endswith("a call of more than 64 launches is not shown to ncu")
     assert slow.verdict().cause is None
+
+
+def test_what_did_not_get_slower_for_an_unclear_reason_is_clear():
+    assert not case(0.0).unclear
+    more = case(0.3)
+    more.head = with_counter(more.head, launches=9)
+    assert not more.unclear
+
+
+def test_a_comparison_yields_last_what_had_to_be_explained(monkeypatch: pytest.MonkeyPatch):
+    known = {one.workload.id: one for one in (case(0.3, 1), case(0.0, 2))}
+
+    def compare(*args, cases, **settings):
+        cases |= known
+        yield from ((one.workload, one.verdict()) for one in known.values())
+
+    monkeypatch.setattr(pairs, "compare", compare)
+    monkeypatch.setattr(profile, "find", lambda tool_name: None)
+    against = Against.__new__(Against)
+    vars(against).update(settings=SimpleNamespace(all=True, device=torch.device("cuda")), base=Side(ROOT, "base"),
+                         head=Side(ROOT, "head"), spreads=SimpleNamespace(earlier={}, keep=list))
+    same, slower = against.compare([one.workload for one in known.values()], print)
+    assert (same.word, same.workload.n) == ("ok", 2)
+    assert (slower.word, slower.workload.n) == ("regressed", 1)
+    assert slower.verdict.why.endswith("ncu tells nothing: it is not installed")
