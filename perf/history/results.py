@@ -122,10 +122,12 @@ def _device_type(row: Evidence) -> str | None:
 
 
 def _date(root: Path, commit: str) -> int:
-    """Returns the commit's date in milliseconds, as asv keeps it."""
+    """Returns the commit's date in milliseconds, as asv keeps it. A rebase gives many commits the same second: each
+    is a millisecond after the one before, so that the history keeps their order."""
     try:
-        return 1000 * int(git.text(root, "show", "--quiet", "--format=%ct", "--end-of-options",
-                                   f"{commit}^{{commit}}").split()[-1])
+        seconds = git.text(root, "log", "--first-parent", "--max-count=1000", "--format=%ct", "--end-of-options",
+                           f"{commit}^{{commit}}", "--").split()
+        return 1000 * int(seconds[0]) + len(list(itertools.takewhile(lambda one: one == seconds[0], seconds[1:])))
     except ValueError:
         raise ValueError(f"the history needs the date of commit {commit[:8]}, which the repository at {root} lacks; "
                          "fetch it") from None

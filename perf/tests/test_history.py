@@ -22,6 +22,7 @@ from perf.history.results import _date as date
 from perf.history.results import write as write_rows
 from perf.history.series import FIGURES, VERSION, common
 from perf.measure.evidence import Evidence
+from perf.system import git
 from perf.workloads.workload import Workload
 
 W = Workload("attention", "softmax", "eager", "forward", True, 1, 8, 8, 512, 512, 64, "fp32")
@@ -159,6 +160,19 @@ def test_what_has_no_place_is_named(change, reason, tmp_path):
 def test_a_commit_that_git_lacks_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"needs the date of commit aaaaaaaa, which the repository at .* lacks"):
         date(Path(__file__).parent, COMMIT)
+
+
+def test_commits_of_one_second_keep_their_order(tmp_path, monkeypatch):
+    """A rebase makes many within a second."""
+    hashes = []
+    for number, second in enumerate((5, 7, 7, 7, 9)):
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"{second} +0000")
+        monkeypatch.setenv("GIT_AUTHOR_DATE", f"{9 - number} +0000")
+        if not number:
+            git.text(tmp_path, "init", "--quiet")
+        git.text(tmp_path, "-c", "user.name=a", "-c", "user.email=b", "commit", "--quiet", "--allow-empty", "-m", "c")
+        hashes.append(git.text(tmp_path, "rev-parse", "HEAD"))
+    assert [date(tmp_path, commit) for commit in hashes] == [5000, 7000, 7001, 7002, 9000]
 
 
 def write_with_the_other(folder, backend, together):
