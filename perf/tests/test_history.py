@@ -166,8 +166,8 @@ def test_commits_of_one_second_keep_their_order(tmp_path, monkeypatch):
     """A rebase makes many within a second."""
     hashes = []
     for number, second in enumerate((5, 7, 7, 7, 9)):
-        monkeypatch.setenv("GIT_COMMITTER_DATE", f"{second} +0000")
-        monkeypatch.setenv("GIT_AUTHOR_DATE", f"{9 - number} +0000")
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"@{second} +0000")
+        monkeypatch.setenv("GIT_AUTHOR_DATE", f"@{9 - number} +0000")
         if not number:
             git.text(tmp_path, "init", "--quiet")
         git.text(tmp_path, "-c", "user.name=a", "-c", "user.email=b", "commit", "--quiet", "--allow-empty", "-m", "c")
