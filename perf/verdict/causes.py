@@ -95,8 +95,7 @@ def _metrics(base: Side, head: Side, slower: float) -> Iterator[Change]:
     """Compares what a GPU's counters read in one call. Whatever moved, the instructions take longer."""
     old, new = base.metrics, head.metrics
     times = {name: new[name] / old[name] for name in old if name in new and old[name] > 0 < new[name]}
-    longer = new.get("nanoseconds", 0.0) - old.get("nanoseconds", 0.0)
-    if longer <= 0:
+    if times.get("nanoseconds", 0.0) <= 1:
         return
     grew = {name: times[name] - 1 for name in times if times[name] > 1 + MOVED}
     if (fewer := 1 / times.get("occupancy", 1.0) - 1) > MOVED:
@@ -104,7 +103,7 @@ def _metrics(base: Side, head: Side, slower: float) -> Iterator[Change]:
     for name in (memory for memory in ("dram", "l2") if memory in grew):
         was, now = (one.get(f"{name}_busy", 0.0) / 100 * one["nanoseconds"] for one in (old, new))
         yield Change(bytes_change(name, times[name], old.get("l2_hits"), new.get("l2_hits")), 0, False, name,
-                     slower * (now - was) / longer)
+                     (now - was) / old["nanoseconds"])
     if "instructions" in grew:
         yield Change(f"{times['instructions']:.3g}x the instructions", 0, False, "executed", grew["instructions"])
     elif "instructions" in times:
