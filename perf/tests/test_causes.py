@@ -187,6 +187,24 @@ def test_two_that_fit_only_one_by_one_have_a_cause_too():
                                           "launches")
 
 
+def launched(**microseconds: float) -> Side:
+    return replace(SIDE, counters={"launches": len(microseconds)}, kernels=dict.fromkeys(microseconds, 1),
+                   seconds={name: value * 1e-6 for name, value in microseconds.items()})
+
+
+EAGER = launched(bf16_product=100, softmax=50)
+SPLIT = launched(triton_poi_fused_add_0=40, triton_poi_fused_mul_1=40, triton_per_fused_sum_2=10)
+
+
+@pytest.mark.parametrize(("base", "head", "slower", "cause"), [
+    (EAGER, launched(cast=5, fp32_product=900, softmax=50), 5.3, "instructions"),  # its cast is no cause
+    (EAGER, launched(bf16_product=100, softmax=50, copy=60), 0.4, "launches"),
+    (launched(triton_poi_fused_add_mul_0=40, triton_per_fused_sum_1=10), SPLIT, 0.8, "launches")])
+def test_a_slower_kernel_in_place_of_another_is_no_launch_more(base, head, slower, cause):
+    result = decided(head, around(slower, 0.01), base)
+    assert (result.word, result.cause) == ("regressed", cause), result.why
+
+
 def profiled(**microseconds: float) -> Side:
     return replace(SIDE, counters={"operators": 4}, kernels=dict.fromkeys(microseconds, 2),
                    seconds={name: value * 1e-6 for name, value in microseconds.items()})

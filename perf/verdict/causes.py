@@ -20,10 +20,11 @@ size or the planned occupancy behind all. Bytes explain the time that DRAM or L2
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from perf.verdict.exact import Change, Side
+from perf.verdict.exact import Change, Side, unnumbered
 from perf.verdict.words import bytes_change, clock_change, kernel_time, occupancy_change
 
 HOST = "the host"
@@ -81,9 +82,27 @@ def _weigh(change: Change, base: Side, head: Side) -> Change:
     whole = sum(base.seconds.values())
     if CAUSES.get(change.figure) != "launches" or change.grew <= 0 or not whole:
         return change
-    more = (name for name, count in head.kernels.items() if count > base.kernels.get(name, 0))
-    took = sum(head.seconds.get(name, 0.0) - base.seconds.get(name, 0.0) for name in more)
-    return replace(change, grew=max(change.grew, took / whole))
+    return replace(change, grew=max(change.grew, _exchanged(base, head)[0] / whole))
+
+
+def _exchanged(base: Side, head: Side) -> tuple[float, float]:
+    """Gives the seconds of what the head runs besides, the quickest of all that came, and by how much the others of
+    these take longer than what they came for."""
+    (old, before), (new, after) = map(_each, (base, head))
+    came, went = list((new - old).elements()), list((old - new).elements())
+    took = sorted(after.get(name, 0.0) for name in came)
+    besides = max(0, len(came) - len(went))
+    return sum(took[:besides]), sum(took[besides:]) - sum(before.get(name, 0.0) for name in went)
+
+
+def _each(side: Side) -> tuple[Counter[str], dict[str, float]]:
+    """Counts the kernels of one call by name, and gives the seconds of one launch."""
+    counts, seconds = Counter[str](), dict[str, float]()
+    for name, count in side.kernels.items():
+        plain = unnumbered(name)
+        counts[plain] += count
+        seconds[plain] = seconds.get(plain, 0.0) + side.seconds.get(name, 0.0)
+    return counts, {name: took / counts[name] for name, took in seconds.items() if counts[name]}
 
 
 def _clock(base: Side, head: Side) -> Iterator[Change]:
@@ -121,5 +140,7 @@ def _profiles(base: Side, head: Side, slower: float) -> Iterator[Change]:
     if longer > PROFILED:
         most = max(both, key=lambda name: new[name] - old[name])
         yield Change(kernel_time(most, old[most], new[most]), 0, False, "kernel_seconds", longer)
+    if "launches" in head.counters and (others := _exchanged(base, head)[1] / whole) > PROFILED:
+        yield Change("the kernels that came for others take longer", 0, False, "kernel_seconds", others)
     if "launches" not in head.counters and slower > 2 * PROFILED and sum(new.values()) < (1 + PROFILED) * whole:
         yield Change("the operators take the same time, the rest of the call takes longer", 0, False, "python", slower)

@@ -46,7 +46,7 @@ _IDLE = """
     scaled_dot_product_attention feature_dropout pad
 """
 IDLE = frozenset(f"aten::{name}" for name in _IDLE.split())
-_NUMBER = re.compile(r"(?<=_fused)(.*?)_\d+$")  # of a kernel of inductor's; it moves where one is added before it
+_NUMBER = re.compile(r"(?<=_fused)(.*?)_\d+$")
 READS = {"aten::_local_scalar_dense"}  # the host reads a value
 NAMED = ("aten::clone", "aten::contiguous")  # idle, but they say where a copy comes from
 
@@ -196,7 +196,7 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
     if list(map(dict, base.launches)) == list(map(dict, head.launches)):
         yield Change(words.same_launches(all("code" in launch for launch in base.launches)), 0)
         return
-    old, new = (group_by(side.launches, lambda launch: _NUMBER.sub(r"\1", launch["kernel"])) for side in (base, head))
+    old, new = (group_by(side.launches, lambda launch: unnumbered(launch["kernel"])) for side in (base, head))
     came, went = (Counter({name: len(mine[name]) for name in mine if name not in other})
                   for mine, other in ((new, old), (old, new)))
     sentence = words.lost_fusion(came, went)
@@ -210,6 +210,11 @@ def _launches(base: Side, head: Side) -> Iterator[Change]:
             was, now = (one.get("occupancy") or 0 for one in pair)
             yield (Change(sentence, 0, False, "occupancy", was / now - 1) if 0 < now < was
                    else Change(sentence, 0, False, "code", 1.0))
+
+
+def unnumbered(kernel: str) -> str:
+    """Gives the name that a kernel of inductor's keeps where another is added before it."""
+    return _NUMBER.sub(r"\1", kernel)
 
 
 def _grew(old: int, new: int) -> float:
