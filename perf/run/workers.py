@@ -3,8 +3,8 @@
 pytest-xdist's workers time nothing, so none is started: `-n` is taken from it. Before the first test one child a GPU,
 by its UUID, measures its shard (perf/run/shard.py: a comparison group stays whole). This run then plays all rows as its
 own, so there is one table, one JSON and one file of evidence, and measures what a child has not: what failed, and what
-one that died has left. On a CPU the children share no core. With `--perf-against` the rows are verdicts; those of an
-unfit machine are measured again.
+one that died has left, on the first place whose child did not end so. On a CPU the children share no core. With
+`--perf-against` the rows are verdicts; those of an unfit machine are measured again.
 """
 from __future__ import annotations
 
@@ -77,15 +77,17 @@ class Workers:
         try:
             for place, file in zip(places, files, strict=True):
                 children.append(self._start(place, file, f"{len(children) + 1}/{len(places)}", settings))
-            for place, file, child in zip(places, files, children, strict=True):
-                self._note(place, file, child.wait())
-                if against and file.exists():
-                    against.take(file)
-                elif file.exists():
-                    self._take(file, Writer(settings.evidence))
+            sound = [place for place, file, child in zip(places, files, children, strict=True)
+                     if self._sound(place, file, child.wait(), against)]
         finally:
             for child in children:
                 child.kill()
+        _keep_to((sound or places)[0])  # what is left is measured there
+        for file in filter(Path.exists, files):
+            if against:
+                against.take(file)
+            else:
+                self._take(file, Writer(settings.evidence))
 
     def _places(self, settings: Settings) -> Iterator[Place]:
         """Yields one place a child. Raises pytest.UsageError where there are fewer."""
@@ -118,11 +120,15 @@ class Workers:
                                     stdout=log, stderr=subprocess.STDOUT,
                                     preexec_fn=partial(os.sched_setaffinity, 0, place.cores) if place.cores else None)
 
-    def _note(self, place: Place, file: Path, code: int) -> None:
-        """Says what a child died of."""
+    def _sound(self, place: Place, file: Path, code: int, against: object) -> bool:
+        """Tells whether a place still measures, as far as its child shows: it did not die, and its last row did not
+        fail, as every row does on a GPU that is lost. Says what a child died of."""
         if code not in ENDED:
             last = last_line(file.with_name("log.txt").read_text(encoding="utf-8", errors="replace"), "it said nothing")
             self._say(f"{place.name}: {ending(code)}: {last}; this run measures what it left")
+            return False
+        rows = load(file) if file.exists() and not against else []
+        return not rows or rows[-1].outcome != "failed"
 
     def _take(self, file: Path, writer: Writer) -> None:
         """Keeps what a child has measured. What it has not, this run measures."""
@@ -148,8 +154,11 @@ def _gpus() -> Sequence[str]:
 
 
 def _keep_to(place: Place) -> None:
-    """Holds this process to the cores of a place, as a child is held: what it measures is of the same machine then."""
+    """Holds this process to a place, as a child is held: what it measures is of the same machine then. A process that
+    has asked CUDA for a device stays on its GPU."""
     import torch
 
-    os.sched_setaffinity(0, place.cores)
-    torch.set_num_threads(min(torch.get_num_threads(), len(place.cores)))
+    os.environ.update(place.variables)
+    if place.cores:
+        os.sched_setaffinity(0, place.cores)
+        torch.set_num_threads(min(torch.get_num_threads(), len(place.cores)))

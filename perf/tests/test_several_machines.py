@@ -113,10 +113,21 @@ def test_the_loop_over_gpus_measures_a_shard_on_each(checkout):
     assert [shard.name for shard in shards(root / ".perf" / "all.jsonl")] == ["1/2", "2/2"]
 
 
-FAULTS = {  # of the second worker, in its conftest.py
-    "measures": "pass",
-    "dies": "os._exit(7)",
-    "loses its device": "import perf.bench.prepare as p; p._share = lambda *_: exec('raise RuntimeError(\"lost\")')",
+FAULTS = {  # of one worker, in the conftest.py of all
+    "measures": "",
+    "dies": "import os\nif os.sched_getaffinity(0) == {cores}:\n    os._exit(7)",
+    "loses its device": """
+import os
+import perf.bench.prepare as prepare
+share = prepare._share
+
+def of_a_device_that_may_be_lost(*arguments):
+    if os.sched_getaffinity(0) == {cores}:
+        raise RuntimeError("lost")
+    return share(*arguments)
+
+prepare._share = of_a_device_that_may_be_lost
+""",
 }
 
 
@@ -128,15 +139,17 @@ def several(checkout, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes two cores")
-@pytest.mark.parametrize("second", ["measures", "dies", "loses its device"])
-def test_two_workers_make_one_run(checkout, second):
-    root, _ = checkout
+@pytest.mark.parametrize(("number", "fault"), [(2, "measures"), (1, "dies"), (2, "dies"), (1, "loses its device"),
+                                               (2, "loses its device")])
+def test_two_workers_make_one_run(checkout, number, fault):
+    root, cores = checkout[0], sorted(os.sched_getaffinity(0))
+    share = len(cores) // 2
     with (root / "conftest.py").open("a") as file:
-        file.write(f"\nimport os, sys\nif '--perf-shard=2/2' in sys.argv:\n    {FAULTS[second]}\n")
-    git(root, "commit", "--quiet", "--all", "--message", second)
+        file.write(FAULTS[fault].format(cores={*cores[share * (number - 1):share * number]}))
+    git(root, "commit", "--quiet", "--all", "--allow-empty", "--message", fault)
     done = several(checkout, "-n", "2", "--benchmark-json=all.json")
     assert done.returncode == 0, done.stdout + done.stderr
-    if len(cores := sorted(os.sched_getaffinity(0))) == 2:
+    if len(cores) == 2:
         assert f"perf: 1/2 on cores {cores[0]}\nperf: 2/2 on cores {cores[1]}\n" in done.stdout
     rows = {row.workload.id: row.time for row in load(root / ".perf" / "evidence.jsonl")}
     assert len(rows) == 6 == len(load(root / ".perf" / "evidence.jsonl"))  # none twice
@@ -144,9 +157,9 @@ def test_two_workers_make_one_run(checkout, second):
     files = sorted((root / ".perf" / "workers").glob("*/evidence.jsonl"))
     theirs = {row.workload.id: row.time for file in files for row in load(file) if row.outcome == "ok"}
     assert theirs.items() <= rows.items()
-    assert len(files) == 2 - (second == "dies")
-    assert (len(theirs) == 6) == (second == "measures")
-    assert ("exit status 7" in done.stdout) == (second == "dies")
+    assert len(files) == 2 - (fault == "dies")
+    assert (len(theirs) == 6) == (fault == "measures")
+    assert ("exit status 7" in done.stdout) == (fault == "dies")
 
 
 @pytest.mark.slow
