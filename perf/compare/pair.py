@@ -5,10 +5,12 @@
         pair.log_ratio(workload)                   # log(head / base): one sample of a verdict
 
 Both are alive all the time and only one of them works. The turns go A B B A A B B A ..., each of some rounds, so that
-a machine that drifts slows both alike. A turn stands for its median, and the pair for the median of what neighbours
-say: a disturbance that hits a few turns changes nothing. Both are held to the same core: on another one, perhaps of
-another socket, the same Python launches the same kernels in 6 ms or in 9 (perf/records/h200-2026-11-30). So a pair
-bears company on other cores; without an idle one to go to, others take part of its own.
+a machine that drifts slows both alike. A turn stands for its median, the lower of two; A B and B A for their mean, for
+in one of them only the first side had the turn before and finds the caches as it left them; the pair for the median of
+these means: a disturbance that hits a few turns changes nothing. (Of equal pairs on a CPU this spreads least, minima
+of processes most: docs/verdict.md.) Both are held to the same core: on another one, perhaps of another socket, the
+same Python launches the same kernels in 6 ms or in 9 (perf/records/h200-2026-11-30). So a pair bears company on other
+cores; without an idle one to go to, others take part of its own.
 """
 from __future__ import annotations
 
@@ -142,7 +144,7 @@ class Pair:
         self.imports = tuple(states[0]["imports"])
         if self.device == "cpu":
             self.times.unfit = self.times.unfit or company.unfit()
-        return statistics.median(ratios)
+        return _middle(ratios)
 
     @functools.cached_property
     def _core(self) -> int | None:
@@ -155,7 +157,7 @@ class Pair:
         for turn in range(LAUNCHING_TURNS):
             ratios.append(_log_ratio({process.side: _ask(process, limit, launches=LAUNCHES)["seconds"]
                                       for process in (order if turn % 2 == 0 else reversed(order))}))
-        return statistics.median(ratios)
+        return _middle(ratios)
 
     def _states(self, order: Sequence[Process]) -> list[Answer]:
         """Returns the machine as both sides saw it. Raises Died where what was timed is wrong, the head's first.
@@ -171,11 +173,16 @@ class Pair:
 
 def _log_ratio(times: Mapping[str, Sequence[float]]) -> float:
     """Returns the log of the head's time over the base's. Raises Died where no time passed."""
-    median = {side: statistics.median(times[side]) for side in ("head", "base")}
+    median = {side: statistics.median_low(times[side]) for side in ("head", "base")}
     for side, seconds in median.items():
         if seconds <= 0:
             raise Died(side, "no time passed between the clock's two readings: the call works elsewhere or not at all")
     return math.log(median["head"] / median["base"])
+
+
+def _middle(ratios: Sequence[float]) -> float:
+    """Returns the median of what A B and B A say together, two turns of each side."""
+    return statistics.median(map(statistics.fmean, zip(ratios[::2], ratios[1::2], strict=True)))
 
 
 def _ask(process: Process, limit: float, **request: Any) -> Answer:
@@ -199,8 +206,9 @@ def _plan(order: Sequence[Process], core: int | None) -> tuple[float, float]:
 
 def schedule(seconds: float, rounds: int | None = None, device: str = "cpu") -> tuple[int, int]:
     """Chooses the rounds of a turn, and the turns of each side: an even number, for A B B A to be whole."""
-    of_turn = max(1, round(TURN / seconds))
-    worked = of_turn + (seconds < LONG[device])  # with the one that is not counted
+    skipped = int(seconds < LONG[device])  # the first of a turn, which is not counted: so two others at least are
+    of_turn = max(1 + skipped, round(TURN / seconds))
+    worked = of_turn + skipped
     turns = SECONDS[device] / (2 * worked * seconds) if rounds is None else rounds / of_turn
     return of_turn, 2 * math.ceil(min(max(turns, TURNS[0]), TURNS[1]) / 2)
 

@@ -11,13 +11,20 @@ from perf.verdict.verdict import Side, Thresholds
 
 
 @pytest.mark.parametrize(("seconds", "rounds", "of_turn", "turns"), [
-    (0.0002, None, 50, 50), (0.01, None, 1, 26), (0.002, None, 5, 42), (0.1, None, 1, 6), (3.0, None, 1, 4),
-    (1e-5, None, 1000, 50), (0.02, 10, 1, 10), (0.001, 10, 10, 4)])
+    (0.0002, None, 50, 50), (0.01, None, 2, 18), (0.002, None, 5, 42), (0.1, None, 1, 6), (3.0, None, 1, 4),
+    (1e-5, None, 1000, 50), (0.02, 10, 2, 6), (0.001, 10, 10, 4)])
 def test_rounds_suit_the_call(seconds: float, rounds: int | None, of_turn: int, turns: int) -> None:
     assert schedule(seconds, rounds) == (of_turn, turns)
     assert rounds or seconds > 0.1 or 2 * of_turn * turns * seconds <= 1.3 * pair.SECONDS["cpu"]
-    turns = schedule(seconds, None, "cuda")[1]
+    of_turn, turns = schedule(seconds, None, "cuda")
     assert rounds or seconds > 0.02 or 2 * of_turn * turns * seconds <= 1.5 * pair.SECONDS["cuda"]
+
+
+def test_what_alternates_from_turn_to_turn_cancels() -> None:
+    """A side that has the second of two turns in a row finds its caches warm; the other one a bad turn."""
+    alternating = [0.05 + way * 0.08 for way in (1, -1)] * 7
+    assert pair._middle(alternating) == pytest.approx(0.05)
+    assert pair._middle([2.3, 2.3, 2.3, *alternating[3:]]) == pytest.approx(0.05)
 
 
 def test_where_counters_have_decided_six_pairs_tell_how_much() -> None:
