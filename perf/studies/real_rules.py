@@ -78,10 +78,10 @@ def nvbench(seen: Comparison) -> bool:
 
 
 def tritonbench(seen: Comparison) -> bool | None:
-    """Says nothing where there are too few samples."""
+    """Says nothing where there are too few samples, as where the first launch failed, whose rounds are kept."""
     from scipy import stats
 
-    base, head = seen.base[0]["rounds"], seen.head[0]["rounds"]
+    base, head = seen.base[0].get("rounds", ()), seen.head[0].get("rounds", ())
     if min(len(base), len(head)) < ENOUGH:
         return None
     normal = all(stats.shapiro(side).pvalue > ALPHA for side in (base, head))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from perf.history.rows import Entry
 
 RECENT = 120  # commits of a line that are looked through
-HEADS = ("what", "figure", "measured on", "since", "before", "after", "change")
+HEADS = ("what", "figure", "since", "before", "after", "change", "measured on")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def section(found: Sequence[Step], graphs: Graphs, commits: Collection[str]) -> 
     if not found:
         return None
     up = ups(found)
-    parts = [table(name, HEADS, (_row(step, graphs, commits) for step in some), numbers=HEADS[4:])
+    parts = [table(name, HEADS, (_row(step, graphs, commits) for step in some), numbers=HEADS[3:6])
              for name, some in (("Steps up", up), ("Steps down", found[len(up):])) if some]
     return tag("section", tag("h2", "Steps in the history"),
                tag("p", f"Lasting changes of level within the last {RECENT} commits of a line, up and then down, the "
@@ -90,8 +90,8 @@ def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
     since = join([commit(step.after, commits), tag("small", "after ", commit(step.before, commits))]) if step.after \
         else f"a creep over the last {step.nights}"
     cells = (tag("th", link_to(name, link), scope="row"),
-             tag("td", figure_name(step.figure)), tag("td", f"{row.place.hardware}, {row.place.versions}"),
-             tag("td", since),
+             tag("td", figure_name(step.figure)), tag("td", since),
              *(tag("td", figure_text(value, unit), class_="num") for value in (step.old, step.new)),
-             tag("td", change(step.ratio), class_="num worse" if step.ratio > 1 else "num"))
+             tag("td", change(step.ratio), class_="num worse" if step.ratio > 1 else "num"),
+             tag("td", f"{row.place.hardware}, {row.place.versions}"))
     return tag("tr", *cells)
