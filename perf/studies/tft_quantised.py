@@ -3,7 +3,6 @@ be."""
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -40,8 +39,8 @@ def threads(count: int) -> Iterator[None]:
 
 
 def counts() -> list[int]:
-    """Lists one thread, and as many as there are cores for this process."""
-    return sorted({1, len(os.sched_getaffinity(0))})
+    """Lists one thread, and as many as this process has: its cores, or what OMP_NUM_THREADS gives it of them."""
+    return sorted({1, torch.get_num_threads()})
 
 
 class Trials:
@@ -78,7 +77,7 @@ class Trials:
                 call = tft_training.forecast(twin, preset, self.size.windows, "fp32")
                 calls.append(call)
                 for count in counts():
-                    with threads(count):
+                    with self.study.part(f"{name} {method}, {count} threads"), threads(count):
                         self.seconds[name, method, count] = timing(call, CPU, self.limit)
                 self.figures[name, method] = tft_training.figures(twin, preset)
                 self._keep(name, method, trained, parameters, gpu)
@@ -95,7 +94,8 @@ class Trials:
 
     def _keep(self, name: str, method: str, trained: str, parameters: int, gpu: str) -> None:
         figures = self.figures[name, method]
-        times = {f"CPU s, {count} thread{'s' * (count > 1)}": self.seconds[name, method, count] for count in counts()}
+        times = {f"CPU s, {count} thread{'s' * (count > 1)}": self.seconds[name, method, count] for count in counts()
+                 if (name, method, count) in self.seconds}
         self.study.write("000b", {"size": name, "method": method, "trained": trained, "parameters": parameters,
                                   "bytes": self.bytes[name, method], "windows": self.size.windows, "gpu": gpu,
                                   **{name_of_time: asdict(time) for name_of_time, time in times.items()},

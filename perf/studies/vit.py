@@ -98,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if batch == (args.batch or (1,))[0]:
                     first = speeds
                     claim_times(claims, speeds, comparable)
+            if not args.tiny and {*parts} != {"times"}:
+                vit_quality.require_learnt(model, preset, held_out)
             for row, one in (models_by_row.items() if timed else made) if "quality" in parts else ():
                 with study.part(f"quality of {row.name}"):
                     study.in_time()

@@ -47,6 +47,15 @@ def add_ablation(study: Study, folds: Folds, model: Any, preset: Preset, held_ou
                 folds.ablation[method, name].append(figures)
 
 
+def require_learnt(model: Any, preset: Preset, held_out: Any) -> None:
+    """Raises ValueError for a model that does no better than the most frequent class: nothing is lost by what is done
+    to it."""
+    low, _ = evaluate(model, preset, held_out)["top1"].interval()
+    if low <= (most := 100 * held_out.labels_N.bincount().max().item() / len(held_out)):
+        raise ValueError(f"the model has learnt nothing, Top-1 from {low:.1f} %, the most frequent class {most:.1f}: "
+                         "give --fold-seconds more")
+
+
 def judged(study: Study, model: Any, preset: Preset, held_out: Any, **about: str) -> Figures:
     """Measures one fold's quality, and records which of its items are wrong, `about` what: a run that is cut keeps
     them."""

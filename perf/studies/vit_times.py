@@ -93,9 +93,8 @@ def _cells(row: Treatment, speed: Speed, batch: int) -> dict[str, Cell]:
 
 def _kernels(device: torch.device, call: Call) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
-    if device.type == "cuda":
-        ticking = clock(device)
-        cells["GPU ms"] = 1e3 * sample(ticking, ticking.prepare(call), precision=PRECISION).median
+    if device.type == "cuda" and not (plan := (ticking := clock(device)).prepare(call)).no_graph:
+        cells["GPU ms"] = 1e3 * sample(ticking, plan, precision=PRECISION).median  # without a graph: the host's time
     spent = where(call, device)
     attention = sum(seconds for name, seconds in spent.kernels.items() if re.search(FUSED[device.type], name))
     return cells | {"attention ms": 1e3 * attention, "kernels ms": 1e3 * spent.busy, "kernels": round(spent.launches)}

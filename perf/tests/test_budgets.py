@@ -13,6 +13,7 @@ import torch
 import models
 from models import quality, quantization
 from models.figures import Figure, compare
+from models.quantization import layers
 from models.recipes import RECIPES
 from perf.bench.quality import Judge, Quality
 from perf.measure.evidence import load
@@ -165,3 +166,21 @@ def test_trained_models_keep_their_budgets(w, method):
     assert judged.lost is None
     if w is VIT:
         assert judged.figures["base"] >= 97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("w", "bits"), [(VIT, 1), (GPT2, 2), (TFT, 2)], ids=["vit", "gpt2", "tft"])
+def test_a_real_loss_is_caught(monkeypatch, w, bits):
+    """A method that keeps so few bits of each weight, by an even grid over its row, under the budget of 8 bits."""
+    def rounded(model: torch.nn.Module, method: str, **_: Any) -> torch.nn.Module:
+        for name in layers.choose(model, quantization.get(method), ())[0]:
+            weight = model.get_submodule(name).get_parameter("weight").data
+            low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
+            step = (high - low) / (2 ** bits - 1)
+            weight.copy_(low + ((weight - low) / step).round() * step)
+        return model
+
+    monkeypatch.setattr(quantization, "quantize", rounded)
+    judged = Judge(torch.device("cpu"), ROOT / ".perf" / "trained").of(replace(w, quantization="ao-int8-weight"))
+    assert judged.lost is not None
+    assert judged.lost.startswith("loses more quality than its budget of ")

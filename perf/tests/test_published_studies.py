@@ -297,6 +297,15 @@ def test_a_part_and_rows_by_name(tmp_path):
     assert not records(out, "fold")
 
 
+def test_a_model_that_has_learnt_nothing_is_not_judged(tmp_path):
+    out = tmp_path / "002.jsonl"
+    untrained = ["--model", "vit-tiny", "--device", "cpu", "--fold-seconds", "0.01", "--images", "64"]
+    assert vit.main(["--out", str(out), *untrained, "--part", "quality", "--row", "fp32 sdpa"]) == 1
+    (failed,) = records(out, "failed")
+    assert failed["reason"].startswith("training: ValueError: the model has learnt nothing, Top-1 from ")
+    assert not records(out, "fold")
+
+
 def test_the_best_of_many_gains_some_by_chance():
     assert vit_claims.by_chance(8, 24) == pytest.approx(24 / 128)
     assert vit_claims.by_chance(3, 24) == 1
