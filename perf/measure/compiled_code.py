@@ -5,6 +5,7 @@
     code_hashes(graphs)  hashes of the graphs' text, and of the bytecode and guards by which torch.compile calls them
 
     launches(record)     [{"kernel", "grid", "block", "registers", "shared"}, ...] in the order in which they ran
+    with_occupancy(launches, gpu)  the same, and "occupancy"
     with_code(launches)  the same, and of a Triton kernel "code" (a hash of its source and options), "spills",
                          "stages", "warps" and "tile"
 
@@ -23,6 +24,7 @@ import cProfile
 import gc
 import hashlib
 import json
+import math
 import re
 import sys
 import tempfile
@@ -33,8 +35,10 @@ from typing import Any
 
 Facts = dict[str, Any]
 
-FACTS = {"registers per thread": "registers", "shared memory": "shared", "grid": "grid", "block": "block",
-         "est. achieved occupancy %": "occupancy"}
+FACTS = {"registers per thread": "registers", "shared memory": "shared", "grid": "grid", "block": "block"}
+# Of a multiprocessor since compute capability 8: its registers, the portions in which a warp gets them, warps likewise,
+# and the shared bytes that each block takes for the driver.
+REGISTERS, PORTION, WARPS, RESERVED = 65536, 256, 4, 1024
 
 _GRAPH = re.compile(r"## Call CompiledFxGraph (\w+) ##")
 _KERNEL = re.compile(r"^(\w+) = async_compile\.cpp\w*\(.*?'''\n(.*?)^'''", re.MULTILINE | re.DOTALL)
@@ -132,6 +136,24 @@ def launches(record: Any) -> list[Facts]:
     return [{"kernel": event["name"].removeprefix("void ")}
             | {mine: event["args"][theirs] for theirs, mine in FACTS.items() if theirs in event["args"]}
             for event in ran]
+
+
+def with_occupancy(launches: Sequence[Facts], gpu: Any) -> list[Facts]:
+    """Adds the percent of a GPU's warps that each launch can have at once, by its registers, shared memory and grid;
+    `gpu` is what torch tells of it. The profiler's estimate is 0 for blocks of more than 48 KiB (torch 2.11)."""
+    warp, most = gpu.warp_size, gpu.max_threads_per_multi_processor // gpu.warp_size
+
+    def percent(launch: Facts) -> float:
+        warps = math.ceil(math.prod(launch["block"]) / warp)
+        of_warp = math.ceil(max(1, launch["registers"]) * warp / PORTION) * PORTION
+        blocks = min(most // warps, REGISTERS // of_warp // WARPS * WARPS // warps,
+                     gpu.shared_memory_per_multiprocessor // (launch["shared"] + RESERVED),
+                     math.prod(launch["grid"]) / gpu.multi_processor_count)
+        return round(100 * warps * blocks / most, 1)
+
+    known = hasattr(gpu, "shared_memory_per_multiprocessor")
+    return [launch | ({"occupancy": percent(launch)} if known and launch.keys() >= {*FACTS.values()} else {})
+            for launch in launches]
 
 
 def with_code(launches: Sequence[Facts]) -> list[Facts]:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
-from perf.measure.compiled_code import graphs, kernels, launches, with_code
+from perf.measure.compiled_code import graphs, kernels, launches, with_code, with_occupancy
 from perf.measure.memory import most_bytes
 from perf.measure.shares import NODE, Event, Shares, annotate, shares
 
@@ -69,7 +69,9 @@ def count(call: Callable[[], Any], device: torch.device, *, model: bool = False)
             times.append(shares(_profile(call, device)[0].events(), named))
     quickest = min(times, key=lambda each: each.nanoseconds)  # the one that other processes disturbed least
     ran = graphs(events)
-    facts = with_code(launches(record)) if on_gpu else [kernel for graph in ran or () for kernel in kernels(graph)]
+    facts = launches(record) if on_gpu else [kernel for graph in ran or () for kernel in kernels(graph)]
+    if on_gpu and facts:
+        facts = with_code(with_occupancy(facts, torch.cuda.get_device_properties(device)))
     counted = replace(tally(events, on_gpu), shares=quickest, launches=facts, graphs=ran,
                       allocated=None if on_gpu else most_bytes(events))
     if on_gpu:

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from perf.measure.compiled_code import launches, with_code
+from perf.measure.compiled_code import launches, with_code, with_occupancy
 from perf.policy.thresholds import Thresholds
 from perf.tests.sides import SIDE, around, decided
 from perf.verdict.exact import changes
 
 FLASH = {"kernel": "flash_fwd_kernel<64>", "grid": [64, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 49152,
-         "occupancy": 25}
+         "occupancy": 18.8}
 FLEX = {"kernel": "triton_tem_fused_0", "grid": [32, 8, 1], "block": [128, 1, 1], "registers": 168, "shared": 65536,
         "code": "aa", "spills": 0, "stages": 3, "warps": 4, "tile": {"BLOCK_M": 128, "BLOCK_N": 64}}
 METADATA: dict[str, Any] = {"registers per thread": 168, "shared memory": 49152, "grid": [64, 8, 1],
-                            "block": [128, 1, 1], "stream": 7, "correlation": 42, "est. achieved occupancy %": 25}
+                            "block": [128, 1, 1], "stream": 7, "correlation": 42}
+H200 = SimpleNamespace(warp_size=32, max_threads_per_multi_processor=2048, multi_processor_count=132,
+                       shared_memory_per_multiprocessor=228 * 1024)
 
 
 class Record:
@@ -42,7 +44,19 @@ def test_kernels_are_read_in_the_order_in_which_they_ran() -> None:
     record = Record({"ph": "M", "name": "process_name"}, event("void second", 20.5, **METADATA),
                     event("void flash_fwd_kernel<64>", 10.0, **METADATA), event("Memcpy DtoD", 1.0, "gpu_memcpy"),
                     event("aten::mm", 2.0, "cpu_op"), event("unknown", 4.0))
-    assert launches(record) == [FLASH, {**FLASH, "kernel": "second"}]
+    assert with_occupancy(launches(record), H200) == [FLASH, {**FLASH, "kernel": "second"}]
+    unknown = [{"kernel": "of a trace without facts", "grid": [1, 1, 1]}]
+    assert with_occupancy(unknown, H200) == unknown
+
+
+@pytest.mark.parametrize(("registers", "shared", "threads", "grid", "percent"), [
+    (82, 24576, 128, 2048, 31), (255, 20480, 32, 4096, 13), (40, 20480, 32, 4096, 16), (255, 32768, 128, 2048, 13),
+    (24, 512, 128, 1024, 48), (16, 64, 64, 4096, 97),
+    (82, 139264, 128, 2048, 6), (166, 57344, 128, 2048, 19)])  # these two were 0 to the profiler
+def test_occupancy_is_what_the_profiler_told_on_an_h200(registers, shared, threads, grid, percent) -> None:
+    launch = {"registers": registers, "shared": shared, "block": [threads, 1, 1], "grid": [grid, 1, 1]}
+    [one] = with_occupancy([launch], H200)
+    assert one["occupancy"] == pytest.approx(percent, abs=0.5)
 
 
 def test_the_trace_of_this_torch_is_read() -> None:

@@ -6,7 +6,7 @@
 | the host | it waits for a value; or the operators of a CPU take the same time, and so the rest got slower |
 | launches | launches, copies, memory sets; operators on a CPU |
 | occupancy | of a kernel that both sides launch: the threads that a GPU's multiprocessor holds at once |
-| bytes | moved by DRAM and L2; peak memory, memory kept, bytes to move |
+| bytes | moved by DRAM and L2; peak memory, memory kept, to move; PyTorch's kernel for what is not contiguous |
 | instructions | executed; FLOPs; other kernels, as many; other code of one; the time of kernels that run as often |
 | the clock | of the GPU, in MHz |
 
@@ -20,12 +20,13 @@ size or the planned occupancy behind all. Bytes explain the time that DRAM or L2
 """
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from perf.verdict.exact import Change, Side, unnumbered
-from perf.verdict.words import bytes_change, clock_change, kernel_time, occupancy_change
+from perf.verdict.words import bytes_change, clock_change, kernel_time, occupancy_change, short
 
 HOST = "the host"
 FIGURES = {
@@ -33,7 +34,7 @@ FIGURES = {
     HOST: ("host_syncs", "python"),
     "launches": ("launches", "memcpys", "memsets", "operators"),
     "occupancy": ("occupancy", "warps_active"),
-    "bytes": ("dram", "l2", "peak_bytes", "kept_bytes", "bytes"),
+    "bytes": ("dram", "l2", "strides", "peak_bytes", "kept_bytes", "bytes"),
     "instructions": ("executed", "waits", "flops", "kernels", "code", "kernel_seconds"),
     "the clock": ("mhz",),
 }
@@ -44,13 +45,14 @@ SLOWED = 0.01  # of a GPU's clock, which is told in steps of 15 MHz
 READ = ("warps_active", "dram", "l2", "executed")  # of a GPU's own counters
 MOVED = 0.02  # of such a counter: by as much may two readings of the same call differ
 GUESSED = 0.25  # of the slowdown: what other code is taken to explain beside them
+VECTORS, STRIDES = "vectorized_elementwise_kernel", re.compile(r"(?<!_)elementwise_kernel")
 OF_KERNELS = ("occupancy", "bytes", "instructions")
 
 
 def rank(gates: Sequence[Change], base: Side, head: Side, slower: float) -> list[tuple[str, Change]]:
     """Gives the causes of a head that is `slower` (0.05 is 5 %, 0 where no time says so), the likeliest first, each
     with its change."""
-    exact = [_weigh(change, base, head) for change in (*gates, *_clock(base, head))]
+    exact = [_weigh(change, base, head) for change in (*gates, *_clock(base, head), *_strides(base, head))]
     read = list(_metrics(base, head, slower))
     guesses = list(_profiles(base, head, slower))
     ahead = [change for change in (*read, *exact, *guesses)
@@ -80,6 +82,8 @@ def _weigh(change: Change, base: Side, head: Side) -> Change:
     if change.figure in ("host_syncs", "recompiles", "graph_breaks", "compiled_regions") and change.sign > 0:
         return replace(change, grew=float("inf"))
     whole = sum(base.seconds.values())
+    if change.figure == "code" and whole:
+        return replace(change, grew=max(change.grew, sum(head.seconds.values()) / whole - 1))
     if CAUSES.get(change.figure) != "launches" or change.grew <= 0 or not whole:
         return change
     return replace(change, grew=max(change.grew, _exchanged(base, head)[0] / whole))
@@ -108,6 +112,15 @@ def _each(side: Side) -> tuple[Counter[str], dict[str, float]]:
 def _clock(base: Side, head: Side) -> Iterator[Change]:
     if base.mhz and head.mhz and base.mhz / head.mhz - 1 > SLOWED:
         yield Change(clock_change(base.mhz, head.mhz), 0, False, "mhz", base.mhz / head.mhz - 1)
+
+
+def _strides(base: Side, head: Side) -> Iterator[Change]:
+    """Looks for PyTorch's elementwise kernel that computes where each number lies, in place of one that need not."""
+    came, went = Counter(head.kernels) - Counter(base.kernels), Counter(base.kernels) - Counter(head.kernels)
+    plain = [name for name in went if VECTORS in name]
+    if plain and any(STRIDES.search(name) for name in came):
+        yield Change(f"an operand of {short(plain[0])} is not contiguous any more", 0, False, "strides",
+                     _exchanged(base, head)[1] / (sum(base.seconds.values()) or 1.0))
 
 
 def _metrics(base: Side, head: Side, slower: float) -> Iterator[Change]:
