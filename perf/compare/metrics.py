@@ -3,8 +3,8 @@
     explain(cases, base, head, device)   # gives both sides of what regressed their `metrics`, or why there are none
     read(workloads, side, device)        # [{"nanoseconds": 1e5, "instructions": 2e8, ...}], one for each workload
 
-ncu starts a process for each side, which makes each call ready and shows one to it. That takes 10 to 30 s in all, so it
-is done once a variant, for its slowest calls, and not for models of many launches. It runs each kernel
+ncu starts a process for each side, which makes each call ready and shows one to it. A start takes seconds, so there is
+one a variant and side, for its slowest calls, and none for models of many launches. It runs each kernel
 several times, from cold caches; the clocks stay as they are. A whole call has the sum of its kernels, and the mean
 over their time of what is a share. perf/verdict/causes.py says what follows.
 """
