@@ -1,12 +1,13 @@
 """Compresses a trained TFT as t2 compresses its transformer (Allam, Peloton and McEwen, arXiv 2303.08951): pruned,
-quantised, deflated; and by a small one that learns from it (Hinton et al., arXiv 1503.02531).
+clustered or quantised, deflated; and by a small one that learns from it (Hinton et al., arXiv 1503.02531).
 
     python -m perf.studies.compression --out compression.jsonl
 
 All are trained on the monthly series for as many steps of the TFT's recipe; what is pruned is then trained again for
 half as many. Pruning zeroes the smallest half of each linear layer's weights (Han et al., arXiv 1510.00149), which
-saves bytes only where the file is deflated, and no time. The small one's loss is the TFT's, and where it is taught also
-the mean square from the teacher's quantiles. `ptq-int8` runs on a CPU, and so does this study.
+saves bytes only where the file is deflated, and no time. So does clustering: a layer's weights share 16 values (the
+same paper; Lloyd's iterations, nothing trained afterwards). The small one's loss is the TFT's, and where it is taught
+also the mean square from the teacher's quantiles. `ptq-int8` runs on a CPU, and so does this study.
 """
 from __future__ import annotations
 
@@ -40,6 +41,7 @@ from perf.studies.tft_training import figures, forecast
 BASE, GATE, METHOD = "TFT", "quantile_loss", "ptq-int8"
 PRUNED = 0.5  # part of a layer's weights
 SMALLER = 4  # times as narrow
+CLUSTERS, ITERATIONS = 16, 20
 
 
 class Masked(nn.Module):
@@ -80,11 +82,30 @@ def trained(model: nn.Module, preset: Preset, steps: int, teacher: nn.Module | N
     return model.eval()
 
 
-def pruned(model: nn.Module, preset: Preset, steps: int, teacher: nn.Module | None = None) -> nn.Module:
-    """Prunes a copy of every linear layer that quantisation would take, and trains what is left."""
+def wide(model: nn.Module) -> list[nn.Linear]:
+    """Lists the layers that quantisation would take."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE]
+
+
+def clustered(model: nn.Module) -> nn.Module:
+    """Gives each layer of a copy `CLUSTERS` values besides zero, which stays: the means of the weights next to each."""
     model = copy.deepcopy(model)
-    layers = [layer for layer in model.modules()
-              if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE]
+    for layer in wide(model):
+        weights = layer.weight.data[layer.weight.data != 0]
+        values = torch.linspace(weights.min().item(), weights.max().item(), CLUSTERS)
+        for _ in range(ITERATIONS):
+            nearest = torch.bucketize(weights, (values[1:] + values[:-1]) / 2)
+            counts = nearest.bincount(minlength=CLUSTERS)
+            sums = torch.zeros(CLUSTERS).index_add_(0, nearest, weights)
+            values = torch.where(counts > 0, sums / counts.clamp(min=1), values)
+        layer.weight.data[layer.weight.data != 0] = values[nearest]
+    return model
+
+
+def pruned(model: nn.Module, preset: Preset, steps: int, teacher: nn.Module | None = None) -> nn.Module:
+    """Prunes a copy, and trains what is left."""
+    model = copy.deepcopy(model)
+    layers = wide(model)
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", Masked(layer.weight.detach()))
     trained(model, preset, steps, teacher)
@@ -115,8 +136,10 @@ def compressed(study: Study, preset: Preset, small: Preset, steps: int) -> dict[
     alone, taught = new(small), new(small, teacher)
     study.in_time()
     half, half_taught = pruned(teacher, preset, steps // 2), pruned(taught, small, steps // 2, teacher)
-    return {BASE: teacher, "int8": int8(teacher), "pruned": half, "pruned, int8": int8(half), "small": alone,
-            "small, taught": taught, "small, taught, pruned, int8": int8(half_taught)}
+    return {BASE: teacher, "int8": int8(teacher), "pruned": half, "pruned, int8": int8(half),
+            "pruned, clustered": clustered(half), "small": alone, "small, taught": taught,
+            "small, taught, pruned, int8": int8(half_taught),
+            "small, taught, pruned, clustered": clustered(half_taught)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,20 @@ def test_half_of_each_weight_is_zero_after_training_and_the_rest_has_changed(mon
         assert not torch.equal(old[new != 0], new[new != 0])
 
 
+def test_a_layer_s_weights_share_few_values_and_zeros_stay(monkeypatch):
+    monkeypatch.setattr(compression, "MIN_SIDE", 8)
+    model = create()
+    with torch.no_grad():
+        for layer in compression.wide(model):
+            layer.weight[layer.weight.abs() < 0.05] = 0
+    for before, after in zip(compression.wide(model), compression.wide(compression.clustered(model)), strict=True):
+        old, new = before.weight.detach(), after.weight.detach()
+        assert torch.equal(old == 0, new == 0)
+        assert len(new[new != 0].unique()) <= compression.CLUSTERS
+        evenly = (old.max() - old.min()) / compression.CLUSTERS
+        assert (new - old).square().mean() < evenly.square() / 12  # what an even grid of as many values leaves
+
+
 def test_zeros_deflate():
     model = create()
     whole = compression.deflated(model)
@@ -58,7 +72,9 @@ def test_every_row_is_in_the_table(tmp_path, capsys):
     out = tmp_path / "compression.jsonl"
     assert compression.main(["--out", str(out), "--tiny", "--device", "cpu"]) == 0
     rows = {row["model"]: row for row in map(json.loads, out.read_text().splitlines()) if row["kind"] == "compression"}
-    assert len(rows) == 7
+    assert len(rows) == 9
+    assert rows["pruned, clustered"]["MB"] == rows["pruned"]["MB"]
+    assert rows["pruned, clustered"]["times smaller"] > 1.5 * rows["pruned"]["times smaller"]
     assert rows["pruned"]["MB"] == rows["TFT"]["MB"]
     assert rows["pruned"]["times smaller"] > 1.3
     assert rows["small, taught, pruned, int8"]["times smaller"] > rows["pruned, int8"]["times smaller"] > 3

@@ -9,7 +9,8 @@ import torch
 
 from attention.testing import inputs
 from perf.measure import clocks
-from perf.studies import low_rank, low_rank_text
+from perf.studies import low_rank, low_rank_stability, low_rank_text
+from perf.studies.claims import Claims
 from perf.studies.low_rank_claims import growth
 from perf.studies.low_rank_kernels import Kernels
 from perf.studies.low_rank_rows import BASELINE, EXACT, UNIFORM, Candidate, initialise, weights
@@ -90,6 +91,22 @@ def test_the_control_weighs_all_that_it_sees_alike():
     found = weights(UNIFORM.create(HEADS, WIDTH, N, causal=True), q, k)
     torch.testing.assert_close(found[0, 0], torch.ones(N, N).tril() / torch.arange(1, N + 1)[:, None], atol=1e-5,
                                rtol=0)
+
+
+def test_in_fp16_gradients_vanish_unless_the_loss_is_scaled(tmp_path):
+    study = Study(CPU, tmp_path / "out.jsonl")
+    low_rank_stability.measure(study, claims := Claims(study), [of_rank(4), BASELINE], HEADS, WIDTH, 1024)
+    assert study.failures == []
+    rows = [record for record in map(json.loads, study.out.read_text().splitlines()) if record["kind"] == "gradients"]
+    assert len(rows) == 2 * 2 * (2 + 1)  # dtypes, scales; softmax has no parameters
+    off = {(row["dtype"], row["scale"]): row["error"] for row in rows if row["gradient of"] == "parameters"}
+    assert off["fp16", "65536"] < 0.005 < 0.05 < off["fp16", "1"]
+    assert off["bf16", "1"] < 0.02
+    vanished = {(row["attention"], row["scale"]): row["vanished, %"] for row in rows
+                if (row["dtype"], row["gradient of"]) == ("fp16", "q, k, v")}
+    assert min(vanished["softmax", "1"], vanished["low-rank k=4", "1"]) > 0.5
+    assert max(vanished["softmax", "65536"], vanished["low-rank k=4", "65536"]) < 0.1
+    assert [claim.word for claim in claims.all] == ["holds"]
 
 
 @pytest.mark.slow
