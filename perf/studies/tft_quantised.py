@@ -127,8 +127,9 @@ def _claims(trials: Trials, claims: Claims) -> None:
     if old and new:
         claims.add("000b: int8 makes the large model 74.7 % smaller", "203.95 -> 51.68 MB",
                    f"{change(old, new)} ({units.size(old)} -> {units.size(new)})", new <= (1 - 0.747) * old)
-    for name, effect, published, bound in (("large", "42.4 % faster", "1660.6 -> 955.9 s", 1 - 0.424),
-                                         ("small", "slower", "95.1 -> 115.3 s (+21.2 %)", 1.0)):
+    faster = ("42.4 % faster", "1660.6 -> 955.9 s", 1 - 0.424)
+    for name, effect, published, bound in (("large", *faster), ("large, trained", *faster),
+                                           ("small", "slower", "95.1 -> 115.3 s (+21.2 %)", 1.0)):
         if ratio := trials.ratios.get(name):
             shown = ratio.at_most(bound)
             claims.add(f"000b: int8 makes the {name} model {effect} on the CPU", published,
