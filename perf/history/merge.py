@@ -111,14 +111,16 @@ def copy(source: Results, target: Results, name: str,
 
 
 def cells(results: Results, name: str) -> dict[tuple[str, ...], tuple[Any, Any, Any]]:
-    """Maps parameters to value, samples and statistics, but for cells that were not measured."""
+    """Maps parameters to value, samples and statistics, but for cells that were not measured. Raises ValueError where
+    the file has another number of these than of cells."""
     if results._results[name] is None:
         return {}
     params = results.get_result_params(name)
-    if math.prod(map(len, params)) != len(results._results[name]):
-        raise ValueError(f"{name} has {len(results._results[name])} figures, its axes have another number of cells")
     places = list(itertools.product(*params))
     columns: list[Sequence[Any]] = [getattr(results, column)[name] or [None] * len(places) for column in COLUMNS]
+    for column in columns:
+        if len(column) != len(places):
+            raise ValueError(f"{len(column)} values for {len(places)} cells of {name}")
     return {place: tuple(content) for place, *content in zip(places, *columns, strict=True)
             if not (isinstance(content[0], float) and math.isnan(content[0]))}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -21,7 +20,7 @@ from asv import util
 from asv.benchmarks import Benchmarks
 from asv.results import Results
 
-from perf.history.merge import NOT_RESULTS, UNREADABLE
+from perf.history.merge import NOT_RESULTS, UNREADABLE, cells
 from perf.history.results import COMMIT, DIRTY
 from perf.history.series import FIGURES, VERSION, Series
 from perf.system import files
@@ -29,6 +28,7 @@ from perf.system.tools import first_line, group_by
 from perf.workloads.workload import Workload, from_record
 
 AXES = tuple(one.name for one in fields(Workload) if one.default is MISSING)  # of a series that needs no others
+_parameter = functools.cache(ast.literal_eval)  # of what asv writes of a cell's parameter
 
 
 @dataclass(frozen=True)
@@ -147,34 +147,14 @@ def _of_benchmark(results: Results, benchmark: str, axes: Sequence[str] | None) 
     axes = axes or AXES
     if len(params) != len(axes):
         raise ValueError(f"{len(params)} axes, not {', '.join(axes)}")
-    if results._results[benchmark] is None:
-        return  # nothing was measured
-    if (cells_of_axes := math.prod(map(len, params))) != len(results._results[benchmark]):
-        raise ValueError(f"{len(results._results[benchmark])} values for {cells_of_axes} cells")
-    series = Series("", "", dict(zip(axes, ([ast.literal_eval(value) for value in values] for values in params),
-                                     strict=True)))
-    cells = list(itertools.product(*series.axes.values()))
-    values = _column(results._results[benchmark], cells)  # what asv gives out would hide a list cut short
-    samples = _column(results._samples[benchmark], cells)
-    statistics = _column(results._stats[benchmark], cells)
-    started = results.started_at.get(benchmark)
-    for cell, value, of_time, record in zip(cells, values, samples, statistics, strict=True):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            continue
-        yield Entry(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
-                  None if started is None else _number(started) / 1000, from_record(asdict(series.workload(cell))),
-                  figure, _number(value), tuple(map(_number, of_time or ())),
-                  _interval(record) if record else None,
-                  DIRTY.items() <= results.env_vars.items())
-
-
-def _column(column: Sequence[Any] | None, cells: Sequence[Any]) -> Sequence[Any]:
-    """Returns a value for each cell; asv keeps one None for a column of them."""
-    if column is None:
-        return [None] * len(cells)
-    if len(column) != len(cells):
-        raise ValueError(f"{len(column)} values for {len(cells)} cells")
-    return column
+    series, started = Series("", "", {axis: [] for axis in axes}), results.started_at.get(benchmark)
+    for cell, (value, samples, record) in cells(results, benchmark).items():
+        if value is not None:
+            workload = from_record(asdict(series.workload(tuple(map(_parameter, cell)))))
+            yield Entry(results.params["machine"], results.env_name, results.commit_hash, results.date / 1000,
+                        None if started is None else _number(started) / 1000, workload, figure, _number(value),
+                        tuple(map(_number, samples or ())), _interval(record) if record else None,
+                        DIRTY.items() <= results.env_vars.items())
 
 
 def _number(value: Any) -> float:

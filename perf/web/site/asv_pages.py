@@ -7,26 +7,24 @@ it gets has axes of the values at which something was measured.
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from html.parser import HTMLParser
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from asv.graph import Graph
 from asv.machine import Machine
 from asv.results import Results
-from asv.util import is_na, load_json
+from asv.util import load_json
 
-from perf.history.merge import NOT_RESULTS, UNREADABLE
+from perf.history.merge import UNREADABLE, cells, result_files
 from perf.history.results import cut
 from perf.system import git
-from perf.system.tools import ending, first_line, last_line
+from perf.system.tools import ending, first_line, group_by, last_line
 from perf.web.page.markup import Markup, join, tag
 from perf.web.site import vendored
 
@@ -69,13 +67,13 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
     commits = _commits(repository)
     left_out: dict[Path, str] = {}
     measured: dict[str, Cells] = {}
-    for folder in sorted({path.parent for path in results.glob("*/*.json")}):
+    for folder, paths in group_by(result_files(results), lambda path: path.parent).items():
         try:
             machine = load_json(str(folder / "machine.json"), Machine.api_version)["machine"]
         except UNREADABLE as error:
             left_out[folder / "machine.json"] = first_line(error)
             continue
-        for path in sorted(path for path in folder.glob("*.json") if path.name not in NOT_RESULTS):
+        for path in paths:
             try:
                 _add_measured(_read(path, machine, commits), benchmarks, measured)
             except UNREADABLE as error:
@@ -87,8 +85,8 @@ def stage(results: Path, to: Path, repository: Path) -> dict[Path, str]:
     if not measured:
         raise ValueError(f"{results}: nothing that asv could draw; run asv run, or pytest perf/ --benchmark-only "
                          "--perf-history")
-    pruned = {name: benchmarks[name] | {"params": cut(benchmarks[name]["params"], cells)}
-              for name, cells in measured.items()}
+    pruned = {name: benchmarks[name] | {"params": cut(benchmarks[name]["params"], of_one)}
+              for name, of_one in measured.items()}
     (to / "benchmarks.json").write_text(json.dumps({**pruned, "version": benchmarks["version"]}), encoding="utf-8")
     return left_out
 
@@ -123,19 +121,11 @@ def _read(path: Path, machine: str, commits: Collection[str]) -> Results:
 
 def _add_measured(results: Results, benchmarks: Mapping[str, Any], measured: dict[str, Cells]) -> None:
     """Adds the cells that have a figure. All of a file or nothing: it may turn out to be broken."""
-    cells_by_name: dict[str, Cells] = {}
-    for name in results.get_result_keys(benchmarks):
-        params = results.get_result_params(name)
-        column = results._results[name]  # as the file has it: asv would fill up what is too short
-        if column is not None and len(column) != math.prod(map(len, params)):
-            raise ValueError(f"{name} has {len(column)} figures, its axes have {math.prod(map(len, params))}")
-        values = results.get_result_value(name, params)
-        results.get_result_stats(name, params)
-        cells = {cell for cell, value in zip(product(*params), values, strict=True) if not is_na(value)}
-        if cells:
-            cells_by_name[name] = cells
-    for name, cells in cells_by_name.items():
-        measured.setdefault(name, set()).update(cells)
+    known = {name: {cell for cell, (value, *_) in cells(results, name).items() if value is not None}
+             for name in results.get_result_keys(benchmarks)}
+    for name, of_one in known.items():
+        if of_one:
+            measured.setdefault(name, set()).update(of_one)
 
 
 def _drop_unmeasured(out: Path) -> None:

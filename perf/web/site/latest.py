@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,21 +98,14 @@ def places(results: Path, history: History, most: int = 2) -> dict[tuple[str, st
 
 
 def _place(results: Path, row: Entry) -> Place:
-    record = _record(results / row.machine, row)
+    from asv.results import get_filename
+
+    path = results / get_filename(row.machine, row.commit, row.environment)
+    record = files.from_json(path.read_text(encoding="utf-8")) if path.exists() else {}
     properties = {name: str(value) for name, value in record.get("params", {}).items()}
     properties |= {f"env-{name}": str(value) for name, value in record.get("env_vars", {}).items()}
     return Place(row.machine, row.environment, properties.get("gpu") or properties.get("cpu") or row.machine,
                  _versions(properties) or row.environment, properties)
-
-
-def _record(folder: Path, row: Entry) -> dict:
-    """Reads the results file that a row is from. Another file of the same commit may be broken."""
-    for path in sorted(folder.glob(f"{row.commit[:8]}-*.json")):
-        with suppress(OSError, ValueError, AttributeError):
-            record = files.from_json(path.read_text(encoding="utf-8"))
-            if record.get("env_name") == row.environment and record.get("commit_hash") == row.commit:
-                return record
-    return {}
 
 
 def _versions(properties: Mapping[str, str]) -> str:
