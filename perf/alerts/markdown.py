@@ -42,13 +42,8 @@ def command_block(command: str) -> str | None:
     for start, option in OPTIONS.items():
         rest = words[len(start):] if tuple(words[:len(start)]) == start else []
         if rest and all(re.fullmatch(rf"{VALUE}|(?:{option})(?:={VALUE})?", word) for word in rest):
-            return block(shlex.join(words))
+            return f"```sh\n{shlex.join(words)}\n```"
     return None
-
-
-def block(text: str) -> str:
-    """Writes a fenced block of our own commands."""
-    return f"```sh\n{text}\n```"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:

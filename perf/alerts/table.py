@@ -8,8 +8,7 @@ from perf.alerts import markdown
 from perf.alerts.markdown import code
 from perf.compare import record
 from perf.compare.record import ALARMS, PRESSING, Finding
-from perf.report import units
-from perf.report.units import change_in_percent
+from perf.report.units import change_in_percent, with_unit
 
 SHOWN, FOLDED = 10, 40  # rows; GitHub takes 65536 characters
 WHY = 160  # characters
@@ -28,8 +27,8 @@ def table(findings: Iterable[Finding], more: dict[str, Cell] | None = None) -> s
     """Writes a table of at most ten, then a fold with the rest; `more` are columns before the reason."""
     rows = ordered(findings)
     columns: dict[str, Cell] = {
-        "benchmark": name, "base": lambda f: value(f, f.base), "head": lambda f: value(f, f.head), "change": change,
-        **(more or {}), "why": lambda f: code(f.why, WHY)}
+        "benchmark": name, "base": lambda f: with_unit(f.base, f.unit), "head": lambda f: with_unit(f.head, f.unit),
+        "change": change, **(more or {}), "why": lambda f: code(f.why, WHY)}
     parts = [_table(rows[:SHOWN], columns)] if rows else []
     if rest := rows[SHOWN:]:
         inside = _table(rest[:FOLDED], columns)
@@ -48,17 +47,6 @@ def name(f: Finding) -> str:
     return code(f.benchmark) if f.figure == "time" else f"{code(f.benchmark)}, {code(f.figure)}"
 
 
-def value(f: Finding, figure: float | None) -> str:
-    """Writes a figure with its unit: "1.072 ms", "12.6 MB", "3"."""
-    if figure is None:
-        return units.UNKNOWN
-    if f.unit == "seconds" and figure > 0:
-        return units.seconds(figure)
-    if f.unit == "bytes" and 0 <= figure < 1e15:
-        return units.size(figure)
-    return f"{figure:.4g}"
-
-
 def change(f: Finding) -> str:
     """Writes head over base: "**+7.2 %** [+6.1, +8.4]"; the word alone if there is no ratio."""
     if f.ratio is None:
@@ -74,9 +62,3 @@ def change(f: Finding) -> str:
 def counts(findings: Iterable[Finding]) -> str:
     """Writes "40 benchmarks: 1 regressed, 39 ok", each by the worst word of its figures; in the terminal's order."""
     return record.counts(record.worst_words(findings))
-
-
-def mean(findings: Iterable[Finding]) -> str | None:
-    """Writes the mean of the times' ratios; None without any."""
-    ratios = [f.ratio for f in findings if f.figure == "time" and f.ratio]
-    return record.mean(ratios) if ratios else None

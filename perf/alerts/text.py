@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from perf.alerts import markdown
 from perf.alerts.markdown import code, plain, sparkline
 from perf.alerts.sets import Action, Set, Trouble, Why, alarms, trouble
-from perf.alerts.table import counts, mean, ordered, table
-from perf.compare.record import ALARMS, Comparison, Finding
+from perf.alerts.table import counts, ordered, table
+from perf.compare.record import ALARMS, Comparison, Finding, mean
 from perf.policy.owners import Owners
 from perf.report.units import change_in_percent
 from perf.verdict.words import many
@@ -62,8 +62,8 @@ def _parts(comparison: Comparison, accepted: Why) -> Iterator[str]:
     yield f"### Performance: {verdict(comparison, accepted)}"
     yield (f"{code(_short(comparison.head))} against {code(_short(comparison.base))} on {code(comparison.hardware)}. "
            f"{counts(comparison.findings)}.")
-    if times := mean(comparison.findings):
-        yield f"All times: {times}."
+    if ratios := [f.ratio for f in comparison.findings if f.figure == "time" and f.ratio]:
+        yield f"All times: {mean(ratios)}."
     yield table(f for f in comparison.findings if f.word != "skipped")
     yield "\n".join(f"- {code(note)}" for note in comparison.notes)
     yield "\n".join(f"- accepted: {code(f.benchmark)}: {code(reason)}" for f in ordered(comparison.findings)
@@ -137,7 +137,8 @@ def _set(comparison: Comparison, about: Set, owners: Owners, accepted: Why) -> I
         yield f"Since {code(worst.since)} by {code(worst.author or '')}: {code(worst.subject or '')}"
     yield "\n".join(f"Owner: {' '.join([*([code(owner.owner)] if owner.owner else []), *owner.mention])}"
                     for owner in owners.all(f.benchmark for f in about.findings) if owner.owner or owner.mention)
-    yield table(about.findings, {"history": _history} if any(f.samples for f in about.findings) else None)
+    history = {"history": lambda f: code(sparkline([value for _, value in f.samples[-HISTORY:]]))}
+    yield table(about.findings, history if any(f.samples for f in about.findings) else None)
     if certified := [f.certified for f in about.findings if f.certified is not None]:
         yield f"The smallest change that could be told from none: {100 * max(certified):.1f} % or less."
     if about.pending:
@@ -167,10 +168,6 @@ def reasons(about: Trouble) -> str:
     rows = markdown.table(("what", "why"), [(code(what), code(why)) for what, why in about.reasons[:NAMED]])
     more = len(about.reasons) - NAMED
     return f"{rows}\n\nand {more} more, in the record." if more > 0 else rows
-
-
-def _history(f: Finding) -> str:
-    return code(sparkline([value for _, value in f.samples[-HISTORY:]]))
 
 
 def _also(comparison: Comparison, accepted: Why) -> Iterator[str]:

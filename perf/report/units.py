@@ -35,6 +35,17 @@ def size(value: float | None) -> str:
     return f"{value / (factor or 1e3):.1f} {unit}"
 
 
+def with_unit(value: float | None, unit: str) -> str:
+    """Writes a value with its unit: "1.072 ms", "12.6 MB", "0.250", "3"."""
+    if value is None:
+        return UNKNOWN
+    if unit == "seconds" and value > 0:
+        return seconds(value)
+    if unit == "bytes" and 0 <= value < 1e15:
+        return size(value)
+    return number(value, "#.3g" if value % 1 else ".0f")
+
+
 def number(value: float | None, form: str = "#.3g") -> str:
     """Writes a number in `form`, without decimals from a thousand on, by its power of ten from a million on or far
     below one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 from perf.alerts import exports, sets, text
 from perf.alerts.client import LONGEST
 from perf.alerts.sets import Action, Set, Trouble
-from perf.alerts.table import FOLDED, SHOWN, change, counts, value
+from perf.alerts.table import FOLDED, SHOWN, change, counts
 from perf.alerts.text import MARKER, comment, summary, verdict
 from perf.compare.record import WORDS, Failed, Finding, Step
 from perf.policy.owners import Owners, read
-from perf.report.units import change_in_percent
+from perf.report.units import change_in_percent, with_unit
 from perf.tests.comparisons import BASE, FA2, GPT2, HEAD, SDPA, SINCE, bisected, comparison, finding, nobody
 from perf.tests.markdown_tokens import tokens
 
@@ -97,11 +98,12 @@ def test_a_change_without_a_ratio_is_its_word():
     assert change(finding("inconclusive", ratio=1.03, low=None)) == "+3.0 %, inconclusive"
 
 
-@pytest.mark.parametrize(("unit", "figure", "said"), [
+@pytest.mark.parametrize(("unit", "value", "said"), [
     ("seconds", 1.072e-3, "1.072 ms"), ("bytes", 12_600_000, "12.6 MB"), ("", 3, "3"), ("seconds", None, "-"),
-    ("seconds", 0.0, "0"), ("bytes", 1e300, "1e+300")])
-def test_a_figure_has_its_unit(unit, figure, said):
-    assert value(replace(finding(), unit=unit), figure) == said
+    ("seconds", 0.0, "0"), ("bytes", 1e300, "1e+300"), ("error / bound", 0.25, "0.250"), ("launches", 12345, "12345"),
+    ("launches", math.inf, "inf")])
+def test_a_value_has_its_unit(unit, value, said):
+    assert with_unit(value, unit) == said
 
 
 def test_benchmarks_are_counted_once_by_their_worst_figure():

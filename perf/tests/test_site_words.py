@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.web.site.parts import HEIGHT, WIDTH, change, figure_text, rate, sparkline
+from perf.web.site.parts import HEIGHT, WIDTH, change, rate, sparkline
 
 
 @pytest.mark.parametrize(("value", "said"), [
@@ -21,13 +21,6 @@ def test_rates(value, said):
     (1.072, "+7.2%"), (0.5, "-50.0%"), (1.0, "0.0%"), (11.0, "11x"), (2.0, "2x")])
 def test_changes(ratio, said):
     assert change(ratio) == said
-
-
-@pytest.mark.parametrize(("value", "unit", "said"), [
-    (1e-3, "seconds", "1.000 ms"), (2e6, "bytes", "2.0 MB"), (0.25, "error / bound", "0.250"), (3.0, "", "3"),
-    (None, "seconds", "-")])
-def test_figures_in_words(value, unit, said):
-    assert figure_text(value, unit) == said
 
 
 def points(values: Sequence[float]) -> list[tuple[float, float]]:

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from perf.report.styles import Style
 from perf.report.table import Column, columns
-from perf.report.units import items, number
+from perf.report.units import items, number, with_unit
 from perf.system.tools import group_by
 from perf.web.page.charts import dot
 from perf.web.page.markup import Markup, join, tag
 from perf.web.page.rows_table import sortable
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest, Place
-from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, figure_text, link_to, rate, sparkline
+from perf.web.site.parts import HIGHER, LOWER, change, commit, figure_name, link_to, rate, sparkline
 from perf.workloads.workload import FORMULA, MODEL_FORMULA
 
 SHARED = {"time": LOWER, "±": "", "TFLOP/s": HIGHER, "GB/s": HIGHER, "launches": LOWER, "host": LOWER,
@@ -90,7 +90,7 @@ def _items(rows: Sequence[Latest]) -> Column[Latest]:
 def _figure(figure: str, rows: Sequence[Latest]) -> Column[Latest]:
     unit = next(row.lines[figure][-1].unit for row in rows if figure in row.lines)
     return Column(figure_name(figure), lambda row: row.value(figure),
-                  number if figure == "track_error" else lambda value: figure_text(value, unit), better=LOWER)
+                  number if figure == "track_error" else lambda value: with_unit(value, unit), better=LOWER)
 
 
 def picks(places: Sequence[Place]) -> Markup:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from perf.compare.record import ALARMS, PRESSING, Comparison, Finding, counts, load, worst_words
-from perf.report.units import UNKNOWN
+from perf.report.units import UNKNOWN, with_unit
 from perf.web.page.markup import Markup, join, table, tag
-from perf.web.site.parts import change, commit, figure_name, figure_text, link_to, moment, sparkline
+from perf.web.site.parts import change, commit, figure_name, link_to, moment, sparkline
 
 FOLDED = ("ok", "unchanged", "skipped")
 HEADS = ("verdict", "what", "figure", "base", "head", "trend", "since")
@@ -87,7 +87,7 @@ def _row(night: Comparison, one: Finding, name_of: Namer, commits: Collection[st
              tag("th", link_to(text, address),
                  tag("p", one.why, class_="note") if one.why else None, scope="row"),
              tag("td", figure_name(f"track_{one.figure}")),
-             *(tag("td", figure_text(value, one.unit), class_="num") for value in (one.base, one.head)),
+             *(tag("td", with_unit(value, one.unit), class_="num") for value in (one.base, one.head)),
              tag("td", sparkline([value for _, value in one.samples])),
              tag("td", *since))
     return tag("tr", *cells, class_="bad" if one.word in ALARMS else None)

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from perf.report.table import title
-from perf.report.units import UNKNOWN, change_in_percent, length, number, seconds, size
+from perf.report.units import change_in_percent, length
 from perf.web.page.markup import Markup, join, tag
 from perf.workloads.workload import Workload
 
@@ -56,15 +56,6 @@ def full_title(w: Workload) -> str:
 def figure_name(figure: str) -> str:
     """Returns asv's name of a figure in words: "time", "peak memory", "host time"."""
     return NAMES.get(figure, figure.removeprefix("track_").replace("_", " "))
-
-
-def figure_text(value: float | None, unit: str) -> str:
-    """Returns a value with its unit: "1.23 ms", "12.6 MB", "0.250"."""
-    if value is None:
-        return UNKNOWN
-    if unit in ("seconds", "bytes"):
-        return seconds(value) if unit == "seconds" else size(value)
-    return number(value) if value != int(value) else f"{value:.0f}"
 
 
 def rate(value: float) -> str:

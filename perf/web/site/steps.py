@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+from perf.report.units import with_unit
 from perf.verdict import drift
 from perf.web.page.markup import Markup, join, table, tag
 from perf.web.site.graphs import Graphs
 from perf.web.site.latest import Latest
-from perf.web.site.parts import change, commit, figure_name, figure_text, full_title, link_to
+from perf.web.site.parts import change, commit, figure_name, full_title, link_to
 
 if TYPE_CHECKING:
     from perf.history.rows import Entry
@@ -91,7 +92,7 @@ def _row(step: Step, graphs: Graphs, commits: Collection[str]) -> Markup:
         else f"a creep over the last {step.nights}"
     cells = (tag("th", link_to(name, link), scope="row"),
              tag("td", figure_name(step.figure)), tag("td", since),
-             *(tag("td", figure_text(value, unit), class_="num") for value in (step.old, step.new)),
+             *(tag("td", with_unit(value, unit), class_="num") for value in (step.old, step.new)),
              tag("td", change(step.ratio), class_="num worse" if step.ratio > 1 else "num"),
              tag("td", f"{row.place.hardware}, {row.place.versions}"))
     return tag("tr", *cells)
