@@ -117,12 +117,11 @@ class Shard:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Shard:
-        """Reads a record. Raises KeyError or ValueError for what is no shard."""
+        """Reads a record. Raises KeyError, TypeError or ValueError for what is no shard."""
         shard = cls(**{f.name: record[f.name] for f in fields(cls)})
-        kinds = (int, int, str, str, dict, dict)
-        if not (all(isinstance(getattr(shard, f.name), kind) for f, kind in zip(fields(cls), kinds, strict=True))
-                and {*range(1, 1 + len(numbers := set(shard.split.values())))} == numbers
-                and 1 <= shard.index <= shard.count == len(numbers)):
+        files.check_types(shard)
+        numbers = set(shard.split.values())
+        if not 1 <= shard.index <= shard.count == len(numbers) or numbers != {*range(1, 1 + shard.count)}:
             raise ValueError(f"{record['id']!r} is no shard")
         return shard
 

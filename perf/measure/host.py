@@ -6,6 +6,7 @@ forward pass took 13 ms and 2300 ms. So a row measured in company is marked.
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import time
 from dataclasses import dataclass
@@ -115,10 +116,6 @@ def vnni() -> bool:
 
 
 def _major_faults() -> int:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 

@@ -96,15 +96,14 @@ class Night:
         return process.run([sys.executable, "-m", *words], self.folder.log(name), root=self.root, lock=self.lock,
                            secrets=secrets)
 
-    def demand(self, name: str, *words: str, allowed: Collection[int] = (0,)) -> int:
-        """Does as `run`, and raises ValueError, in one line, for an exit status that is not `allowed`."""
-        return self.allow(name, self.run(name, *words), allowed)
+    def demand(self, name: str, *words: str) -> None:
+        """Does as `run`, and raises ValueError, in one line, for an exit status other than 0."""
+        self.allow(name, self.run(name, *words), (0,))
 
-    def allow(self, name: str, code: int, allowed: Collection[int]) -> int:
-        """Returns an exit status, or raises as `demand`."""
+    def allow(self, name: str, code: int, allowed: Collection[int]) -> None:
+        """Raises ValueError, in one line, for an exit status that is not `allowed`."""
         if code not in allowed:
             raise ValueError(f"{ending(code)}: {self.last_line(name)}; {self.folder.log(name)}")
-        return code
 
     def last_line(self, name: str) -> str:
         return process.last_line(self.folder.log(name))
