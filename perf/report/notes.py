@@ -39,9 +39,10 @@ def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
     texts = [(_alone(row), row) for row in rows if row.outcome == outcome]
     lines = []
     for kind in alike(texts):
-        backends, reason = list(dict.fromkeys(row.workload.backend for _, row in kind)), kind[0][0].rstrip(".")
-        each = ": each" if len(backends) > 1 and re.match(r" \w", reason) else ""  # its verb is one backend's
-        lines.append(f"{outcome}: {', '.join(backends)}{each}{reason}, {len(kind)} row{'s' * (len(kind) > 1)}")
+        names = dict.fromkeys(row.workload.backend if outcome == "skipped" else row.workload.variant for _, row in kind)
+        reason = kind[0][0].rstrip(".")
+        each = ": each" if len(names) > 1 and re.match(r" \w", reason) else ""  # its verb is one backend's
+        lines.append(f"{outcome}: {', '.join(names)}{each}{reason}, {len(kind)} row{'s' * (len(kind) > 1)}")
     return lines
 
 

@@ -94,7 +94,7 @@ def test_a_row_that_failed_its_gate_shows_no_time():
     lost = row(outcome="wrong", quantization="bnb-nf4", quality=FOUND, reason="loses more quality")
     text = table([PLAIN, lost])
     assert "sdpa bf16 bnb-nf4                    32     WRONG" in text
-    assert text.splitlines()[-1] == "wrong: sdpa: loses more quality, 1 row"
+    assert text.splitlines()[-1] == "wrong: softmax:sdpa: loses more quality, 1 row"
 
 
 def test_treated_models_stand_in_their_own_table_only():

@@ -99,10 +99,11 @@ def test_what_only_a_gpu_runs_is_one_reason():
 def test_a_reason_reads_right_for_one_backend_and_for_several():
     rows = [row(name, outcome="wrong", reason=f"softmax:{name} is numerically wrong: out 0.{i}")
             for i, name in enumerate(("eager", "sdpa"), 2)]
-    assert reasons_for_no_time(rows[:1]) == ["wrong: eager is numerically wrong: out 0.2, 1 row"]
-    assert reasons_for_no_time(rows) == ["wrong: eager, sdpa: each is numerically wrong: out 0.2, 2 rows"]
+    assert reasons_for_no_time(rows[:1]) == ["wrong: softmax:eager is numerically wrong: out 0.2, 1 row"]
+    assert reasons_for_no_time(rows) == [
+        "wrong: softmax:eager, softmax:sdpa: each is numerically wrong: out 0.2, 2 rows"]
     ran = [replace(one, reason=f"softmax:{one.workload.backend} (forward) ran mm") for one in rows]
-    assert reasons_for_no_time(ran) == ["wrong: eager, sdpa (forward) ran mm, 2 rows"]
+    assert reasons_for_no_time(ran) == ["wrong: softmax:eager, softmax:sdpa (forward) ran mm, 2 rows"]
 
 
 def test_it_fits_the_width():
@@ -151,7 +152,7 @@ def test_an_unfit_row_shows_no_time_and_is_nobodys_baseline():
     text = table([unfit, row("fa2", 5e-4)])
     assert line(text, "eager") == ["eager", "512", "1", "INVALID", "3.1e-07", "0.15"]
     assert line(text, "fa2")[6] == "1.00*"
-    assert text.splitlines()[-1] == f"invalid: eager: {reason}, 1 row"
+    assert text.splitlines()[-1] == f"invalid: softmax:eager: {reason}, 1 row"
 
 
 def test_rows_without_a_time_are_counted_by_outcome_and_reason():
@@ -159,8 +160,8 @@ def test_rows_without_a_time_are_counted_by_outcome_and_reason():
             row("flex", outcome="wrong", reason="flex: dq 0.2"),
             row("flex", outcome="wrong", reason="flex: dq 0.3", n=64), row("sdpa", outcome="skipped")]
     assert table(rows).splitlines()[-3:] == ["skipped: sdpa: no reason given, 1 row",
-                                             "failed: fa2: RuntimeError: no, 1 row",
-                                             "wrong: flex: flex: dq 0.2, 2 rows"]
+                                             "failed: softmax:fa2: RuntimeError: no, 1 row",
+                                             "wrong: softmax:flex: flex: dq 0.2, 2 rows"]
 
 
 def test_on_the_cpu_operators_are_counted():
