@@ -19,11 +19,12 @@ from perf.verdict.verdict import Thresholds, thresholds
 
 COMMITTED = tomllib.loads((Path(perf.policy.__path__[0]) / "thresholds.toml").read_text())
 RECORDS = Path(perf.__path__[0]) / "records" / "h200-2026-11-26"
+CPU_RECORDS = sorted((RECORDS.parent / "cpu-2026-11-30").glob("real-pairs*.jsonl.gz"))
 ID = "softmax:flash-forward-causal-b4-h16-kv16-n4096-m4096-d64-bf16"
 
 
 def test_the_committed_file_says_the_defaults():
-    assert thresholds(ID, COMMITTED) == thresholds(ID, COMMITTED, "cpu") == Thresholds()
+    assert thresholds(ID, COMMITTED) == Thresholds()
     learned = {"spread", "weight", "rounds"}  # by earlier runs
     assert {name: value for name, value in asdict(Thresholds()).items() if name not in learned} == COMMITTED["*"]
 
@@ -64,6 +65,14 @@ def test_the_pairs_of_the_h200_are_no_more_alike_than_its_settings_say():
             series.setdefault(row["workload"], []).append(row["log_ratio"])
     assert [len(ratios) for ratios in series.values()] == [9] * 7
     assert alike([spread for ratios in series.values() if (spread := of(ratios))]) < t.correlation + 0.01
+
+
+@pytest.mark.parametrize("path", CPU_RECORDS, ids=lambda path: path.name)
+def test_the_pairs_of_a_cpu_are_no_more_alike_than_its_settings_say(path):
+    lines = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines()[1:])
+    series = [[pair["ratio"] for pair in line["pairs"]] for line in lines]
+    most = thresholds(ID, COMMITTED, "cpu").correlation
+    assert 0 <= alike([spread for ratios in series if (spread := of(ratios))]) < most
 
 
 def aa(name: str) -> list[tuple[float, float]]:
