@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from perf.tests import published
+from perf.tests import front_page, published
 from perf.tests.browser import chromium
 from perf.web.site import build
 
@@ -46,11 +46,7 @@ def browser(tmp_path_factory):
         yield browser
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tree")
-    hashes = published.tree(folder)
-    return folder, hashes
+tree = front_page.tree
 
 
 @pytest.fixture(scope="module")

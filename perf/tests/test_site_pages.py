@@ -12,28 +12,13 @@ import pytest
 
 from perf.__main__ import main
 from perf.history.results import cut
-from perf.tests import published
+from perf.tests import front_page, published
 from perf.web.site import asv_pages, build, graphs, vendored
 from perf.web.site.asv_pages import stage
 
 TEMPLATE = Path(asv.__file__).parent / "www"
 
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """Gives a folder with the repository and its history, and its commits."""
-    folder = tmp_path_factory.mktemp("tree")
-    hashes = published.tree(folder)
-    return folder, hashes
-
-
-@pytest.fixture(scope="module")
-def site(tree, tmp_path_factory):
-    out = tmp_path_factory.mktemp("site") / "perf"
-    problems, whole = build(published.CONFIG, tree[0], tree[0] / "results", tree[0] / "nights", out)
-    assert whole
-    assert problems == []
-    return out
+tree, site = front_page.tree, front_page.site
 
 
 def addresses(path: Path) -> list[str]:
