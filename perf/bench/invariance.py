@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,7 @@ from perf.bench.kernels import keep_buffers
 from perf.measure.cuda_graph import Uncapturable, capture
 from perf.system.tools import first_line
 
-CHECKS = ("repeats", "alone", "neighbours", "padding", "longer", "graph", "producer")
+CHECKS = ("repeats", "alone", "neighbours", "padding", "longer", "graph", "producer")  # methods of `_Examination`
 PHASES = ("forward", "backward")
 RUNS = 30
 PADDINGS = 1, 17  # masked keys
@@ -110,11 +110,8 @@ class _Examination:
 
     def differences(self) -> Iterator[tuple[str, Difference]]:
         """Yields each check and what it shows."""
-        checks: dict[str, Callable[[], Difference]] = {
-            "repeats": self.repeats, "alone": self.alone, "neighbours": self.neighbours, "padding": self.padding,
-            "longer": self.longer, "graph": self.graph, "producer": self.producer}
         for name in CHECKS:
-            yield name, checks[name]()
+            yield name, getattr(self, name)()
 
     @functools.cached_property
     def whole(self) -> Tensors:

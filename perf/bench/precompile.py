@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 import torch
 
-from perf.system.tools import group_by
+from perf.system.tools import ending, group_by, last_line
 from perf.workloads.workload import Workload
 
 MOST = 14  # workers; each takes a CPU core and half a GB of the GPU
@@ -40,8 +40,8 @@ def precompile(workloads: Sequence[Workload], device: torch.device) -> tuple[dic
             if line.startswith("{"):
                 figures.update(json.loads(line))
         if worker.returncode:
-            failed.append(f"a worker that compiles kernels ahead failed; the run compiles them itself: "
-                          f"{errors.strip().splitlines()[-1] if errors.strip() else worker.returncode}")
+            failed.append("a worker that compiles kernels ahead failed; the run compiles them itself: "
+                          + last_line(errors, ending(worker.returncode)))
     return figures, failed
 
 

@@ -62,8 +62,8 @@ def choose(root: Path, options: Sequence[str]) -> Run:
 
 
 def measuring(run: Run, nursery: Nursery | None = None) -> Measure:
-    """Returns what measures the run in a side's folder, in a process of its own. One that dies costs the row in flight:
-    a further one takes the rest."""
+    """Returns a function that measures the run in a side's folder, in a process of its own. One that dies costs the row
+    in flight: another takes the rest."""
     def measured(side: Side, evidence: Path) -> str | None:
         left = run.workloads
         while left and (reason := _process(replace(run, workloads=left), side, evidence, nursery)):

@@ -67,7 +67,7 @@ def compiling() -> Iterator[Compiled]:
 
 @contextmanager
 def cold() -> Iterator[Compiled]:
-    """Does the same in disk caches of its own, so that it is cold whatever was compiled before or is meanwhile."""
+    """Does as `compiling` in empty disk caches, so that all is cold whatever other processes have compiled."""
     from torch._inductor.utils import fresh_cache
 
     with fresh_cache(), compiling() as compiled:

@@ -2,7 +2,7 @@
 fit, and how often an unfit measurement is made again.
 
     watch.begin(); ... watch.sample() between rounds ...; states = watch.end()
-    unfit(states)    # one line, or None (perf/measure/fitness.py)
+    unfit(states)    # one line, or None
     summary(states)  # what evidence keeps
 
 The machine is only watched: neither clocks nor power are ever changed.

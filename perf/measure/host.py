@@ -26,7 +26,8 @@ BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
 
 class Foreign:
-    """Counts the cores that other processes kept busy on average since this was made; of those this one may run on."""
+    """Counts the cores that other processes kept busy on average since this was made, among those that this process may
+    run on."""
 
     def __init__(self) -> None:
         self._cores = _own_cores()

@@ -35,7 +35,7 @@ class Samples:
 
     @property
     def median(self) -> float:
-        """Gives the middle one, in seconds."""
+        """Gives the median, in seconds."""
         return statistics.median(self.seconds)
 
     @property

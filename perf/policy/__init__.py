@@ -1,5 +1,5 @@
-"""Each file of settings, what the project demands, stands beside its loader. Another repository has owners and accepted
-changes of its own: perf-owners.toml, perf-accepted.toml."""
+"""These settings say what the project demands; each file stands beside its loader. Another repository has owners and
+accepted changes of its own: perf-owners.toml, perf-accepted.toml."""
 from __future__ import annotations
 
 from pathlib import Path

@@ -20,8 +20,8 @@ FILE = Path(__file__).with_name("budgets.toml")
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget is one method's. `layer` and `logits` are relative errors: 0.01 is 1 %. `points` of an accuracy may be
-    lost, of any other figure of quality `relative` of the unquantised model's."""
+    """Holds the limits of one method. `layer` and `logits` are relative errors: 0.01 is 1 %. An accuracy may lose
+    `points`, any other figure of quality the part `relative` of the unquantised model's."""
 
     layer: float
     logits: float

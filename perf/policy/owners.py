@@ -28,7 +28,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Owners:
-    """The owners are patterns and their fields, in the file's order."""
+    """Holds the patterns and their fields, in the file's order."""
 
     patterns: Sequence[tuple[str, dict[str, Any]]] = field(default_factory=tuple)
 

@@ -14,12 +14,10 @@ from perf.web.page.markup import Markup, join, scroll, tag
 
 
 def sortable(title: str, rows: Sequence[Item], columns: Sequence[Column[Item]],
-             attributes: Callable[[Item], Mapping[str, object]], legend: Iterable[str], *,
-             example: str) -> Markup:
+             attributes: Callable[[Item], Mapping[str, object]], legend: Iterable[str]) -> Markup:
     """Makes the section `#rows`. A row's `attributes` are those of its `tr`, its id ("r1") among them.
 
     What all rows have in common stands above the table, not in it; a column of which nothing is known is left out.
-    `example` stands in the filter's empty field.
     """
     first, *others = columns
     values = {column.name: [column.value(row) for row in rows] for column in columns}
@@ -36,7 +34,7 @@ def sortable(title: str, rows: Sequence[Item], columns: Sequence[Column[Item]],
     return tag(
         "section", tag("h2", title),
         tag("div", tag("label", "Filter ", tag("input", type="search", id="filter", autocomplete="off",
-                                               placeholder=example)),
+                                               placeholder="fa2 backward 8192")),
             tag("output", f"{len(rows)} rows", id="count", for_="filter"), class_="bar"),
         tag("p", f"In every row: {common}.", class_="note") if common else None,
         scroll(title, tag("table", tag("thead", head), tag("tbody", body), id="table")),
@@ -72,4 +70,4 @@ def section(rows: Sequence[Evidence], styles: Mapping[str, Style], datasheet: Da
 
     first, *others = columns(shown, datasheet)
     return sortable("All rows", [by_workload[w] for w in ordered], [replace(first, markup=backend), *others],
-                    attributes, legend(shown, datasheet is not None), example="fa2 backward 8192")
+                    attributes, legend(shown, datasheet is not None))

@@ -45,8 +45,7 @@ def section(rows: Sequence[Latest], styles: Mapping[str, Style], graphs: Graphs,
         return {"id": f"r{numbers[id(row)]}", "data_hardware": row.place.hardware, "data_versions": row.place.versions}
 
     first, *others = _columns(rows, commits)
-    return sortable("All figures", rows, [replace(first, markup=backend), *others], attributes, LEGEND,
-                    example="fa2 backward 8192")
+    return sortable("All figures", rows, [replace(first, markup=backend), *others], attributes, LEGEND)
 
 
 def _columns(rows: Sequence[Latest], commits: Collection[str]) -> list[Column[Latest]]:

@@ -73,8 +73,8 @@ def _evidence(w: Workload, timed: Entry, lines: Mapping[str, Sequence[Entry]]) -
 
 
 def flops(w: Workload) -> int | None:
-    """Counts the FLOPs of one call; None where they can't be counted, as of a function or model that is here no
-    more."""
+    """Counts the FLOPs of one call; None where they can't be counted, as for a function or model that this revision
+    lacks."""
     try:
         return w.flops
     except (KeyError, ValueError, TypeError):

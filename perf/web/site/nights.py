@@ -36,10 +36,9 @@ def read(folder: Path) -> tuple[list[Comparison], list[str]]:
 
 def section(nights: Sequence[Comparison], name_of: Namer, commits: Collection[str]) -> Markup:
     """Shows all nights' verdicts, or that there are none. `commits` are on the page, by eight digits."""
-    if not nights:
-        return tag("section", tag("h2", "Last night"), tag("p", "No night has been recorded yet.", class_="note"),
-                   id="night")
-    return tag("section", tag("h2", "Last night"), *(_night(night, name_of, commits) for night in nights), id="night")
+    parts = [_night(night, name_of, commits) for night in nights]
+    return tag("section", tag("h2", "Last night"),
+               *(parts or [tag("p", "No night has been recorded yet.", class_="note")]), id="night")
 
 
 def _night(night: Comparison, name_of: Namer, commits: Collection[str]) -> Markup:

@@ -38,7 +38,7 @@ class Step:
     @property
     def ratio(self) -> float:
         """Divides the new level by the old one."""
-        return self.new / self.old if self.old else float("inf")
+        return self.new / self.old if self.old else inf
 
 
 def steps(rows: Sequence[Latest]) -> list[Step]:
@@ -53,8 +53,8 @@ def ups(found: Sequence[Step]) -> list[Step]:
 
 
 def _of_line(row: Latest, figure: str, line: Sequence[Entry]) -> Iterator[Step]:
-    """Finds the steps that the last level has not come back from; where there is none, a creep. One down counts where
-    it leads lower than the line ever was: the end of a step up is none."""
+    """Finds the steps that the last level has not come back from; where there is none up, a creep. A step down counts
+    only where it leads lower than the line ever was: the end of a step up does not."""
     line = line[-RECENT:]
     values = [each.value for each in line]
     if max(values) <= min(values) * (1 + drift.LEAST):
