@@ -20,6 +20,7 @@ from perf.measure.nvml import FAMILY
 from perf.system.tools import ending, last_line
 
 WORKER = worker.__name__
+ITS_WORKER = "its worker"  # how the reason of one that died begins
 QUIT = 2.0  # seconds to go by itself
 LAST = 2 ** 14  # bytes of what it wrote to stderr
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -74,7 +75,7 @@ class Process:
         end = time.monotonic() + limit
         while b"\n" not in self._read:
             if not self._waiting.select(max(0.0, end - time.monotonic())):
-                raise Died(self.side, f"its worker gave no answer in {limit:.0f} s")
+                raise Died(self.side, f"{ITS_WORKER} gave no answer in {limit:.0f} s")
             read = os.read(self._out, 2 ** 16)
             if not read:
                 raise Died(self.side, self._last_words())
@@ -94,7 +95,7 @@ class Process:
         size = os.fstat(self._errors).st_size
         words = last_line(os.pread(self._errors, LAST, max(0, size - LAST)).decode(errors="replace"), "")
         how = "it is still alive" if status is None else ending(status)
-        return f"its worker died ({how}){f': {words}' if words else ''}"
+        return f"{ITS_WORKER} died ({how}){f': {words}' if words else ''}"
 
     def close(self) -> None:
         """Ends it, and waits until it is gone."""

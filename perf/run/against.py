@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from perf.compare.process import ITS_WORKER
 from perf.compare.record import Row, load
 from perf.policy import accepted, here
 from perf.run import options, shard
@@ -135,10 +136,10 @@ class PairedRun:
         assert self.untimed is not None
         self.rows = {w.id: self.untimed[w.id] for w in chosen if w.id in self.untimed}
 
-    def take(self, path: Path) -> None:
-        """Takes the rows of a part that another process measured; those of an unfit machine are measured here, alone.
-        Raises ValueError for what is no record of one."""
-        rows = (finding.row() for finding in load(path).findings)
+    def take(self, path: Path, sound: bool) -> None:
+        """Takes the rows of a part that another process measured; those of an unfit machine are measured here, alone,
+        and of a place that is not `sound` those whose workers died. Raises ValueError for what is no record of one."""
+        rows = (finding.row() for finding in load(path).findings if sound or ITS_WORKER not in finding.why)
         self.rows |= {row.workload.id: row for row in rows if row.word != "invalid"}
 
     @pytest.hookimpl(tryfirst=True)

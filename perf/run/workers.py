@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from perf.compare import record
+from perf.compare.process import ITS_WORKER
 from perf.measure.evidence import Evidence, Writer, load
 from perf.run import options, shard
 from perf.run.items import workload_of
@@ -78,15 +80,15 @@ class Workers:
             for place, file in zip(places, files, strict=True):
                 children.append(self._start(place, file, f"{len(children) + 1}/{len(places)}", settings))
             sound = [place for place, file, child in zip(places, files, children, strict=True)
-                     if self._sound(place, file, child.wait(), against)]
+                     if self._sound(place, file, child.wait())]
         finally:
             for child in children:
                 child.kill()
         _keep_to((sound or places)[0])  # what is left is measured there
-        for file in filter(Path.exists, files):
-            if against:
-                against.take(file)
-            else:
+        for place, file in zip(places, files, strict=True):
+            if against and file.exists():
+                against.take(file, place in sound)
+            elif file.exists():
                 self._take(file, Writer(settings.evidence))
 
     def _places(self, settings: Settings) -> Iterator[Place]:
@@ -120,15 +122,18 @@ class Workers:
                                     stdout=log, stderr=subprocess.STDOUT,
                                     preexec_fn=partial(os.sched_setaffinity, 0, place.cores) if place.cores else None)
 
-    def _sound(self, place: Place, file: Path, code: int, against: object) -> bool:
-        """Tells whether a place still measures, as far as its child shows: it did not die, and its last row did not
+    def _sound(self, place: Place, file: Path, code: int) -> bool:
+        """Tells whether a place still measures, as far as its child shows: it did not die, and the last row did not
         fail, as every row does on a GPU that is lost. Says what a child died of."""
         if code not in ENDED:
             last = last_line(file.with_name("log.txt").read_text(encoding="utf-8", errors="replace"), "it said nothing")
             self._say(f"{place.name}: {ending(code)}: {last}; this run measures what it left")
             return False
-        rows = load(file) if file.exists() and not against else []
-        return not rows or rows[-1].outcome != "failed"
+        if not file.exists():
+            return True
+        lost = ([row.outcome == "failed" for row in load(file)] if file.suffix == ".jsonl" else
+                [ITS_WORKER in finding.why for finding in record.load(file).findings])
+        return not lost or not lost[-1]
 
     def _take(self, file: Path, writer: Writer) -> None:
         """Keeps what a child has measured. What it has not, this run measures."""

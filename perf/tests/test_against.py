@@ -320,27 +320,27 @@ def test_workers_verdicts_are_played_and_what_they_lack_is_compared(compared, mo
             made = night.Comparison(0.0, "m", {}, "", "b", "h", "pytest",
                                     tuple(night.Finding.of(row, rounds=True) for row in rows))
             made.save(file)
-        return subprocess.Popen(["true" if part == "1/2" else "false"])
+        else:
+            file.parent.mkdir(parents=True)
+            file.with_name("log.txt").write_text("its last words")
+        return subprocess.Popen(["true"] if part == "1/2" else ["sh", "-c", "exit 7"])
 
-    def note(self, place, file, code):
-        began.append(code)
-
-    measured = []
+    measured, kept = [], []
 
     def compare(self, workloads, say):
         measured.extend(workloads)
         return (self._row(w, "ok") for w in workloads)
 
     monkeypatch.setattr(Workers, "_start", start)
-    monkeypatch.setattr(Workers, "_note", note)
-    monkeypatch.setattr("perf.run.workers._keep_to", lambda place: None)
+    monkeypatch.setattr("perf.run.workers._keep_to", lambda place: kept.append(sorted(place.cores)))
     monkeypatch.setattr(Fake, "compare", compare)
     result = compared.run("-n2", "--benchmark-json=out.json", sdpa="ok", tiled="ok")
     assert result.ret == 1
     result.assert_outcomes(passed=5, failed=1)
     assert [part for part, _ in began[:2]] == ["1/2", "2/2"]
     assert not {*began[0][1]} & {*began[1][1]}
-    assert began[2:] == [0, 1]
+    assert kept[-1] == began[0][1]  # whose child did not die
+    assert "exit status 7: its last words; this run measures what it left" in result.stdout.str()
     assert {w.id for w in measured} == {second.id, *(replace(w, backend="tiled").id for w in (first, second))}
     assert len(json.loads((compared.path / "out.json").read_text())["benchmarks"]) == 4
 

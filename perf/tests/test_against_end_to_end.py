@@ -94,14 +94,17 @@ def test_a_slower_backend_is_a_failed_test(tree):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["shards", pytest.param("workers", marks=pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="takes two cores"))])
+@pytest.mark.parametrize("how", ["shards", *(pytest.param(how, marks=pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="takes two cores")) for how in ("workers", "workers, one lost"))])
 def test_parts_of_a_comparison_are_one_comparison(tree, how):
     """Two parts, each with a wrong benchmark, whatever the machine is busy with: one after the other and merged, or
-    side by side."""
-    edit(tree / "attention/backends/eager.py", SCORES, SCORES.replace("scale", "2 * scale"))
+    side by side; and where what measures dies on the first cores, all is decided on the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    dies = f"    import os\n    os.sched_getaffinity(0) == {{*{cores[:len(cores) // 2]}}} and os._exit(9)\n"
+    edit(tree / "attention/backends/eager.py", SCORES, dies * (how == "workers, one lost") +
+         SCORES.replace("scale", "2 * scale"))
     words = ("--perf-backends=eager,tiled", "--perf-seqlens=64,32")
-    if how == "workers":
+    if how != "shards":
         done = against(tree, *words, "-n", "2", "--perf-verdicts=.perf/all.json")
     else:
         for part in (1, 2):
@@ -116,9 +119,11 @@ def test_parts_of_a_comparison_are_one_comparison(tree, how):
     written = json.loads((tree / ".perf/all.json").read_text())
     assert sorted(one["word"] for one in written["findings"]) == ["unchanged", "unchanged", "wrong", "wrong"]
     assert written["shard"] == {}
-    if how == "workers":
+    assert not [one["why"] for one in written["findings"] if "exit status 9" in one["why"]]
+    if how != "shards":
         parts = [json.loads((tree / f".perf/workers/{part}/verdicts.json").read_text()) for part in (1, 2)]
         assert [len(part["findings"]) for part in parts] == [2, 2]
+        assert (how == "workers") == ("exit status 9" not in str(parts[0]))
 
 
 @pytest.mark.slow
