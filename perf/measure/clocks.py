@@ -45,15 +45,6 @@ class Plan:
     no_graph: str | None = None
 
 
-class CpuTimer:
-    """Reads the monotonic clock, in seconds."""
-
-    __name__ = "perf_counter"
-
-    def __call__(self) -> float:
-        return time.perf_counter()
-
-
 class CpuClock:
     """Measures wall-clock time on the CPU, with the threads that torch was given."""
 
@@ -62,7 +53,7 @@ class CpuClock:
     most = 100  # rounds
 
     def __init__(self) -> None:
-        self.timer = CpuTimer()
+        self.timer: Callable[[], Any] = time.perf_counter
 
     @property
     def name(self) -> str:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.measure.clocks import CpuClock, CpuTimer, Plan
+from perf.measure.clocks import CpuClock, Plan
 from perf.measure.sampling import FEWEST, median_interval, sample
 
 
-class Timer(CpuTimer):
+class Timer:
     """Ticks: each round takes what `next_round` says."""
 
     def __init__(self, next_round):
