@@ -126,7 +126,7 @@ def _succeeds(job: Callable[[], None]) -> bool:
 def _comparison(path: Path, head: str | None) -> Comparison:
     comparison = _newest(path) if path.is_dir() else _read(path)
     if head and not comparison.head.startswith(head):
-        raise ValueError(f"{path}: of another commit than {head}: its head is {comparison.head[:40]!r}")
+        raise ValueError(f"{path} is of another commit than {head}: its head is {comparison.head[:40]!r}")
     return comparison
 
 

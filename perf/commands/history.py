@@ -31,23 +31,23 @@ def add(commands: Commands) -> None:
         if verb == "add":
             one.add_argument("evidence", nargs="+", type=Path)
             one.add_argument("--commit", help="full hash of the commit that was measured, whatever evidence says")
-            one.add_argument("--repository", type=Path, default=Path(), help="that has the commits")
-            one.add_argument("--dirty", action="store_true", help="rows with uncommitted changes too, as such")
+            one.add_argument("--repository", type=Path, default=Path(), help="the repository that has the commits")
+            one.add_argument("--dirty", action="store_true", help="uncommitted changes too, as another series")
         if verb == "backfill":
             one.set_defaults(pytest=[])
             one.add_argument("revisions", help="a range, such as HEAD~10..HEAD")
             one.add_argument("--most", type=whole_number, default=5, help="commits, evenly spread (default: 5)")
             one.add_argument("--rounds", type=whole_number, default=1, help="each adds its samples (default: 1)")
-            one.add_argument("--seconds", type=float, default=math.inf, help="no commit is begun that ends later")
+            one.add_argument("--seconds", type=float, default=math.inf, help="begin no commit that would end later")
             those = one.add_mutually_exclusive_group()
             those.add_argument("--missing", action="store_true", help="only commits of which the folder has nothing")
             those.add_argument("--narrow", action="store_true",
-                               help="only commits between a step of a time and the commit measured before")
+                               help="only commits between two that were measured and differ by a step of a time")
         if verb == "prune":
             one.add_argument("--days", type=float, default=math.inf, help="age of commits that are forgotten")
             one.add_argument("--sample-days", type=float, default=30.0,
-                             help="age of commits whose samples are; statistics stay (default: 30)")
-            one.add_argument("--no-branch", action="store_true", help="the folder alone")
+                             help="age of commits whose samples are forgotten; statistics stay (default: 30)")
+            one.add_argument("--no-branch", action="store_true", help="prune the folder alone")
     parser = command(commands, "site", site, site.__doc__)
     parser.add_argument("--results", type=Path, help="asv's results (default: the results_dir of asv.conf.json)")
     parser.add_argument("--nights", type=Path, default=NIGHTS, help=f"the nights' records (default: {NIGHTS})")

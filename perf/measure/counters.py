@@ -128,10 +128,7 @@ def _short(kernel: str) -> str:
 
 
 def compilations() -> dict[str, int]:
-    """Counts graph breaks, and graphs compiled, since the process began.
-
-    A cell that compiles can be given its own: the difference between before it was built and after.
-    """
+    """Counts graph breaks, and graphs compiled, since the process began."""
     if "torch._dynamo" not in sys.modules:  # its import takes two seconds
         return {"graph_breaks": 0, "recompiles": 0}
     from torch._dynamo.utils import counters

@@ -231,10 +231,10 @@ def _here() -> tuple[str, str | None]:
 
 
 def mark(evidence: Path) -> Path:
-    """Names the file of the mark."""
+    """Names the file that marks the row in flight."""
     return evidence.with_name(f"{evidence.name}.row")
 
 
 def ends_process(row: Evidence) -> bool:
-    """Tells whether a row was recorded for that reason."""
+    """Tells whether a row was recorded because it ended the process too often."""
     return row.outcome == "failed" and row.reason == ENDED

@@ -32,8 +32,8 @@ class Peak:
 
 
 def peak(call: Callable[[], Any], device: torch.device, allocated: int | None = None) -> Peak:
-    """Calls it once on a GPU, twice on the CPU: the profiler that sees allocations is resident itself. Once will do
-    where a profile has shown already what is `allocated`."""
+    """Measures one call on a GPU. On the CPU it takes two, since the profiler that sees allocations takes memory; one
+    will do where `allocated` is known from a profile."""
     if device.type == "cuda":
         return _cuda_peak(call, device)
     rss = _peak_rss(call)

@@ -52,8 +52,8 @@ def name(w: Workload) -> str:
 
 
 def reference(w: Workload, timed: Mapping[Workload, Evidence]) -> Evidence | None:
-    """Returns what a treated model is compared with: the same unquantised, compiled if it is and that was timed. A
-    model that is only compiled is compared with the uncompiled; None is for one that is neither."""
+    """Returns what a treated model is compared with: the unquantised one, compiled too if that was timed; a model that
+    is only compiled is compared with the uncompiled one. Returns None for a model that is neither."""
     if not w.treatment:
         return None
     alike = replace(w, quantization=UNQUANTISED)
@@ -97,7 +97,7 @@ def quality(row: Evidence) -> str:
 
 
 def percentile(samples: Sequence[float], part: float) -> float | None:
-    """Returns the sample that this part of them does not pass, interpolated; None for fewer than two."""
+    """Returns the value that a `part` (0.95) of the samples does not pass, interpolated; None for fewer than two."""
     if len(samples) < 2:
         return None
     return statistics.quantiles(samples, n=100, method="inclusive")[round(100 * part) - 1]

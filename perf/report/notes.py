@@ -47,7 +47,8 @@ def reasons(rows: Iterable[Evidence], outcome: str) -> list[str]:
 
 
 def _alone(row: Evidence) -> str:
-    """Returns what follows the variant, as ": no GPU" or " is wrong", and one sentence for what only a GPU runs."""
+    """Returns a row's reason without the variant's name, such as ": no GPU" or " is wrong"; one sentence stands for all
+    that only a GPU runs."""
     reason, variant = row.reason or "no reason given", row.workload.variant
     if GPU_ONLY.search(reason):
         return " needs a CUDA GPU"

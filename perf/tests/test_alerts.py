@@ -125,7 +125,7 @@ def test_a_pull_request_has_one_comment(alert, github):
 def test_a_record_of_another_commit_is_refused(alert, github):
     code, _, err = alert(comparison(finding()), "--comment=1", f"--head={'9' * 40}")
     assert code == 2
-    assert "night.json: of another commit than 9999" in err
+    assert "night.json is of another commit than 9999" in err
     assert github.requests == []
     assert alert(comparison(finding()), f"--head={HEAD}")[0] == 0
 
