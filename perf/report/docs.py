@@ -67,10 +67,7 @@ def published_rows() -> list[Evidence]:
     return [row for pattern in EVIDENCE for path in sorted(RECORDS.glob(pattern)) for row in load(path)]
 
 
-Record = dict[str, Any]
-
-
-def load_invariance(path: Path) -> tuple[Record, list[Finding]]:
+def load_invariance(path: Path) -> tuple[dict[str, Any], list[Finding]]:
     """Reads a record: the machine and the case it was made of, and the findings. Raises ValueError for another file."""
     with files.open_bytes(path) as file:
         lines = file.read().splitlines()

@@ -144,5 +144,3 @@ def notes(rows: Sequence[Evidence]) -> list[str]:
     measured = any(row.quality for row in shown)
     return [LEGEND + ("" if measured else " It was not asked for (--perf-quality)."),
             *(f"no quality: {reason}" for reason in reasons), *(f"? {text}" for text in doubts)]
-
-

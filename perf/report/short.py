@@ -66,5 +66,3 @@ def _name(w: Workload) -> str:
         return f"{w.function} {w.phase}, {mask(w)}"
     function = "" if w.function == "softmax" else f" {w.function}"
     return f"{w.model}{function} {w.phase}" + "".join(f", {word}" for word in w.treatment)
-
-

@@ -9,7 +9,7 @@ import pytest
 import models
 from perf.workloads import grids as workloads
 from perf.workloads.families import FAMILIES
-from perf.workloads.workload import FIELDS, Sweep, Workload, parse_length
+from perf.workloads.workload import FIELDS, Workload, parse_length
 
 DEVICES = ("cpu", "cuda")
 KERNEL = Workload("attention", "softmax", "sdpa", "forward", False, 2, 8, 8, 128, 128, 64, "bf16")
@@ -109,7 +109,6 @@ def test_another_package_adds_to_its_grids(monkeypatch):
     assert mine in workloads.grid("quick", "cpu")
     assert mine in workloads.grid("full", "cpu")
     assert mine not in workloads.grid("default", "cpu")
-    assert Sweep.of(mine) in workloads.sweeps("cpu")
 
 
 @pytest.mark.parametrize(("change", "expected"), [

@@ -101,7 +101,7 @@ SHAPES = (
     (4, 4, 40, 24, 192, True),  # TFT's attention: 24 steps ahead of 168 behind
 )
 
-_registered: list[tuple[Sweep, tuple[str, ...]]] = []
+_registered: list[tuple[Iterable[Workload], tuple[str, ...]]] = []
 
 
 def register(*added: Sweep | Workload, grids: Iterable[str] = GRIDS) -> None:
@@ -110,7 +110,7 @@ def register(*added: Sweep | Workload, grids: Iterable[str] = GRIDS) -> None:
     Called by the modules in the entry-point group "attention_perf.workloads".
     """
     for item in added:
-        _registered.append((item if isinstance(item, Sweep) else Sweep.of(item), (*grids, "full")))
+        _registered.append((item if isinstance(item, Sweep) else [item], (*grids, "full")))
 
 
 @functools.cache
@@ -119,10 +119,10 @@ def _load() -> None:
         entry.load()
 
 
-def registered_sweeps(grid: str = "full") -> list[Sweep]:
+def registered(grid: str) -> list[Workload]:
     """Lists what other packages added to `grid`."""
     _load()
-    return [sweep for sweep, grids in _registered if grid in grids]
+    return [w for cells, grids in _registered if grid in grids for w in cells]
 
 
 def backends(function: str) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ def _sweeps_of(function: Function, device_type: str) -> Iterator[Sweep]:
 
 
 def sweeps(device_type: str) -> list[Sweep]:
-    """Gives the full grid's sweeps: asv's axes are theirs."""
+    """Gives the sweeps of this project's full grid."""
     import models
 
     dtype = DTYPE[device_type]
@@ -172,7 +172,7 @@ def sweeps(device_type: str) -> list[Sweep]:
         preset = models.presets()[name]
         plain.append(Sweep(name, "softmax", phase, preset.heads, preset.kv_heads, preset.head_dim, dtype,
                            backends("softmax"), (causal,), batches, lengths, keys))
-    return [*plain, *_treated_sweeps(device_type), *registered_sweeps()]
+    return [*plain, *_treated_sweeps(device_type)]
 
 
 def _treated_sweeps(device_type: str) -> Iterator[Sweep]:
@@ -282,9 +282,8 @@ PARTS: dict[tuple[str, str], Callable[[Workload], bool]] = {
 
 def grid(name: str, device_type: str, *, with_shapes: bool = False, with_zoo: bool = False) -> list[Workload]:
     """Gives the workloads of grid `name` on "cuda" or "cpu", backends of one shape next to one another."""
-    added = {w for sweep in registered_sweeps(name) for w in sweep}
     keep = PARTS.get((device_type, name), lambda w: True)
-    cells = [w for sweep in sweeps(device_type) for w in sweep if w in added or keep(w)]
+    cells = [*(w for sweep in sweeps(device_type) for w in sweep if keep(w)), *registered(name)]
     if with_zoo:
         cells += [w for sweep in bare_sweeps(device_type, zoo=True) for w in sweep if keep(w)]
     if with_shapes:

@@ -167,10 +167,8 @@ def _work(model: str) -> Any:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Workloads that differ in causal x n x batch x backend only: their product, in that order.
-
-    asv makes one benchmark of a sweep, its axes those four. `keys` fixes m; None means m = n.
-    """
+    """Holds workloads that differ in causal, n, batch and backend only: their product, in that order. `keys` fixes m;
+    None means m = n."""
 
     model: str
     function: str
@@ -193,12 +191,6 @@ class Sweep:
             yield Workload(self.model, self.function, backend, self.phase, causal, batch, self.heads,
                            self.kv_heads, n, self.keys or n, self.head_dim, self.dtype, self.quantization,
                            self.compiled)
-
-    @classmethod
-    def of(cls, w: Workload) -> Sweep:
-        """Makes the sweep of one workload."""
-        return cls(w.model, w.function, w.phase, w.heads, w.kv_heads, w.head_dim, w.dtype, (w.backend,),
-                   (w.causal,), (w.batch,), (w.n,), w.m, w.quantization, w.compiled)
 
 
 def parse_length(text: str) -> int:
