@@ -198,7 +198,8 @@ def clock(device: torch.device) -> Clock:
 
 
 def _warm_up(fn: Call, longest: float, synchronize: Call, renew: Call | None = None) -> float:
-    """Calls `fn`, on new inputs each time, until three agree or `longest` seconds are spent; gives their median."""
+    """Calls `fn`, on new inputs each time, until three agree or `longest` seconds are spent; gives the fewest seconds
+    of the last three, for others may have had the core in between."""
     seconds: list[float] = []
     end = time.perf_counter() + longest
     while len(seconds) < 2 or time.perf_counter() < end:
@@ -212,7 +213,7 @@ def _warm_up(fn: Call, longest: float, synchronize: Call, renew: Call | None = N
         last = seconds[-3:]
         if len(seconds) > 2 and max(last) - min(last) <= STABLE * min(last):
             break
-    return statistics.median(seconds[-3:])
+    return min(seconds[-3:])
 
 
 def launching(fn: Call, synchronize: Call, times: int = 3) -> list[float]:

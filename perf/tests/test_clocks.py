@@ -50,6 +50,13 @@ def test_warming_up_ends_when_calls_agree():
     assert 2 <= call.made <= 20
 
 
+def test_others_that_had_the_core_make_no_call_long(monkeypatch):
+    """Fewer rounds would be taken by it: one of two calls took 80 ms instead of 10."""
+    readings = iter([0.0, 0.0, 0.08, 1.0, 1.01])
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: next(readings, 9.0))
+    assert clocks._warm_up(lambda: None, 0.0, lambda: None) == pytest.approx(0.01)
+
+
 def test_the_threads_are_stated():
     assert f"{torch.get_num_threads()} threads" in CpuClock().name
 

@@ -11,8 +11,8 @@ from perf.verdict.verdict import Side, Thresholds
 
 
 @pytest.mark.parametrize(("seconds", "rounds", "of_turn", "turns"), [
-    (0.0002, None, 50, 50), (0.01, None, 2, 18), (0.002, None, 5, 42), (0.1, None, 1, 6), (3.0, None, 1, 4),
-    (1e-5, None, 1000, 50), (0.02, 10, 2, 6), (0.001, 10, 10, 4)])
+    (0.0002, None, 50, 64), (0.01, None, 2, 26), (0.002, None, 5, 64), (0.1, None, 1, 8), (3.0, None, 1, 4),
+    (1e-5, None, 1000, 64), (0.02, 10, 2, 6), (0.001, 10, 10, 4)])
 def test_rounds_suit_the_call(seconds: float, rounds: int | None, of_turn: int, turns: int) -> None:
     assert schedule(seconds, rounds) == (of_turn, turns)
     assert rounds or seconds > 0.1 or 2 * of_turn * turns * seconds <= 1.3 * pair.SECONDS["cpu"]
