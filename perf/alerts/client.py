@@ -85,7 +85,7 @@ class GitHub:
     Raises ValueError, in one line, for an impossible token, repository or address.
     """
 
-    def __init__(self, token: str, repository: str, api: str = API, *, timeout: int = 20, attempts: int = 4,
+    def __init__(self, token: str, repository: str, api: str, *, timeout: int = 20, attempts: int = 4,
                  pause: float = 2.0, between: float = 0.25) -> None:
         address = urlsplit(api)
         if not REPOSITORY.fullmatch(repository):

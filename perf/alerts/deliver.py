@@ -26,6 +26,7 @@ T = TypeVar("T")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_WAIT = 300  # seconds that an answer may ask to wait
 AGAIN = (429, *range(500, 600))  # answers of a webhook after which a message is sent again
+ATTEMPTS = 3
 
 
 class NotDelivered(Exception):
@@ -138,8 +139,8 @@ def _send(github: GitHub, message: Message, owners: Owners, body: str) -> int:
     return number
 
 
-def post(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: int = 3, pause: float = 2.0) -> None:
-    """Posts `message`, up to `attempts` times; `timeout` and `pause`, which is doubled each time, are seconds.
+def post(url: str, message: dict[str, Any], *, timeout: float, pause: float) -> None:
+    """Posts `message`, up to `ATTEMPTS` times; `timeout` and `pause`, which is doubled each time, are seconds.
 
     Raises ValueError for what is no address, and NotDelivered if the message is not taken; neither shows the address.
     """
@@ -151,16 +152,16 @@ def post(url: str, message: dict[str, Any], *, timeout: float = 20, attempts: in
         from urllib3 import Retry
     except ImportError:
         raise ValueError("requests is not installed; pip install 'attention-perf[alerts]'") from None
-    retries = Retry(attempts - 1, backoff_factor=pause, status_forcelist=AGAIN, allowed_methods={"POST"},
+    retries = Retry(ATTEMPTS - 1, backoff_factor=pause, status_forcelist=AGAIN, allowed_methods={"POST"},
                     raise_on_status=False, retry_after_max=LONGEST_WAIT)
     with requests.Session() as session, unlogged():
         session.mount(f"{address.scheme}://", requests.adapters.HTTPAdapter(max_retries=retries))
         try:
             status = session.post(url, json=message, timeout=timeout, allow_redirects=False).status_code
         except requests.RequestException as error:
-            why, times = f"it can't be reached ({cause(error)})", attempts
+            why, times = f"it can't be reached ({cause(error)})", ATTEMPTS
         else:
             if status < 300:
                 return
-            why, times = f"it answered {status}", attempts if status in AGAIN else 1
+            why, times = f"it answered {status}", ATTEMPTS if status in AGAIN else 1
     raise NotDelivered(f"the webhook did not take it: {why}, {many(times, 'time')}")

@@ -5,7 +5,7 @@ value; 0 means the same bits.
 
 | check | the same |
 |---|---|
-| repeats | call, `RUNS` times |
+| repeats | call, `--runs` times |
 | alone | sequence, alone and in a batch |
 | neighbours | sequence, other values in the others of its batch |
 | padding | keys, behind 1 and behind 17 masked ones |
@@ -36,7 +36,6 @@ from perf.system.tools import first_line
 
 CHECKS = ("repeats", "alone", "neighbours", "padding", "longer", "graph", "producer")  # methods of `_Examination`
 PHASES = ("forward", "backward")
-RUNS = 30
 PADDINGS = 1, 17  # masked keys
 MORE = 32  # tokens behind
 LATE = 0.05  # seconds for which a host thread may still write after its call
@@ -75,7 +74,7 @@ class Finding:
                 if self.differences.get(check) and (promised or check == "producer")]
 
 
-def examine(name: str, phase: str, case: Case, runs: int = RUNS) -> Finding:
+def examine(name: str, phase: str, case: Case, runs: int) -> Finding:
     """Makes all checks of a variant in one phase: "forward", or "backward" for the gradients of a whole pass."""
     described = variant(name).function
     try:

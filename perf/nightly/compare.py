@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,9 @@ def verdict(one: Finding) -> Verdict:
     return Verdict(one.word, one.ratio, one.low, one.high, one.pairs, one.why, 0)
 
 
-def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
-           clock: Callable[[], float] = time.monotonic) -> Iterator[Decision]:
+def decide(requests: Sequence[Request], device: str, seconds: float, root: Path) -> Iterator[Decision]:
     """Compares each, and yields it as soon as it is decided. What the seconds don't suffice for is left out."""
-    end = clock() + seconds
+    end = time.monotonic() + seconds
     for base, of_base in group_by(requests, lambda one: one.base).items():
         with checkout(base, root) as side, working_tree(root) as tree:
             timed = []
@@ -89,26 +88,26 @@ def decide(requests: Sequence[Request], device: str, seconds: float, root: Path,
                 else:
                     timed.append((w, one))
             for together in group_by(timed, lambda each: each[0].variant).values():  # they share their launches
-                left = end - clock()
+                left = end - time.monotonic()
                 if left <= 0:
                     return
                 most = min(left, pairs.budget(device.partition(":")[0], len(together)))
-                yield from _pairs(together, side, tree, device, most, len(timed), clock)
+                yield from _pairs(together, side, tree, device, most, len(timed))
 
 
 def _pairs(together: Sequence[tuple[Workload, Request]], base: Side, head: Side, device: str, seconds: float,
-           among: int, clock: Callable[[], float]) -> Iterator[Decision]:
+           among: int) -> Iterator[Decision]:
     kind = pairs.kind(device)
     settings = {w.id: Thresholds(**one.thresholds) if one.thresholds else pairs.settings(w, kind, among)
                 for w, one in together}
     cases: dict[str, pairs.Case] = {}
     timed = {w for w, one in together if one.timed}
-    start = clock()
+    start = time.monotonic()
     for w, verdict in pairs.compare([w for w, _ in together], base, head, device, lambda w: settings[w.id], seconds,
                                     lambda line: print(f"  {line}", flush=True), cases=cases,
                                     changed=lambda w: None if w in timed else changed(w, base, head)):
-        yield Finding.of(cases[w.id].row(verdict)), cases[w.id].ratios, clock() - start
-        start = clock()
+        yield Finding.of(cases[w.id].row(verdict)), cases[w.id].ratios, time.monotonic() - start
+        start = time.monotonic()
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def hold(path: Path = LOCK, patience: float = PATIENCE) -> Iterator[int]:
+def hold(path: Path, patience: float = PATIENCE) -> Iterator[int]:
     """Takes the lock and yields its file descriptor, which a process that measures inherits.
 
     Raises ValueError, in one line, if after `patience` seconds another still holds it, or the file can't be opened.

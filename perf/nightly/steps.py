@@ -133,7 +133,7 @@ class Job(Generic[T]):
     last: bool = False
 
 
-def run(jobs: Sequence[Job[T]], night: T, folder: Folder, say: Callable[[str], None] = print) -> dict[str, Result]:
+def run(jobs: Sequence[Job[T]], night: T, folder: Folder, say: Callable[[str], None]) -> dict[str, Result]:
     """Runs the jobs in their order and returns their results. A job is not run again if it was ok before, and nothing
     that it rests on ran."""
     results: dict[str, Result] = {}

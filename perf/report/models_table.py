@@ -31,13 +31,13 @@ LEGEND = (
     "of that over paired items.")
 
 
-def lines(rows: Sequence[Evidence], called: str, width: int = WIDTH) -> list[str]:
+def lines(rows: Sequence[Evidence], called: str) -> list[str]:
     """Returns both tables of each model, phase and length; none for rows of bare kernels. `called` names what is
     counted of a call: launches or operators."""
     sections = group_by((row for row in rows if not row.workload.bare and row.outcome != "skipped"),
                         lambda row: replace(row.workload.plain, backend="", batch=0, dtype=""))
     timed = by_workload(rows)
-    return [line for section, members in sections.items() for line in (*_speed(section, members, timed, width),
+    return [line for section, members in sections.items() for line in (*_speed(section, members, timed),
                                                                        *_spread(members, called), "")]
 
 
@@ -103,11 +103,10 @@ def percentile(samples: Sequence[float], part: float) -> float | None:
     return statistics.quantiles(samples, n=100, method="inclusive")[round(100 * part) - 1]
 
 
-def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload, Evidence],
-           width: int) -> list[str]:
+def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload, Evidence]) -> list[str]:
     w = section
     title = f" {w.model}: {w.function} {w.phase}, n {w.n}{keys(w)}: speed, size and quality "
-    lines = [title.center(width, "-"), row_text({key: key for key in SPEED}, SPEED) + "  against the plain model"]
+    lines = [title.center(WIDTH, "-"), row_text({key: key for key in SPEED}, SPEED) + "  against the plain model"]
     for row in rows:
         cells = {"model": name(row.workload), "b": row.workload.batch, "time ": row.outcome.upper() + " ",
                  "weights": size(row.kept_bytes)}
@@ -115,7 +114,7 @@ def _speed(section: Workload, rows: Sequence[Evidence], timed: Mapping[Workload,
             cells |= {"time ": seconds(row.median) + ("!" if doubt(row) else " "),
                       "items/s": number(items(row.workload)[0] / row.median)}
         start = f"{row_text(cells, SPEED)}  "
-        lines += textwrap.wrap(against(row, reference(row.workload, timed)), width, initial_indent=start,
+        lines += textwrap.wrap(against(row, reference(row.workload, timed)), WIDTH, initial_indent=start,
                                subsequent_indent=" " * len(start)) or [start.rstrip()]
     return lines
 

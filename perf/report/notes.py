@@ -100,7 +100,7 @@ def shares(rows: Iterable[Evidence]) -> list[str]:
     return [SHARES.format("where the time goes", "n", "b", "attention", "largest kernel"), *lines, ""] if lines else []
 
 
-def legend(rows: Sequence[Evidence], with_datasheet: bool = False) -> list[str]:
+def legend(rows: Sequence[Evidence], with_datasheet: bool) -> list[str]:
     """Explains the table of `rows` and warns of what to mind in it, a text a paragraph."""
     formula = FORMULA if all(row.workload.bare for row in rows) else f"{FORMULA}; {MODEL_FORMULA}"
     sheet = "peak = datasheet's least time / time. " if with_datasheet else ""
