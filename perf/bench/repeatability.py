@@ -21,7 +21,7 @@ from perf.measure.sampling import one_round
 
 PROBE_CYCLES = 100_000  # 50 us
 ROUNDS = {"cuda": 200, "cpu": 30}
-STOPWATCH = 20  # calls
+STOPWATCH = PROFILED = 20  # calls
 PLACEMENTS = 4
 FLUSH = "FillFunctor<signed char>"  # the kernel that empties the L2
 SPREADS = {"time": "seconds", "stopwatch": "stopwatch", "cycles": "cycles", "time/4": "placed seconds",
@@ -107,18 +107,18 @@ def _stopwatch(fn: Callable[[], Any], device: torch.device) -> float:
     return statistics.median(seconds)
 
 
-def _kernels(plan: Plan, device: torch.device, rounds: int = 20) -> dict[str, float]:
+def _kernels(plan: Plan, device: torch.device) -> dict[str, float]:
     """Sums the seconds that a call's kernels ran, by the profiler, and counts them."""
     torch.cuda.synchronize(device)
     with torch.autograd.profiler.profile(use_kineto=True, use_device="cuda") as profile:
-        for _ in range(rounds):
+        for _ in range(PROFILED):
             if plan.setup:
                 plan.setup()
             plan.call()
         torch.cuda.synchronize(device)
     ran = [event.duration_ns() for event in (profile.kineto_results.events() if profile.kineto_results else [])
            if event.device_type() == torch.autograd.DeviceType.CUDA and FLUSH not in event.name()]
-    return {"kernels": sum(ran) / rounds / 1e9, "launches": len(ran) / rounds}
+    return {"kernels": sum(ran) / PROFILED / 1e9, "launches": len(ran) / PROFILED}
 
 
 def processes(count: int, device: torch.device) -> list[dict[str, dict[str, float]]]:

@@ -41,15 +41,10 @@ def of(row: Evidence) -> Figures:
     """Reads the figures from evidence that is "ok" or "wrong". Raises ValueError for other evidence, which has none."""
     if row.outcome not in ("ok", "wrong"):
         raise ValueError(f"{row.workload.id}: {row.outcome} evidence has no figures")
-    error = _share(row.error, row.bound)
+    error = row.error / row.bound if row.error is not None and row.bound else None
     if row.outcome == "wrong":
         return Figures(error, wrong=row.reason or "wrong")
     quality = row.quality.get("new", 0) / 100 if row.quality.get("unit") == "points" else None
     return Figures(error, row.peak_bytes, None if row.workload.bare else row.kept_bytes, row.counters.get("launches"),
                    row.host, row.compiled.get("cold"), row.compiled.get("warm"),
                    None if quality is None else 1 - quality, samples=row.samples)
-
-
-def _share(error: float | None, bound: float | None) -> float | None:
-    """Divides an error by its bound."""
-    return error / bound if error is not None and bound else None

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,10 +39,11 @@ def run(words: Sequence[str], log: Path, *, root: Path, lock: int | None = None,
     `lock` is inherited, so that it is held as long as anything measures. The process ends with this one, however that
     ends. Raises ValueError after `hours`.
     """
+    variables = {name: value for name, value in os.environ.items() if secrets or name not in SECRETS}
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(words)}\n".encode())
         file.flush()
-        process = subprocess.Popen(words, cwd=root, env=_environment(os.environ, secrets=secrets),
+        process = subprocess.Popen(words, cwd=root, env=variables,
                                    stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                                    start_new_session=True, pass_fds=() if lock is None else (lock,),
                                    preexec_fn=_end_with_parent)
@@ -67,10 +68,6 @@ def last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LAST))
         return tools.last_line(file.read().decode(errors="replace"), "it printed nothing").strip(" =")
-
-
-def _environment(variables: Mapping[str, str], *, secrets: bool) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if secrets or name not in SECRETS}
 
 
 def _end_with_parent() -> None:
