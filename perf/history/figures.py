@@ -44,7 +44,6 @@ def of(row: Evidence) -> Figures:
     error = row.error / row.bound if row.error is not None and row.bound else None
     if row.outcome == "wrong":
         return Figures(error, wrong=row.reason or "wrong")
-    quality = row.quality.get("new", 0) / 100 if row.quality.get("unit") == "points" else None
+    loss = 1 - row.quality.get("new", 0) / 100 if row.quality.get("unit") == "points" else None
     return Figures(error, row.peak_bytes, None if row.workload.bare else row.kept_bytes, row.counters.get("launches"),
-                   row.host, row.compiled.get("cold"), row.compiled.get("warm"),
-                   None if quality is None else 1 - quality, samples=row.samples)
+                   row.host, row.compiled.get("cold"), row.compiled.get("warm"), loss, samples=row.samples)
