@@ -38,6 +38,7 @@ from perf.workloads.workload import Workload
 # 1 s (perf/records/h200-2026-11-26), for they differ from launch to launch. On a CPU those of most benchmarks spread by
 # less and less, up to 40 turns at least (perf/records/cpu-2026-11-30, turns).
 SECONDS = {"cpu": 1.5, "cuda": 0.25}
+LATE = 1.5  # times as long a CPU's turns may take before the rest is left out: others have a part of the core
 TURN = 0.01  # seconds of a turn, if its rounds are shorter
 LAUNCHES, LAUNCHING_TURNS = 8, 4  # of each side, for the host's seconds
 TURNS = (4, 64)  # of each side: the fewest, whatever they take, and the most
@@ -128,8 +129,11 @@ class Pair:
         seconds, host = _plan(order, choose_core() if self.device == "cpu" else self._core)
         company = Company((self.base.pid, self.head.pid))
         of_turn, turns = schedule(seconds, rounds, self.device.partition(":")[0])
-        ratios = []
+        ratios, begun = [], time.monotonic()
         for turn in range(turns):
+            late = self.device == "cpu" and time.monotonic() - begun > LATE * SECONDS["cpu"]
+            if late and rounds is None and turn >= TURNS[0] and turn % 2 == 0:
+                break
             times = {}
             for process in order if turn % 2 == 0 else reversed(order):
                 times[process.side] = _ask(process, ANSWERING + 20 * seconds * of_turn, rounds=of_turn)["seconds"]

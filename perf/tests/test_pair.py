@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from perf.compare import pair
 from perf.compare.pair import Pair
 from perf.compare.process import Died
 from perf.tests import fake_sides
@@ -49,6 +50,16 @@ def test_a_few_disturbed_turns_are_no_difference(sides: Sides) -> None:
     base, head = sides({"seconds": 0.02}, {"seconds": 0.021, "disturbed": [0, 1, 2, 3, 4]})
     with Pair(base, head, "cpu") as made:
         assert measured(made, rounds=28) == pytest.approx(math.log(1.05))
+
+
+def test_turns_that_take_far_longer_are_left_out(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As beside other work, for a round was planned by its fewest seconds."""
+    monkeypatch.setattr(pair, "LATE", 0.0)
+    with Pair(*sides(), "cpu") as made:
+        measured(made)
+        assert len(made.times.base) == len(made.times.head) == 8  # four turns of two
+        measured(made, rounds=20)
+        assert len(made.times.base) == 20
 
 
 def test_what_a_side_says_of_itself(sides: Sides) -> None:
