@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from perf.compare.pairs import VARIANT
+
 ROOT = Path(__file__).parents[2]
 AGAINST = ("-m", "pytest", "perf/", "--benchmark-only", "--perf-device=cpu", "--perf-grid=quick", "--perf-heads=2",
            "--perf-functions=softmax", "--perf-seqlens=64", "--perf-against=HEAD")
@@ -164,4 +166,5 @@ def test_a_verdict_on_one_variant_in_time(tree):
                    "--perf-backends=sdpa", "-k", "test_attention or test_tft", cwd=tree, check=False)
     assert done.returncode in (0, 10, 11), done.stdout + done.stderr  # 10, 11: another is using this machine
     assert "3 benchmarks: " in done.stdout
-    assert time.monotonic() - start < LIMIT
+    undecided = VARIANT["cpu"] if done.returncode == 11 else 0  # what others' work leaves so has its budget besides
+    assert time.monotonic() - start < LIMIT + undecided
