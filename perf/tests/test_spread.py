@@ -67,8 +67,7 @@ def test_few_or_far_apart_are_worth_little():
     alike_ones = [Spread(1e-4, 1.0)] * 6
     assert common(alike_ones).freedom == 1.5  # a quarter of the pairs that they are of
     assert common([Spread(10.0 ** -i, 10.0) for i in range(2, 10)]).freedom < 0.5
-    assert borrow(NONE, None, alike_ones[:2]).weight == 0
-    assert borrow(NONE, None, alike_ones[:3]).weight == 0.75
+    assert borrow(NONE, None, alike_ones[:5]).weight == 0
     kind = Prior(0.0015, 4.0, 0.2)
     assert borrow(kind, None, alike_ones[:5]) == kind
     assert borrow(kind, None, alike_ones).spread > 0.005  # of the machine, not of its kind
@@ -85,8 +84,8 @@ def test_a_launch_that_disturbs_a_few_makes_no_others_wait():
 
 
 @pytest.mark.parametrize(("machine", "names", "deviation"), [
-    ("NVIDIA H200", "abcdefghi", 0.01), ("NVIDIA H200", "abcdefghi", 0.02), ("cpu", "abcd", 0.01),
-    ("cpu", "abcd", 0.02)])
+    ("NVIDIA H200", "abcdefghi", 0.01), ("NVIDIA H200", "abcdefghi", 0.02), ("cpu", "abcd", 0.02),
+    ("cpu", "abcd", 0.05), ("cpu", "abcdefg", 0.05)])
 def test_a_noisy_benchmark_among_quiet_ones_raises_no_alarm(machine: str, names: str, deviation: float) -> None:
     """Its first run on a machine: 300 of them, each beside others that spread by 0.1 %."""
     t = thresholds("any", tomllib.loads(FILE.read_text()), machine).among(30)

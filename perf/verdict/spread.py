@@ -29,8 +29,7 @@ OWN = 8.0  # pairs that earlier runs of a benchmark are worth at most: another d
 COMMON = 4.0  # the same of the other benchmarks, since one may be far noisier; and a quarter of their own:
 QUARTER = 4.0
 FAR = 2.5  # times as far above the middle as a sixth of them lie below it: drawn in to there
-ENOUGH = 6  # other benchmarks before they say more of what is common than the kind of machine does, and
-FEW = 3  # where that says nothing: they are worth little, by QUARTER
+ENOUGH = 6  # other benchmarks before they say what is common
 WINSORIZED = 0.8  # the variance that is left of normal pairs, 8 to 32 of them, once the outer ones are drawn in
 UPPER = 2.0  # standard errors, for a correlation that is not passed
 
@@ -78,7 +77,7 @@ def of(ratios: Sequence[float]) -> Spread | None:
 
 def borrow(kind: Prior, own: Spread | None, others: Sequence[Spread]) -> Prior:
     """Gives what is known of a benchmark's pairs before its own of this run."""
-    known = common(others) if len(others) >= (ENOUGH if kind.weight else FEW) else None
+    known = common(others) if len(others) >= ENOUGH else None
     if known is None and kind.weight:
         known = Spread(kind.spread ** 2, kind.weight)
     correlation = min(kind.correlation, alike([*others, *([own] if own else [])]))
