@@ -192,7 +192,7 @@ def test_a_row_that_ends_the_process_costs_itself_alone(project, tmp_path, fault
     good = [row.workload.id for row in rows if row.outcome == "ok"]
     assert len(good) == len(set(good)) == 4
     assert [row.reason for row in rows if row.workload.backend == "wrong"] == [ENDED, ENDED]
-    assert "failed: wrong: ended the process 2 times" in runs[-1].stdout
+    assert "failed: softmax:wrong: ended the process 2 times" in runs[-1].stdout
 
 
 @pytest.mark.slow
