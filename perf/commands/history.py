@@ -36,8 +36,8 @@ def add(commands: Commands) -> None:
         if verb == "backfill":
             one.set_defaults(pytest=[])
             one.add_argument("revisions", help="a range, such as HEAD~10..HEAD")
-            one.add_argument("--most", type=whole_number, default=5, help="commits, evenly spread (default: 5)")
-            one.add_argument("--rounds", type=whole_number, default=1, help="each adds its samples (default: 1)")
+            one.add_argument("--most", type=whole_number, help="commits, evenly spread (default: 5)")
+            one.add_argument("--rounds", type=whole_number, help="each adds its samples (default: 1)")
             one.add_argument("--seconds", type=float, default=math.inf, help="begin no commit that would end later")
             those = one.add_mutually_exclusive_group()
             those.add_argument("--missing", action="store_true", help="only commits of which the folder has nothing")
@@ -105,12 +105,14 @@ def _backfill(options: argparse.Namespace) -> list[str]:
 
     root = Path.cwd()
     if options.narrow:
+        if options.most or options.rounds:
+            raise ValueError("--narrow measures each commit that it needs once; drop --most and --rounds")
         everything = backfill.commits(root, options.revisions, sys.maxsize)
         plan: backfill.Schedule = backfill.Narrowing(everything, seconds=options.seconds, folder=options.folder)
     else:
-        commits = backfill.commits(root, options.revisions, options.most)
-        there = backfill.measured(options.folder) if options.missing else set()
-        plan = backfill.Schedule([c for c in commits if c not in there], options.rounds, options.seconds)
+        commits = backfill.commits(root, options.revisions, options.most or 5)
+        there = backfill.commits_in(options.folder) if options.missing else set()
+        plan = backfill.Schedule([c for c in commits if c not in there], options.rounds or 1, options.seconds)
     run = process.choose(root, options.pytest)
     measure = process.measuring(run, pairs.nursery(run.device))
     for line in backfill.backfill(plan, root, options.folder, measure):

@@ -86,14 +86,17 @@ def read(workloads: Sequence[Workload], side: Side, device: str) -> list[dict[st
 
 
 def parse(output: str) -> list[dict[str, float]]:
-    """Reads what ncu prints: a row for each kernel, the first of a call being the mark."""
+    """Reads what ncu prints: a row for each kernel, the first of a call being the mark. Anything else has no calls."""
     calls: list[list[Mapping[str, str]]] = [[]]
-    for row in csv.DictReader(line for line in output.splitlines() if line.startswith('"')):
+    rows = csv.DictReader((line for line in output.splitlines() if line.startswith('"')), restval="")
+    if not {"ID", "Kernel Name"} <= {*(rows.fieldnames or ())}:
+        return []
+    for row in rows:
         if profile.MARK in row["Kernel Name"]:
             calls += [[]] if calls[-1] else []
         elif row["ID"]:  # without one it names the units
             calls[-1].append(row)
-    return [_whole(rows) for rows in calls if rows]
+    return [_whole(call) for call in calls if call]
 
 
 def _whole(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:

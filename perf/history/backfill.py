@@ -65,7 +65,7 @@ class Narrowing(Schedule):
         return max(gaps, key=len, default=[])
 
 
-def measured(folder: Path) -> set[str]:
+def commits_in(folder: Path) -> set[str]:
     """Returns the commits of which the folder, if there is one, has numbers."""
     return {row.commit for row in history.load(folder).rows} if folder.is_dir() else set()
 

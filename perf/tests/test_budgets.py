@@ -171,8 +171,8 @@ def test_trained_models_keep_their_budgets(w, method):
 @pytest.mark.slow
 @pytest.mark.parametrize(("w", "bits"), [(VIT, 1), (GPT2, 2), (TFT, 2)], ids=["vit", "gpt2", "tft"])
 def test_a_real_loss_is_caught(monkeypatch, w, bits):
-    """A method that keeps so few bits of each weight, by an even grid over its row, under the budget of 8 bits."""
-    def rounded(model: torch.nn.Module, method: str, **_: Any) -> torch.nn.Module:
+    """A method that keeps so few bits of each weight, on an even grid over its row exceeds the budget of 8 bits."""
+    def keep_bits(model: torch.nn.Module, method: str, **_: Any) -> torch.nn.Module:
         for name in layers.choose(model, quantization.get(method), ())[0]:
             weight = model.get_submodule(name).get_parameter("weight").data
             low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
@@ -180,7 +180,7 @@ def test_a_real_loss_is_caught(monkeypatch, w, bits):
             weight.copy_(low + ((weight - low) / step).round() * step)
         return model
 
-    monkeypatch.setattr(quantization, "quantize", rounded)
+    monkeypatch.setattr(quantization, "quantize", keep_bits)
     judged = Judge(torch.device("cpu"), ROOT / ".perf" / "trained").of(replace(w, quantization="ao-int8-weight"))
     assert judged.lost is not None
     assert judged.lost.startswith("loses more quality than its budget of ")

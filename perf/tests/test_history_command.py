@@ -73,6 +73,7 @@ def test_pruning_is_of_the_folder_and_the_branch(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["dance"], "invalid choice: 'dance'"),
     (["prune", "--days", "7"], "--sample-days 30 is more than --days 7; give less"),
+    (["backfill", "HEAD~1..HEAD", "--narrow", "--rounds", "2"], "--narrow measures each commit that it needs once"),
     (["add", "nothing.jsonl"], "nothing.jsonl: No such file or directory; give an evidence file"),
 ])
 def test_what_can_not_be_done_is_one_line(arguments, message, capsys, tmp_path):

@@ -59,7 +59,8 @@ def test_kernels_are_summed_by_call():
                      "occupancy": 50, "l2_hits": 10}
     assert "instructions" not in second
     assert second["occupancy"] == 60
-    assert parse("==ERROR== no") == []
+    assert parse("==ERROR== no") == parse('"a word","in quotes"\n"1","2"') == []
+    assert parse(f"{OUTPUT.splitlines()[2]}\n\"1\"") == [{}]  # a line that was cut
 
 
 def test_ncu_starts_a_process_of_the_side(ncu: Path):

@@ -53,7 +53,7 @@ def test_a_few_disturbed_turns_are_no_difference(sides: Sides) -> None:
 
 
 def test_turns_that_take_far_longer_are_left_out(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As beside other work, for a round was planned by its fewest seconds."""
+    """Beside other work a round takes longer than was planned, since the plan is by the fewest seconds."""
     monkeypatch.setattr(pair, "LATE", 0.0)
     with Pair(*sides(), "cpu") as made:
         measured(made)

@@ -74,7 +74,7 @@ def test_few_or_far_apart_are_worth_little():
 
 
 def test_a_launch_that_disturbs_a_few_makes_no_others_wait():
-    """As on an H200 beside other work: the third launch of nine benchmarks of 66 was off by 1 to 14 %."""
+    """An H200 beside other work showed it: the third launch of nine benchmarks of 66 was off by 1 to 14 %."""
     noise = random.Random(3)
     quiet = [spread.of(series(noise, 3, 0.001)) for _ in range(57)]
     bad = [spread.of([*series(noise, 2, 0.001), -noise.uniform(0.01, 0.14)]) for _ in range(9)]

@@ -86,10 +86,10 @@ def _weigh(change: Change, base: Side, head: Side) -> Change:
         return replace(change, grew=max(change.grew, sum(head.seconds.values()) / whole - 1))
     if CAUSES.get(change.figure) != "launches" or change.grew <= 0 or not whole:
         return change
-    return replace(change, grew=max(change.grew, _exchanged(base, head)[0] / whole))
+    return replace(change, grew=max(change.grew, _exchange(base, head)[0] / whole))
 
 
-def _exchanged(base: Side, head: Side) -> tuple[float, float]:
+def _exchange(base: Side, head: Side) -> tuple[float, float]:
     """Gives the seconds of what the head runs besides, the quickest of all that came, and by how much the others of
     these take longer than what they came for."""
     (old, before), (new, after) = map(_each, (base, head))
@@ -120,7 +120,7 @@ def _strides(base: Side, head: Side) -> Iterator[Change]:
     plain = [name for name in went if VECTORS in name]
     if plain and any(STRIDES.search(name) for name in came):
         yield Change(f"an operand of {short(plain[0])} is not contiguous any more", 0, False, "strides",
-                     _exchanged(base, head)[1] / (sum(base.seconds.values()) or 1.0))
+                     _exchange(base, head)[1] / (sum(base.seconds.values()) or 1.0))
 
 
 def _metrics(base: Side, head: Side, slower: float) -> Iterator[Change]:
@@ -153,7 +153,7 @@ def _profiles(base: Side, head: Side, slower: float) -> Iterator[Change]:
     if longer > PROFILED:
         most = max(both, key=lambda name: new[name] - old[name])
         yield Change(kernel_time(most, old[most], new[most]), 0, False, "kernel_seconds", longer)
-    if "launches" in head.counters and (others := _exchanged(base, head)[1] / whole) > PROFILED:
+    if "launches" in head.counters and (others := _exchange(base, head)[1] / whole) > PROFILED:
         yield Change("the kernels that came for others take longer", 0, False, "kernel_seconds", others)
     if "launches" not in head.counters and slower > 2 * PROFILED and sum(new.values()) < (1 + PROFILED) * whole:
         yield Change("the operators take the same time, the rest of the call takes longer", 0, False, "python", slower)

@@ -8,7 +8,7 @@ neighbouring pairs are alike.
 Benchmarks differ in spread, so what the others have in common is worth only as many pairs as their variances agree:
 these follow s0^2 F(d, d0), and d0 is fitted by the moments of their logarithms (Smyth, Statistical Applications in
 Genetics and Molecular Biology 3 (2004) article 3: the "moderated t" of the limma package). Variances far above the
-rest are drawn in first, if they are of fewer than 5 pairs, where one bad pair makes them: a disturbance that hit a few
+rest are drawn in first, if they are of few pairs, where one bad pair makes them: a disturbance that hit a few
 benchmarks must not make all the others wait for pairs. The correlation of a pair and the next is the machine's: that of
 all others together, with two standard errors, once these are enough to tell.
 
@@ -28,8 +28,8 @@ from perf.verdict.intervals import FINEST, PART
 OWN = 8.0  # pairs that earlier runs of a benchmark are worth at most: another day has another spread
 COMMON = 4.0  # the same of the other benchmarks, since one may be far noisier; and a quarter of their own:
 QUARTER = 4.0
-FAR = 2.5  # times as far above the middle as a sixth of them lie below it: drawn in to there, if of few pairs
-DRAWN = 5  # pairs from which the outer ones are drawn in
+FAR = 2.5  # times as far above the middle as a sixth of them lie below it: drawn in to there,
+FEW = 4.0  # if it has fewer degrees of freedom, 2 to 6 pairs
 ENOUGH = 6  # other benchmarks before they say what is common
 WINSORIZED = 0.8  # the variance that is left of normal pairs, 8 to 32 of them, once the outer ones are drawn in
 UPPER = 2.0  # standard errors, for a correlation that is not passed
@@ -63,7 +63,7 @@ def of(ratios: Sequence[float]) -> Spread | None:
     n = len(ratios)
     if n < 2:
         return None
-    cut = max(1, n // PART) if n >= DRAWN else 0
+    cut = max(1, n // PART) if n >= 5 else 0
     ordered = sorted(ratios)
     low, high = ordered[cut], ordered[n - 1 - cut]
     winsorized = [min(max(ratio, low), high) for ratio in ratios]
@@ -102,8 +102,8 @@ def common(spreads: Sequence[Spread]) -> Spread:
     widely."""
     logs = [math.log(one.variance) - digamma(one.freedom / 2) + math.log(one.freedom / 2) for one in spreads]
     middle, low = (sorted(logs)[len(logs) // part] for part in (2, 6))
-    most = middle + FAR * (middle - low)
-    logs = [min(log, most) if one.freedom < DRAWN - 1 else log for log, one in zip(logs, spreads, strict=True)]
+    far = middle + FAR * (middle - low)
+    logs = [min(log, far) if one.freedom < FEW else log for log, one in zip(logs, spreads, strict=True)]
     mean = statistics.fmean(logs)
     excess = statistics.variance(logs) - statistics.fmean(trigamma(one.freedom / 2) for one in spreads)
     most = min(COMMON, sum(one.freedom for one in spreads) / QUARTER)
