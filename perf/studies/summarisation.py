@@ -4,9 +4,9 @@
     python -m perf.studies.summarisation --out 001.jsonl --batch 1 --batch 8 --train-batch 16 --accumulate 2
     python -m perf.studies.summarisation --out tiny.jsonl --tiny         # the same code on tiny models
 
-Three parts: inference (001a), quality of summaries (001a), training (001b). Published figures: the README of
-github.com/Nikb033/Reducing-Inference-Time-in-GPT-Models (DistilGPT-2, an A100). What it got wrong and what is done
-here instead: docs/studies.md.
+Four parts: inference (001a), generation of whole answers, quality of summaries (001a), training (001b). Published
+figures: the README of github.com/Nikb033/Reducing-Inference-Time-in-GPT-Models (DistilGPT-2, an A100). What it got
+wrong and what is done here instead: docs/studies.md.
 """
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from perf.studies.measuring import Study
 from perf.studies.options import parser
 from perf.studies.ratio import change
 from perf.studies.summarisation_quality import COPIED, TRAINED, Outcome, Task, quality
-from perf.studies.summarisation_times import STANDARD, Comparison, Sizes, build_all, inference, training
+from perf.studies.summarisation_times import STANDARD, Comparison, Sizes, build_all, generation, inference, training
 
-PARTS = ("inference", "quality", "training")
+PARTS = ("inference", "generation", "quality", "training")
 # ms of a forward pass, peak MB, ROUGE-1, by row.
 PUBLISHED = {"standard": (96.22, 9465.81, 0.1806), "flash": (73.42, 8867.81, 0.1608),
              "ALiBi": (87.08, 8865.81, 0.1975), "window 64": (86.86, 8877.81, 0.1943)}
@@ -113,10 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study, parts = Study(args.device, args.out, 60 * args.minutes), args.part or PARTS
     claims, s = Claims(study), sizes(args)
     comparable = "tiny models" if args.tiny else "" if args.device.type == "cuda" else "a CPU's kernels, not a GPU's"
-    if {"inference", "training"} & set(parts):
+    if {"inference", "generation", "training"} & set(parts):
         built = build_all(study, s)
         if "inference" in parts:
             claim_times(claims, inference(study, s, built), comparable)
+        if "generation" in parts:
+            generation(study, s, built)
         if "training" in parts:
             claim_training(claims, training(study, s, built), comparable)
         del built

@@ -1,5 +1,5 @@
-"""Measures time and memory of GPT-2 on each attention of the study: reading a prompt, writing a token, a step of
-training."""
+"""Measures time and memory of GPT-2 on each attention of the study: reading a prompt, writing a token, a whole answer,
+a step of training."""
 from __future__ import annotations
 
 import functools
@@ -23,6 +23,8 @@ from perf.studies.ratio import Ratio
 from perf.studies.rounds import Call, able, interleaved
 
 STANDARD = ROWS[0].name
+ANSWER = 32  # tokens of a generation
+ON_THE_GPU = ("prefill", "decode")  # what is one graph, so that a GPU's own time can be told
 Built = dict[str, tuple[Any, str]]  # model and variant by row
 
 
@@ -82,6 +84,22 @@ def inference(study: Study, s: Sizes, built: Built) -> list[Comparison]:
     return comparisons
 
 
+def generation(study: Study, s: Sizes, built: Built) -> None:
+    """Measures a whole answer: the prompt read and `ANSWER` tokens written, the likeliest each time, with a cache."""
+    for batch in s.batches:
+        with study.part(f"generation, batch {batch}"):
+            study.in_time()
+            tokens = gpt2.inputs(s.preset, batch=batch, n=s.prompt, device=study.device)["input_ids"]
+            answers = {name: functools.partial(_answer, model.eval(), tokens) for name, (model, _) in built.items()}
+            _group(study, s, built, f"{s.preset.name}, prompt {s.prompt}, {ANSWER} tokens written, batch {batch}",
+                   batch, {"generation": answers})
+
+
+def _answer(model: Any, prompts_BN: torch.Tensor) -> torch.Tensor:
+    return model.generate(prompts_BN, attention_mask=torch.ones_like(prompts_BN), max_new_tokens=ANSWER,
+                          min_new_tokens=ANSWER, do_sample=False, pad_token_id=model.config.eos_token_id)
+
+
 def training(study: Study, s: Sizes, built: Built) -> list[Comparison]:
     """Measures study 001b: a step, which is forward, loss and backward of a batch in `accumulate` parts, dropout live.
     The optimizer's part, the same whatever the attention, is left out."""
@@ -135,7 +153,8 @@ def _by_their_kernels(study: Study, s: Sizes, built: Built, calls: Mapping[str, 
     for name, call in able(study, calls, f"{phase}, batch {batch}").items():
         with study.part(f"kernel of {name}, {phase}, batch {batch}"):
             n = s.text if phase == "train-step" else s.prompt
-            confirm(call, workload(s.preset, built[name][1], phase, batch, n, s.dtype), study.device)
+            which = "prefill" if phase == "generation" else phase
+            confirm(call, workload(s.preset, built[name][1], which, batch, n, s.dtype), study.device)
             by_kernel[name] = call
     return by_kernel
 
@@ -158,7 +177,7 @@ def _group(study: Study, s: Sizes, built: Built, title: str, batch: int,
                 time = Ratio.of(samples[name], samples[STANDARD])
                 cells[change] = str(time)
                 comparisons.append(Comparison(name, batch, phase, time, peaks[name] / peaks[STANDARD]))
-            if study.device.type == "cuda" and phase != "train-step":
+            if study.device.type == "cuda" and phase in ON_THE_GPU:
                 cells[f"{phase} GPU ms"] = 1e3 * _device_seconds(phases[phase][name], study.device)
         cells["peak MB"] = peaks[name] / 1e6
         rows.append(cells)

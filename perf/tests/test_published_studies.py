@@ -170,9 +170,9 @@ def test_a_table_has_the_columns_of_all_rows():
 def test_times_and_memory_of_each_attention(tmp_path, capsys):
     out = tmp_path / "001.jsonl"
     assert summarisation.main(["--out", str(out), "--tiny", "--device", "cpu", "--part", "inference",
-                               "--part", "training", "--accumulate", "2"]) == 0
+                               "--part", "generation", "--part", "training", "--accumulate", "2"]) == 0
     assert [record["row"] for record in records(out, "row")] == [row.name for row in ROWS]
-    assert [record["attention"] for record in records(out, "measured")] == 2 * [row.name for row in ROWS]
+    assert [record["attention"] for record in records(out, "measured")] == 3 * [row.name for row in ROWS]
     assert {record["word"] for record in records(out, "claim")} == {"not comparable"}
     assert "in 2 parts" in capsys.readouterr().out
 
