@@ -16,7 +16,8 @@ of kernels are those of one call under a profiler, so they are taken for a cause
 Nobody knows what a kernel waits for without its own counters. Where a GPU's are not read (perf/compare/metrics.py),
 bytes are what the workload and the allocator say, and code that reads memory in a worse order counts as instructions.
 Where they are read, what else is said of a kernel is only a guess: other code comes behind what explains a quarter, a
-size or the planned occupancy behind all. Bytes explain the time that DRAM or L2 is longer busy for.
+size or the planned occupancy behind all. Bytes explain the time that DRAM or L2 is longer busy for, where it is busy
+for most of the call; else they are such a guess too, behind other code.
 """
 from __future__ import annotations
 
@@ -45,6 +46,7 @@ SLOWED = 0.01  # of a GPU's clock, which is told in steps of 15 MHz
 READ = ("warps_active", "dram", "l2", "executed")  # of a GPU's own counters
 MOVED = 0.02  # of such a counter: by as much may two readings of the same call differ
 GUESSED = 0.25  # of the slowdown: what other code is taken to explain beside them
+BUSY = 60.0  # per cent: a memory that is busy for less of a call does not bound it, as Nsight Compute's rules have it
 VECTORS, STRIDES = "vectorized_elementwise_kernel", re.compile(r"(?<!_)elementwise_kernel")
 OF_KERNELS = ("occupancy", "bytes", "instructions")
 
@@ -60,9 +62,10 @@ def rank(gates: Sequence[Change], base: Side, head: Side, slower: float) -> list
 
     def place(change: Change) -> tuple[float, bool, int]:
         explained = min(change.grew / slower, 0.5) if slower > 0 else 0.0
-        if read and CAUSES[change.figure] in OF_KERNELS and change.figure not in READ:
-            explained = min(explained, GUESSED if CAUSES[change.figure] == "instructions" else 0.0)
-        return -explained, change in guesses or change.figure == "waits", ORDER[CAUSES[change.figure]]
+        idle = head.metrics.get(f"{change.figure}_busy", BUSY) < BUSY
+        if idle or (read and CAUSES[change.figure] in OF_KERNELS and change.figure not in (*READ, "strides")):
+            explained = min(explained, GUESSED if idle or CAUSES[change.figure] == "instructions" else 0.0)
+        return -explained, idle or change in guesses or change.figure == "waits", ORDER[CAUSES[change.figure]]
 
     return [(CAUSES[change.figure], change) for change in sorted(ahead, key=place)]
 
