@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--bare", action="store_true", help="attention alone, no models")
     parser.add_argument("--rows", type=int, help="benchmarks of a series, in turn (default: all)")
     parser.add_argument("--variants", help="by comma (default: those of the grid)")
+    parser.add_argument("--label", default="", help="what else ran, for the page's heading: 'quiet cores', say")
     parser.add_argument("--plot", type=Path, help="file that the plot of a replay is written to, PNG or SVG")
     given = parser.parse_args(arguments)
     if given.what == "replay":
@@ -70,25 +71,25 @@ def main(arguments: Sequence[str]) -> None:
     if given.what == "seconds":
         costs(given.files[0], chosen, str(device), given.pairs)
     else:
-        record(given.files[0], chosen, str(device), given.pairs, given.seconds, given.rows)
+        record(given.files[0], chosen, str(device), given)
 
 
-def record(file: Path, workloads: Sequence[Workload], device: str, pairs: int, seconds: float,
-           rows: int | None) -> None:
+def record(file: Path, workloads: Sequence[Workload], device: str, given: argparse.Namespace) -> None:
     """Takes series after series until the seconds are over, and says a line of each benchmark."""
-    end = time.monotonic() + seconds
-    queue, lots = deque(workloads), lot(random.Random(0))
+    end = time.monotonic() + given.seconds
+    queue, lots = deque(workloads), lot(random.Random())
     with file.open("w", encoding="utf-8") as out:
         out.write(json.dumps({"machine": machine.fingerprint(), "id": machine.identity(), "device": device,
-                              "kind": kind(device), "revision": machine.revision(), "time": time.time()}) + "\n")
+                              "kind": kind(device), "label": given.label, "revision": machine.revision(),
+                              "time": time.time()}) + "\n")
         out.flush()
         for number in itertools.count():
             began = time.monotonic()
             if began > end:
                 return
-            together = list(queue)[:rows]
+            together = list(queue)[:given.rows]
             queue.rotate(-len(together))
-            for line in series({w: next(lots) for w in together}, device, pairs, end):
+            for line in series({w: next(lots) for w in together}, device, given.pairs, end):
                 out.write(json.dumps({"series": number, **line}) + "\n")
                 print(f"{line['planted']:5.0%} {len(line['pairs'])} pairs  {line['benchmark']}  {line['reason'] or ''}")
             print(f"      {time.monotonic() - began:.1f} s", flush=True)

@@ -44,7 +44,8 @@ elsewhere, all others missed; then the 95 % interval of that share in per cent (
 other until it is sure or the record ends; *exit 1* counts what is undecided but lies above the floor, which fails a run
 too. What else is undecided ends with exit 11 and is counted as missed. What the public rules see, whose code decides
 and in which version: [perf/studies/real_rules.py](../perf/studies/real_rules.py). They are asked after the record's few
-launches; Bencher and Otava are made for longer histories than these.
+launches; Bencher and Otava are made for longer histories than these. A heading without "quiet" has records in it that
+were taken beside other work.
 
 ![The share that each rule calls slower, over what was planted, a panel for each kind of machine](rates.png)
 """
@@ -133,12 +134,12 @@ def concluded(kind: str, series: Mapping[str, Line], earlier: dict[str, Any]) ->
 
 
 def rates(files: Sequence[Path]) -> dict[str, Rates]:
-    """Reads records, by kind of machine."""
+    """Reads records, by kind of machine and what ran beside them."""
     kinds: dict[str, Rates] = defaultdict(Rates)
     for file in files:
         with open_bytes(file) as lines:
             record = [json.loads(line) for line in lines]
-        kinds[record[0]["kind"]].add(record)
+        kinds[", ".join(filter(None, (record[0]["kind"], record[0].get("label"))))].add(record)
     return kinds
 
 
