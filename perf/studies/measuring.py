@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -170,8 +171,10 @@ def reading(call: Callable[[], Any], device: torch.device) -> float:
 
 def _reason(error: Exception) -> str:
     """Gives the reason in one line. After a line that ends in "raised:" (torch.compile of its backend) the next is the
-    reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["-"]
+    reason; after a place in a kernel ("at 251:27:", of Triton's compiler), the last, behind the code and a ^."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")] or ["-"]
+    if re.fullmatch(r"at \d+:\d+:", lines[0]):
+        return f"{lines[0]} {lines[-1]}"
     return " ".join(lines[:2] if lines[0].endswith("raised:") else lines[:1])
 
 

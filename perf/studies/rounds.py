@@ -98,9 +98,9 @@ def _seconds(ticking: Clock, plan: Plan) -> float:
 
 
 def side_by_side(study: Study, calls: Mapping[str, Call], seconds: float) -> dict[str, dict[str, Any]]:
-    """Times calls in rounds; gives by name the milliseconds, the change from the first one's, and the peak of a
-    call."""
-    times = interleaved(calls, study.device, seconds=seconds)
+    """Times calls in rounds, for `seconds` or what the study has left of its own; gives by name the milliseconds, the
+    change from the first one's, and the peak of a call."""
+    times = interleaved(calls, study.device, seconds=min(seconds, study.left))
     base = next(iter(times), "")
     figures: dict[str, dict[str, Any]] = {}
     for name, call in calls.items():

@@ -17,12 +17,13 @@ from models import gpt2
 from models.data import digits
 from models.figures import Change
 from models.quantization import quantized_layers
+from perf.measure.sampling import FEWEST
 from perf.studies import summarisation, summarisation_times, vit, vit_claims, vit_rows, vit_times
 from perf.studies.claims import Claims, table
 from perf.studies.gpt2_rows import POSITIONS, ROWS, build, copy_weights, error_ratio
 from perf.studies.measuring import Study
 from perf.studies.ratio import Ratio
-from perf.studies.rounds import able, interleaved, orders, rounds
+from perf.studies.rounds import able, interleaved, orders, rounds, side_by_side
 from perf.studies.summarisation_quality import COPIED, TRAINED, Outcome
 from perf.studies.vit_times import Speed
 
@@ -47,6 +48,11 @@ def test_rows_are_called_equally_often():
     found = interleaved({name: functools.partial(called.append, name) for name in "abc"}, CPU, seconds=0.01, most=20)
     assert len({*map(len, found.values())}) == 1
     assert Counter(called) == {name: len(found[name]) + 1 for name in "abc"}  # the first round isn't counted
+
+
+def test_a_study_whose_seconds_are_spent_takes_the_fewest_rounds(tmp_path):
+    study = Study(CPU, tmp_path / "out.jsonl", seconds=0)
+    assert {figures["rounds"] for figures in side_by_side(study, {"a": list, "b": list}, 60).values()} == {FEWEST}
 
 
 def test_a_row_that_does_not_run_leaves_the_others(tmp_path):

@@ -38,6 +38,9 @@ def test_a_compilers_error_keeps_its_reason(tmp_path):
     with study.part("compiled"):
         raise RuntimeError("backend='inductor' raised:\nAssertionError: no kernel\n\nSet TORCHDYNAMO_VERBOSE=1")
     assert study.failures == ["compiled: RuntimeError: backend='inductor' raised: AssertionError: no kernel"]
+    with study.part("kernel"):
+        raise RuntimeError("at 251:27:\n    x = tl.dot(a, b)\n        ^\nthe dtypes differ")
+    assert study.failures[1:] == ["kernel: RuntimeError: at 251:27: the dtypes differ"]
 
 
 def test_past_its_time_nothing_is_begun(tmp_path):
