@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perf.run.axis_options import AXES, flag, one_of, values
 from perf.run.hanging import LEAST, TIMES, UNKNOWN
 from perf.system import devices
-from perf.workloads.workload import BARE_PHASES, GRIDS, UNQUANTISED, parse_length
+from perf.workloads.workload import GRIDS
 
 if TYPE_CHECKING:
     import torch
@@ -19,27 +20,6 @@ if TYPE_CHECKING:
     from perf.workloads.workload import Workload
 
 EVIDENCE = ".perf/evidence.jsonl"
-COMPILED = {"yes": (True,), "no": (False,), "both": (False, True)}
-MASKS = {"causal": (True,), "full": (False,), "both": (True, False)}
-FLAGS = {"causal": MASKS, "compiled": COMPILED}
-WITH_ALL = ("functions", "quantizations")
-LARGEST_HEAD_DIM = 1024
-
-# option -> field of the workload, help
-AXES = {
-    "functions": ("function", "attention functions, or all"),
-    "backends": ("backend", "backends"),
-    "seqlens": ("n", "sequence lengths; 8k is 8192"),
-    "batches": ("batch", "batch sizes"),
-    "heads": ("heads", "query heads"),
-    "kv_heads": ("kv_heads", "key/value heads; they divide the query heads"),
-    "head_dims": ("head_dim", "head dimensions"),
-    "causal": ("causal", "causal, full or both"),
-    "dtypes": ("dtype", "dtypes"),
-    "phases": ("phase", "phases, of kernels and of models"),
-    "quantizations": ("quantization", "methods of quantising a model; none, or all"),
-    "compiled": ("compiled", "yes, no or both: models under torch.compile"),
-}
 OTHERS = {
     "device": devices.HELP,
     "grid": f"how much to measure: {', '.join(GRIDS)} (default: default)",
@@ -116,22 +96,18 @@ def add(parser: pytest.Parser) -> None:
     """Adds each option as --perf-name and, for the ini file, perf_name."""
     group = parser.getgroup("perf", "performance of attention and models")
     for name, (_, text) in AXES.items():
-        group.addoption(_flag(name), metavar="LIST", help=f"comma-separated {text}")
-        parser.addini(f"perf_{name}", f"as {_flag(name)}")
+        group.addoption(flag(name), metavar="LIST", help=f"comma-separated {text}")
+        parser.addini(f"perf_{name}", f"as {flag(name)}")
     for name, text in OTHERS.items():
         optional = {"nargs": "?", "const": "", "metavar": "FOLDER"} if name == "history" else {"metavar": name.upper()}
-        group.addoption(_flag(name), help=text, **optional)
-        parser.addini(f"perf_{name}", f"as {_flag(name)}")
+        group.addoption(flag(name), help=text, **optional)
+        parser.addini(f"perf_{name}", f"as {flag(name)}")
     for name, text in SWITCHES.items():
-        group.addoption(_flag(name), action="store_true", default=None, help=text)
-        parser.addini(f"perf_{name}", f"as {_flag(name)}", type="bool", default=False)
+        group.addoption(flag(name), action="store_true", default=None, help=text)
+        parser.addini(f"perf_{name}", f"as {flag(name)}", type="bool", default=False)
     parser.addini("perf_packages", "folders of your own packages, relative to the ini file: their commits are compared")
     parser.addini("perf_build", "command that builds them from a commit into {out}")
     parser.addini("perf_build_seconds", "seconds that it may take (default: 1800)")
-
-
-def _flag(name: str) -> str:
-    return "--perf-" + name.replace("_", "-")
 
 
 def value(config: pytest.Config, name: str) -> Any:
@@ -147,7 +123,7 @@ def command_options(config: pytest.Config, *, but: Sequence[str] = (), **instead
     for name in (*AXES, *OTHERS, *SWITCHES):
         value = instead.get(name, config.getoption(f"perf_{name}"))
         if value is not None and name not in but:
-            words.append(_flag(name) if value is True else f"{_flag(name)}={value}")
+            words.append(flag(name) if value is True else f"{flag(name)}={value}")
     return words
 
 
@@ -169,18 +145,18 @@ def settings(config: pytest.Config) -> Settings:
     against = _against(config)
     device = _device(config)
     grid = value(config, "grid") or "default"
-    _one_of("grid", grid, GRIDS)
-    explicit = {AXES[name][0]: _values(name, text) for name in AXES if (text := value(config, name)) is not None}
+    one_of("grid", grid, GRIDS)
+    explicit = {AXES[name][0]: values(name, text) for name in AXES if (text := value(config, name)) is not None}
     switches: dict[str, Any] = {name: bool(value(config, name)) for name in SWITCHES}
     try:
         chosen = axes.select(grid, device.type, explicit, with_shapes=switches["shapes"])
     except ValueError as error:
         raise pytest.UsageError(f"perf: {error}") from None
     if (profile := value(config, "profile")) is not None:
-        _one_of("profile", profile, PROFILERS)
+        one_of("profile", profile, PROFILERS)
     history = _history(config)
     decides = history is not None or bool(os.environ.get("CI"))
-    unfit = _one_of("unfit", value(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
+    unfit = one_of("unfit", value(config, "unfit") or ("invalid" if decides else "keep"), UNFIT)
     precision = _precision(value(config, "precision"), device.type)
     return Settings(device, grid, chosen, _file(config, "evidence", EVIDENCE), precision, unfit, profile,
                     _file(config, "report", None), axes=explicit, history=history,
@@ -198,8 +174,8 @@ def _against(config: pytest.Config) -> dict[str, Any]:
     for name in PAIRED if alone else SINGLE:
         if config.getoption(f"perf_{name}"):
             raise pytest.UsageError(
-                f"{_flag(name)}: says how --perf-against compares; give it a revision, such as main"
-                if alone else f"--perf-against: doesn't go together with {_flag(name)}, which is of a run "
+                f"{flag(name)}: says how --perf-against compares; give it a revision, such as main"
+                if alone else f"--perf-against: doesn't go together with {flag(name)}, which is of a run "
                                          "that measures one revision; drop one of them")
     return {"against": revision, "against_python": python,
             "against_versions": tuple((versions or "").split())}
@@ -274,65 +250,5 @@ def _file(config: pytest.Config, name: str, default: str | None) -> Any:
     if path is None and (known := config.getini(f"perf_{name}") or default):
         path = config.rootpath / known
     if path is not None and path.is_dir():
-        raise pytest.UsageError(f"{_flag(name)}: {path} is a directory; name a file in it")
+        raise pytest.UsageError(f"{flag(name)}: {path} is a directory; name a file in it")
     return path
-
-
-def _values(name: str, text: str) -> list[Any]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise pytest.UsageError(f"{_flag(name)} is empty; give {AXES[name][1]}")
-    if name in WITH_ALL and words == ["all"]:
-        return [choice for choice in _choices(name) if choice != UNQUANTISED]
-    if name in FLAGS:
-        return list(dict.fromkeys(c for word in words for c in FLAGS[name][_one_of(name, word, list(FLAGS[name]))]))
-    if choices := _choices(name):
-        return [_one_of(name, word, choices) for word in words]
-    parse = parse_length if name == "seqlens" else _whole_number
-    return [_number(name, word, parse) for word in words]
-
-
-def _choices(name: str) -> list[str]:
-    """Lists the words that an option takes; none if it takes numbers."""
-    import attention
-    import models
-    from attention.registry import functions
-    from perf.workloads.grids import quantizations
-
-    if name == "functions":
-        return list(functions())
-    if name == "backends":
-        return list(dict.fromkeys(variant.partition(":")[2] for variant in attention.names()))
-    if name == "dtypes":
-        return list(attention.DTYPES)
-    if name == "phases":
-        of_models = (phase for preset in models.presets().values() for phase in preset.phases)
-        return list(dict.fromkeys((*BARE_PHASES, *of_models)))
-    if name == "quantizations":
-        return [UNQUANTISED, *quantizations()]
-    return []
-
-
-def _one_of(name: str, word: str, choices: Sequence[str]) -> str:
-    if word not in choices:
-        extra = ", all" if name in WITH_ALL else ""
-        what = {"causal": "mask", "compiled": "choice"}.get(name, name.removesuffix("s"))
-        raise pytest.UsageError(f"{_flag(name)}: unknown {what} {word!r}; choose from {', '.join(choices)}{extra}")
-    return word
-
-
-def _number(name: str, word: str, parse: Callable[[str], int]) -> int:
-    try:
-        value = parse(word)
-    except ValueError as error:
-        raise pytest.UsageError(f"{_flag(name)}: {error}") from None
-    if name == "head_dims" and value > LARGEST_HEAD_DIM:
-        raise pytest.UsageError(f"--perf-head-dims: {value} is not a head_dim; give 1 to {LARGEST_HEAD_DIM}, "
-                                "such as 64 or 128")
-    return value
-
-
-def _whole_number(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and int(word) > 0):
-        raise ValueError(f"{word!r} is not possible; give a whole number of at least 1")
-    return int(word)

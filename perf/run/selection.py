@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import attention
-from perf.run.options import AXES, FLAGS
+from perf.run.axis_options import AXES, FLAGS
 from perf.system import devices
 from perf.system.tools import python
 from perf.workloads import axes
