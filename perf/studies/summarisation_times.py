@@ -148,13 +148,13 @@ def _step(model: Any, tokens: torch.Tensor, parts: int) -> Call:
 
 def _by_their_kernels(study: Study, s: Sizes, built: Built, calls: Mapping[str, Call], phase: str,
                       batch: int) -> dict[str, Call]:
-    """Keeps the calls that ran once, each by the kernel of its row."""
+    """Keeps the calls that ran once, each by the kernel of its row; an answer by the one that reads its prompt."""
     by_kernel: dict[str, Call] = {}
     for name, call in able(study, calls, f"{phase}, batch {batch}").items():
         with study.part(f"kernel of {name}, {phase}, batch {batch}"):
             n = s.text if phase == "train-step" else s.prompt
-            which = "prefill" if phase == "generation" else phase
-            confirm(call, workload(s.preset, built[name][1], which, batch, n, s.dtype), study.device)
+            checked = "prefill" if phase == "generation" else phase
+            confirm(call, workload(s.preset, built[name][1], checked, batch, n, s.dtype), study.device)
             by_kernel[name] = call
     return by_kernel
 
